@@ -1,0 +1,31 @@
+//! `backout doctor`: what works on a site and what does not.
+
+use backout_engine::doctor;
+use backout_engine::outcome::{NOTHING_CHANGED, Status};
+use serde_json::json;
+
+use super::Context;
+use crate::end::End;
+use crate::error::CliError;
+use crate::{wiring, words};
+
+/// What works on this site and what does not
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
+    let site = context.site()?;
+    let (mut targets, mut findings) = wiring::targets_as_far_as_possible(&site);
+    findings.extend(doctor::doctor(&site, &mut targets)?);
+    for finding in &findings {
+        context.ui.item("finding", finding, words::finding);
+    }
+    let grave = findings.iter().filter(|finding| finding.grave).count();
+    let figures = json!({ "site": site.name, "findings": findings.len(), "grave": grave });
+    if grave > 0 {
+        context.ui.error(&[format!("{grave} of the findings would stop a deployment or endanger its undo")]);
+        return Ok(End::answered_with(Status::Refused, &figures, NOTHING_CHANGED));
+    }
+    context.ui.answer(format!("{} is fit for deployments", site.name));
+    Ok(End::answered(&figures))
+}

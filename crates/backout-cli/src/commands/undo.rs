@@ -1,0 +1,146 @@
+//! `backout undo`: take a deployment back, or one child of it, or show what that would do.
+
+use backout_engine::fresh;
+use backout_engine::outcome::{Outcome, Status};
+use backout_engine::session::{Session, Targets};
+use backout_engine::undo::{self, Options};
+use backout_journal::Reader;
+use backout_model::conflict::OnConflict;
+use backout_model::id::FramePath;
+use backout_model::state::FrameState;
+use backout_package::site::Site;
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::Context;
+use super::later::not_yet;
+use crate::end::{self, End};
+use crate::error::CliError;
+use crate::{ask, words};
+
+/// Undo the latest deployment, the named one, or one child package of it
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A deployment, by any unique beginning of its id, or a child package of it [default: the latest deployment]
+    #[arg(value_name = "ID[/CHILD]")]
+    what: Option<String>,
+    /// Show what would be undone and what stands in the way; change nothing
+    #[arg(long)]
+    plan: bool,
+    /// What to do with values and files that somebody changed since
+    #[arg(long, value_enum, value_name = "HOW", default_value = "stop")]
+    on_conflict: How,
+    #[arg(long, hide = true, value_name = "FILE")]
+    record: Option<std::path::PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum How {
+    /// Change nothing and list them
+    Stop,
+    /// Leave the newer value, undo the rest
+    Keep,
+    /// Bring the old value back all the same; asks first
+    Overwrite,
+}
+
+impl From<How> for OnConflict {
+    fn from(how: How) -> Self {
+        match how {
+            How::Stop => OnConflict::Stop,
+            How::Keep => OnConflict::Keep,
+            How::Overwrite => OnConflict::Overwrite,
+        }
+    }
+}
+
+pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
+    if args.record.is_some() {
+        return Err(not_yet("`undo --record`"));
+    }
+    let asks = args.on_conflict == How::Overwrite && !args.plan && !context.global.yes;
+    if asks {
+        ask::must_be_possible("Overwrite what others changed since?")?;
+    }
+    let on_conflict = OnConflict::from(args.on_conflict);
+    let what = args.what.as_deref();
+    let site = context.site()?;
+    if args.plan {
+        return context.looking(
+            site,
+            "undo --plan",
+            |reader| fresh::undo(reader, what),
+            |session| plan(context, session, what, on_conflict),
+        );
+    }
+    let first = |_: &Site, _: &mut Targets, reader: &Reader| fresh::undo(reader, what);
+    context.in_session(site, "undo", first, |session, resumed| {
+        if let Some(outcome) = resumed
+            && is_gone(session, outcome, what)?
+        {
+            return Ok(settled(outcome));
+        }
+        if asks {
+            confirm(context, session, what)?;
+        }
+        Ok(undo::undo(session, what, Options { on_conflict })?)
+    })
+}
+
+/// True where settling the interrupted run already took back what is to be undone. Going on would undo the deployment
+/// before it, which nobody asked for.
+fn is_gone(session: &Session<'_>, resumed: &Outcome, what: Option<&str>) -> Result<bool, CliError> {
+    let Some(id) = &resumed.deployment else { return Ok(false) };
+    let reader = session.journal().reader();
+    let on_site = reader.deployment(id)?.is_some_and(|row| row.state.is_on_site());
+    let Some((prefix, child)) = what.map(|what| what.split_once('/').unwrap_or((what, ""))) else {
+        return Ok(!on_site);
+    };
+    if !id.as_str().starts_with(prefix) {
+        return Ok(false);
+    }
+    let frame = reader.states(id)?.frames.get(&FramePath::parse(child)).copied();
+    Ok(!on_site || (!child.is_empty() && matches!(frame, Some(FrameState::Undone | FrameState::Failed))))
+}
+
+/// What was asked for has been done by settling the interrupted run.
+fn settled(resumed: &Outcome) -> Outcome {
+    // An undo that was interrupted may have kept something, as it was told to.
+    let status = if resumed.status == Status::Partly { Status::Partly } else { Status::Done };
+    let mut outcome = Outcome::new(status, "It had been interrupted and is taken back; nothing else was undone.");
+    outcome.deployment.clone_from(&resumed.deployment);
+    outcome.hints.push("`backout undo` undoes the deployment before it".to_owned());
+    outcome
+}
+
+fn plan(
+    context: &Context<'_>,
+    session: &mut Session<'_>,
+    what: Option<&str>,
+    on_conflict: OnConflict,
+) -> Result<Outcome, CliError> {
+    let ui = context.ui;
+    let mut changes = 0_u64;
+    let mut outcome = undo::plan(session, what, on_conflict, &mut |change| {
+        changes += 1;
+        ui.item("change", &change, words::described);
+    })?;
+    let id = outcome.deployment.as_ref().map(ToString::to_string).unwrap_or_default();
+    outcome.answer.push(match outcome.conflicts_total {
+        0 => format!("{changes} changes of {id} would be undone; nothing stands in the way"),
+        total => format!("{changes} changes of {id} would be undone; {total} conflicts stand in the way"),
+    });
+    Ok(outcome)
+}
+
+/// Shows what would be overwritten and asks; where nothing would be there is nothing to ask.
+fn confirm(context: &Context<'_>, session: &mut Session<'_>, what: Option<&str>) -> Result<(), CliError> {
+    let outcome = undo::plan(session, what, OnConflict::Stop, &mut |_| {})?;
+    if outcome.conflicts_total == 0 {
+        return Ok(());
+    }
+    context.ui.object_now("conflicts", &json!({ "conflicts": outcome.conflicts, "total": outcome.conflicts_total }));
+    end::tell(context.ui, &outcome);
+    let question = format!("Overwrite {} newer value(s) or file(s) with the old ones?", outcome.conflicts_total);
+    context.ui.without_bars(|| ask::confirm(&question, false))
+}

@@ -1,0 +1,104 @@
+//! The binary is killed, for real (SIGKILL), at every point of the fault seam that a deployment, an undo and a redo
+//! pass. After `resume` the site is exactly as before or exactly as after, and goes on working.
+//!
+//! `BACKOUT_POINT=N` plays one point only; `BACKOUT_KEEP=1` leaves the sites and says where they are.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::site::TestSite;
+use backout_testkit::stage::{Act, Stage, package};
+
+/// Runs the binary on the site; syncs are counted, not issued: no power is lost here.
+fn backout(site: &TestSite, words: &[&str], fault: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", site.dir()).current_dir(site.dir());
+    command.env("BACKOUT_FAULT", format!("nosync{fault}")).args(words).output().unwrap()
+}
+
+fn words(act: Act, at: &Path) -> Vec<String> {
+    match act {
+        Act::Deploy => vec!["deploy".to_owned(), at.display().to_string()],
+        Act::Undo => vec!["undo".to_owned()],
+        Act::Redo => vec!["redo".to_owned()],
+    }
+}
+
+fn play(act: Act, stage: &Stage, fault: &str) -> Output {
+    let at = stage.site.write(&package());
+    let words = words(act, &at);
+    backout(&stage.site, &words.iter().map(String::as_str).collect::<Vec<_>>(), fault)
+}
+
+fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().replace('\n', "\n    ");
+    format!("{}\n    {}\n    {}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+fn kill_at(act: Act, n: usize, twin: &Fingerprint) -> Result<(), String> {
+    let stage = act.stage();
+    let died = play(act, &stage, &format!(",crash:{n}"));
+    if died.status.code().is_some() {
+        return Err(format!("it was not killed: {}", shown(&died)));
+    }
+    let resumed = backout(&stage.site, &["resume"], "");
+    if !matches!(resumed.status.code(), Some(0 | 1)) {
+        return Err(format!("resume: {}", shown(&resumed)));
+    }
+    let state = stage.state(twin).map_err(|what| format!("{what}\n  resume said: {}", shown(&resumed)))?;
+    stage.goes_on(state, twin)
+}
+
+/// How many points the act passes.
+fn count(act: Act) -> usize {
+    let stage = act.stage();
+    let list = stage.site.dir().join("points");
+    let done = play(act, &stage, &format!(",count:{}", list.display()));
+    assert_eq!(done.status.code(), Some(0), "{}", shown(&done));
+    std::fs::read_to_string(list).unwrap().lines().count()
+}
+
+fn at_every_point(act: Act) {
+    let (count, twin) = (count(act), Act::twin());
+    eprintln!("{act:?}: {count} points");
+    let only: Option<usize> = std::env::var("BACKOUT_POINT").ok().map(|text| text.parse().expect("a number"));
+    let next = AtomicUsize::new(1);
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n > count || failures.lock().unwrap().len() >= 3 {
+                return;
+            }
+            if only.is_some_and(|only| only != n) {
+                continue;
+            }
+            let judged = std::panic::catch_unwind(|| kill_at(act, n, &twin));
+            if let Err(what) = judged.unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
+                failures.lock().unwrap().push(format!("{act:?} killed at {n}; again: BACKOUT_POINT={n}\n  {what}"));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} of {count} points:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn a_deployment_that_is_killed_anywhere() {
+    at_every_point(Act::Deploy);
+}
+
+#[test]
+fn an_undo_that_is_killed_anywhere() {
+    at_every_point(Act::Undo);
+}
+
+#[test]
+fn a_redo_that_is_killed_anywhere() {
+    at_every_point(Act::Redo);
+}

@@ -1,0 +1,29 @@
+//! Real runs of the binary: every command, every exit status, every bad input of the contract.
+//!
+//! Hermetic: no environment but what a run is given, a home of its own, nothing outside a temporary directory.
+
+#![allow(clippy::unwrap_used)]
+
+mod another_user;
+mod bad_bundle;
+mod bad_input;
+mod bad_site;
+mod bundle;
+mod checks;
+mod commands;
+mod crash;
+mod exit_status;
+mod full_disk;
+mod help;
+mod json;
+#[cfg(feature = "faults")]
+mod kill;
+mod lock;
+mod non_utf8;
+mod output;
+mod print;
+mod scene;
+mod start;
+mod terminal;
+mod undo;
+mod untouched;

@@ -1,0 +1,42 @@
+//! The copies of packages in the state directory: which of them an undo, redo or resume may still need.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use backout_model::id::DeploymentId;
+use backout_model::state::DeploymentState;
+
+use crate::deploy::remove_directory;
+use crate::error::EngineError;
+use crate::session::Session;
+
+/// Removes the copies that no entry needs: a process that died before its first entry, or right after its last, left
+/// them. What is not named as a copy is none of ours.
+pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
+    let directory = session.config.state.join("packages");
+    let reading = |source| EngineError::Io { act: format!("cannot read {}", directory.display()), source };
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(reading(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let id = entry.map_err(reading)?.file_name().into_string().ok();
+        found.extend(id.and_then(|id| DeploymentId::try_from(id).ok()));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let rows = session.journal.reader().deployments()?;
+    let needed: BTreeSet<DeploymentId> = rows
+        .into_iter()
+        .filter(|row| !matches!(row.state, DeploymentState::Refused | DeploymentState::FailedClean))
+        .map(|row| row.id)
+        .collect();
+    for id in found.iter().filter(|id| !needed.contains(id)) {
+        let copy = session.package_copy(id);
+        remove_directory(session, &copy);
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Names each change of a step and what takes it back.
+
+use backout_journal::Reader;
+use backout_model::target::Described;
+use backout_package::step::{RunUndo, SqlUndo};
+
+use crate::act::Act;
+use crate::error::EngineError;
+use crate::history::StepView;
+use crate::session::Targets;
+
+/// Names each change of a step and its undo.
+pub(crate) fn describe(
+    targets: &mut Targets,
+    reader: &Reader,
+    step: &StepView,
+    each: &mut dyn FnMut(Described),
+) -> Result<(), EngineError> {
+    let plain = |change: String, undo: String| Described { change, place: String::new(), undo, rows: 0, bytes: 0 };
+    match step.act() {
+        Act::Run { argv, undo, .. } => each(plain(
+            format!("run {}", argv.join(" ")),
+            match undo {
+                RunUndo::Command(undo) => format!("run {}", undo.join(" ")),
+                RunUndo::Never { because } => format!("none, because {because}"),
+            },
+        )),
+        Act::Sql { shown, undo: SqlUndo::Script { shown: undo, .. }, .. } => {
+            each(plain(format!("sql {shown}"), format!("sql {undo}")))
+        }
+        Act::Sql { shown, undo: SqlUndo::Never { because }, .. } => {
+            each(plain(format!("sql {shown}"), format!("none, because {because}")))
+        }
+        Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } if !step.has_images => {}
+        Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } => {
+            let mut images = reader.open_images(step.seq)?;
+            targets.of(step.act())?.describe(&mut images, each)?;
+        }
+    }
+    Ok(())
+}

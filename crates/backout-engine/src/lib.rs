@@ -1,0 +1,33 @@
+//! The engine: plan, deploy, undo, redo, retry, resume, verify, and what the history says.
+//!
+//! Knows targets only by their traits. Never prints, never parses a command line, never opens a database by itself.
+
+pub mod act;
+mod around;
+pub mod check;
+pub mod command;
+mod copies;
+pub mod deploy;
+mod describe;
+pub mod doctor;
+pub mod error;
+mod frame;
+pub mod fresh;
+mod gate;
+mod group;
+pub mod history;
+mod lookup;
+mod marks;
+pub mod observer;
+pub mod outcome;
+pub mod plan;
+pub mod redo;
+pub mod report;
+mod requires;
+pub mod resume;
+pub mod retry;
+pub mod session;
+mod step;
+mod step_view;
+pub mod undo;
+pub mod verify;

@@ -1,0 +1,303 @@
+//! One process at work on a site: the targets, the journal, the locks, and what commands are given.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use backout_files::root::Root;
+use backout_journal::{Clock, Journal, Options, process};
+use backout_model::entry::Draft;
+use backout_model::id::{DeploymentId, FramePath, ID_LENGTH};
+use backout_model::state::Event;
+use backout_model::target::Target;
+use backout_package::fill::fill;
+use backout_package::site::Site;
+use backout_sql::database::{Database, Holder};
+use serde_json::json;
+
+use crate::act::Act;
+use crate::error::EngineError;
+use crate::marks::{AHEAD_HINT, ahead};
+use crate::observer::{Happening, Observer};
+
+/// The targets of a site by name, as the binary wired them.
+pub struct Targets {
+    pub databases: BTreeMap<String, Box<dyn Database>>,
+    pub roots: BTreeMap<String, Box<dyn Root>>,
+}
+
+impl Targets {
+    pub(crate) fn database(&mut self, name: &str) -> Result<&mut dyn Database, EngineError> {
+        match self.databases.get_mut(name) {
+            Some(database) => Ok(database.as_mut()),
+            None => Err(gone("database", name)),
+        }
+    }
+
+    pub(crate) fn root(&mut self, name: &str) -> Result<&mut dyn Root, EngineError> {
+        match self.roots.get_mut(name) {
+            Some(root) => Ok(root.as_mut()),
+            None => Err(gone("root", name)),
+        }
+    }
+
+    /// Refuses where the site no longer names what one of these acts changed.
+    pub(crate) fn name_all<'a>(&mut self, acts: impl Iterator<Item = &'a Act>) -> Result<(), EngineError> {
+        for act in acts {
+            match act {
+                Act::Run { .. } => {}
+                Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } => drop(self.of(act)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The target of an act.
+    pub(crate) fn of(&mut self, act: &Act) -> Result<&mut dyn Target, EngineError> {
+        match act {
+            Act::Sql { database, .. } => self.database(database).map(|database| database as &mut dyn Target),
+            Act::Files { root, .. } | Act::Delete { root, .. } => self.root(root).map(|root| root as &mut dyn Target),
+            Act::Run { .. } => Err(EngineError::History("a command has no target".to_owned())),
+        }
+    }
+}
+
+/// What the outside world gives a session; tests pin it.
+pub struct Surroundings {
+    pub clock: Box<dyn Clock>,
+    /// `user@host`.
+    pub actor: String,
+    /// Draws the random bytes of a new id.
+    pub random: Box<dyn FnMut() -> [u8; ID_LENGTH] + Send>,
+}
+
+/// A process that holds the locks of a site. Gives them back when it is dropped.
+pub struct Session<'o> {
+    pub(crate) config: Site,
+    pub(crate) targets: Targets,
+    pub(crate) journal: Journal,
+    pub(crate) observer: &'o mut dyn Observer,
+    pub(crate) random: Box<dyn FnMut() -> [u8; ID_LENGTH] + Send>,
+    epochs: BTreeMap<String, u64>,
+    epoch: u64,
+    /// The deployment at hand, for commands' environment.
+    pub(crate) at_hand: Option<DeploymentId>,
+}
+
+impl<'o> Session<'o> {
+    /// Takes the lock of the state directory and of every database. `purpose` is for whoever is kept out.
+    pub fn open(
+        config: Site,
+        targets: Targets,
+        surroundings: Surroundings,
+        purpose: &str,
+        observer: &'o mut dyn Observer,
+    ) -> Result<Self, EngineError> {
+        Self::open_on(config, targets, surroundings, purpose, observer, false)
+    }
+
+    /// Begins a new history on databases that know of entries which this journal does not have. What those did cannot
+    /// be undone any more.
+    pub fn open_anew(
+        config: Site,
+        targets: Targets,
+        surroundings: Surroundings,
+        observer: &'o mut dyn Observer,
+    ) -> Result<Self, EngineError> {
+        Self::open_on(config, targets, surroundings, "begin a new history", observer, true)
+    }
+
+    fn open_on(
+        config: Site,
+        targets: Targets,
+        surroundings: Surroundings,
+        purpose: &str,
+        observer: &'o mut dyn Observer,
+        anew: bool,
+    ) -> Result<Self, EngineError> {
+        let since_ms = surroundings.clock.now_ms();
+        let journal = Journal::open(
+            &config.state,
+            Options { clock: surroundings.clock, actor: surroundings.actor, purpose: purpose.to_owned() },
+        )?;
+        let floor = journal.last_epoch() + 1;
+        let mut session = Self {
+            config,
+            targets,
+            journal,
+            observer,
+            random: surroundings.random,
+            epochs: BTreeMap::new(),
+            epoch: floor,
+            at_hand: None,
+        };
+        session.lock_databases(purpose, since_ms)?;
+        session.lock_roots()?;
+        let last_seq = session.journal.reader().last_seq()?;
+        if anew {
+            session.begin_anew(last_seq)?;
+        } else if let Some(finding) = ahead(&mut session.targets, last_seq)?.into_iter().next() {
+            return Err(EngineError::not_now(format!("{}: {}", finding.target, finding.what), AHEAD_HINT));
+        }
+        let epoch = session.epoch;
+        session.journal.defer(Draft {
+            deployment: None,
+            frame: FramePath::root(),
+            step: None,
+            event: Event::LockTaken,
+            payload: json!({ "epoch": epoch, "purpose": purpose }),
+        })?;
+        Ok(session)
+    }
+
+    fn begin_anew(&mut self, last_seq: u64) -> Result<(), EngineError> {
+        for database in self.targets.databases.values_mut() {
+            database.set_mark(last_seq)?;
+        }
+        Ok(())
+    }
+
+    fn lock_databases(&mut self, purpose: &str, since_ms: i64) -> Result<(), EngineError> {
+        let facts = process::ProcessFacts::current()
+            .map_err(|source| EngineError::Io { act: "cannot find out who this process is".to_owned(), source })?;
+        let me = Holder {
+            site: self.config.name.clone(),
+            host: facts.host,
+            boot_id: facts.boot_id,
+            pid: facts.pid,
+            started: facts.started,
+            purpose: purpose.to_owned(),
+            since_ms,
+        };
+        for (name, database) in &mut self.targets.databases {
+            let epoch = database.lock(&me, self.epoch).map_err(EngineError::Lock)?;
+            self.epochs.insert(name.clone(), epoch);
+            self.epoch = self.epoch.max(epoch);
+        }
+        Ok(())
+    }
+
+    /// Two sites may name one directory, and have no other lock in common.
+    fn lock_roots(&mut self) -> Result<(), EngineError> {
+        for root in self.targets.roots.values_mut() {
+            if let Some(who) = root.lock()? {
+                return Err(EngineError::not_now(
+                    format!("cannot lock the site: {}: {who}", root.label()),
+                    "wait until it is done, then try again; a root belongs to one site",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn site(&self) -> &Site {
+        &self.config
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub(crate) fn new_id(&mut self) -> DeploymentId {
+        DeploymentId::from_random((self.random)())
+    }
+
+    /// Where the copy of a deployment's package is kept.
+    pub(crate) fn package_copy(&self, id: &DeploymentId) -> PathBuf {
+        self.config.state.join("packages").join(id.as_str())
+    }
+
+    /// Where the site's own commands (maintenance) run: beside `site.yaml`.
+    pub(crate) fn site_directory(&self) -> PathBuf {
+        self.config.file.parent().map_or_else(|| PathBuf::from("."), PathBuf::from)
+    }
+
+    /// Where a running command is noted.
+    pub(crate) fn running(&self) -> PathBuf {
+        self.config.state.join("running")
+    }
+
+    pub(crate) fn database_names(&self) -> Vec<&str> {
+        self.targets.databases.keys().map(String::as_str).collect()
+    }
+
+    pub(crate) fn root_names(&self) -> Vec<&str> {
+        self.targets.roots.keys().map(String::as_str).collect()
+    }
+
+    /// The epoch under which a step on the target of `act` is announced.
+    pub(crate) fn epoch_for(&self, act: &Act) -> u64 {
+        match act {
+            Act::Sql { database, .. } => self.epochs.get(database).copied().unwrap_or(self.epoch),
+            Act::Files { .. } | Act::Delete { .. } | Act::Run { .. } => self.epoch,
+        }
+    }
+
+    /// Fills `{root.web}` and `{database.main}` into a command's words.
+    pub(crate) fn filled(&self, argv: &[String]) -> Result<Vec<OsString>, EngineError> {
+        let lookup = |kind: &str, name: &str| match kind {
+            "root" => self.targets.roots.get(name).map(|root| root.location()),
+            "database" => {
+                let database = self.config.databases.iter().find(|database| database.name == name)?;
+                Some(database.url.for_arguments())
+            }
+            _ => None,
+        };
+        argv.iter().map(|word| fill(word, &lookup).map_err(|error| EngineError::usage(error.to_string()))).collect()
+    }
+
+    /// What commands find in their environment beside the caller's own.
+    pub(crate) fn environment(&self) -> Vec<(String, OsString)> {
+        let mut environment = vec![("BACKOUT_SITE".to_owned(), OsString::from(&self.config.name))];
+        if let Some(id) = &self.at_hand {
+            environment.push(("BACKOUT_DEPLOYMENT".to_owned(), id.as_str().into()));
+        }
+        for (name, root) in &self.targets.roots {
+            environment.push((format!("BACKOUT_ROOT_{}", variable(name)), root.location()));
+        }
+        for database in &self.config.databases {
+            let name = format!("BACKOUT_DATABASE_{}", variable(&database.name));
+            environment.push((name, database.url.for_environment()));
+        }
+        environment
+    }
+
+    /// A command's output without the secrets that it was given.
+    pub(crate) fn redacted(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for database in &self.config.databases {
+            if let Some(secret) = database.url.secret() {
+                text = text.replace(secret.expose(), &database.url.without_password());
+            }
+        }
+        text
+    }
+
+    pub(crate) fn warn(&mut self, text: impl Into<String>) {
+        self.observer.heard(Happening::Warning { text: text.into() });
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.targets.roots.values_mut().for_each(|root| root.unlock());
+        for database in self.targets.databases.values_mut() {
+            if let Err(error) = database.unlock() {
+                // The lock names this process: the next run finds it dead and takes the lock over.
+                self.observer
+                    .heard(Happening::Warning { text: format!("{}: the lock stays: {error}", database.label()) });
+            }
+        }
+    }
+}
+
+fn gone(kind: &str, name: &str) -> EngineError {
+    EngineError::NotNow {
+        what: format!("site.yaml no longer names the {kind} `{name}`, and the deployment used it"),
+        hint: Some(format!("put the {kind} `{name}` back into site.yaml")),
+    }
+}
+
+fn variable(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}

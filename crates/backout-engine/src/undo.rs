@@ -1,0 +1,430 @@
+//! Undo of a deployment or of one child of it, while later ones stay. Appends to the history, never erases.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use backout_journal::Reader;
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
+use backout_model::id::FramePath;
+use backout_model::state::{DeploymentState, Event, FrameState, StepState};
+use backout_model::target::{Described, Images, TargetError};
+use backout_package::step::SqlUndo;
+use serde_json::Value;
+
+use crate::act::Act;
+use crate::error::EngineError;
+use crate::history::{Part, StepView, View, Why, payload};
+use crate::lookup::{find, now_at, split};
+use crate::observer::Happening;
+use crate::outcome::{Left, NOTHING_CHANGED, Outcome, STOPPED, Status};
+use crate::session::Session;
+use crate::step::{Run, surely};
+
+/// How an undo is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub on_conflict: OnConflict,
+}
+
+/// Undoes the latest deployment, the named one, or one child of it (`ID/CHILD`; any unique prefix of the id serves).
+pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> Result<Outcome, EngineError> {
+    let (view, part) = chosen(session.journal.reader(), what)?;
+    let mut run = Run::new(session, view);
+    run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
+    let conflicts = run.conflicts_of_undo(&part, options.on_conflict)?;
+    let refusing = conflicts
+        .listed
+        .iter()
+        .any(|conflict| options.on_conflict != OnConflict::Overwrite && conflict.kind == ConflictKind::RequiredBy);
+    let undecided = run.view.undecided(&part);
+    if options.on_conflict == OnConflict::Overwrite && !undecided.is_empty() && run.view.steps_to_undo(&part).is_empty()
+    {
+        return Ok(too_late(&run, undecided, &part));
+    }
+    if refusing || (options.on_conflict == OnConflict::Stop && !conflicts.is_empty()) {
+        return Ok(refused(&mut run, conflicts, &part));
+    }
+    let outcome = run.undo_now(&part, options.on_conflict)?;
+    Ok(run.closed(outcome))
+}
+
+/// Shows what an undo would do and what stands in its way. Changes nothing.
+pub fn plan(
+    session: &mut Session<'_>,
+    what: Option<&str>,
+    on_conflict: OnConflict,
+    each: &mut dyn FnMut(Described),
+) -> Result<Outcome, EngineError> {
+    let (view, part) = chosen(session.journal.reader(), what)?;
+    let mut run = Run::new(session, view);
+    let conflicts = run.conflicts_of_undo_fully(&part, on_conflict)?;
+    for step in run.view.steps_to_undo(&part) {
+        run.describe(&step, each)?;
+    }
+    let mut outcome = Outcome::new(if conflicts.is_empty() { Status::Done } else { Status::Refused }, NOTHING_CHANGED);
+    outcome.deployment = Some(run.view.id.clone());
+    outcome.conflicts_total = conflicts.total;
+    outcome.conflicts = conflicts.listed;
+    Ok(outcome)
+}
+
+/// Images that cannot be opened fail when they are read, as damaged ones do.
+fn open(reader: &Reader, seq: u64) -> Box<dyn Images> {
+    match reader.open_images(seq) {
+        Ok(images) => images,
+        Err(error) => Box::new(Unreadable(error.to_string())),
+    }
+}
+
+struct Unreadable(String);
+
+impl Read for Unreadable {
+    fn read(&mut self, _into: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other(self.0.clone()))
+    }
+}
+
+impl Seek for Unreadable {
+    fn seek(&mut self, _to: SeekFrom) -> io::Result<u64> {
+        Err(io::Error::other(self.0.clone()))
+    }
+}
+
+fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Outcome {
+    let id = name_of_part(&run.view, part);
+    let overlaps = run.overlaps(&conflicts).unwrap_or_else(|error| error.causes());
+    let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
+    outcome.deployment = Some(run.view.id.clone());
+    outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name())];
+    let needed = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
+    outcome.hints = match needed.map(|conflict| conflict.now.clone()).reduce(|one, other| format!("{one}, {other}")) {
+        Some(needed) => vec![
+            format!("undo first what requires it: {needed}"),
+            format!("backout undo {id} --on-conflict overwrite  undoes it all the same"),
+        ],
+        None if run.view.steps_to_undo(part).is_empty() => ways_out_undecided(&id),
+        None => ways_out(&id),
+    };
+    outcome.conflicts_total = conflicts.total;
+    outcome.conflicts = conflicts.listed;
+    outcome.notes = overlaps;
+    outcome
+}
+
+/// What an automatic undo left cannot be overwritten afterwards: the steps before it went back since, and to undo this
+/// one once more would undo what they put there.
+fn too_late(run: &Run<'_, '_>, undecided: Conflicts, part: &FramePath) -> Outcome {
+    let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
+    outcome.deployment = Some(run.view.id.clone());
+    outcome.causes =
+        vec![format!("{} is undone but for {undecided}, which nothing can overwrite any more", run.view.name())];
+    outcome.hints = ways_out_undecided(&name_of_part(&run.view, part));
+    outcome.conflicts_total = undecided.total;
+    outcome.conflicts = undecided.listed;
+    outcome
+}
+
+fn ways_out_undecided(id: &str) -> Vec<String> {
+    vec![
+        "put back by hand what is listed as `was`, where that is what the site needs".to_owned(),
+        format!("backout undo {id} --on-conflict keep  then leaves what is there"),
+    ]
+}
+
+/// What to do about conflicts with changes made since.
+fn ways_out(id: &str) -> Vec<String> {
+    vec![
+        format!("backout undo {id} --on-conflict keep       leaves the newer values"),
+        format!("backout undo {id} --on-conflict overwrite  brings the old ones back all the same"),
+    ]
+}
+
+fn name_of_part(view: &View, part: &FramePath) -> String {
+    if part.is_root() { view.id.to_string() } else { format!("{}/{part}", view.id) }
+}
+
+pub(crate) fn chosen(reader: &Reader, what: Option<&str>) -> Result<(View, FramePath), EngineError> {
+    let (row, part) = match what {
+        Some(what) => {
+            let (prefix, part) = split(what);
+            (find(reader, prefix)?, part)
+        }
+        None => {
+            let rows = reader.deployments()?;
+            let latest = rows.into_iter().find(|row| row.state.is_on_site());
+            let latest = latest
+                .ok_or_else(|| EngineError::NotNow { what: "there is no deployment to undo".to_owned(), hint: None })?;
+            (latest, FramePath::root())
+        }
+    };
+    let view = View::load(reader, &row.id)?;
+    match view.state {
+        Some(state) if state.is_on_site() => {}
+        Some(DeploymentState::Undone) => {
+            return Err(EngineError::not_now(
+                format!("{} ({}) is undone already", view.id, view.name()),
+                "`backout redo` brings back what was last undone",
+            ));
+        }
+        _ => {
+            return Err(EngineError::NotNow {
+                what: format!("{} ({}) left nothing on the site to undo", view.id, view.name()),
+                hint: None,
+            });
+        }
+    }
+    if !part.is_root() {
+        match view.frames.get(&part).map(|frame| frame.state) {
+            Some(FrameState::Done | FrameState::Started | FrameState::Failing) => {}
+            Some(_) => {
+                return Err(EngineError::NotNow {
+                    what: format!("{part} of {} has nothing on the site to undo", view.id),
+                    hint: None,
+                });
+            }
+            None => {
+                return Err(EngineError::Usage {
+                    what: format!("{} has no child package `{part}`", view.id),
+                    hint: Some(format!("`backout show {}` lists its children", view.id)),
+                });
+            }
+        }
+    }
+    Ok((view, part))
+}
+
+impl Run<'_, '_> {
+    /// The conflicts that can be known beforehand. A single step is its own check: it stops before its first change;
+    /// but a site is not closed to its users to find that out.
+    fn conflicts_of_undo(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Conflicts, EngineError> {
+        if self.view.steps_to_undo(part).len() > 1 || self.session.config.maintenance.is_some() {
+            self.conflicts_of_undo_fully(part, on_conflict)
+        } else {
+            let mut conflicts = self.required_by(part)?;
+            conflicts.extend(self.view.undecided(part));
+            Ok(conflicts)
+        }
+    }
+
+    fn conflicts_of_undo_fully(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Conflicts, EngineError> {
+        let mut conflicts = self.required_by(part)?;
+        conflicts.extend(self.view.undecided(part));
+        let steps = self.view.steps_to_undo(part);
+        // What is in doubt is not checked beforehand: its undo itself finds out what is there.
+        let captured = |step: &StepView| match step.act() {
+            Act::Sql { undo, .. } => *undo == SqlUndo::Captured,
+            Act::Files { .. } | Act::Delete { .. } => true,
+            Act::Run { .. } => false,
+        };
+        let certain: Vec<StepView> = steps
+            .into_iter()
+            .filter(|step| step.state == StepState::Applied && step.has_images && captured(step))
+            .collect();
+        let mut by_target: Vec<(&Act, String, Vec<u64>)> = Vec::new();
+        for step in &certain {
+            let label = self.session.targets.of(step.act())?.label();
+            match by_target.iter_mut().find(|(_, known, _)| *known == label) {
+                Some((_, _, seqs)) => seqs.push(step.seq),
+                None => by_target.push((step.act(), label, vec![step.seq])),
+            }
+        }
+        let session = &mut *self.session;
+        let reader = session.journal.reader();
+        for (act, _, seqs) in by_target {
+            // Opened one at a time: a deployment may have more steps than a process may open files.
+            let mut images = seqs.into_iter().map(|seq| open(reader, seq));
+            match session.targets.of(act)?.check_undo(&mut images, on_conflict) {
+                Ok(report) => conflicts.extend(report.conflicts),
+                Err(TargetError::Conflicts(found)) => conflicts.extend(found),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(conflicts)
+    }
+
+    /// Which later deployments touched the objects of the conflicts: usually they are what to undo first.
+    fn overlaps(&mut self, conflicts: &Conflicts) -> Result<Vec<String>, EngineError> {
+        let mut lines = Vec::new();
+        let rows = self.session.journal.reader().deployments()?;
+        for row in rows.iter().filter(|row| row.first_seq > self.view.first_seq && row.state.is_on_site()) {
+            let later = View::load(self.session.journal.reader(), &row.id)?;
+            let mut objects = BTreeSet::new();
+            for step in later.steps.values().filter(|step| step.is_on_site() && !matches!(step.act(), Act::Run { .. }))
+            {
+                let label = self.session.targets.of(step.act())?.label();
+                for object in &step.intended.summary.objects {
+                    let directory = format!("{}/", object.trim_end_matches('/'));
+                    let meets = |conflict: &&Conflict| {
+                        conflict.target == label
+                            && (conflict.object == *object || conflict.object.starts_with(&directory))
+                    };
+                    if conflicts.listed.iter().any(|conflict| meets(&conflict)) {
+                        objects.insert(format!("{label}: {object}"));
+                    }
+                }
+            }
+            if !objects.is_empty() {
+                let objects = objects.into_iter().collect::<Vec<_>>().join(", ");
+                lines.push(format!("{} ({}) came later and changed the same: {objects}", later.name(), later.id));
+            }
+        }
+        Ok(lines)
+    }
+
+    fn undo_now(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Outcome, EngineError> {
+        let root = FramePath::root();
+        self.put_durably(Event::DeploymentUndoing, &root, None, payload(&Part { frame: part.clone(), on_conflict })?)?;
+        self.undo_on(part, on_conflict).map_err(EngineError::under_way)
+    }
+
+    /// Undoes what is left of a part whose undo was announced: also how a resume goes on.
+    pub fn undo_on(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Outcome, EngineError> {
+        self.session.observer.heard(Happening::Phase { name: "undoing" });
+        // What a process that died had begun is finished.
+        let begun = self.view.touched(part).next().is_some();
+        let mut settled = self.view.settled.clone();
+        settled.extend(self.view.undecided(part));
+        if let Err(error) = self.enter_maintenance() {
+            if begun {
+                return self.needs_hand(error.causes(), settled.into());
+            }
+            return self.undo_stopped(part, Status::Failed, error.causes(), Conflicts::default());
+        }
+        for step in self.view.steps_to_undo(part) {
+            if !begun && self.session.observer.interrupted() {
+                return self.undo_stopped(part, Status::Failed, vec![STOPPED.to_owned()], Conflicts::default());
+            }
+            match self.undo_surely(&step.frame, step.index, on_conflict) {
+                Ok(report) => settled.extend(report.conflicts),
+                Err(EngineError::Target(TargetError::Conflicts(found))) => {
+                    let causes =
+                        vec![format!("{} cannot be undone: {found} with changes made since", self.view.name())];
+                    return self.undo_stopped(part, Status::Refused, causes, found);
+                }
+                // What the site holds is for the operator to see to; to go on without it is what was asked for.
+                Err(error @ EngineError::Target(_))
+                    if on_conflict == OnConflict::Keep && step.act().has_own_undo() && !self.lock_lost =>
+                {
+                    self.keep(&step, error.causes())?;
+                }
+                Err(error) if self.view.touched(part).next().is_none() => {
+                    return self.undo_stopped(part, Status::Refused, error.causes(), Conflicts::default());
+                }
+                Err(error) => return self.needs_hand(error.causes(), settled.into()),
+            }
+        }
+        if !begun && self.session.observer.interrupted() {
+            return self.undo_stopped(part, Status::Failed, vec![STOPPED.to_owned()], Conflicts::default());
+        }
+        self.undone(part, on_conflict, settled)
+    }
+
+    /// Passes over a step whose own undo keeps failing.
+    fn keep(&mut self, step: &StepView, causes: Vec<String>) -> Result<(), EngineError> {
+        self.notes.push(format!("{} stays, its undo failed: {}", step.act().words(), causes.join(": ")));
+        let why = payload(&Why { causes, left: Vec::new() })?;
+        self.put(Event::StepKept, &step.frame, Some(step.index), why)
+    }
+
+    fn undone(
+        &mut self,
+        part: &FramePath,
+        on_conflict: OnConflict,
+        settled: Conflicts,
+    ) -> Result<Outcome, EngineError> {
+        let root = FramePath::root();
+        self.frames_undone(part)?;
+        self.leave_maintenance();
+        self.finally(part);
+        let irreversible = self.view.leaves(part);
+        let left = !self.view.undecided(part).is_empty();
+        let event = if self.view.is_undone() { Event::DeploymentUndone } else { Event::DeploymentPartlyUndone };
+        surely(|| self.put_durably(event, &root, None, Value::Null))?;
+        let passed_over = self.view.steps.values().any(|step| part.contains(&step.frame) && step.kept.is_some());
+        let kept = left || (on_conflict == OnConflict::Keep && !settled.is_empty());
+        let partly = kept || irreversible || passed_over;
+        let mut outcome = Outcome::new(
+            if partly { Status::Partly } else { Status::Done },
+            if passed_over {
+                "Undone, except for steps whose own undo failed."
+            } else if kept {
+                "Undone, except where the newer value was kept."
+            } else if irreversible {
+                "Undone, except what was declared irreversible."
+            } else if self.view.redoable().is_some() {
+                "Undone and verified. `backout redo` brings it back."
+            } else {
+                "Undone and verified."
+            },
+        );
+        outcome.deployment = Some(self.view.id.clone());
+        let what = if part.is_root() { self.view.name() } else { format!("{part} of {}", self.view.name()) };
+        outcome.answer.push(format!("undid {what} ({})", name_of_part(&self.view, part)));
+        outcome.answer.push(now_at(self.session.journal.reader())?);
+        outcome.conflicts_total = settled.total;
+        outcome.conflicts = settled.listed;
+        outcome.notes.append(&mut self.notes);
+        Ok(outcome)
+    }
+
+    /// How an undo ends that cannot go on: what it had undone is done again, and the deployment stands as before. Where
+    /// a step is in doubt, that cannot be promised: it needs a hand.
+    fn undo_stopped(
+        &mut self,
+        part: &FramePath,
+        status: Status,
+        causes: Vec<String>,
+        conflicts: Conflicts,
+    ) -> Result<Outcome, EngineError> {
+        let root = FramePath::root();
+        let in_doubt = self.view.touched(part).any(|step| step.state == StepState::UndoIntended);
+        let undone_here = self.view.steps_to_redo(part, self.view.part_seq);
+        if in_doubt {
+            let mut outcome = self.needs_hand(causes, Left::default())?;
+            if !conflicts.is_empty() {
+                outcome.hints = ways_out(&name_of_part(&self.view, part));
+            }
+            outcome.conflicts_total = conflicts.total;
+            outcome.conflicts = conflicts.listed;
+            return Ok(outcome);
+        }
+        let nothing_yet = undone_here.is_empty();
+        // Where somebody wrote to the same since, that is newer than the deployment and stays, as it would have without
+        // this undo.
+        for step in undone_here {
+            if let Err(error) = self.redo_once(&step.frame, step.index, OnConflict::Keep) {
+                let causes = causes.into_iter().chain(error.causes()).collect();
+                return self.needs_hand(causes, conflicts.into());
+            }
+        }
+        self.leave_maintenance();
+        if !nothing_yet {
+            self.finally(part);
+        }
+        let needed_hand = self.view.before_part == Some(DeploymentState::NeedsHand);
+        let event = match self.view.undone_frames().next() {
+            _ if needed_hand => Event::DeploymentNeedsHand,
+            None => Event::DeploymentPutBack,
+            Some(_) => Event::DeploymentPartlyUndone,
+        };
+        let said = if needed_hand { payload(&self.view.why)? } else { Value::Null };
+        surely(|| self.put_durably(event, &root, None, said.clone()))?;
+        let mut outcome = if conflicts.is_empty() {
+            let mut outcome = Outcome::new(status, NOTHING_CHANGED);
+            outcome.deployment = Some(self.view.id.clone());
+            outcome.causes = causes;
+            outcome
+        } else {
+            refused(self, conflicts, part)
+        };
+        if !nothing_yet {
+            outcome.closing = "What had been undone was put back; the deployment stands as before.".to_owned();
+        }
+        Ok(outcome)
+    }
+
+    /// Names each change of a step and its undo.
+    pub fn describe(&mut self, step: &StepView, each: &mut dyn FnMut(Described)) -> Result<(), EngineError> {
+        crate::describe::describe(&mut self.session.targets, self.session.journal.reader(), step, each)
+    }
+}

@@ -1,0 +1,135 @@
+//! Crash safety: the process dies at every point of the fault seam that a deployment, an undo and a redo pass, and
+//! every one of those calls fails once on a full and once on a broken disk. Each time the site is exactly as before
+//! or exactly as after, and goes on working. Nothing ever needs a hand.
+//!
+//! Here a death is played within the process; that of the binary plays real ones. `BACKOUT_POINT=N` plays one point
+//! only; `BACKOUT_KEEP=1` leaves the sites and says where they are.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use backout_engine::outcome::Status;
+use backout_model::fault::Point;
+use backout_testkit::faults::{Fault, play};
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::stage::Act;
+
+/// Plays one fault and judges what is left.
+fn play_one(act: Act, fault: Fault, twin: &Fingerprint, deaths: &[usize]) -> Result<(), String> {
+    let stage = act.stage();
+    let playing = play(fault, false);
+    let done = act.play(&stage.site);
+    let struck = playing.struck();
+    drop(playing);
+    if !struck {
+        return Err("the point was not passed: the run is not the same every time".to_owned());
+    }
+    let (begin, end) = act.ends();
+    let state = if let Fault::CrashAt(_) = fault {
+        stage.resume(deaths)?;
+        stage.state(twin)?
+    } else {
+        stage.site.bury_the_dead();
+        let state = stage.state(twin).map_err(|what| format!("{what}\n  it said: {done:?}"))?;
+        let told = match done.status() {
+            Status::Done => end,
+            Status::Failed | Status::Refused => begin,
+            other => return Err(format!("{other:?}, {state:?}: {done:?}")),
+        };
+        if state != told {
+            return Err(format!("the site is {state:?}, but it was told: {done:?}"));
+        }
+        state
+    };
+    stage.goes_on(state, twin)
+}
+
+/// The points that the act passes.
+fn count(act: Act) -> Vec<Point> {
+    let stage = act.stage();
+    let playing = play(Fault::None, false);
+    act.play(&stage.site).expect(Status::Done);
+    playing.seen()
+}
+
+/// Plays the fault at every point of the act, on as many threads as there are processors.
+fn at_every_point(act: Act, fault: fn(usize) -> Fault, deaths: fn(usize) -> Vec<usize>) {
+    let (seen, twin) = (count(act), Act::twin());
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    seen.iter().for_each(|point| *kinds.entry(format!("{point:?}")).or_default() += 1);
+    println!("{act:?}: {} points: {kinds:?}", seen.len());
+    let only: Option<usize> = std::env::var("BACKOUT_POINT").ok().map(|text| text.parse().expect("a number"));
+    let next = AtomicUsize::new(1);
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n > seen.len() || failures.lock().unwrap().len() >= 5 {
+                return;
+            }
+            if only.is_some_and(|only| only != n) {
+                continue;
+            }
+            let judged = std::panic::catch_unwind(|| play_one(act, fault(n), &twin, &deaths(n)));
+            let judged = judged.unwrap_or_else(|_| Err("it panicked, see above".to_owned()));
+            if let Err(what) = judged {
+                let at = seen[n - 1];
+                failures.lock().unwrap().push(format!(
+                    "{act:?}, {:?} ({at:?}), deaths of the recovery at {:?}; again: BACKOUT_POINT={n}\n  {what}",
+                    fault(n),
+                    deaths(n)
+                ));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} of {} points:\n{}", failures.len(), seen.len(), failures.join("\n"));
+}
+
+fn none(_: usize) -> Vec<usize> {
+    Vec::new()
+}
+
+/// The recovery dies too, at a point that wanders with `n`, and the recovery of the recovery.
+fn twice(n: usize) -> Vec<usize> {
+    vec![n * 37 % 97 + 1, n * 53 % 61 + 1]
+}
+
+#[test]
+fn a_deployment_that_dies_anywhere() {
+    at_every_point(Act::Deploy, Fault::CrashAt, none);
+}
+
+#[test]
+fn an_undo_that_dies_anywhere() {
+    at_every_point(Act::Undo, Fault::CrashAt, none);
+}
+
+#[test]
+fn a_redo_that_dies_anywhere() {
+    at_every_point(Act::Redo, Fault::CrashAt, none);
+}
+
+#[test]
+fn a_recovery_that_dies_too() {
+    for act in Act::ALL {
+        at_every_point(act, Fault::CrashAt, twice);
+    }
+}
+
+#[test]
+fn a_full_disk_anywhere() {
+    for act in Act::ALL {
+        at_every_point(act, Fault::NoSpaceAt, none);
+    }
+}
+
+#[test]
+fn a_broken_disk_anywhere() {
+    for act in Act::ALL {
+        at_every_point(act, Fault::BrokenAt, none);
+    }
+}

@@ -1,0 +1,150 @@
+//! What an automatic undo left as somebody else had made it, and an undo that took more than one attempt.
+
+use backout_engine::outcome::{NOTHING_CHANGED, Status};
+use backout_model::conflict::OnConflict;
+use backout_model::state::DeploymentState;
+use backout_testkit::faults::{Fault, play};
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::package::{Pkg, Step, run, sql};
+use backout_testkit::site::TestSite;
+
+use crate::scene::{page, raise, shop, winter};
+
+/// Writes to what the steps before it changed, and fails.
+fn meddler() -> Step {
+    let script = "printf app > \"$BACKOUT_ROOT_WEB/index.php\"; \
+                  sqlite3 \"$BACKOUT_DATABASE_MAIN\" 'UPDATE product SET price = 77 WHERE id = 2'; false";
+    run(script, Some("true"))
+}
+
+/// A site whose deployment failed and could not be taken back wholly.
+fn left() -> TestSite {
+    let site = shop();
+    let outcome = site.deploy(&winter().step(meddler())).expect(Status::NeedsHand);
+    assert_eq!(outcome.conflicts.len(), 2, "{outcome:?}");
+    assert_eq!(seen(&site), ("app".to_owned(), "77".to_owned()));
+    site
+}
+
+fn seen(site: &TestSite) -> (String, String) {
+    (site.text("web/index.php").unwrap(), site.value("SELECT price FROM product WHERE id = 2"))
+}
+
+fn state(site: &TestSite) -> DeploymentState {
+    site.journal().deployments().unwrap()[0].state
+}
+
+#[test]
+fn what_was_left_is_listed_until_somebody_decides() {
+    let site = left();
+    let before = Fingerprint::of(&site);
+    for _ in 0..2 {
+        let (_, plan) = site.undo_plan(None, OnConflict::Stop);
+        assert_eq!(plan.expect(Status::Refused).conflicts.len(), 2);
+        let outcome = site.undo(None).expect(Status::Refused);
+        assert_eq!((outcome.closing.as_str(), outcome.conflicts.len()), (NOTHING_CHANGED, 2), "{outcome:?}");
+        assert!(outcome.hints.iter().any(|hint| hint.contains("--on-conflict keep")), "{outcome:?}");
+    }
+    before.assert_same(&Fingerprint::of(&site), "nothing is decided");
+    assert_eq!(state(&site), DeploymentState::NeedsHand);
+}
+
+#[test]
+fn what_was_left_can_be_kept() {
+    let site = left();
+    let outcome = site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    assert_eq!(
+        (outcome.conflicts.len(), outcome.closing.as_str()),
+        (2, "Undone, except where the newer value was kept.")
+    );
+    assert_eq!(seen(&site), ("app".to_owned(), "77".to_owned()));
+    assert_eq!(state(&site), DeploymentState::Undone);
+    assert_eq!(site.grave(), []);
+    site.deploy(&Pkg::new("p").step(raise())).expect(Status::Done);
+}
+
+/// To undo a step once more would undo what the undo of those before it put there.
+#[test]
+fn what_was_left_cannot_be_overwritten_any_more() {
+    let site = left();
+    let before = Fingerprint::of(&site);
+    let outcome = site.undo_on(None, OnConflict::Overwrite).expect(Status::Refused);
+    assert_eq!((outcome.closing.as_str(), outcome.conflicts.len()), (NOTHING_CHANGED, 2), "{outcome:?}");
+    assert!(outcome.hints.iter().any(|hint| hint.contains("by hand")), "{outcome:?}");
+    before.assert_same(&Fingerprint::of(&site), "refused");
+    assert_eq!(state(&site), DeploymentState::NeedsHand);
+}
+
+/// A later step of the package dropped what an earlier one had made: keeping what was left undoes neither once more.
+#[test]
+fn keeping_what_was_left_undoes_nothing_once_more() {
+    let site = shop();
+    let schema = "SELECT count(*) FROM sqlite_schema WHERE name = 'by_name'";
+    let outcome = site.deploy(
+        &Pkg::new("p")
+            .step(sql("CREATE INDEX by_name ON product (name)"))
+            .step(sql("DROP INDEX by_name; UPDATE product SET price = 1 WHERE id = 2"))
+            .step(meddler()),
+    );
+    outcome.expect(Status::NeedsHand);
+    assert_eq!(site.value(schema), "0");
+    site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    assert_eq!((site.value(schema), state(&site)), ("0".to_owned(), DeploymentState::Undone));
+}
+
+/// Wherever the tool dies while what was left is kept, a recovery does it.
+#[test]
+fn keeping_what_was_left_may_die_anywhere() {
+    let twin = left();
+    let playing = play(Fault::None, false);
+    twin.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    let points = playing.seen().len();
+    drop(playing);
+    assert!(points > 2, "{points}");
+    for at in 0..points {
+        let site = left();
+        let before = Fingerprint::of(&site);
+        let playing = play(Fault::CrashAt(at), false);
+        site.undo_on(None, OnConflict::Keep);
+        assert!(playing.struck(), "{at}");
+        drop(playing);
+        site.bury_the_dead();
+        site.resume();
+        // It died before the undo was announced.
+        if state(&site) == DeploymentState::NeedsHand {
+            site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+        }
+        before.assert_same(&Fingerprint::of(&site), &format!("point {at}"));
+        assert_eq!((state(&site), site.grave()), (DeploymentState::Undone, vec![]), "point {at}");
+    }
+}
+
+/// A redo brings back the whole of what was undone, however many attempts that took.
+#[test]
+fn a_redo_of_an_undo_that_took_two_attempts_brings_all_back() {
+    let site = shop();
+    let stuck = run("true", Some("test -e \"$BACKOUT_ROOT_WEB/../mended\""));
+    let before = Fingerprint::of(&site);
+    site.deploy(&Pkg::new("p").step(raise()).step(stuck).step(page("winter"))).expect(Status::Done);
+    let deployed = Fingerprint::of(&site);
+    site.undo(None).expect(Status::NeedsHand);
+    std::fs::write(site.dir().join("mended"), "").unwrap();
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+    site.redo().expect(Status::Done);
+    deployed.assert_same(&Fingerprint::of(&site), "redone");
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone again");
+}
+
+#[test]
+fn an_undo_says_so_where_an_earlier_one_left_something() {
+    let site = shop();
+    let first = site.deploy(&Pkg::new("a").step(page("winter"))).id();
+    site.deploy(&Pkg::new("b").step(page("spring"))).expect(Status::Done);
+    site.undo_on(Some(&first), OnConflict::Keep).expect(Status::Partly);
+    let outcome = site.undo(None).expect(Status::Done);
+    let now = outcome.answer.last().unwrap();
+    assert!(now.contains(&first) && now.contains("kept"), "{now}");
+    assert_eq!(site.text("web/index.php").unwrap(), "<?php // winter");
+}

@@ -1,0 +1,21 @@
+//! The engine over real SQLite databases and file roots: what the contract says, sentence by sentence; then every
+//! crash, and random histories against a model.
+
+#![allow(clippy::unwrap_used)] // Tests end where something unexpected happens.
+#![allow(clippy::print_stdout)] // The long suites print their seed and what they did.
+
+mod checks;
+mod commands;
+mod crash;
+mod deploy;
+mod irreversible;
+mod left;
+mod maintenance;
+mod nested;
+mod property;
+mod redo;
+mod resume;
+mod retry;
+mod scene;
+mod stopped;
+mod undo;

@@ -1,0 +1,162 @@
+//! Redo: back up the stack of undos, guarded, with checks and commands run again.
+
+use backout_engine::outcome::Status;
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::package::{Pkg, child, sql, sql_is};
+
+use crate::scene::{late_failure, page, raise, shop, winter};
+
+#[test]
+fn redo_brings_back_the_same_result_as_often_as_one_likes() {
+    let site = shop();
+    let before = Fingerprint::of(&site);
+    site.deploy(&winter()).expect(Status::Done);
+    let after = Fingerprint::of(&site);
+    for _ in 0..3 {
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), "undone");
+        let outcome = site.redo().expect(Status::Done);
+        assert!(outcome.answer[0].starts_with("redid winter 1.0"), "{outcome:?}");
+        after.assert_same(&Fingerprint::of(&site), "redone");
+        assert_eq!(site.grave(), []);
+    }
+    assert_eq!(site.redo().status(), Status::Refused, "nothing is left to redo");
+}
+
+#[test]
+fn redo_walks_back_up_the_stack() {
+    let site = shop();
+    let mut states = vec![Fingerprint::of(&site)];
+    for season in ["spring", "summer", "winter"] {
+        site.deploy(&Pkg::new(season).step(page(season)).step(sql("UPDATE product SET price = price * 2")))
+            .expect(Status::Done);
+        states.push(Fingerprint::of(&site));
+    }
+    for state in states[..3].iter().rev() {
+        site.undo(None).expect(Status::Done);
+        state.assert_same(&Fingerprint::of(&site), "undone");
+    }
+    for state in &states[1..] {
+        site.redo().expect(Status::Done);
+        state.assert_same(&Fingerprint::of(&site), "redone");
+    }
+}
+
+#[test]
+fn children_that_were_undone_one_by_one_come_back_one_by_one() {
+    let site = shop();
+    let package =
+        Pkg::new("all").step(child(Pkg::new("one").step(page("one")))).step(child(Pkg::new("two").step(raise())));
+    let id = site.deploy(&package).id();
+    let whole = Fingerprint::of(&site);
+    site.undo(Some(&format!("{id}/one"))).expect(Status::Done);
+    let without_one = Fingerprint::of(&site);
+    site.undo(Some(&format!("{id}/two"))).expect(Status::Done);
+    site.redo().expect(Status::Done);
+    without_one.assert_same(&Fingerprint::of(&site), "the child undone last comes first");
+    site.redo().expect(Status::Done);
+    whole.assert_same(&Fingerprint::of(&site), "then the other");
+    assert_eq!(site.redo().status(), Status::Refused);
+}
+
+#[test]
+fn an_undone_child_comes_back_after_the_rest_that_was_undone_later() {
+    let site = shop();
+    let package = Pkg::new("all").step(child(Pkg::new("one").step(page("one")))).step(raise());
+    let id = site.deploy(&package).id();
+    let whole = Fingerprint::of(&site);
+    site.undo(Some(&format!("{id}/one"))).expect(Status::Done);
+    let without_one = Fingerprint::of(&site);
+    site.undo(Some(&id)).expect(Status::Done);
+    site.redo().expect(Status::Done);
+    without_one.assert_same(&Fingerprint::of(&site), "what the last undo took");
+    site.redo().expect(Status::Done);
+    whole.assert_same(&Fingerprint::of(&site), "what the one before took");
+}
+
+#[test]
+fn a_new_deployment_clears_the_stack() {
+    let site = shop();
+    site.deploy(&winter()).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    site.deploy(&Pkg::new("p").step(page("p"))).expect(Status::Done);
+    let done = site.redo();
+    assert_eq!(done.status(), Status::Refused);
+    assert!(done.words().contains("nothing to redo"), "{}", done.words());
+    site.undo(None).expect(Status::Done);
+    site.redo().expect(Status::Done);
+    assert!(site.text("web/p/new.txt").is_some(), "the new one's own undo can be redone");
+}
+
+#[test]
+fn a_deployment_that_failed_clears_nothing() {
+    let site = shop();
+    site.deploy(&winter()).expect(Status::Done);
+    let after = Fingerprint::of(&site);
+    site.undo(None).expect(Status::Done);
+    site.deploy(&Pkg::new("p").step(late_failure())).expect(Status::Failed);
+    site.redo().expect(Status::Done);
+    after.assert_same(&Fingerprint::of(&site), "redone");
+}
+
+#[test]
+fn redo_is_refused_where_others_changed_the_same() {
+    let site = shop();
+    // The last step needs the first: the order counts when the redo is tried again.
+    let package = Pkg::new("p")
+        .step(sql("CREATE TABLE made (n)"))
+        .step(page("p"))
+        .step(raise())
+        .step(sql("INSERT INTO made SELECT count(*) FROM product"));
+    site.deploy(&package).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    site.execute("UPDATE product SET price = 55 WHERE id = 1");
+    let now = Fingerprint::of(&site);
+    let outcome = site.redo().expect(Status::Refused);
+    assert_eq!(outcome.conflicts_total, 1, "{outcome:?}");
+    now.assert_same(&Fingerprint::of(&site), "as before the redo, files too");
+    site.execute("UPDATE product SET price = 100 WHERE id = 1");
+    site.redo().expect(Status::Done);
+    assert_eq!(site.value("SELECT price FROM product WHERE id = 1"), "110");
+    assert_eq!(site.value("SELECT n FROM made"), "4");
+}
+
+#[test]
+fn redo_merges_what_others_changed_elsewhere() {
+    let site = shop();
+    site.deploy(&winter()).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    site.execute("UPDATE product SET stock = 500 WHERE id = 1");
+    site.redo().expect(Status::Done);
+    assert_eq!(site.value("SELECT price || ' ' || stock FROM product WHERE id = 1"), "110 500");
+}
+
+#[test]
+fn checks_hold_again_or_the_redo_is_taken_back() {
+    let site = shop();
+    let package = winter()
+        .before(sql_is("SELECT count(*) FROM settings WHERE value = 'no'", 0))
+        .after(sql_is("SELECT count(*) FROM settings WHERE value = 'bad'", 0));
+    site.deploy(&package).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    for (value, status) in [("no", Status::Refused), ("bad", Status::Failed)] {
+        site.execute(&format!("UPDATE settings SET value = '{value}' WHERE name = 'theme'"));
+        let now = Fingerprint::of(&site);
+        site.redo().expect(status);
+        now.assert_same(&Fingerprint::of(&site), "taken back");
+    }
+    site.execute("UPDATE settings SET value = 'autumn' WHERE name = 'theme'");
+    site.redo().expect(Status::Done);
+    assert_eq!(site.grave(), []);
+}
+
+#[test]
+fn what_was_passed_over_stays_passed_over() {
+    let site = shop();
+    let bad = child(Pkg::new("bad").step(page("bad")).step(late_failure())).with("on-failure", "continue");
+    site.deploy(&Pkg::new("all").step(page("all")).step(bad).step(raise())).expect(Status::Partly);
+    let after = Fingerprint::of(&site);
+    site.undo(None).expect(Status::Done);
+    site.redo().expect(Status::Done);
+    after.assert_same(&Fingerprint::of(&site), "redone");
+}

@@ -1,0 +1,402 @@
+//! What can be said of a step without changing anything: its changes, whether it took effect, whether its images and
+//! the live paths are still what they were, and whether undoing it would meet a conflict.
+
+use std::collections::HashMap;
+
+use backout_model::conflict::OnConflict;
+use backout_model::target::{Described, Finding, Images, Probe, Report, TargetError};
+use rustix::fd::AsFd;
+
+use crate::beneath::{Beneath, is_blocked, is_missing, subdirectory};
+use crate::error::Acting;
+use crate::hold::Step;
+use crate::image::{self, Image, Kind};
+use crate::judge::{Case, Now, Verdict, judge};
+use crate::local::LocalRoot;
+use crate::look::worth_hashing;
+use crate::manifest::{Act, Change, Manifest, Order, Record};
+use crate::path::RootPath;
+use crate::place::{NOTES_KEPT, Synced};
+use crate::plan::deletion;
+use crate::remove::names;
+use crate::rights;
+use crate::stage::count;
+
+/// At most so many findings are made of one step.
+const FINDINGS_KEPT: usize = 1000;
+
+/// What undoing later steps will have done to the paths they touch.
+#[derive(Default)]
+struct Ahead {
+    paths: HashMap<RootPath, Coming>,
+    /// How many of those paths, which will hold something, are in a directory.
+    filled: HashMap<RootPath, u64>,
+}
+
+/// What a path will hold.
+enum Coming {
+    Nothing,
+    /// A file or link, or a directory whose entries stand here by themselves.
+    This(Image),
+    /// A directory that comes back as one, and where it lies in the hold until then.
+    Tree(Image, Step, u64),
+}
+
+impl Ahead {
+    /// Notes that the path of a change goes back to what was before.
+    fn note(
+        &mut self,
+        change: &Change,
+        step: impl FnOnce() -> Result<Option<Step>, TargetError>,
+    ) -> Result<(), TargetError> {
+        if self.paths.get(&change.path).is_some_and(|old| !matches!(old, Coming::Nothing)) {
+            *self.filled.entry(change.path.parent()).or_default() -= 1;
+        }
+        let coming = match &change.before {
+            None => Coming::Nothing,
+            Some(before) if before.kind == Kind::Tree => {
+                // Whatever later steps did inside was done to another directory of that name.
+                self.paths.retain(|path, _| !change.path.contains(path));
+                self.filled.retain(|path, _| !change.path.contains(path));
+                match step()? {
+                    Some(step) => Coming::Tree(before.clone(), step, change.n),
+                    None => Coming::This(before.clone()),
+                }
+            }
+            Some(before) => Coming::This(before.clone()),
+        };
+        *self.filled.entry(change.path.parent()).or_default() += u64::from(!matches!(coming, Coming::Nothing));
+        self.paths.insert(change.path.clone(), coming);
+        Ok(())
+    }
+
+    /// The nearest directory above that is going to be something else than it is now.
+    fn above(&self, path: &RootPath) -> Option<(RootPath, &Coming)> {
+        let mut dir = path.parent();
+        while !dir.is_root() {
+            if let Some(coming) = self.paths.get(&dir) {
+                return Some((dir, coming));
+            }
+            dir = dir.parent();
+        }
+        None
+    }
+}
+
+/// The change as it comes where others' rights go over to what it brings back: the steps before it meet those.
+fn with_rights_of_others(change: &Change, now: &Now) -> Option<Change> {
+    let (Some(from), Some(to), Now::Holds(now)) = (&change.after, &change.before, now) else { return None };
+    Some(Change { before: Some(rights::carried(from, to, now)), ..change.clone() })
+}
+
+/// True for a directory that the step made.
+fn is_made(change: &Change) -> bool {
+    change.before.is_none() && change.after.as_ref().is_some_and(|after| after.kind == Kind::Dir)
+}
+
+impl LocalRoot {
+    pub(crate) fn seek_conflicts(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        on_conflict: OnConflict,
+    ) -> Result<Report, TargetError> {
+        let label = self.label.clone();
+        let mut report = Report::default();
+        let mut ahead = Ahead::default();
+        let mut steps = steps.peekable();
+        while let Some(mut images) = steps.next() {
+            let more = steps.peek().is_some();
+            let mut manifest = Manifest::open(&mut *images, &label)?;
+            let header = manifest.header.clone();
+            let hold = self.held(&header)?;
+            if let Some(conflict) = self.elsewhere(&header)? {
+                report.conflicts.push(conflict);
+                if on_conflict != OnConflict::Overwrite {
+                    continue;
+                }
+            }
+            manifest.visit(Order::Backwards, |_, record| {
+                let Record::Change(change) = record else { return Ok(()) };
+                let now = self.now_ahead(change, &ahead)?;
+                let verdict = judge(&Case {
+                    target: &label,
+                    path: &change.path,
+                    from: change.after.as_ref(),
+                    to: change.before.as_ref(),
+                    now: &now,
+                    held: None,
+                    copied: true,
+                    in_doubt: false,
+                });
+                let mut carried = None;
+                let turned = match verdict {
+                    Verdict::Act { merge } => {
+                        carried = merge.then(|| with_rights_of_others(change, &now)).flatten();
+                        true
+                    }
+                    Verdict::Done(note) => {
+                        report.notes.extend(note.filter(|_| report.notes.len() < NOTES_KEPT));
+                        false
+                    }
+                    Verdict::Conflict(conflict) => {
+                        report.conflicts.push(*conflict);
+                        on_conflict == OnConflict::Overwrite && !matches!(now, Now::Blocked)
+                    }
+                };
+                // A directory that holds what others put there stays; only the steps that follow meet it.
+                if !turned || more && is_made(change) && self.stays_filled(&change.path, &ahead)? {
+                    return Ok(());
+                }
+                self.must_be_held(change, hold.as_ref())?;
+                count(&mut report.summary, &change.path, change.after.as_ref(), change.before.as_ref());
+                // Only directories matter to the rest of the same step; files only to the steps that follow.
+                if more || change.before.as_ref().is_some_and(Image::is_dir) {
+                    ahead.note(carried.as_ref().unwrap_or(change), || self.held(&header))?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(report)
+    }
+
+    /// What can't be brought back is an error beforehand, not in the middle.
+    fn must_be_held(&self, change: &Change, hold: Option<&Step>) -> Result<(), TargetError> {
+        let Some(before) = &change.before else { return Ok(()) };
+        let failing = || format!("cannot bring back {} in {}", change.path, self.label);
+        let held = match hold {
+            Some(step) => step.stat(change.n).acting(failing)?,
+            None => None,
+        };
+        if held.is_some() {
+            return Ok(());
+        }
+        Err(TargetError::failed(failing(), format!("the hold does not keep it any more: {before}")))
+    }
+
+    /// What a path will hold once the steps looked at so far are undone.
+    fn now_ahead(&self, change: &Change, ahead: &Ahead) -> Result<Now, TargetError> {
+        match ahead.paths.get(&change.path) {
+            None => {}
+            Some(Coming::Nothing) => return Ok(Now::Absent),
+            Some(Coming::This(image) | Coming::Tree(image, ..)) => return Ok(Now::Holds(image.clone())),
+        }
+        match ahead.above(&change.path) {
+            None => self.now(change),
+            Some((_, Coming::Nothing)) => Ok(Now::NoDirectory),
+            Some((dir, Coming::This(image))) if image.is_dir() => {
+                Ok(if dir == change.path.parent() { Now::Absent } else { Now::NoDirectory })
+            }
+            Some((_, Coming::This(_))) => Ok(Now::Blocked),
+            Some((dir, Coming::Tree(_, step, n))) => {
+                let looking = || format!("cannot look at {} in the hold of {}", change.path, self.label);
+                let Some(below) = change.path.beneath(&dir) else { return Ok(Now::Absent) };
+                let kept = Beneath::new(subdirectory(step.dir(), n.to_string().as_bytes()).acting(looking)?);
+                match kept.parent(&below) {
+                    Ok(parent) => {
+                        let worth = |size| worth_hashing(change, size);
+                        let found = image::look(&parent, below.name(), worth).acting(looking)?;
+                        Ok(found.map_or(Now::Absent, Now::Holds))
+                    }
+                    Err(error) if is_missing(&error) => Ok(Now::NoDirectory),
+                    Err(error) if is_blocked(&error) => Ok(Now::Blocked),
+                    Err(error) => Err(error).acting(looking),
+                }
+            }
+        }
+    }
+
+    /// Whether a directory will hold anything once the steps looked at so far are undone.
+    fn stays_filled(&self, dir: &RootPath, ahead: &Ahead) -> Result<bool, TargetError> {
+        if ahead.filled.get(dir).is_some_and(|filled| *filled > 0) {
+            return Ok(true);
+        }
+        let listing = || format!("cannot list {dir} in {}", self.label);
+        let held = |below: &RootPath, step: &Step, n: u64| {
+            Beneath::new(subdirectory(step.dir(), n.to_string().as_bytes())?).directory(below)
+        };
+        let found = match (ahead.paths.get(dir), ahead.above(dir)) {
+            (Some(Coming::Tree(_, step, n)), _) => held(&RootPath::root(), step, *n),
+            (None, Some((above, Coming::Tree(_, step, n)))) => match dir.beneath(&above) {
+                Some(below) => held(&below, step, *n),
+                None => return Ok(false),
+            },
+            (None, None) => self.root.directory(dir),
+            // It comes back empty, or is in one that does.
+            (Some(_), _) | (None, Some(_)) => return Ok(false),
+        };
+        let names = names(&found.acting(listing)?).acting(listing)?;
+        let goes = |name: &Vec<u8>| matches!(ahead.paths.get(&dir.join(name)), Some(Coming::Nothing));
+        Ok(!names.iter().all(goes))
+    }
+
+    /// Decides by where the files are: what is not live lies in the hold. Only where files were copied are contents
+    /// compared. What took effect is synced before it is called so: a killed process may not have come to it.
+    pub(crate) fn probe_step(&mut self, images: &mut dyn Images) -> Result<Probe, TargetError> {
+        if images.seek(std::io::SeekFrom::End(0)).acting(|| format!("cannot read images of {}", self.label))? == 0 {
+            return Ok(Probe::Partly);
+        }
+        let label = self.label.clone();
+        let mut manifest = Manifest::open(images, &label)?;
+        if manifest.header.act == Act::Undo {
+            return Ok(Probe::Partly);
+        }
+        let step = self.held(&manifest.header)?;
+        let (mut placed, mut unplaced, mut neither) = (false, false, false);
+        let mut synced = Synced::default();
+        manifest.visit(Order::Forwards, |_, record| {
+            match record {
+                Record::Touch(touch) => {
+                    if let Some(now) = self.time_of(&touch.path)?
+                        && touch.before != touch.after
+                    {
+                        placed |= now == touch.after;
+                        unplaced |= now == touch.before;
+                        neither |= now != touch.after && now != touch.before;
+                    }
+                }
+                Record::Change(change) => match self.is_placed(change, step.as_ref())? {
+                    Some(true) => {
+                        placed = true;
+                        let syncing = || format!("cannot sync {label}");
+                        if let Ok(dir) = self.root.parent(&change.path) {
+                            synced.directory(&change.path.parent(), &dir).acting(syncing)?;
+                        }
+                    }
+                    Some(false) => unplaced = true,
+                    None => neither = true,
+                },
+            }
+            Ok(())
+        })?;
+        match (placed, unplaced, neither) {
+            (true, false, false) => {
+                if let Some(step) = &step {
+                    synced.finish(self, step)?;
+                }
+                Ok(Probe::Applied)
+            }
+            (false, _, false) => Ok(Probe::NotApplied),
+            _ => Ok(Probe::Partly),
+        }
+    }
+
+    /// Whether a change is live; none where it can't be told or is half done.
+    fn is_placed(&self, change: &Change, step: Option<&Step>) -> Result<Option<bool>, TargetError> {
+        let looking = || format!("cannot look at {} in {}", change.path, self.label);
+        if let (Some(step), false) = (step, change.copied) {
+            if image::stat(step.dir(), format!("{}.t", change.n).as_bytes()).acting(looking)?.is_some() {
+                return Ok(None);
+            }
+            let held = step.stat(change.n).acting(looking)?.as_ref().map(image::ino);
+            let is = |image: &Option<Image>| held == image.as_ref().map(|image| image.ino);
+            return match (is(&change.before), is(&change.after)) {
+                (true, false) => Ok(Some(true)),
+                (false, true) => Ok(Some(false)),
+                _ => self.holds(change),
+            };
+        }
+        if let (Some(step), Ok(dir)) = (step, self.root.parent(&change.path))
+            && self.carry(change, step, dir.as_fd()).is_half_copied().acting(looking)?
+        {
+            return Ok(None);
+        }
+        self.holds(change)
+    }
+
+    /// Whether the live path holds what the change left, by content.
+    fn holds(&self, change: &Change) -> Result<Option<bool>, TargetError> {
+        let now = self.now(change)?;
+        let same = |image: &Option<Image>| match (now.image(), image) {
+            (None, None) => !matches!(now, Now::Blocked),
+            (Some(now), Some(image)) => now.same_content(image),
+            _ => false,
+        };
+        let alike = |image: &Option<Image>| match (now.image(), image) {
+            (Some(now), Some(image)) => now.same_rights(image),
+            _ => true,
+        };
+        Ok(match (same(&change.before), same(&change.after)) {
+            (false, true) => Some(true),
+            (true, false) => Some(false),
+            (true, true) if alike(&change.after) != alike(&change.before) => Some(alike(&change.after)),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn describe_step(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(Described),
+    ) -> Result<(), TargetError> {
+        let label = self.label.clone();
+        Manifest::open(images, &label)?.visit(Order::Forwards, |_, record| {
+            let Record::Change(change) = record else { return Ok(()) };
+            let (what, undo) = match (&change.before, &change.after) {
+                (None, Some(after)) if after.is_dir() => {
+                    ("make directory", "removes the directory if it holds nothing of others")
+                }
+                (None, Some(after)) if matches!(after.kind, Kind::Link { .. }) => ("add link", "removes the link"),
+                (None, _) => ("add", "removes the file"),
+                (Some(_), Some(_)) => ("replace", "puts back the file that was there"),
+                (Some(before), None) => (deletion(before), "puts back what was there"),
+            };
+            each(Described {
+                change: format!("{what} {}", change.path),
+                place: label.clone(),
+                undo: undo.to_owned(),
+                rows: 0,
+                bytes: [&change.before, &change.after].into_iter().flatten().map(Image::bytes).sum(),
+            });
+            Ok(())
+        })
+    }
+
+    pub(crate) fn verify_step(&mut self, images: &mut dyn Images, applied: bool) -> Result<Vec<Finding>, TargetError> {
+        let label = self.label.clone();
+        let mut manifest = Manifest::open(images, &label)?;
+        if manifest.header.act == Act::Undo {
+            return Ok(Vec::new());
+        }
+        let step = self.held(&manifest.header)?;
+        let mut findings = Vec::new();
+        manifest.visit(Order::Forwards, |_, record| {
+            let Record::Change(change) = record else { return Ok(()) };
+            let (kept, live) = if applied { (&change.before, &change.after) } else { (&change.after, &change.before) };
+            let mut find = |what: String, grave: bool| {
+                if findings.len() < FINDINGS_KEPT {
+                    findings.push(Finding { target: label.clone(), what, grave });
+                }
+            };
+            if let Some(kept) = kept {
+                let reading = || format!("cannot read the hold of {label}");
+                let name = change.n.to_string().into_bytes();
+                let found = match &step {
+                    Some(step) => image::take(step.dir(), &name).acting(reading)?,
+                    None => None,
+                };
+                match found {
+                    // Before-images are what an undo needs; after-images only a redo.
+                    None => find(format!("{}: the hold lacks {kept}", change.path), applied),
+                    Some(found) if !found.same_content(kept) => {
+                        find(format!("{}: the hold has {found} in place of {kept}", change.path), applied);
+                    }
+                    Some(_) => {}
+                }
+            }
+            if applied {
+                let now = self.now(change)?;
+                let same = match (now.image(), live) {
+                    (None, None) => true,
+                    (Some(now), Some(live)) => now.same_content(live) && (live.is_dir() || now.same_rights(live)),
+                    _ => false,
+                };
+                if !same {
+                    let (now, left) = (image::shown(now.image()), image::shown(live.as_ref()));
+                    find(format!("{}: holds {now}; the deployment left {left}", change.path), false);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(findings)
+    }
+}

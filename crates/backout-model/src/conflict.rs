@@ -1,0 +1,125 @@
+//! What stands in the way of an undo or redo because somebody else changed it since.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What to do where a deployment and somebody else changed the same column or file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnConflict {
+    /// Change nothing and list the conflicts.
+    Stop,
+    /// Leave the newer value, undo the rest.
+    Keep,
+    /// Bring the old value back all the same.
+    Overwrite,
+}
+
+/// In what way the site no longer holds what the deployment left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConflictKind {
+    /// A value or a file's content or metadata was changed since.
+    Changed,
+    /// The row or file is no longer there.
+    Missing,
+    /// A row without a key may be there, changed, or not: what others did since hides which one it was.
+    NotFound,
+    /// A row or file with that key or path has appeared since.
+    Appeared,
+    /// A table or directory that should go holds what others put there.
+    NotEmpty,
+    /// The definition of a schema object was changed since.
+    Definition,
+    /// Going back would leave a row that points at nothing.
+    ForeignKey,
+    /// Going back would break a uniqueness or other constraint because of somebody else's row.
+    Constraint,
+    /// Another deployment requires this one.
+    RequiredBy,
+}
+
+/// One conflict, in words a person can act on. Values are shown shortened, never compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// `database main`, `root web`, `deployment …`.
+    pub target: String,
+    /// A table, an index, a path.
+    pub object: String,
+    /// Which row, e.g. `id=7`; none for files and schema objects.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub column: Option<String>,
+    pub kind: ConflictKind,
+    /// What undo would bring back.
+    pub before: String,
+    /// What the deployment left.
+    pub left: String,
+    /// What is there now.
+    pub now: String,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.target, self.object)?;
+        if let Some(key) = &self.key {
+            write!(f, " ({key})")?;
+        }
+        if let Some(column) = &self.column {
+            write!(f, " column {column}")?;
+        }
+        match self.kind {
+            ConflictKind::Changed => {
+                write!(f, ": was {}, the deployment left {}, now {}", self.before, self.left, self.now)
+            }
+            ConflictKind::Missing => write!(f, ": the deployment left {}, it is gone now", self.left),
+            ConflictKind::NotFound => {
+                write!(f, ": the deployment left {}, which cannot be told from other rows now: ", self.left)?;
+                f.write_str("they have no key, and others may have numbered them anew")
+            }
+            ConflictKind::Appeared => write!(f, ": appeared since: {}", self.now),
+            ConflictKind::NotEmpty => write!(f, ": made by the deployment, now holds {}", self.now),
+            ConflictKind::Definition => write!(f, ": its definition was changed since: {}", self.now),
+            ConflictKind::ForeignKey => write!(f, ": a row would point at nothing: {}", self.now),
+            ConflictKind::Constraint => write!(f, ": stands in the way: {}", self.now),
+            ConflictKind::RequiredBy => write!(f, ": required by {}", self.now),
+        }
+    }
+}
+
+/// Conflicts as they are found: the first [`Conflicts::KEPT`] in full, the rest counted, so that memory stays bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflicts {
+    pub listed: Vec<Conflict>,
+    pub total: u64,
+}
+
+impl Conflicts {
+    /// How many are kept in full.
+    pub const KEPT: usize = 1000;
+
+    pub fn push(&mut self, conflict: Conflict) {
+        self.total += 1;
+        if self.listed.len() < Self::KEPT {
+            self.listed.push(conflict);
+        }
+    }
+
+    pub fn extend(&mut self, other: Conflicts) {
+        self.total += other.total;
+        let room = Self::KEPT - self.listed.len();
+        self.listed.extend(other.listed.into_iter().take(room));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
+impl fmt::Display for Conflicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} conflict{}", self.total, if self.total == 1 { "" } else { "s" })
+    }
+}

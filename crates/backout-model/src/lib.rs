@@ -1,0 +1,10 @@
+//! The vocabulary of backout: ids, states, conflicts, and the traits by which the engine drives a target.
+//!
+//! No I/O, no clock, no threads. Every other crate speaks in these terms and none of them is known here.
+
+pub mod conflict;
+pub mod entry;
+pub mod fault;
+pub mod id;
+pub mod state;
+pub mod target;

@@ -1,0 +1,236 @@
+//! How the engine drives a target (a database, a file root) without knowing what it is.
+//!
+//! A target makes its images, asks the [`Gate`] to make them and the intent durable, and only then lets the change
+//! take effect. So nothing happens that the journal did not announce.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{Read, Seek, Write};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::conflict::{Conflicts, OnConflict};
+
+/// The proof that a step was announced: the number of the journal's entry and the epoch of the lock under which it
+/// was written. A database stores both in its marker, in the transaction of the change itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    pub seq: u64,
+    pub epoch: u64,
+}
+
+/// What a step is about to do or has done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Statements or files.
+    pub changes: u64,
+    /// Rows touched; 0 for files.
+    pub rows: u64,
+    /// Bytes of before- and after-images.
+    pub bytes: u64,
+    /// The tables or directories touched, at most [`Summary::OBJECTS_KEPT`].
+    pub objects: Vec<String>,
+    /// What the target itself wants back later, small.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub note: Value,
+}
+
+impl Summary {
+    pub const OBJECTS_KEPT: usize = 100;
+}
+
+/// Images as a target reads them back.
+pub trait Images: Read + Seek + Send {}
+impl<T: Read + Seek + Send> Images for T {}
+
+/// The engine's side of a step: takes the images, makes the intent durable, hears of progress.
+pub trait Gate {
+    /// Where the images of this step are written, in the target's own versioned format. A handle to one stream:
+    /// opened once a step. Nothing is durable before [`Gate::announce`].
+    fn images(&mut self) -> Box<dyn Write + Send>;
+
+    /// Makes images and intent durable in the journal. A target calls it exactly once a step, when everything is
+    /// ready (staged, or done in an open transaction) and nothing that others can see has changed. Images written
+    /// after it are lost. An error means that nothing was announced: the target must leave everything as it was.
+    fn announce(&mut self, summary: &Summary) -> Result<Ticket, TargetError>;
+
+    /// Progress within the step, in changes or rows.
+    fn progress(&mut self, done: u64, of: Option<u64>);
+
+    /// True once the step should end before it is announced, between two of its changes, as if it had failed. Never
+    /// where it takes something back.
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}
+
+/// What came of a step, an undo or a redo.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub summary: Summary,
+    /// Conflicts that were settled as the caller asked; empty under [`OnConflict::Stop`].
+    pub conflicts: Conflicts,
+    /// What the operator should know and need not act on.
+    pub notes: Vec<String>,
+}
+
+/// How an undo or redo is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    pub on_conflict: OnConflict,
+    /// The step may have taken effect wholly, in part or not at all (a crash, a failure in the middle, an earlier
+    /// attempt at this same undo): what already holds the wanted state is no conflict.
+    pub in_doubt: bool,
+}
+
+/// What a crash left of an announced act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    Applied,
+    NotApplied,
+    /// Some of it: only for targets whose [`Target::undo`] can start from there (`in_doubt`).
+    Partly,
+}
+
+/// One change of a step, for `show`, `plan` and the record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Described {
+    /// The statement's text (shortened by the reader, not here) or the path.
+    pub change: String,
+    /// Where it stands, e.g. `sql/010.sql:12`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
+    /// What takes it back, in words: `DELETE of 3 rows in product`, `put back the file that was there`.
+    pub undo: String,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// Something `verify` found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    pub target: String,
+    pub what: String,
+    /// True where an undo or the integrity of the journal is in danger; false for drift.
+    pub grave: bool,
+}
+
+/// A database or a file root, as far as undoing goes. Serial use only; every act is atomic or can be started again.
+pub trait Target: Send {
+    /// `database main`, `root web`.
+    fn label(&self) -> String;
+
+    /// Takes back the step that `images` describes. Guarded: only what still holds what the step left goes back.
+    /// Under [`OnConflict::Stop`] any conflict is [`TargetError::Conflicts`], with everything as before.
+    /// `gate.images()` takes what the undo itself destroyed (others' values under `Overwrite`), where there is any.
+    fn undo(&mut self, images: &mut dyn Images, manner: Manner, gate: &mut dyn Gate) -> Result<Report, TargetError>;
+
+    /// Does the step again to the same result, guarded like undo, writing new images for the undo that may follow.
+    fn redo(&mut self, images: &mut dyn Images, manner: Manner, gate: &mut dyn Gate) -> Result<Report, TargetError>;
+
+    /// Seeks the conflicts of undoing `steps` (in the order of undoing: latest first), changing nothing.
+    fn check_undo(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        on_conflict: OnConflict,
+    ) -> Result<Report, TargetError>;
+
+    /// Decides what became of the act announced with `ticket`, whose images are given.
+    fn probe(&mut self, ticket: Ticket, images: &mut dyn Images) -> Result<Probe, TargetError>;
+
+    /// Names every change of the step and its undo, in the order in which they were made.
+    fn describe(&mut self, images: &mut dyn Images, each: &mut dyn FnMut(Described)) -> Result<(), TargetError>;
+
+    /// Compares the holds, and where `applied` the live site, with the images of a step.
+    fn verify(&mut self, images: &mut dyn Images, applied: bool) -> Result<Vec<Finding>, TargetError>;
+
+    /// Gives up what is held for the undo or redo of the step.
+    fn forget(&mut self, images: &mut dyn Images) -> Result<(), TargetError>;
+
+    /// What works here and what does not, for `doctor`.
+    fn examine(&mut self) -> Result<Vec<Finding>, TargetError>;
+}
+
+/// Why a target could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// Nothing was changed.
+    #[error("{0} with changes made since")]
+    Conflicts(Conflicts),
+    /// Refused beforehand or rolled back: it could not be taken back.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Somebody else took the lock over: this process must not change anything any more.
+    #[error("the lock of {0} was taken over by another process")]
+    LockLost(String),
+    /// The step failed by itself (a statement's error, a full disk). What it had done is undone where the target
+    /// does that by itself (a transaction), else it is for [`Target::undo`] with `in_doubt`.
+    #[error("{act}")]
+    Failed {
+        /// The act and the object: `cannot run sql/010.sql:12: INSERT INTO …`.
+        act: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The images are not what was written: truncated, altered, or of a newer version.
+    #[error("the images of a step of {target} cannot be read: {what}")]
+    Images { target: String, what: String },
+}
+
+impl TargetError {
+    pub fn failed(act: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed { act: act.into(), source: source.into() }
+    }
+}
+
+/// Why a statement or path is refused, and the ways out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub struct Refusal {
+    /// Where: `sql/010.sql:12` or a path.
+    pub place: String,
+    /// The statement or path.
+    pub what: String,
+    pub why: String,
+    /// What the user can do instead.
+    pub ways_out: Vec<String>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} is refused: {}", self.place, self.what, self.why)
+    }
+}
+
+/// How one change of a plan will be undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict")]
+pub enum Verdict {
+    /// Captured; `undo` says how, in words.
+    Undoable {
+        undo: String,
+    },
+    /// Known only while it runs.
+    Unknown {
+        why: String,
+    },
+    Refused(Refusal),
+}
+
+/// One change of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedChange {
+    pub place: String,
+    pub change: String,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// Rows it would touch where that is cheap to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Locks it takes, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locks: Option<String>,
+}

@@ -1,0 +1,11 @@
+//! Databases as targets: one trait, one module an engine, the same file names in each.
+//!
+//! Never knows the journal, packages or files: images and intents go through the model's `Gate`.
+
+mod container;
+pub mod database;
+mod holder;
+pub mod postgres;
+mod shown;
+pub mod sqlite;
+mod verify;

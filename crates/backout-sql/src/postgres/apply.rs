@@ -1,0 +1,367 @@
+//! Runs the script of a step in one transaction, with its images captured.
+//!
+//! Never leaves a part of a script behind: after any error before the commit the transaction is rolled back.
+
+use std::fs::File;
+use std::io::{BufReader, Write as _};
+use std::path::Path;
+
+use backout_model::fault::{self, Point};
+use postgres::error::SqlState;
+
+use backout_model::target::{Gate, Refusal, Report, Summary, TargetError};
+
+use super::capture::{Capture, Sessions};
+use super::capture_error::CaptureError;
+use super::classify::{self, Class};
+use super::schema::{self, Tools};
+use super::split::{self, Statement};
+use super::stream::{Event, Sequence, Way};
+use super::wrapping::Wrapping;
+use super::{Postgres, counters, marker};
+use crate::database::{Script, ScriptUndo};
+
+/// How much of a statement an error shows.
+const SHOWN: usize = 120;
+
+impl Postgres {
+    /// See [`crate::database::Database::apply`].
+    pub(super) fn apply_script(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        self.ready()?;
+        let way = match &script.undo {
+            ScriptUndo::Captured => Way::Captured,
+            ScriptUndo::ByScript { shown, .. } => Way::ByScript { shown: shown.clone() },
+            ScriptUndo::Never { because } => Way::Never { because: because.clone() },
+        };
+        let capture = Capture::new(gate.images(), self.place.clone()).map_err(|source| self.uncaptured(source))?;
+        let (version, next_hold) = (self.version()?, self.next_hold()?);
+        let before = counters::read(&mut self.a, &self.label)?;
+        let mut step = Step {
+            database: self,
+            script,
+            way,
+            capture,
+            wrapping: Wrapping::default(),
+            done: 0,
+            version,
+            next_hold,
+            before,
+            set: Vec::new(),
+        };
+        let done = step.run(gate);
+        let Step { capture, database, before, set, .. } = step;
+        let done = done.and_then(|()| database.commit_script(script, capture, before, gate));
+        self.after_step();
+        match done {
+            Err(error) if !set.is_empty() => {
+                self.unset(&set)?;
+                Err(error)
+            }
+            done => done,
+        }
+    }
+
+    /// Puts sequences back that a script set which then failed: no transaction does that.
+    fn unset(&mut self, set: &[Sequence]) -> Result<(), TargetError> {
+        self.ready()?;
+        let began = counters::read(&mut self.a, &self.label)?;
+        self.begin()?;
+        marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
+        // Where others used one since, it stays.
+        counters::put_back(&mut self.a, &self.label, &began, set, false, &mut Vec::new())?;
+        let act = "cannot put back the sequences that a failed script set in";
+        self.a.run("COMMIT").map_err(|source| self.failed(act, source))?;
+        self.after_step();
+        Ok(())
+    }
+
+    pub(super) fn uncaptured(&self, source: CaptureError) -> TargetError {
+        uncaptured(&self.label, source)
+    }
+
+    fn commit_script(
+        &mut self,
+        script: &Script,
+        mut capture: Capture,
+        before: counters::Positions,
+        gate: &mut dyn Gate,
+    ) -> Result<Report, TargetError> {
+        if let ScriptUndo::Captured = script.undo {
+            let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
+            capture.flush(&mut sessions, None).map_err(|source| refused_or(&self.label, &script.shown, source))?;
+        }
+        let summary = self.finish(capture, &before)?;
+        self.seal(&summary, gate)?;
+        Ok(Report { summary, ..Report::default() })
+    }
+
+    /// Completes the images of a step whose statements have all run.
+    pub(super) fn finish(
+        &mut self,
+        mut capture: Capture,
+        before: &counters::Positions,
+    ) -> Result<Summary, TargetError> {
+        self.a.neutral().map(drop).map_err(|source| self.failed("cannot set up", source))?;
+        capture.index().sequences = counters::moved(&mut self.a, &self.label, before)?;
+        let (index, bytes) = capture.finish().map_err(|source| uncaptured(&self.label, source))?;
+        Ok(Summary { bytes, rows: index.rows, ..super::undo::summary_of(&index) })
+    }
+}
+
+/// One step under way.
+struct Step<'a> {
+    database: &'a mut Postgres,
+    script: &'a Script,
+    way: Way,
+    capture: Capture,
+    wrapping: Wrapping,
+    done: u64,
+    version: u32,
+    next_hold: u64,
+    /// Where the sequences stood before.
+    before: counters::Positions,
+    /// Those that the script set so far, as it left them.
+    set: Vec<Sequence>,
+}
+
+impl Step<'_> {
+    /// Runs all statements in a transaction that stays open.
+    fn run(&mut self, gate: &mut dyn Gate) -> Result<(), TargetError> {
+        let begun = self.database.a.plain().and_then(|()| self.database.a.run("BEGIN"));
+        begun.map_err(|source| self.database.failed("cannot begin a transaction in", source))?;
+        self.capture.begin(&mut self.database.a).map_err(|source| uncaptured(&self.database.label, source))?;
+        self.capture.index().shown = self.script.shown.clone();
+        self.capture.index().way = self.way.clone();
+        let mut script = Reading::of(&self.script.path, &self.script.shown)?;
+        while let Some(statement) = script.next()? {
+            let place = format!("{}:{}", self.script.shown, statement.line);
+            self.statement(&statement, &place, &mut script)?;
+            if sets_sequences(&statement.sql) {
+                let database = &mut *self.database;
+                self.set = counters::moved(&mut database.a, &database.label, &self.before)?;
+            }
+            self.done += 1;
+            gate.progress(self.done, None);
+        }
+        if let ScriptUndo::ByScript { path, shown } = &self.script.undo {
+            let mut script = Reading::of(path, shown)?;
+            while let Some(statement) = script.next()? {
+                if statement.has_data {
+                    return Err(refused(
+                        &format!("{shown}:{}", statement.line),
+                        &statement,
+                        "an undo script is kept with the images, and data of COPY are not",
+                    ));
+                }
+                self.capture
+                    .undo_statement(statement.line, &statement.sql)
+                    .map_err(|source| uncaptured(&self.database.label, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, statement: &Statement, place: &str, script: &mut Reading) -> Result<(), TargetError> {
+        let class = match (classify::classify(statement, place), &self.way) {
+            (Ok(class), _) => class,
+            // What nobody captures need not be capturable; only the transaction must stay ours.
+            (Err(refused), way) if refused.always || *way == Way::Captured => return Err(refused.refusal.into()),
+            (Err(_), _) => Class::Rows,
+        };
+        self.wrapping.admit(&class, statement, place).map_err(TargetError::Refused)?;
+        fault::point(Point::Statement).map_err(|source| cannot_run(place, &statement.sql, source))?;
+        let captured = self.way == Way::Captured;
+        if matches!(&class, Class::Setting(setting) if setting.name == "session_replication_role") {
+            self.capture.index().unenforced = true;
+        }
+        match class {
+            Class::Begin | Class::Commit => {}
+            Class::Setting(setting) if setting.ignored => {}
+            Class::Ddl(_) if captured => self.schema_change(statement, place, false)?,
+            Class::Unknown(_) if captured => self.unknown(statement, place)?,
+            Class::Lock if captured => {
+                let database = &mut *self.database;
+                let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
+                schema::around(&mut sessions, &mut self.capture, &database.label, place, &mut |a, _| {
+                    execute(a, &statement.sql).map_err(|source| cannot_run(place, &statement.sql, source))
+                })?;
+                self.note(statement, 0)?;
+            }
+            _ => {
+                let session = class == Class::Session;
+                if captured {
+                    self.before_rows(place)?;
+                }
+                let rows = match class {
+                    _ if statement.has_data => self.copy_in(statement, place, script)?,
+                    Class::CopyOut => self.copy_out(statement, place)?,
+                    _ => self.execute(statement, place)?,
+                };
+                if session && captured {
+                    let accounted = self.capture.account(&mut self.database.a);
+                    accounted.map_err(|source| uncaptured(&self.database.label, source))?;
+                }
+                self.note(statement, rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, statement: &Statement, place: &str) -> Result<u64, TargetError> {
+        execute(&mut self.database.a, &statement.sql).map_err(|source| cannot_run(place, &statement.sql, source))
+    }
+
+    fn note(&mut self, statement: &Statement, rows: u64) -> Result<(), TargetError> {
+        self.capture
+            .statement(statement.line, rows, &statement.sql)
+            .map_err(|source| uncaptured(&self.database.label, source))
+    }
+
+    fn before_rows(&mut self, place: &str) -> Result<(), TargetError> {
+        let database = &mut *self.database;
+        let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
+        self.capture.before_rows(&mut sessions).map_err(|source| refused_or(&database.label, place, source))
+    }
+
+    /// A statement that nobody can tell before it ran: first as one that changes rows, and where it turns out that it
+    /// changes the schema, once more as such.
+    fn unknown(&mut self, statement: &Statement, place: &str) -> Result<(), TargetError> {
+        self.before_rows(place)?;
+        let failed = |source| cannot_run(place, &statement.sql, source);
+        self.database.a.run("SAVEPOINT backout_unknown").map_err(failed)?;
+        match execute(&mut self.database.a, &statement.sql) {
+            Ok(_) => {
+                let changed = self.capture.schema_changed(&mut self.database.a);
+                if !changed.map_err(|source| uncaptured(&self.database.label, source))? {
+                    self.database.a.run("RELEASE backout_unknown").map_err(failed)?;
+                    return self.note(statement, 0);
+                }
+            }
+            // A mark of ours was in the way of a change of the schema.
+            Err(source) if source.code() == Some(&SqlState::OBJECT_IN_USE) => {}
+            Err(source) => return Err(failed(source)),
+        }
+        self.database.a.run("ROLLBACK TO backout_unknown; RELEASE backout_unknown").map_err(failed)?;
+        let accounted = self.capture.account(&mut self.database.a);
+        accounted.map_err(|source| uncaptured(&self.database.label, source))?;
+        self.schema_change(statement, place, true)
+    }
+
+    fn copy_out(&mut self, statement: &Statement, place: &str) -> Result<u64, TargetError> {
+        let sql = statement.sql.trim_end().trim_end_matches(';');
+        let mut from = self.database.a.client.copy_out(sql).map_err(|source| cannot_run(place, sql, source))?;
+        std::io::copy(&mut from, &mut std::io::sink()).map_err(|source| cannot_run(place, sql, source))?;
+        Ok(0)
+    }
+
+    /// Streams the rows that follow a COPY … FROM STDIN in the script.
+    fn copy_in(&mut self, statement: &Statement, place: &str, script: &mut Reading) -> Result<u64, TargetError> {
+        let sql = statement.sql.trim_end().trim_end_matches(';');
+        let mut into = self.database.a.client.copy_in(sql).map_err(|source| cannot_run(place, sql, source))?;
+        while let Some(part) = script.data()? {
+            into.write_all(&part).map_err(|source| cannot_run(place, sql, source))?;
+        }
+        into.finish().map_err(|source| cannot_run(place, sql, source))
+    }
+
+    fn schema_change(&mut self, statement: &Statement, place: &str, unknown: bool) -> Result<(), TargetError> {
+        let database = &mut *self.database;
+        let mut tools =
+            Tools { own: &database.own, label: &database.label, version: self.version, next_hold: &mut self.next_hold };
+        let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
+        let event = schema::run(&mut sessions, &mut self.capture, &mut tools, statement, place)
+            .map_err(|error| self::placed(error, place))?;
+        if unknown && event.destroys() {
+            return Err(refused(
+                place,
+                statement,
+                "it destroys rows or columns from within, where nothing can be kept",
+            ));
+        }
+        let event = Event::Ddl { line: statement.line, sql: statement.sql.clone(), event: Box::new(event) };
+        self.capture.ddl(event).map_err(|source| uncaptured(&database.label, source))
+    }
+}
+
+/// True where the statement may call setval().
+fn sets_sequences(sql: &str) -> bool {
+    const NAME: &[u8] = b"setval";
+    sql.as_bytes().windows(NAME.len()).any(|part| part.eq_ignore_ascii_case(NAME))
+}
+
+/// A refusal names the script, too.
+fn placed(error: TargetError, place: &str) -> TargetError {
+    match error {
+        TargetError::Refused(refusal) => TargetError::Refused(Refusal { place: place.to_owned(), ..refusal }),
+        other => other,
+    }
+}
+
+pub fn uncaptured(label: &str, source: CaptureError) -> TargetError {
+    TargetError::failed(format!("cannot capture what changes in {label}"), source)
+}
+
+/// What cannot be captured is refused; any other failure is the step's.
+pub fn refused_or(label: &str, place: &str, source: CaptureError) -> TargetError {
+    let CaptureError::Uncapturable(why) = source else { return uncaptured(label, source) };
+    TargetError::Refused(Refusal {
+        place: place.to_owned(),
+        what: "the script".to_owned(),
+        why,
+        ways_out: vec![
+            "give the script an undo script of its own (`undo: FILE`)".to_owned(),
+            "declare it irreversible (`undo: none` with `because:`)".to_owned(),
+        ],
+    })
+}
+
+/// A script's statements.
+struct Reading {
+    script: split::Script<BufReader<File>>,
+    act: String,
+}
+
+impl Reading {
+    fn of(path: &Path, shown: &str) -> Result<Self, TargetError> {
+        let act = format!("cannot read {shown}");
+        let file = File::open(path).map_err(|source| TargetError::failed(act.clone(), source))?;
+        Ok(Self { script: split::Script::new(BufReader::new(file)), act })
+    }
+
+    fn next(&mut self) -> Result<Option<Statement>, TargetError> {
+        self.script.next().transpose().map_err(|source| TargetError::failed(self.act.clone(), source))
+    }
+
+    fn data(&mut self) -> Result<Option<Vec<u8>>, TargetError> {
+        self.script.next_data().map_err(|source| TargetError::failed(self.act.clone(), source))
+    }
+}
+
+/// Runs one statement to its end; rows that it returns are dropped. How many rows it touched, where it says so.
+pub fn execute(session: &mut super::session::Session, sql: &str) -> Result<u64, postgres::Error> {
+    let word = sql.get(..6).unwrap_or_default().to_ascii_lowercase();
+    let counts = matches!(word.as_str(), "insert" | "update" | "delete" | "merge ");
+    if counts && !sql.to_ascii_lowercase().contains("returning") {
+        return session.count(sql);
+    }
+    session.run(sql).map(|()| 0)
+}
+
+pub fn cannot_run(place: &str, sql: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TargetError {
+    TargetError::failed(format!("cannot run {place}: {}", shortened(sql)), source)
+}
+
+/// The first line or so of a statement.
+pub fn shortened(sql: &str) -> String {
+    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= SHOWN { line } else { line.chars().take(SHOWN).collect::<String>() + "…" }
+}
+
+fn refused(place: &str, statement: &Statement, why: &str) -> TargetError {
+    TargetError::Refused(Refusal {
+        place: place.to_owned(),
+        what: shortened(&statement.sql),
+        why: why.to_owned(),
+        ways_out: vec!["make it a script, and so a step, of its own".to_owned()],
+    })
+}

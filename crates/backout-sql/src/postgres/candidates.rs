@@ -1,0 +1,93 @@
+//! Rows that may have been changed, as session B sees them, and the lock that keeps their marks meanwhile.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Seek as _};
+
+use super::capture_error::{CaptureError, reading};
+use super::marks::{RowPlace, parse_ctid};
+use super::session::{Session, ident, is_lock_timeout, literal};
+use super::stream::Table;
+use super::table;
+use super::touched::Touched;
+
+/// How often a lock is asked for, each time for as long as `lock_timeout` says.
+const LOCK_TRIES: u32 = 30;
+
+/// Keeps VACUUM away, which would clear the marks of lockers between B's look and A's. Readers and writers go on.
+pub fn lock(a: &mut Session, touched: &Touched) -> Result<(), CaptureError> {
+    let shown = touched.shown();
+    let name = format!("{}.{}", ident(&touched.schema), ident(&touched.name));
+    for _ in 0..LOCK_TRIES {
+        a.run("SAVEPOINT backout_lock").map_err(reading(&shown))?;
+        match a.run(&format!("LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE; RELEASE backout_lock")) {
+            Ok(()) => return Ok(()),
+            Err(source) if is_lock_timeout(&source) => {
+                a.run("ROLLBACK TO backout_lock; RELEASE backout_lock").map_err(reading(&shown))?;
+            }
+            Err(source) => return Err(reading(&shown)(source)),
+        }
+    }
+    Err(CaptureError::Uncapturable(format!("{shown} is held by VACUUM or a change of its schema for too long")))
+}
+
+/// Everything that may have been changed, as B sees it: through a file, since it may be large and A has to wait for it.
+pub fn candidates(
+    b: &mut Session,
+    snapshot: &str,
+    place: &str,
+    table: &Table,
+) -> Result<BufReader<std::fs::File>, CaptureError> {
+    let failed = |source| CaptureError::Read { what: String::new(), source };
+    b.run(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot)))
+        .map_err(failed)?;
+    let columns = table::list(table, "x");
+    let columns = if columns.is_empty() { String::new() } else { format!(", {columns}") };
+    let sql = format!("COPY (SELECT x.ctid, x.xmin{columns} FROM {place} AS x WHERE x.xmax <> '0'::xid) TO STDOUT");
+    let copied = (|| -> Result<std::fs::File, CaptureError> {
+        let mut file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
+        let mut lines = b.client.copy_out(&sql).map_err(failed)?;
+        io::copy(&mut lines, &mut file)?;
+        let mut file = file.into_inner().map_err(|error| error.into_error())?;
+        file.rewind()?;
+        Ok(file)
+    })();
+    // Where this fails, too, the connection is gone and the first error says more.
+    let ended = b.roll_back();
+    let file = copied?;
+    ended.map_err(failed)?;
+    Ok(BufReader::with_capacity(1 << 16, file))
+}
+
+/// Reads a line without its end; false at the end.
+pub fn read_line(from: &mut impl BufRead, into: &mut Vec<u8>) -> io::Result<bool> {
+    into.clear();
+    if from.read_until(b'\n', into)? == 0 {
+        return Ok(false);
+    }
+    if into.last() == Some(&b'\n') {
+        into.pop();
+    }
+    Ok(true)
+}
+
+/// Parts a candidate's line into its place and its image.
+pub fn placed(line: &[u8]) -> Option<(RowPlace, &[u8])> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let ctid = std::str::from_utf8(&line[..tab]).ok()?;
+    let rest = &line[tab + 1..];
+    let end = rest.iter().position(|byte| *byte == b'\t').unwrap_or(rest.len());
+    let xmin = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    Some(((parse_ctid(ctid)?, xmin), rest.get(end + 1..).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_candidate_is_its_place_and_its_image() {
+        assert_eq!(placed(b"(3,14)\t77\ta\tb"), Some((((3, 14), 77), &b"a\tb"[..])));
+        assert_eq!(placed(b"(3,14)\t77"), Some((((3, 14), 77), &b""[..])));
+        assert_eq!(placed(b"(3,14)\tx\ta"), None);
+        assert_eq!(placed(b"junk"), None);
+    }
+}

@@ -1,0 +1,461 @@
+//! Captures what a step did to rows, from MVCC, while its transaction is still open: session A runs the step, and session
+//! B still sees every row as it was.
+//!
+//! Which rows are A's is found by what each session sees, never by `xmax` alone: a key-share lock of another session
+//! turns that into a multixact, and savepoints and EXCEPTION blocks write under ids of their own. Never writes to the
+//! database.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
+
+use super::candidates::{candidates, lock, placed, read_line};
+use super::capture_error::{CaptureError, reading};
+use super::marks::{Marks, Seen};
+use super::place::Place;
+use super::session::{Session, Settings, ident};
+use super::stream::{Event, Index, Side, Span, Table, Writer};
+use super::table;
+use super::touched::{Counts, Touched, catalogs, counted, judge, note_made, touched};
+
+/// Both sessions of a step.
+pub struct Sessions<'a> {
+    /// Runs the step.
+    pub a: &'a mut Session,
+    /// Sees what was before it.
+    pub b: &'a mut Session,
+}
+
+/// Capturing into one stream.
+pub struct Capture {
+    writer: Writer,
+    index: Index,
+    place: Option<Place>,
+    /// What the counters said when a table was last looked at.
+    seen: HashMap<u32, Counts>,
+    /// What they said when the transaction began.
+    begun: HashMap<u32, Counts>,
+    /// What was written to the catalogs, by their names, as far as it is accounted for.
+    catalogs: BTreeMap<String, i64>,
+    marks: Marks,
+    /// The schema changed since the marks were set.
+    marks_stale: bool,
+    /// Tables whose images were written: what comes later is seen by marks alone.
+    flushed: HashSet<u32>,
+    /// The catalogs are written to by the tool itself: in an undo or redo.
+    own_schema_changes: bool,
+    statements_start: u64,
+    statements: u64,
+}
+
+impl Capture {
+    pub fn new(out: Box<dyn Write + Send>, place: Option<Place>) -> Result<Self, CaptureError> {
+        let mut writer = Writer::new(out)?;
+        let statements_start = writer.boundary()?;
+        Ok(Self {
+            writer,
+            index: Index::default(),
+            place,
+            seen: HashMap::new(),
+            begun: HashMap::new(),
+            catalogs: BTreeMap::new(),
+            marks: Marks::default(),
+            marks_stale: false,
+            flushed: HashSet::new(),
+            own_schema_changes: false,
+            statements_start,
+            statements: 0,
+        })
+    }
+
+    /// The tool itself writes to the catalogs meanwhile.
+    pub fn trust_schema_changes(mut self) -> Self {
+        self.own_schema_changes = true;
+        self
+    }
+
+    /// Where the counters stand as the transaction begins: what the session did before it may not be booked yet.
+    pub fn begin(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        self.begun = counted(a)?;
+        self.seen = self.begun.clone();
+        self.catalogs = catalogs(a)?;
+        Ok(())
+    }
+
+    /// Notes a statement that ran.
+    pub fn statement(&mut self, line: u32, rows: u64, text: &str) -> Result<(), CaptureError> {
+        self.index.statements += 1;
+        self.statements += 1;
+        Ok(self.writer.statement(line, rows, text.as_bytes(), false)?)
+    }
+
+    /// Notes a statement of the user's own undo script, after all others.
+    pub fn undo_statement(&mut self, line: u32, text: &str) -> Result<(), CaptureError> {
+        if self.statements > 0 {
+            self.close_statements()?;
+        }
+        Ok(self.writer.statement(line, 0, text.as_bytes(), true)?)
+    }
+
+    /// Notes a change of the schema.
+    pub fn ddl(&mut self, event: Event) -> Result<(), CaptureError> {
+        self.close_statements()?;
+        self.index.statements += 1;
+        self.index.events.push(event);
+        Ok(())
+    }
+
+    fn close_statements(&mut self) -> Result<(), CaptureError> {
+        let end = self.writer.boundary()?;
+        if end > self.statements_start {
+            let span = Span { start: self.statements_start, end, records: self.statements };
+            self.index.events.push(Event::Statements { span });
+        }
+        self.statements_start = end;
+        self.statements = 0;
+        Ok(())
+    }
+
+    /// Writes the images of all rows that A changed since the last flush. `only`: of these tables, in the midst of a step.
+    pub fn flush(&mut self, sessions: &mut Sessions<'_>, only: Option<&[u32]>) -> Result<(), CaptureError> {
+        sessions.a.run("SET CONSTRAINTS ALL IMMEDIATE").map_err(CaptureError::Deferred)?;
+        self.close_statements()?;
+        let settings = sessions.a.neutral().map_err(reading("the settings"))?;
+        self.flush_neutral(sessions, only)?;
+        if only.is_some() {
+            defer_again(sessions.a)?;
+        }
+        self.restore(sessions, settings)
+    }
+
+    /// Before a statement that may change the schema: captures what is marked, whose marks would be in its way, and tells
+    /// which other tables have changes that are not captured yet.
+    pub fn before_schema(&mut self, sessions: &mut Sessions<'_>) -> Result<Vec<u32>, CaptureError> {
+        if !self.own_schema_changes {
+            self.schema_is_accounted_for(sessions.a)?;
+        }
+        let settings = sessions.a.neutral().map_err(reading("the settings"))?;
+        let changed = self.changed(sessions)?;
+        self.restore(sessions, settings)?;
+        let (marked, pending): (Vec<u32>, Vec<u32>) = changed.into_iter().partition(|oid| self.marks.has(*oid));
+        if !marked.is_empty() {
+            self.flush(sessions, Some(&marked))?;
+        }
+        self.marks.close(sessions.a).map_err(reading("what was marked"))?;
+        Ok(pending)
+    }
+
+    /// Of the tables `pending`: those that only A can write to now, or that are gone.
+    pub fn hit(&self, a: &mut Session, pending: &[u32]) -> Result<Vec<u32>, CaptureError> {
+        if pending.is_empty() {
+            return Ok(Vec::new());
+        }
+        let oids = pending.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let rows = a
+            .rows(&format!(
+                "SELECT p.oid FROM pg_catalog.unnest('{{{oids}}}'::pg_catalog.oid[]) AS p (oid)
+                 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = p.oid)
+                     OR EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid()
+                         AND l.locktype = 'relation' AND l.granted AND l.relation = p.oid
+                         AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))"
+            ))
+            .map_err(reading("which tables are locked"))?;
+        Ok(rows.iter().filter_map(|row| row[0].as_deref()?.parse().ok()).collect())
+    }
+
+    /// After a statement that changed the schema or locked a table.
+    pub fn after_schema(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        self.marks_stale = true;
+        self.account(a)
+    }
+
+    /// Takes the rows of these relations for accounted for: how they come and go is known.
+    pub fn account_rows(&mut self, a: &mut Session, of: &[u32]) -> Result<(), CaptureError> {
+        if !of.is_empty() {
+            let now = counted(a)?;
+            self.seen.extend(of.iter().filter_map(|oid| Some((*oid, *now.get(oid)?))));
+        }
+        Ok(())
+    }
+
+    /// Takes what was written to the catalogs so far for accounted for.
+    pub fn account(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        self.catalogs = catalogs(a)?;
+        Ok(())
+    }
+
+    /// True where the catalogs were written to since that was last accounted for.
+    pub fn schema_changed(&self, a: &mut Session) -> Result<bool, CaptureError> {
+        Ok(catalogs(a)? != self.catalogs)
+    }
+
+    /// An error where a statement that should change rows changed the schema, or large objects.
+    fn schema_is_accounted_for(&self, a: &mut Session) -> Result<(), CaptureError> {
+        let now = catalogs(a)?;
+        let Some((name, _)) = now.iter().find(|(name, count)| self.catalogs.get(*name) != Some(*count)) else {
+            return Ok(());
+        };
+        Err(CaptureError::Uncapturable(if name.starts_with("pg_largeobject") {
+            "large objects were changed, which are not captured".to_owned()
+        } else {
+            format!("a function that was called changed the schema ({name} was written to)")
+        }))
+    }
+
+    /// Before a statement that may change rows: marks how the tables are that only A can write to.
+    pub fn before_rows(&mut self, sessions: &mut Sessions<'_>) -> Result<(), CaptureError> {
+        if !std::mem::take(&mut self.marks_stale) {
+            return Ok(());
+        }
+        let settings = sessions.a.neutral().map_err(reading("the settings"))?;
+        let moved = self.moved(sessions.a)?;
+        let mut all = touched(sessions.a, self.place.as_ref(), &moved)?;
+        note_made(sessions.b, &mut all)?;
+        for one in all.iter().filter(|one| one.kind == "r" && one.strong && !one.made) {
+            if self.marks.has(one.oid) {
+                continue;
+            }
+            let table = table::read(sessions.a, one.oid).map_err(reading(&one.shown()))?;
+            self.marks.open(sessions.a, one.oid, &table).map_err(reading(&one.shown()))?;
+            self.seen.insert(one.oid, one.counts);
+        }
+        self.restore(sessions, settings)
+    }
+
+    /// Takes in what `COPY … TO STDOUT` writes: rows that a change of the schema would destroy.
+    pub fn keep(&mut self, client: &mut postgres::Client, copy_out: &str) -> Result<u64, CaptureError> {
+        self.close_statements()?;
+        let start = self.writer.boundary()?;
+        let mut records = 0;
+        let mut lines = client.copy_out(copy_out).map_err(reading("rows that are to be kept"))?;
+        let mut line = Vec::new();
+        while read_line(&mut lines, &mut line)? {
+            self.writer.kept(&line)?;
+            records += 1;
+        }
+        drop(lines);
+        self.index.kept.push(Span { start, end: self.writer.boundary()?, records });
+        self.statements_start = self.writer.boundary()?;
+        Ok(self.index.kept.len() as u64 - 1)
+    }
+
+    /// Tables with changes since they were last looked at, made ones left out: theirs wait for the end of the step.
+    fn changed(&self, sessions: &mut Sessions<'_>) -> Result<Vec<u32>, CaptureError> {
+        let moved = self.moved(sessions.a)?;
+        let mut all = touched(sessions.a, self.place.as_ref(), &moved)?;
+        note_made(sessions.b, &mut all)?;
+        let changed = |one: &&Touched| {
+            one.counts != self.seen.get(&one.oid).copied().unwrap_or_default() && one.kind == "r" && !one.made
+        };
+        Ok(all.iter().filter(changed).map(|one| one.oid).collect())
+    }
+
+    fn restore(&mut self, sessions: &mut Sessions<'_>, settings: Settings) -> Result<(), CaptureError> {
+        sessions.a.restore(settings).map_err(reading("the settings"))
+    }
+
+    fn flush_neutral(&mut self, sessions: &mut Sessions<'_>, only: Option<&[u32]>) -> Result<(), CaptureError> {
+        let top = sessions.a.value("SELECT pg_current_xact_id_if_assigned()").map_err(reading("the transaction"))?;
+        let Some(top) = top else { return Ok(()) };
+        let counted = sessions.a.value("SELECT current_setting('track_counts')").map_err(reading("the settings"))?;
+        if counted.as_deref() != Some("on") {
+            return Err(CaptureError::Uncapturable(
+                "track_counts is off, so that the server does not say which tables were written to".to_owned(),
+            ));
+        }
+        if !self.own_schema_changes {
+            self.schema_is_accounted_for(sessions.a)?;
+        }
+        let moved = self.moved(sessions.a)?;
+        let mut all = touched(sessions.a, self.place.as_ref(), &moved)?;
+        note_made(sessions.b, &mut all)?;
+        for one in &mut all {
+            one.seen = self.seen.get(&one.oid).copied().unwrap_or_default();
+            let one = &*one;
+            // A view is filled by a change of the schema, and here they are the tool's own.
+            if !(self.own_schema_changes && one.kind == "m") {
+                judge(one)?;
+            }
+            if only.is_some_and(|only| !only.contains(&one.oid)) || one.kind != "r" {
+                continue;
+            }
+            if one.made && only.is_some() {
+                continue;
+            }
+            let counts = one.counts.since(one.seen);
+            if counts != Counts::default() {
+                self.table(sessions, one, counts, &top)?;
+            }
+            self.seen.insert(one.oid, one.counts);
+        }
+        Ok(())
+    }
+
+    /// The oracle beside the locks: tables that the server counted changes in. Where one is not locked, a part of the
+    /// transaction that was rolled back changed it, or nobody knows why: it is looked at like the others.
+    fn moved(&self, a: &mut Session) -> Result<Vec<u32>, CaptureError> {
+        let before = |oid: &u32| self.begun.get(oid).copied().unwrap_or_default();
+        Ok(counted(a)?.into_iter().filter(|(oid, counts)| *counts != before(oid)).map(|(oid, _)| oid).collect())
+    }
+
+    /// The images of one table.
+    fn table(
+        &mut self,
+        sessions: &mut Sessions<'_>,
+        touched: &Touched,
+        counts: Counts,
+        top: &str,
+    ) -> Result<(), CaptureError> {
+        let shown = touched.shown();
+        let mut table = table::read(sessions.a, touched.oid).map_err(reading(&shown))?;
+        table.made = touched.made;
+        let marked = self.marks.has(touched.oid);
+        if !marked && !touched.made && (touched.exclusive || self.flushed.contains(&touched.oid)) {
+            return Err(CaptureError::Uncapturable(format!(
+                "rows of {shown} were changed by the statement that also locked it against every reader"
+            )));
+        }
+        let number = self.number(table.clone());
+        let (before, after) = if marked {
+            self.flushed.insert(touched.oid);
+            self.marks.rows(sessions.a, &mut self.writer, touched.oid, &table, number, top)?
+        } else {
+            let before = if !touched.made && (counts.updates > 0 || counts.deletes > 0) {
+                lock(sessions.a, touched)?;
+                self.before(sessions, touched, &table, number)?
+            } else {
+                let at = self.writer.boundary()?;
+                Span { start: at, end: at, records: 0 }
+            };
+            if !touched.made {
+                self.flushed.insert(touched.oid);
+            }
+            (before, self.after(sessions.a, touched, &table, number, top)?)
+        };
+        self.index.rows += before.records.max(after.records);
+        if before.records + after.records > 0 {
+            self.index.events.push(Event::Rows { table: number, before, after });
+        }
+        self.statements_start = self.writer.boundary()?;
+        Ok(())
+    }
+
+    fn number(&mut self, table: Table) -> u32 {
+        let at = self.index.tables.iter().position(|known| *known == table).unwrap_or_else(|| {
+            self.index.tables.push(table);
+            self.index.tables.len() - 1
+        });
+        at as u32
+    }
+
+    /// Rows as they were: those that B sees and A, in the same snapshot, no longer does.
+    fn before(
+        &mut self,
+        sessions: &mut Sessions<'_>,
+        touched: &Touched,
+        table: &Table,
+        number: u32,
+    ) -> Result<Span, CaptureError> {
+        let shown = touched.shown();
+        let place = format!("ONLY {}.{}", ident(&touched.schema), ident(&touched.name));
+        // One statement of A's gives both: the snapshot with the first row, and what A sees in it with the others.
+        sessions
+            .a
+            .run(&format!(
+                "DECLARE backout_seen NO SCROLL CURSOR FOR SELECT NULL::tid, NULL::xid, pg_export_snapshot()
+                 UNION ALL SELECT x.ctid, x.xmin, NULL FROM {place} AS x WHERE x.xmax <> '0'::xid"
+            ))
+            .map_err(reading(&shown))?;
+        let first = sessions.a.rows("FETCH 1 FROM backout_seen").map_err(reading(&shown))?;
+        let snapshot = first.into_iter().next().and_then(|mut row| row.pop().flatten()).unwrap_or_default();
+        // B has to be through before A looks: a row that is locked in between must not pass for A's.
+        let mut candidates = candidates(sessions.b, &snapshot, &place, table).map_err(|error| match error {
+            CaptureError::Read { source, .. } => CaptureError::Read { what: shown.clone(), source },
+            other => other,
+        })?;
+        let mut seen = Seen::of("backout_seen");
+        let start = self.writer.boundary()?;
+        let mut records = 0;
+        let mut line = Vec::new();
+        let mut last = None;
+        while read_line(&mut candidates, &mut line)? {
+            let (place, image) = placed(&line).ok_or_else(|| odd(&shown))?;
+            if last.is_some_and(|last| last >= place.0) {
+                return Err(odd(&shown));
+            }
+            last = Some(place.0);
+            if !seen.has(sessions.a, place).map_err(reading(&shown))? {
+                self.writer.row(Side::Before, number, image)?;
+                records += 1;
+            }
+        }
+        sessions.a.run("CLOSE backout_seen").map_err(reading(&shown))?;
+        Ok(Span { start, end: self.writer.boundary()?, records })
+    }
+
+    /// Rows as A left them: those that a transaction in progress made and A sees.
+    fn after(
+        &mut self,
+        a: &mut Session,
+        touched: &Touched,
+        table: &Table,
+        number: u32,
+        top: &str,
+    ) -> Result<Span, CaptureError> {
+        let shown = touched.shown();
+        let sql = format!(
+            "COPY (SELECT {} FROM ONLY {}.{} AS x WHERE {}) TO STDOUT",
+            table::list(table, "x"),
+            ident(&touched.schema),
+            ident(&touched.name),
+            own_rows("x", top)
+        );
+        let start = self.writer.boundary()?;
+        let mut records = 0;
+        let mut lines = a.client.copy_out(&sql).map_err(reading(&shown))?;
+        let mut line = Vec::new();
+        while read_line(&mut lines, &mut line)? {
+            self.writer.row(Side::After, number, &line)?;
+            records += 1;
+        }
+        Ok(Span { start, end: self.writer.boundary()?, records })
+    }
+
+    /// The tables and events so far, for what is to be added to the index.
+    pub fn index(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    /// Ends the stream; its length in bytes.
+    pub fn finish(mut self) -> Result<(Index, u64), CaptureError> {
+        self.close_statements()?;
+        let bytes = self.writer.finish(&self.index)?;
+        Ok((self.index, bytes))
+    }
+}
+
+/// The condition that a row of `alias` was made by the transaction `top` or a part of it: whatever A sees and is still in
+/// progress is A's own. The age goes first: of old ids the server no longer knows what became of them.
+pub fn own_rows(alias: &str, top: &str) -> String {
+    format!(
+        "age({alias}.xmin) <= age('{top}'::xid8::xid)
+         AND pg_xact_status((({top} + (({alias}.xmin::text::int8 - {top}) & 4294967295))::text)::xid8) = 'in progress'"
+    )
+}
+
+fn odd(shown: &str) -> CaptureError {
+    CaptureError::Uncapturable(format!("the rows of {shown} did not come in the order of their places"))
+}
+
+/// Gives constraints that are deferred of themselves back to the end of the transaction.
+fn defer_again(a: &mut Session) -> Result<(), CaptureError> {
+    let names = a
+        .value(
+            "SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
+             FROM pg_constraint AS c JOIN pg_namespace AS n ON n.oid = c.connamespace WHERE c.condeferred",
+        )
+        .map_err(reading("which constraints are deferred"))?;
+    match names {
+        Some(names) => a.run(&format!("SET CONSTRAINTS {names} DEFERRED")).map_err(reading("the constraints")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,392 @@
+//! Which objects a statement touched, by the catalogs themselves: what it wrote bears its transaction number, what it
+//! deleted is missing. The oracle of completeness for schema changes; never reads a definition.
+//!
+//! PostgreSQL counts the rows that a transaction writes in each catalog. Only catalogs whose counters moved are looked
+//! at, so a statement costs what it changed, not what the schema holds. A catalog that nobody here knows must not move.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use postgres::{Client, Error};
+
+use super::catalog::{Key, class, rows};
+
+/// One catalog whose rows belong to objects.
+struct Catalog {
+    name: &'static str,
+    /// What tells its rows apart.
+    row: &'static str,
+    /// `class,oid,sub` of the object that a row belongs to; empty for what PostgreSQL keeps for itself; with `!` in
+    /// front the words for what is not handled.
+    key: &'static str,
+    joins: &'static str,
+    /// Which rows can be the user's.
+    users: &'static str,
+}
+
+const INDEX_KEY: &str = "coalesce((SELECT '2606,'||k.oid||',0' FROM pg_constraint k WHERE k.conindid = c.oid \
+     AND k.contype IN ('p', 'u', 'x')), '1259,'||c.oid||',0')";
+const SEQUENCE_KEY: &str = "coalesce((SELECT '1259,'||d.refobjid||','||d.refobjsubid FROM pg_depend d \
+     WHERE d.classid = 1259 AND d.objid = c.oid AND d.refclassid = 1259 AND d.deptype = 'i'), '1259,'||c.oid||',0')";
+
+const CATALOGS: &[Catalog] = &[
+    Catalog {
+        name: "pg_namespace",
+        row: "x.oid::text",
+        key: "'2615,'||x.oid||',0'",
+        joins: "",
+        users: "x.oid >= 16384 OR x.nspname = 'public'",
+    },
+    Catalog {
+        name: "pg_class",
+        row: "x.oid::text",
+        key: "CASE x.relkind WHEN 't' THEN '' WHEN 'i' THEN {index} WHEN 'I' THEN {index} WHEN 'S' THEN {sequence} \
+              WHEN 'f' THEN '!foreign table '||x.oid::regclass ELSE '1259,'||x.oid||',0' END",
+        joins: "JOIN pg_class c ON c.oid = x.oid",
+        users: "x.oid >= 16384",
+    },
+    Catalog {
+        name: "pg_attribute",
+        row: "x.attrelid||'.'||x.attnum",
+        key: "CASE WHEN x.attnum < 0 OR c.relkind IN ('t', 'S') THEN '' WHEN c.relkind IN ('i', 'I') THEN {index} \
+              ELSE '1259,'||x.attrelid||','||x.attnum END",
+        joins: "JOIN pg_class c ON c.oid = x.attrelid",
+        users: "x.attrelid >= 16384 AND NOT x.attisdropped",
+    },
+    Catalog {
+        name: "pg_attrdef",
+        row: "x.oid::text",
+        key: "'1259,'||x.adrelid||','||x.adnum",
+        joins: "",
+        users: "x.oid >= 16384",
+    },
+    Catalog {
+        name: "pg_constraint",
+        row: "x.oid::text",
+        key: "CASE WHEN x.contype IN ('t', 'n') THEN '' ELSE '2606,'||x.oid||',0' END",
+        joins: "",
+        users: "x.oid >= 16384",
+    },
+    Catalog {
+        name: "pg_index",
+        row: "x.indexrelid::text",
+        key: "CASE c.relkind WHEN 't' THEN '' ELSE {index} END",
+        joins: "JOIN pg_class c ON c.oid = x.indexrelid",
+        users: "x.indexrelid >= 16384",
+    },
+    Catalog {
+        name: "pg_rewrite",
+        row: "x.oid::text",
+        key: "CASE x.rulename WHEN '_RETURN' THEN '1259,'||x.ev_class||',0' ELSE '2618,'||x.oid||',0' END",
+        joins: "",
+        users: "x.oid >= 16384",
+    },
+    Catalog {
+        name: "pg_trigger",
+        row: "x.oid::text",
+        key: "CASE WHEN x.tgisinternal THEN '' ELSE '2620,'||x.oid||',0' END",
+        joins: "",
+        users: "x.oid >= 16384",
+    },
+    Catalog { name: "pg_policy", row: "x.oid::text", key: "'3256,'||x.oid||',0'", joins: "", users: "x.oid >= 16384" },
+    Catalog { name: "pg_proc", row: "x.oid::text", key: "'1255,'||x.oid||',0'", joins: "", users: "x.oid >= 16384" },
+    Catalog {
+        name: "pg_aggregate",
+        row: "x.aggfnoid::oid::text",
+        key: "'1255,'||x.aggfnoid::oid||',0'",
+        joins: "",
+        users: "x.aggfnoid::oid >= 16384",
+    },
+    Catalog {
+        name: "pg_type",
+        row: "x.oid::text",
+        key: "CASE WHEN x.typrelid <> 0 THEN CASE (SELECT relkind FROM pg_class r WHERE r.oid = x.typrelid) \
+              WHEN 'c' THEN '1259,'||x.typrelid||',0' ELSE '' END \
+              WHEN x.typtype = 'm' OR x.typcategory = 'A' AND x.typelem <> 0 THEN '' \
+              WHEN x.typtype IN ('e', 'd', 'r') THEN '1247,'||x.oid||',0' ELSE '!type '||x.oid::regtype END",
+        joins: "",
+        users: "x.oid >= 16384",
+    },
+    Catalog {
+        name: "pg_cast",
+        row: "x.oid::text",
+        // The cast of a range to its multirange comes and goes with the type.
+        key: "CASE WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 2605 AND d.objid = x.oid \
+              AND d.deptype = 'i') THEN '' ELSE '!cast' END",
+        joins: "",
+        users: "x.oid >= 16384",
+    },
+    Catalog {
+        name: "pg_enum",
+        row: "x.oid::text",
+        key: "'1247,'||x.enumtypid||',0'",
+        joins: "",
+        users: "x.oid >= 16384",
+    },
+    Catalog {
+        name: "pg_range",
+        row: "x.rngtypid::text",
+        key: "'1247,'||x.rngtypid||',0'",
+        joins: "",
+        users: "x.rngtypid >= 16384",
+    },
+    Catalog {
+        name: "pg_description",
+        row: "x.classoid||'.'||x.objoid||'.'||x.objsubid",
+        key: "CASE WHEN x.classoid = 1259 AND x.objsubid = 0 AND c.relkind IN ('i', 'I') THEN {index} \
+              WHEN x.classoid = 1247 AND t.typrelid <> 0 THEN '1259,'||t.typrelid||',0' \
+              WHEN x.classoid = 1259 AND c.oid IS NULL THEN '' \
+              ELSE x.classoid||','||x.objoid||','||x.objsubid END",
+        joins: "LEFT JOIN pg_class c ON x.classoid = 1259 AND c.oid = x.objoid \
+                LEFT JOIN pg_type t ON x.classoid = 1247 AND t.oid = x.objoid",
+        users: "x.objoid >= 16384 OR x.classoid = 2615",
+    },
+    Catalog {
+        name: "pg_inherits",
+        row: "x.inhrelid||'.'||x.inhparent",
+        key: "CASE WHEN c.relkind IN ('i', 'I') THEN {index} ELSE '1259,'||x.inhrelid||',0' END",
+        joins: "JOIN pg_class c ON c.oid = x.inhrelid",
+        users: "true",
+    },
+    Catalog {
+        name: "pg_sequence",
+        row: "x.seqrelid::text",
+        key: "{sequence}",
+        joins: "JOIN pg_class c ON c.oid = x.seqrelid",
+        users: "true",
+    },
+    Catalog { name: "pg_statistic_ext", row: "x.oid::text", key: "'3381,'||x.oid||',0'", joins: "", users: "true" },
+    Catalog { name: "pg_publication", row: "x.oid::text", key: "'6104,'||x.oid||',0'", joins: "", users: "true" },
+    Catalog { name: "pg_publication_rel", row: "x.oid::text", key: "'6106,'||x.oid||',0'", joins: "", users: "true" },
+    Catalog {
+        name: "pg_publication_namespace",
+        row: "x.oid::text",
+        key: "'6237,'||x.oid||',0'",
+        joins: "",
+        users: "true",
+    },
+    Catalog {
+        name: "pg_partitioned_table",
+        row: "x.partrelid::text",
+        key: "'1259,'||x.partrelid||',0'",
+        joins: "",
+        users: "true",
+    },
+    Catalog { name: "pg_default_acl", row: "x.oid::text", key: "'826,'||x.oid||',0'", joins: "", users: "true" },
+    Catalog { name: "pg_extension", row: "x.oid::text", key: "'3079,'||x.oid||',0'", joins: "", users: "true" },
+];
+
+/// Catalogs whose rows only add to an object that has its own row elsewhere.
+const DEPENDENT: &[&str] = &[
+    "pg_attrdef",
+    "pg_index",
+    "pg_aggregate",
+    "pg_enum",
+    "pg_range",
+    "pg_description",
+    "pg_inherits",
+    "pg_sequence",
+    "pg_partitioned_table",
+];
+
+/// Catalogs whose rows follow from others or hold no definition.
+const FOLLOWING: &str = "'pg_depend', 'pg_shdepend', 'pg_statistic', 'pg_statistic_ext_data', 'pg_init_privs'";
+
+impl Catalog {
+    fn named(name: &str) -> Option<&'static Catalog> {
+        CATALOGS.iter().find(|catalog| catalog.name == name)
+    }
+
+    fn query(&self, condition: &str) -> String {
+        let key = self.key.replace("{index}", INDEX_KEY).replace("{sequence}", SEQUENCE_KEY);
+        format!("SELECT '{}', {}, {key} FROM {} x {} WHERE {condition};", self.name, self.row, self.name, self.joins)
+    }
+}
+
+/// How many rows were written in each catalog so far: inserted, updated, deleted.
+type Counters = HashMap<String, [i64; 3]>;
+
+/// The state of the catalogs right before a statement.
+pub struct Mark {
+    counters: Counters,
+    /// The next transaction number: what the statement writes has at least this one.
+    next: u64,
+}
+
+const COUNTERS: &str = "SELECT relname, pg_stat_get_xact_tuples_inserted(oid), pg_stat_get_xact_tuples_updated(oid), \
+     pg_stat_get_xact_tuples_deleted(oid) FROM pg_catalog.pg_class WHERE relnamespace = 11 AND relkind = 'r' \
+     AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid) \
+     + pg_stat_get_xact_tuples_deleted(oid) > 0 AND relname NOT IN (";
+
+fn counters(rows: &[Vec<String>]) -> Counters {
+    let number = |row: &[String], at: usize| row.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
+    rows.iter()
+        .filter(|row| row.len() == 4)
+        .map(|row| (row[0].clone(), [number(row, 1), number(row, 2), number(row, 3)]))
+        .collect()
+}
+
+/// Sets a savepoint and notes the state of the catalogs. What is written after it has a transaction number of its own.
+pub fn mark(client: &mut Client, savepoint: &str) -> Result<Mark, Error> {
+    let sql = format!("SAVEPOINT {savepoint}; SELECT pg_snapshot_xmax(pg_current_snapshot()); {COUNTERS}{FOLLOWING})");
+    let rows = rows(client, &sql)?;
+    let next = rows.first().and_then(|row| row.first()).and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(Mark { counters: counters(&rows), next })
+}
+
+/// A digest of what belongs to extensions, or depends on one: no object's own row says that.
+pub fn members(client: &mut Client) -> Result<Option<String>, Error> {
+    let sql = "SELECT md5(string_agg(concat_ws(' ', classid, objid, objsubid, refobjid, deptype), ',' \
+         ORDER BY classid, objid, objsubid, refobjid, deptype)) FROM pg_catalog.pg_depend WHERE deptype IN ('e', 'x')";
+    Ok(super::catalog::column(client, sql)?.into_iter().flatten().next())
+}
+
+/// What a statement did to the catalogs.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Objects with rows that were written.
+    pub written: BTreeSet<Key>,
+    /// How many rows were written in each catalog beyond those it inserted, by catalog, with the keys of all.
+    writes: BTreeMap<&'static str, Writes>,
+    /// Catalogs from which rows were deleted.
+    deleted_from: Vec<&'static str>,
+    /// Catalogs that moved and are not known here.
+    pub unknown: Vec<String>,
+    /// Written objects that are not handled, in words.
+    pub unhandled: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Writes {
+    inserted: i64,
+    keys: Vec<Option<Key>>,
+}
+
+impl Touched {
+    pub fn is_nothing(&self) -> bool {
+        self.written.is_empty() && self.deleted_from.is_empty() && self.unknown.is_empty() && self.unhandled.is_empty()
+    }
+
+    /// True where objects may have gone away.
+    pub fn deletes(&self) -> bool {
+        !self.deleted_from.is_empty()
+    }
+
+    /// True where everything that was written belongs to `known` objects or to such as the statement made. A row of an
+    /// unknown object was inserted where as many such rows are there as were inserted; any doubt is a no.
+    pub fn only_makes_beyond(&self, known: impl Fn(Key) -> bool) -> bool {
+        if !self.deleted_from.is_empty() {
+            return false;
+        }
+        let mut made: BTreeSet<Key> = BTreeSet::new();
+        for (_, writes) in self.writes.iter().filter(|(name, _)| !DEPENDENT.contains(name)) {
+            let beyond = writes.keys.iter().filter(|key| key.is_none_or(|key| !known(key)));
+            if i64::try_from(beyond.clone().count()) != Ok(writes.inserted) {
+                return false;
+            }
+            made.extend(beyond.copied().flatten());
+        }
+        let mut dependent = self.writes.iter().filter(|(name, _)| DEPENDENT.contains(name));
+        dependent.all(|(_, writes)| writes.keys.iter().flatten().all(|key| known(*key) || made.contains(key)))
+    }
+}
+
+/// Finds what was written since the mark.
+pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
+    let now = counters(&rows(client, &format!("{COUNTERS}{FOLLOWING})"))?);
+    let mut touched = Touched::default();
+    let mut sql = String::new();
+    let next32 = mark.next % (1 << 32);
+    let own = format!(
+        "CASE WHEN age(x.xmin) <= age('{next32}'::xid) THEN pg_xact_status((({}) + (age('{next32}'::xid) \
+         - age(x.xmin))::bigint)::text::xid8) = 'in progress' END",
+        mark.next
+    );
+    let mut moved: Vec<(&String, &[i64; 3])> = now.iter().collect();
+    moved.sort_unstable();
+    for (name, counts) in moved {
+        let before = mark.counters.get(name).copied().unwrap_or_default();
+        if *counts == before {
+            continue;
+        }
+        let Some(catalog) = Catalog::named(name) else {
+            touched.unknown.push(name.clone());
+            continue;
+        };
+        if counts[2] > before[2] {
+            touched.deleted_from.push(catalog.name);
+        }
+        if counts[0] > before[0] || counts[1] > before[1] {
+            touched.writes.insert(catalog.name, Writes { inserted: counts[0] - before[0], keys: Vec::new() });
+            sql.push_str(&catalog.query(&own));
+        }
+    }
+    if sql.is_empty() {
+        return Ok(touched);
+    }
+    for row in rows(client, &sql)? {
+        let [name, row, key] = row.as_slice() else { continue };
+        let parsed = Key::parse(key);
+        // An index may have been one of its own before it became a constraint's.
+        if parsed.is_some_and(|key| key.class == class::CONSTRAINT)
+            && matches!(name.as_str(), "pg_class" | "pg_index")
+            && let Ok(oid) = row.parse()
+        {
+            touched.written.insert(Key { class: class::RELATION, oid, sub: 0 });
+        }
+        if let Some(words) = key.strip_prefix('!') {
+            touched.unhandled.push(words.to_owned());
+        }
+        // What a composite type is made of is a part of it.
+        if let Some(key) = parsed.filter(|key| key.sub > 0) {
+            touched.written.insert(Key { sub: 0, ..key });
+        }
+        touched.written.extend(parsed);
+        if let Some(writes) = touched.writes.get_mut(name.as_str()) {
+            writes.keys.push(parsed);
+        }
+    }
+    Ok(touched)
+}
+
+/// The rows of the catalogs from which a statement deleted, to be compared with those from before it.
+pub struct Listing(HashMap<(String, String), String>);
+
+pub fn listing(client: &mut Client, touched: &Touched) -> Result<Listing, Error> {
+    let sql: String = touched
+        .deleted_from
+        .iter()
+        .filter_map(|name| Catalog::named(name))
+        .map(|catalog| catalog.query(catalog.users))
+        .collect();
+    if sql.is_empty() {
+        return Ok(Listing(HashMap::new()));
+    }
+    let rows = rows(client, &sql)?.into_iter();
+    Ok(Listing(
+        rows.filter_map(|row| <[String; 3]>::try_from(row).ok()).map(|[name, row, key]| ((name, row), key)).collect(),
+    ))
+}
+
+/// What a statement deleted.
+#[derive(Debug, Default)]
+pub struct Missing {
+    /// Objects that are gone.
+    pub gone: BTreeSet<Key>,
+    /// Objects that lost something: a comment, a parent.
+    pub less: BTreeSet<Key>,
+    /// Words for those that are not handled.
+    pub unhandled: Vec<String>,
+}
+
+impl Listing {
+    /// What has rows here and lacks them in `after`.
+    pub fn missing_in(&self, after: &Listing) -> Missing {
+        let mut missing = Missing::default();
+        for ((catalog, _), key) in self.0.iter().filter(|(row, _)| !after.0.contains_key(*row)) {
+            let keys = if DEPENDENT.contains(&catalog.as_str()) { &mut missing.less } else { &mut missing.gone };
+            keys.extend(Key::parse(key));
+            missing.unhandled.extend(key.strip_prefix('!').map(str::to_owned));
+        }
+        missing
+    }
+}

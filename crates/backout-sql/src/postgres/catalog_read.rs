@@ -1,0 +1,453 @@
+//! The queries that render each kind of object; one text a round trip.
+//!
+//! A query gives key, kind and a JSON object of the parts. Parts that have their default are NULL and left out, so
+//! that a definition reads the same on every version.
+
+use super::catalog::{Wanted, class};
+
+/// Leaves out what is not the user's: catalogs, temporary objects, the tool's own. Held tables are read, because what
+/// they use can be dropped from under them.
+const USERS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+     AND (n.nspname !~ '^backout' OR n.nspname ~ '_h[0-9]+$')";
+
+/// What somebody may do, sorted, with the defaults spelled out: grantee, privilege, grant option, grantor.
+fn acl(column: &str, default: &str) -> String {
+    let list = if default.is_empty() { column.to_owned() } else { format!("coalesce({column}, {default})") };
+    format!(
+        "(SELECT string_agg(g, chr(10) ORDER BY g COLLATE \"C\") FROM (SELECT concat_ws(chr(9), \
+         CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, a.privilege_type, \
+         a.is_grantable, quote_ident(pg_get_userbyid(a.grantor))) g FROM aclexplode({list}) a) a)"
+    )
+}
+
+/// Options as they are set. What the server keeps among them by itself (`pg_attver`, a column's version in some builds) is
+/// left out, as pg_dump does.
+fn options(column: &str) -> String {
+    format!(
+        "(SELECT string_agg(split_part(o, '=', 1)||'='||quote_literal(substr(o, strpos(o, '=') + 1)), ', ') \
+         FROM unnest({column}) o WHERE o NOT LIKE 'pg\\_attver=%')"
+    )
+}
+
+/// The two options that a column can be given; a build of the server may keep others there for itself.
+fn column_options() -> &'static str {
+    "(SELECT string_agg(split_part(o, '=', 1)||'='||quote_literal(substr(o, strpos(o, '=') + 1)), ', ') \
+     FROM unnest(a.attoptions) o WHERE o LIKE 'n_distinct%')"
+}
+
+fn not_of_extension(class: u32, oid: &str) -> String {
+    format!("NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = {class} AND e.objid = {oid} AND e.deptype = 'e')")
+}
+
+fn list(oids: impl Iterator<Item = u32>) -> Option<String> {
+    let mut oids: Vec<u32> = oids.collect();
+    oids.sort_unstable();
+    oids.dedup();
+    let words: Vec<String> = oids.iter().map(u32::to_string).collect();
+    (!words.is_empty()).then(|| format!("ANY ('{{{}}}'::oid[])", words.join(",")))
+}
+
+/// The text that reads what is wanted, empty where that is nothing.
+pub(super) fn queries(wanted: &Wanted, version: u32) -> String {
+    let mut sql = String::new();
+    let of = |class: u32| list(wanted.keys.iter().filter(|key| key.class == class && key.sub == 0).map(|key| key.oid));
+    let families = list(wanted.families.iter().copied());
+    // Members of a family are found by their relation; others by their own oid.
+    let either = |own: Option<String>, own_column: &str, family_column: &str| {
+        let own = own.map(|oids| format!("{own_column} = {oids}"));
+        let family = families.as_ref().map(|oids| format!("{family_column} = {oids}"));
+        match (own, family) {
+            (None, None) => None,
+            (Some(one), None) | (None, Some(one)) => Some(one),
+            (Some(own), Some(family)) => Some(format!("({own} OR {family})")),
+        }
+    };
+    let mut add = |wanted: Option<String>, query: &dyn Fn(&str) -> String| {
+        if let Some(condition) = wanted {
+            sql.push_str(&query(&condition));
+            sql.push(';');
+        }
+    };
+    add(of(class::SCHEMA).map(|oids| format!("n.oid = {oids}")), &schemas);
+    add(either(of(class::RELATION), "c.oid", "c.oid"), &tables);
+    add(either(of(class::RELATION), "c.oid", "c.oid"), &views);
+    let owned = "(SELECT objid FROM pg_depend d WHERE d.classid = 1259 AND d.refclassid = 1259 AND d.objid = c.oid \
+                 AND d.deptype = 'a' AND d.refobjid";
+    let sequence = match (of(class::RELATION), &families) {
+        (None, None) => None,
+        (own, family) => {
+            let own = own.map(|oids| format!("c.oid = {oids}")).unwrap_or_else(|| "false".into());
+            let family = family.as_ref().map(|oids| format!("c.oid IN {owned} = {oids})"));
+            Some(format!("({own} OR {})", family.unwrap_or_else(|| "false".into())))
+        }
+    };
+    add(sequence, &sequences);
+    add(of(class::RELATION).map(|oids| format!("c.oid = {oids}")), &composites);
+    add(either(of(class::RELATION), "c.oid", "i.indrelid"), &|condition| indexes(condition, version));
+    let own = wanted.keys.iter().filter(|key| key.class == class::RELATION && key.sub > 0);
+    let mut columns = own.map(|key| format!("({}::oid,{})", key.oid, key.sub)).collect::<Vec<_>>().join(",");
+    if !columns.is_empty() {
+        columns = format!("(a.attrelid, a.attnum) IN ({columns})");
+    }
+    let columns = match (columns.is_empty(), &families) {
+        (true, None) => None,
+        (true, Some(oids)) => Some(format!("a.attrelid = {oids}")),
+        (false, None) => Some(columns),
+        (false, Some(oids)) => Some(format!("({columns} OR a.attrelid = {oids})")),
+    };
+    add(columns, &|condition| self::columns(condition, version));
+    add(either(of(class::CONSTRAINT), "k.oid", "k.conrelid"), &constraints);
+    add(either(of(class::RULE), "r.oid", "r.ev_class"), &rules);
+    add(either(of(class::TRIGGER), "t.oid", "t.tgrelid"), &triggers);
+    add(either(of(class::POLICY), "p.oid", "p.polrelid"), &policies);
+    add(either(of(class::STATISTICS), "s.oid", "s.stxrelid"), &statistics);
+    add(of(class::TYPE).map(|oids| format!("t.oid = {oids}")), &types);
+    add(of(class::PROCEDURE).map(|oids| format!("p.oid = {oids}")), &functions);
+    add(of(class::PUBLICATION).map(|oids| format!("p.oid = {oids}")), &publications);
+    add(either(of(class::PUBLISHED_TABLE), "r.oid", "r.prrelid"), &|condition| published_tables(condition, version));
+    if version >= 15 {
+        add(of(class::PUBLISHED_SCHEMA).map(|oids| format!("r.oid = {oids}")), &published_schemas);
+    }
+    add(of(class::DEFAULT_ACL).map(|oids| format!("d.oid = {oids}")), &default_privileges);
+    add(of(class::EXTENSION).map(|oids| format!("x.oid = {oids}")), &extensions);
+    sql
+}
+
+fn schemas(condition: &str) -> String {
+    format!(
+        "SELECT '2615,'||n.oid||',0', 'schema', json_build_object('id', quote_ident(nspname), \
+         'name', quote_ident(nspname), 'owner', quote_ident(pg_get_userbyid(nspowner)), 'acl', {acl}, \
+         'comment', obj_description(n.oid, 'pg_namespace')) \
+         FROM pg_namespace n WHERE {condition} AND {USERS} AND {free}",
+        acl = acl("nspacl", "acldefault('n', nspowner)"),
+        free = not_of_extension(class::SCHEMA, "n.oid"),
+    )
+}
+
+/// The parts that all relations with a name of their own share.
+fn named(letter: &str) -> String {
+    format!(
+        "'id', c.oid::regclass::text, 'schema', quote_ident(n.nspname), 'name', quote_ident(c.relname), \
+         'owner', quote_ident(pg_get_userbyid(c.relowner)), 'acl', {acl}, \
+         'comment', obj_description(c.oid, 'pg_class')",
+        acl = acl("c.relacl", &format!("acldefault('{letter}', c.relowner)")),
+    )
+}
+
+fn tables(condition: &str) -> String {
+    format!(
+        "SELECT '1259,'||c.oid||',0', 'table', json_build_object({named}, \
+         'unlogged', CASE c.relpersistence WHEN 'u' THEN true END, 'options', {options}, \
+         'toast options', (SELECT {toast} FROM pg_class o WHERE o.oid = c.reltoastrelid), \
+         'row security', nullif(c.relrowsecurity, false), 'force row security', nullif(c.relforcerowsecurity, false), \
+         'replica identity', CASE c.relreplident WHEN 'd' THEN NULL WHEN 'n' THEN 'NOTHING' WHEN 'f' THEN 'FULL' \
+         ELSE 'INDEX' END, \
+         'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace), \
+         'access method', (SELECT quote_ident(amname) FROM pg_am m WHERE m.oid = c.relam AND c.relkind = 'r'), \
+         'partition key', CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END, \
+         'partition of', CASE WHEN c.relispartition THEN (SELECT inhparent::regclass::text FROM pg_inherits h \
+         WHERE h.inhrelid = c.oid) END, \
+         'bound', CASE WHEN c.relispartition THEN pg_get_expr(c.relpartbound, c.oid) END, \
+         'inherits', CASE WHEN NOT c.relispartition THEN (SELECT string_agg(inhparent::regclass::text, chr(10) \
+         ORDER BY inhseqno) FROM pg_inherits h WHERE h.inhrelid = c.oid) END, \
+         'of type', nullif(c.reloftype, 0)::regtype::text, 'file', nullif(c.relfilenode, 0)) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {condition} AND c.relkind IN ('r', 'p') AND {USERS} AND {free}",
+        named = named("r"),
+        options = options("c.reloptions"),
+        toast = options("o.reloptions"),
+        free = not_of_extension(class::RELATION, "c.oid"),
+    )
+}
+
+fn views(condition: &str) -> String {
+    format!(
+        "SELECT '1259,'||c.oid||',0', CASE c.relkind WHEN 'v' THEN 'view' ELSE 'materialized-view' END, \
+         json_build_object({named}, 'options', {options}, 'definition', pg_get_viewdef(c.oid), \
+         'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace), \
+         'access method', (SELECT quote_ident(amname) FROM pg_am m WHERE m.oid = c.relam), \
+         'empty', CASE WHEN NOT c.relispopulated THEN true END, 'file', nullif(c.relfilenode, 0)) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {condition} AND c.relkind IN ('v', 'm') AND {USERS} AND {free}",
+        named = named("r"),
+        options = options("c.reloptions"),
+        free = not_of_extension(class::RELATION, "c.oid"),
+    )
+}
+
+/// How a sequence counts, as SQL.
+const COUNTING: &str = "format('AS %s START WITH %s INCREMENT BY %s MINVALUE %s MAXVALUE %s CACHE %s %s', \
+     format_type(q.seqtypid, -1), q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcache, \
+     CASE WHEN q.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END)";
+
+/// Sequences of their own or owned by a column. Those of identity columns are parts of their column.
+fn sequences(condition: &str) -> String {
+    format!(
+        "SELECT '1259,'||c.oid||',0', 'sequence', json_build_object({named}, 'counting', {COUNTING}, \
+         'unlogged', CASE c.relpersistence WHEN 'u' THEN true END, \
+         'owned by', (SELECT a.attrelid::regclass::text||'.'||quote_ident(a.attname) FROM pg_depend d \
+         JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
+         WHERE d.classid = 1259 AND d.objid = c.oid AND d.refclassid = 1259 AND d.deptype = 'a'), \
+         'referenced', (SELECT d.refobjid::regclass::text FROM pg_depend d \
+         WHERE d.classid = 1259 AND d.objid = c.oid AND d.refclassid = 1259 AND d.deptype = 'a')) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_sequence q ON q.seqrelid = c.oid \
+         WHERE {condition} AND c.relkind = 'S' AND {USERS} AND {free} \
+         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 1259 AND d.objid = c.oid AND d.deptype = 'i')",
+        named = named("s"),
+        free = not_of_extension(class::RELATION, "c.oid"),
+    )
+}
+
+fn composites(condition: &str) -> String {
+    format!(
+        "SELECT '1259,'||c.oid||',0', 'composite', json_build_object('id', c.oid::regclass::text, \
+         'schema', quote_ident(n.nspname), 'name', quote_ident(c.relname), \
+         'owner', quote_ident(pg_get_userbyid(t.typowner)), 'acl', {acl}, \
+         'comment', obj_description(t.oid, 'pg_type'), \
+         'attributes', (SELECT string_agg(quote_ident(attname)||' '||format_type(atttypid, atttypmod)||{collation}, \
+         ', ' ORDER BY attnum) FROM pg_attribute a WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.typrelid = c.oid \
+         WHERE {condition} AND c.relkind = 'c' AND {USERS} AND {free}",
+        acl = acl("t.typacl", "acldefault('T', t.typowner)"),
+        collation = "coalesce(' COLLATE '||(SELECT format('%I.%I', (SELECT nspname FROM pg_namespace \
+                     WHERE oid = collnamespace), collname) FROM pg_collation l, pg_type y WHERE y.oid = atttypid \
+                     AND l.oid = attcollation AND attcollation <> typcollation), '')",
+        free = not_of_extension(class::TYPE, "t.oid"),
+    )
+}
+
+fn columns(condition: &str, version: u32) -> String {
+    let compression =
+        if version >= 14 { "CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END" } else { "NULL" };
+    format!(
+        "SELECT '1259,'||a.attrelid||','||a.attnum, CASE c.relkind WHEN 'c' THEN 'attribute' ELSE 'column' END, \
+         json_build_object('id', c.oid::regclass::text||'.'||quote_ident(a.attname), 'of', c.oid::regclass::text, \
+         'name', quote_ident(a.attname), 'type', CASE WHEN c.relkind IN ('r', 'p', 'c') THEN format_type(a.atttypid, a.atttypmod) END, \
+         'relation', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'type' END, \
+         'collation', (SELECT format('%I.%I', (SELECT nspname FROM pg_namespace WHERE oid = l.collnamespace), \
+         l.collname) FROM pg_collation l WHERE l.oid = a.attcollation AND a.attcollation <> t.typcollation AND c.relkind IN ('r', 'p', 'c')), \
+         'not null', nullif(a.attnotnull, false), \
+         'default', CASE a.attgenerated WHEN '' THEN pg_get_expr(d.adbin, d.adrelid) END, \
+         'generated', CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END, \
+         'identity', CASE a.attidentity WHEN 'a' THEN 'ALWAYS' WHEN 'd' THEN 'BY DEFAULT' END, \
+         'sequence', CASE WHEN a.attidentity <> '' THEN (SELECT s.objid::regclass::text FROM pg_depend s \
+         WHERE s.refclassid = 1259 AND s.refobjid = a.attrelid AND s.refobjsubid = a.attnum AND s.deptype = 'i' \
+         AND s.classid = 1259) END, \
+         'counting', CASE WHEN a.attidentity <> '' THEN (SELECT {COUNTING} FROM pg_depend s JOIN pg_sequence q \
+         ON q.seqrelid = s.objid WHERE s.refclassid = 1259 AND s.refobjid = a.attrelid \
+         AND s.refobjsubid = a.attnum AND s.deptype = 'i' AND s.classid = 1259) END, \
+         'storage', CASE WHEN c.relkind IN ('r', 'p', 'm') THEN CASE a.attstorage \
+         WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END, \
+         'compression', {compression}, 'statistics', nullif(a.attstattarget, -1), 'options', {options}, \
+         'acl', {acl}, 'comment', col_description(a.attrelid, a.attnum), \
+         'inherited', CASE WHEN a.attinhcount > 0 AND NOT a.attislocal THEN true END, \
+         'from parent', CASE WHEN a.attinhcount > 0 AND NOT a.attislocal AND NOT c.relispartition THEN true END, \
+         'position', (SELECT count(*) FROM pg_attribute b WHERE b.attrelid = a.attrelid AND b.attnum > 0 \
+         AND NOT b.attisdropped AND b.attnum <= a.attnum)) \
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_type t ON t.oid = a.atttypid \
+         LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+         WHERE {condition} AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'c') \
+         AND {USERS} AND {free} ORDER BY a.attnum",
+        options = column_options(),
+        acl = acl("a.attacl", ""),
+        free = not_of_extension(class::RELATION, "c.oid"),
+    )
+}
+
+fn indexes(condition: &str, version: u32) -> String {
+    let nulls = if version >= 15 { "i.indnullsnotdistinct" } else { "false" };
+    format!(
+        "SELECT '1259,'||c.oid||',0', 'index', json_build_object('id', c.oid::regclass::text, \
+         'schema', quote_ident(n.nspname), 'name', quote_ident(c.relname), 'of', i.indrelid::regclass::text, \
+         'unique', nullif(i.indisunique, false), 'nulls not distinct', nullif({nulls}, false), \
+         'definition', substr(pg_get_indexdef(c.oid), length(format('CREATE %sINDEX %I ON %s%s ', \
+         CASE WHEN i.indisunique THEN 'UNIQUE ' END, c.relname, CASE c.relkind WHEN 'I' THEN 'ONLY ' END, \
+         i.indrelid::regclass)) + 1), \
+         'comment', obj_description(c.oid, 'pg_class'), 'clustered', nullif(i.indisclustered, false), \
+         'replica identity', nullif(i.indisreplident, false), \
+         'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace), \
+         'statistics', (SELECT string_agg(a.attnum||' '||a.attstattarget, chr(10) ORDER BY a.attnum) \
+         FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attstattarget >= 0), \
+         'invalid', CASE WHEN NOT i.indisvalid THEN true END, 'only', CASE c.relkind WHEN 'I' THEN true END, \
+         'attached to', (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = c.oid), \
+         'inherited', CASE WHEN c.relispartition THEN true END) \
+         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {condition} AND {USERS} AND {free} \
+         AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))",
+        free = not_of_extension(class::RELATION, "i.indrelid"),
+    )
+}
+
+fn constraints(condition: &str) -> String {
+    format!(
+        "SELECT '2606,'||k.oid||',0', 'constraint', json_build_object( \
+         'id', coalesce(nullif(k.conrelid, 0)::regclass::text, k.contypid::regtype::text)||'.'||quote_ident(conname), \
+         'of', coalesce(nullif(k.conrelid, 0)::regclass::text, k.contypid::regtype::text), \
+         'on domain', CASE k.conrelid WHEN 0 THEN true END, 'name', quote_ident(conname), 'type', k.contype, \
+         'definition', pg_get_constraintdef(k.oid), 'references', nullif(k.confrelid, 0)::regclass::text, \
+         'comment', obj_description(k.oid, 'pg_constraint'), 'only', nullif(k.connoinherit AND k.contype <> 'c', false), \
+         'index', nullif(x.indexrelid, 0)::regclass::text, 'index options', (SELECT {options} FROM pg_class c WHERE c.oid = x.indexrelid), \
+         'index comment', CASE WHEN x.indexrelid IS NOT NULL THEN obj_description(x.indexrelid, 'pg_class') END, \
+         'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s JOIN pg_class c ON s.oid = c.reltablespace \
+         WHERE c.oid = x.indexrelid), \
+         'clustered', nullif(x.indisclustered, false), 'replica identity', nullif(x.indisreplident, false), \
+         'attached to', (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = x.indexrelid), \
+         'inherited', CASE WHEN k.conparentid <> 0 OR (k.coninhcount > 0 AND NOT k.conislocal) THEN true END) \
+         FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace \
+         LEFT JOIN pg_index x ON x.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x') \
+         WHERE {condition} AND k.contype IN ('c', 'f', 'p', 'u', 'x') AND {USERS} AND {free}",
+        options = options("c.reloptions"),
+        free = not_of_extension(class::RELATION, "k.conrelid"),
+    )
+}
+
+fn rules(condition: &str) -> String {
+    format!(
+        "SELECT '2618,'||r.oid||',0', 'rule', json_build_object('id', quote_ident(rulename), \
+         'of', r.ev_class::regclass::text, 'name', quote_ident(rulename), 'definition', \
+         substr(pg_get_ruledef(r.oid), length(format('CREATE RULE %I', rulename)) + 1), \
+         'enabled', nullif(r.ev_enabled, 'O'), 'comment', obj_description(r.oid, 'pg_rewrite'), \
+         'relation', CASE c.relkind WHEN 'v' THEN 'view' END) \
+         FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {condition} AND rulename <> '_RETURN' AND {USERS} AND {free}",
+        free = not_of_extension(class::RELATION, "c.oid"),
+    )
+}
+
+fn triggers(condition: &str) -> String {
+    format!(
+        "SELECT '2620,'||t.oid||',0', 'trigger', json_build_object('id', quote_ident(tgname), \
+         'of', t.tgrelid::regclass::text, 'name', quote_ident(tgname), 'constraint', CASE WHEN t.tgconstraint <> 0 \
+         THEN true END, 'definition', substr(pg_get_triggerdef(t.oid), length(format('CREATE %sTRIGGER %I', \
+         CASE WHEN t.tgconstraint <> 0 THEN 'CONSTRAINT ' END, tgname)) + 1), \
+         'enabled', nullif(t.tgenabled, 'O'), 'comment', obj_description(t.oid, 'pg_trigger'), \
+         'relation', CASE c.relkind WHEN 'v' THEN 'view' END) \
+         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {condition} AND NOT t.tgisinternal AND {USERS} AND {free}",
+        free = not_of_extension(class::RELATION, "c.oid"),
+    )
+}
+
+fn policies(condition: &str) -> String {
+    format!(
+        "SELECT '3256,'||p.oid||',0', 'policy', json_build_object('id', quote_ident(polname), \
+         'of', p.polrelid::regclass::text, 'name', quote_ident(polname), \
+         'restrictive', CASE WHEN NOT polpermissive THEN true END, 'command', CASE polcmd WHEN 'r' THEN 'SELECT' \
+         WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END, \
+         'roles', (SELECT string_agg(CASE o WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(o)) END, ', ') \
+         FROM unnest(polroles) o), 'using', pg_get_expr(polqual, polrelid), \
+         'check', pg_get_expr(polwithcheck, polrelid), 'comment', obj_description(p.oid, 'pg_policy')) \
+         FROM pg_policy p JOIN pg_class c ON c.oid = polrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {condition} AND {USERS}"
+    )
+}
+
+fn statistics(condition: &str) -> String {
+    format!(
+        "SELECT '3381,'||s.oid||',0', 'statistics', json_build_object('id', format('%I.%I', n.nspname, stxname), \
+         'schema', quote_ident(n.nspname), 'name', quote_ident(stxname), 'table', s.stxrelid::regclass::text, \
+         'owner', quote_ident(pg_get_userbyid(stxowner)), 'definition', substr(pg_get_statisticsobjdef(s.oid), \
+         length(format('CREATE STATISTICS %I.%I', n.nspname, stxname)) + 1), 'target', nullif(stxstattarget, -1), \
+         'comment', obj_description(s.oid, 'pg_statistic_ext')) \
+         FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = stxnamespace WHERE {condition} AND {USERS}"
+    )
+}
+
+fn types(condition: &str) -> String {
+    format!(
+        "SELECT '1247,'||t.oid||',0', CASE typtype WHEN 'e' THEN 'enum' WHEN 'd' THEN 'domain' ELSE 'range' END, \
+         json_build_object('id', t.oid::regtype::text, 'schema', quote_ident(n.nspname), 'name', quote_ident(typname), \
+         'owner', quote_ident(pg_get_userbyid(typowner)), 'acl', {acl}, 'comment', obj_description(t.oid, 'pg_type'), \
+         'labels', (SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) FROM pg_enum \
+         WHERE enumtypid = t.oid), \
+         'base', CASE typtype WHEN 'd' THEN format_type(typbasetype, typtypmod) END, \
+         'not null', nullif(typnotnull, false), 'default', CASE typtype WHEN 'd' THEN coalesce( \
+         pg_get_expr(typdefaultbin, 'pg_type'::regclass), typdefault) END, \
+         'collation', (SELECT format('%I.%I', (SELECT nspname FROM pg_namespace WHERE oid = collnamespace), collname) \
+         FROM pg_collation l, pg_type b WHERE b.oid = t.typbasetype AND l.oid = t.typcollation \
+         AND t.typcollation <> b.typcollation), \
+         'range', (SELECT concat_ws(', ', 'SUBTYPE = '||format_type(rngsubtype, NULL), \
+         'SUBTYPE_OPCLASS = '||(SELECT format('%I.%I', (SELECT nspname FROM pg_namespace WHERE oid = opcnamespace), \
+         opcname) FROM pg_opclass WHERE oid = rngsubopc), \
+         'COLLATION = '||(SELECT format('%I.%I', (SELECT nspname FROM pg_namespace WHERE oid = collnamespace), \
+         collname) FROM pg_collation WHERE oid = rngcollation), \
+         'CANONICAL = '||nullif(rngcanonical, 0)::regproc, 'SUBTYPE_DIFF = '||nullif(rngsubdiff, 0)::regproc) \
+         FROM pg_range WHERE rngtypid = t.oid)) \
+         FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace \
+         WHERE {condition} AND typtype IN ('e', 'd', 'r') AND {USERS} AND {free}",
+        acl = acl("typacl", "acldefault('T', typowner)"),
+        free = not_of_extension(class::TYPE, "t.oid"),
+    )
+}
+
+fn functions(condition: &str) -> String {
+    format!(
+        "SELECT '1255,'||p.oid||',0', 'function', json_build_object('id', p.oid::regprocedure::text, \
+         'schema', quote_ident(n.nspname), 'name', quote_ident(proname), 'routine', CASE prokind WHEN 'p' \
+         THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END, \
+         'owner', quote_ident(pg_get_userbyid(proowner)), 'acl', {acl}, 'comment', obj_description(p.oid, 'pg_proc'), \
+         'definition', CASE WHEN prokind <> 'a' THEN substr(pg_get_functiondef(p.oid), \
+         length(format('CREATE OR REPLACE %s %I.%I', CASE prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, \
+         n.nspname, proname)) + 1) END, \
+         'aggregate', (SELECT (row_to_json(g)::jsonb - 'aggfnoid')::text FROM pg_aggregate g WHERE aggfnoid = p.oid)) \
+         FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE {condition} AND {USERS} AND {free} \
+         AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 1255 AND i.objid = p.oid AND i.deptype = 'i')",
+        acl = acl("proacl", "acldefault('f', proowner)"),
+        free = not_of_extension(class::PROCEDURE, "p.oid"),
+    )
+}
+
+fn publications(condition: &str) -> String {
+    format!(
+        "SELECT '6104,'||p.oid||',0', 'publication', json_build_object('id', quote_ident(pubname), \
+         'name', quote_ident(pubname), 'owner', quote_ident(pg_get_userbyid(pubowner)), \
+         'all tables', nullif(puballtables, false), 'publish', concat_ws(', ', CASE WHEN pubinsert THEN 'insert' END, \
+         CASE WHEN pubupdate THEN 'update' END, CASE WHEN pubdelete THEN 'delete' END, \
+         CASE WHEN pubtruncate THEN 'truncate' END), 'via root', nullif(pubviaroot, false), \
+         'comment', obj_description(p.oid, 'pg_publication')) FROM pg_publication p WHERE {condition}"
+    )
+}
+
+fn published_tables(condition: &str, version: u32) -> String {
+    let more = if version >= 15 {
+        ", 'columns', (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute a \
+         WHERE a.attrelid = prrelid AND attnum = ANY (prattrs)), 'where', pg_get_expr(prqual, prrelid)"
+    } else {
+        ""
+    };
+    format!(
+        "SELECT '6106,'||r.oid||',0', 'published-table', json_build_object('id', quote_ident(pubname), \
+         'of', quote_ident(pubname), 'name', prrelid::regclass::text{more}) FROM pg_publication_rel r \
+         JOIN pg_publication p ON p.oid = prpubid JOIN pg_class c ON c.oid = prrelid \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {condition} AND {USERS}"
+    )
+}
+
+fn published_schemas(condition: &str) -> String {
+    format!(
+        "SELECT '6237,'||r.oid||',0', 'published-schema', json_build_object('id', quote_ident(pubname), \
+         'of', quote_ident(pubname), 'name', pnnspid::regnamespace::text) FROM pg_publication_namespace r \
+         JOIN pg_publication p ON p.oid = pnpubid WHERE {condition}"
+    )
+}
+
+fn default_privileges(condition: &str) -> String {
+    format!(
+        "SELECT '826,'||d.oid||',0', 'default-privileges', json_build_object( \
+         'id', concat_ws(' ', quote_ident(pg_get_userbyid(defaclrole)), defaclobjtype, nullif(defaclnamespace, 0)::regnamespace), \
+         'role', quote_ident(pg_get_userbyid(defaclrole)), 'objects', defaclobjtype, \
+         'schema', nullif(defaclnamespace, 0)::regnamespace::text, 'acl', {acl}, \
+         'builtin', CASE defaclnamespace WHEN 0 THEN {builtin} END) FROM pg_default_acl d WHERE {condition}",
+        acl = acl("defaclacl", ""),
+        builtin = acl("acldefault(CASE defaclobjtype WHEN 'S' THEN 's' ELSE defaclobjtype END, defaclrole)", ""),
+    )
+}
+
+fn extensions(condition: &str) -> String {
+    format!(
+        "SELECT '3079,'||x.oid||',0', 'extension', json_build_object('id', quote_ident(extname), \
+         'name', quote_ident(extname), 'version', extversion, 'schema', extnamespace::regnamespace::text, \
+         'comment', obj_description(x.oid, 'pg_extension')) FROM pg_extension x WHERE {condition}"
+    )
+}

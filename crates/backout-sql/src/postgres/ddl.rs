@@ -1,0 +1,350 @@
+//! Runs statements that change the schema, keeps what their undo and redo need, undoes them and runs them again.
+//!
+//! What a statement did is read from the catalogs, never from its text: a DO block or a function is seen like a plain
+//! ALTER. Tables that it drops are moved aside in constant time. Rows that other statements change are captured
+//! elsewhere; nothing here ends or begins a transaction.
+
+use backout_model::target::{Refusal, TargetError};
+use postgres::Client;
+use serde::{Deserialize, Serialize};
+
+use super::catalog::{self, Kind, Object, Wanted};
+use super::ddl_hold::Moved;
+use super::ddl_keep::Kept;
+use super::ddl_observe::{self, pinned};
+use super::ddl_turn::TurnError;
+use super::{catalog_changes, ddl_hold, ddl_keep, ddl_names};
+
+pub use super::ddl_keep::Keep;
+pub use super::ddl_redo::redo;
+pub use super::ddl_undo::undo;
+
+/// One object as it was before a statement and as the statement left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Object>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Object>,
+}
+
+/// All that undo and redo of one schema change need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DdlEvent {
+    pub line: u32,
+    pub sql: String,
+    /// The script's settings that the statement ran under, for redo.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) settings: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) changes: Vec<Change>,
+    /// Relations that were moved aside with their rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) moved: Vec<Moved>,
+    /// Values and rows in the images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) kept: Vec<Kept>,
+}
+
+impl DdlEvent {
+    /// Says its undo in words.
+    pub fn words(&self) -> String {
+        let first = |change: &&Change| change.before.as_ref().or(change.after.as_ref()).map(Object::shown);
+        let of_their_own = |change: &&Change| {
+            change.before.as_ref().or(change.after.as_ref()).is_some_and(|object| object.of().is_empty())
+        };
+        let Some(shown) = self.changes.iter().find(of_their_own).or(self.changes.first()).as_ref().and_then(first)
+        else {
+            return match self.kept.first() {
+                Some(kept) => format!("put back the rows of table {}", kept.table),
+                None => "nothing to undo".to_owned(),
+            };
+        };
+        let more = self.changes.iter().filter(of_their_own).count().saturating_sub(1);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        if self.changes.iter().all(|change| change.before.is_none()) {
+            format!("DROP of {shown}{more}")
+        } else if !self.moved.is_empty() {
+            format!("bring back {shown}{more} with the rows, which are held")
+        } else if self.changes.iter().all(|change| change.after.is_none()) {
+            format!("bring back {shown}{more}")
+        } else {
+            format!("put back the definition of {shown}{more}")
+        }
+    }
+
+    /// Rows, values or relations went and are kept.
+    pub fn destroys(&self) -> bool {
+        !self.kept.is_empty() || !self.moved.is_empty()
+    }
+
+    /// The schemas that hold relations for this event.
+    pub fn holds(&self) -> impl Iterator<Item = &str> {
+        let mut holds: Vec<&str> = self.moved.iter().map(|moved| moved.hold.as_str()).collect();
+        holds.dedup();
+        holds.into_iter()
+    }
+
+    /// Materialized views that it filled and that its undo empties, within the step.
+    pub fn filled(&self) -> Vec<u32> {
+        let views = self.changes.iter().filter_map(|change| change.after.as_ref());
+        views.filter(|view| view.kind == Kind::MaterializedView).filter_map(|view| Some(view.key?.oid)).collect()
+    }
+
+    /// True where it made types of which values may be.
+    pub fn makes_types(&self) -> bool {
+        let is_type =
+            |kind: Kind| matches!(kind, Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Table);
+        let made = self.changes.iter().filter(|change| change.before.is_none());
+        made.filter_map(|change| change.after.as_ref()).any(|object| is_type(object.kind))
+    }
+
+    /// The tables that it made, by their qualified names.
+    pub fn made(&self) -> impl Iterator<Item = &str> {
+        self.changes
+            .iter()
+            .filter(|change| change.before.is_none())
+            .filter_map(|change| change.after.as_ref().filter(|object| object.kind == Kind::Table).map(Object::id))
+    }
+}
+
+/// One statement of a script.
+#[derive(Clone, Copy, Debug)]
+pub struct Statement<'a> {
+    pub line: u32,
+    pub sql: &'a str,
+}
+
+/// What a schema change works on.
+pub struct Context<'a> {
+    pub client: &'a mut Client,
+    /// `backout_<site>`: how the names of the tool's own schemas begin.
+    pub prefix: &'a str,
+    /// `database main`.
+    pub target: &'a str,
+    /// The server's major version.
+    pub version: u32,
+    /// The number of the next hold.
+    pub next_hold: &'a mut u64,
+    pub keep: &'a mut dyn Keep,
+}
+
+impl Context<'_> {
+    pub(super) fn cannot(&self, act: &str, error: impl Into<TurnError>) -> TargetError {
+        TargetError::failed(format!("cannot {act} in {}", self.target), error.into())
+    }
+}
+
+/// Settings that decide what a statement makes, beside those that every session has.
+const SETTINGS: [&str; 6] = [
+    "search_path",
+    "default_tablespace",
+    "default_table_access_method",
+    "default_toast_compression",
+    "check_function_bodies",
+    "xmloption",
+];
+
+fn settings(client: &mut Client) -> Result<Vec<(String, String)>, postgres::Error> {
+    let list: Vec<String> = SETTINGS.iter().map(|name| format!("current_setting('{name}', true)")).collect();
+    let row = catalog::rows(client, &format!("SELECT {}", list.join(", ")))?.into_iter().next().unwrap_or_default();
+    Ok(SETTINGS.iter().map(|name| (*name).to_owned()).zip(row).collect())
+}
+
+/// `line 3: ALTER TABLE …`, shortened.
+pub(super) fn placed(statement: Statement<'_>) -> String {
+    const SHOWN: usize = 80;
+    let words: Vec<&str> = statement.sql.split_whitespace().collect();
+    let text = words.join(" ");
+    let short: String = text.chars().take(SHOWN).collect();
+    let dots = if short.len() < text.len() { "…" } else { "" };
+    format!("line {}: {short}{dots}", statement.line)
+}
+
+fn refusal(statement: Statement<'_>, why: String) -> TargetError {
+    let placed = placed(statement);
+    let (place, what) = placed.split_once(": ").unwrap_or((&placed, ""));
+    TargetError::Refused(Refusal {
+        place: place.to_owned(),
+        what: what.to_owned(),
+        why,
+        ways_out: vec![
+            "give the step an undo script of your own (`undo: FILE`)".to_owned(),
+            "declare `undo: none` with `because:` and deploy with `--accept-irreversible`".to_owned(),
+        ],
+    })
+}
+
+const SAVEPOINT: &str = "backout_ddl";
+
+/// Runs a statement that may change the schema, as it would run if dropped tables were gone and not held: what only
+/// they use can be dropped, too. See `run_once`.
+pub fn run(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEvent, TargetError> {
+    if !ddl_names::starts_with(statement.sql, "DROP") || *context.next_hold <= 1 {
+        return run_once(context, statement);
+    }
+    let failed = |error: postgres::Error| TargetError::failed(format!("cannot run {}", placed(statement)), error);
+    context.client.batch_execute("SAVEPOINT backout_drop").map_err(failed)?;
+    let (error, only_held) = match run_once(context, statement) {
+        Ok(event) => {
+            context.client.batch_execute("RELEASE SAVEPOINT backout_drop").map_err(failed)?;
+            return Ok(event);
+        }
+        Err(error) => {
+            let only_held = ddl_hold::keep_only_held(context.prefix, &error);
+            (error, only_held)
+        }
+    };
+    if !only_held {
+        return Err(error);
+    }
+    context
+        .client
+        .batch_execute("ROLLBACK TO SAVEPOINT backout_drop; RELEASE SAVEPOINT backout_drop")
+        .map_err(failed)?;
+    let cascading = ddl_hold::cascading(statement.sql);
+    let event = run_once(context, Statement { sql: &cascading, ..statement })?;
+    Ok(DdlEvent { sql: statement.sql.to_owned(), ..event })
+}
+
+/// Runs a statement that may change the schema and captures what its undo needs. After an error the transaction may
+/// hold a part of it and must be rolled back.
+fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEvent, TargetError> {
+    let failed = |error: postgres::Error| TargetError::failed(format!("cannot run {}", placed(statement)), error);
+    let version = context.version;
+    let mut event = DdlEvent {
+        line: statement.line,
+        sql: statement.sql.to_owned(),
+        settings: settings(context.client).map_err(failed)?,
+        changes: Vec::new(),
+        moved: Vec::new(),
+        kept: Vec::new(),
+    };
+    // What the text names is likely what changes: to know it beforehand saves a second run.
+    let named = ddl_names::named(context.client, statement.sql).map_err(failed)?;
+    let known = if named.is_empty() {
+        Vec::new()
+    } else {
+        pinned(context.client, |client| catalog::read(client, &named, version)).map_err(failed)?
+    };
+    // What stands in the text was looked at before anything ran.
+    let hidden = !ddl_names::is_ddl(statement.sql);
+    let members = if hidden { catalog_changes::members(context.client).map_err(failed)? } else { None };
+    let mark = catalog_changes::mark(context.client, SAVEPOINT).map_err(failed)?;
+    context.client.batch_execute(statement.sql).map_err(failed)?;
+    let touched = catalog_changes::since(context.client, &mark).map_err(failed)?;
+    if hidden && members != catalog_changes::members(context.client).map_err(failed)? {
+        return Err(refusal(statement, "it changes what belongs to an extension, from within".to_owned()));
+    }
+    if touched.is_nothing() {
+        context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
+        return Ok(event);
+    }
+    let is_known = |key: catalog::Key| known.iter().any(|object| object.key == Some(key));
+    let one_run = touched.only_makes_beyond(is_known);
+    let seen = pinned(context.client, |client| ddl_observe::see(client, touched, version)).map_err(failed)?;
+    check_known(statement, &seen)?;
+    if one_run {
+        let written = |object: &Object| object.key.is_some_and(|key| seen.touched.written.contains(&key));
+        let before: Vec<Object> = known.iter().filter(|object| written(object)).cloned().collect();
+        let changes = ddl_observe::differences(before, seen.after.clone());
+        if !ddl_keep::destroys(&changes, statement.sql) {
+            check_handled(statement, &changes)?;
+            context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
+            event.changes = changes;
+            return Ok(event);
+        }
+    }
+    context.client.batch_execute(&format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
+    let before = pinned(context.client, |client| ddl_observe::before(client, &seen, version)).map_err(failed)?;
+    if let Some(what) = before.unhandled.first() {
+        return Err(refusal(statement, format!("{what} cannot be brought back")));
+    }
+    let files = ddl_keep::rewritten(&before.objects, &seen.after);
+    let all = before.objects.clone();
+    let whole: Vec<Object> =
+        before.objects.into_iter().filter(|object| object.key.is_none_or(|key| !before.less.contains(&key))).collect();
+    let changes = ddl_observe::differences(whole, seen.after);
+    check_handled(statement, &changes)?;
+    let keeping = ddl_keep::keep_before(context, statement, &changes, &files)
+        .map_err(|error| ddl_keep::explained(error, |why| refusal(statement, why)))?;
+    if ddl_hold::any(&changes) {
+        if !ddl_names::starts_with(statement.sql, "DROP") {
+            return Err(refusal(statement, "it drops a table or sequence from within another statement".into()));
+        }
+        ddl_hold::drop_aside(context, changes, &mut event).map_err(|error| match error {
+            TurnError::Stuck { what, why } => refusal(statement, format!("{what}: {why}")),
+            other => TargetError::failed(format!("cannot run {}", placed(statement)), other),
+        })?;
+    } else {
+        // Where the rest of this fails, all of the transaction goes back.
+        let mark = catalog_changes::mark(context.client, SAVEPOINT).map_err(failed)?;
+        context.client.batch_execute(statement.sql).map_err(failed)?;
+        let touched = catalog_changes::since(context.client, &mark).map_err(failed)?;
+        let again = pinned(context.client, |client| {
+            let mut keys = touched.written.clone();
+            keys.extend(all.iter().filter_map(|object| object.key));
+            catalog::read(client, &Wanted { keys: keys.into_iter().collect(), families: Vec::new() }, version)
+        })
+        .map_err(failed)?;
+        event.changes = ddl_observe::differences(all, again);
+        let outline = ddl_observe::outline(&changes);
+        if !ddl_observe::outline(&event.changes).is_superset(&outline) {
+            return Err(refusal(statement, "run twice it does not do the same".into()));
+        }
+        context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
+    }
+    event.kept = ddl_keep::keep_after(context, keeping)?;
+    context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
+    Ok(event)
+}
+
+fn check_known(statement: Statement<'_>, seen: &ddl_observe::Seen) -> Result<(), TargetError> {
+    let extension = seen.after.iter().any(|object| object.kind == Kind::Extension);
+    if let Some(what) = seen.touched.unhandled.first().filter(|_| !extension) {
+        return Err(refusal(statement, format!("{what} is not handled yet")));
+    }
+    match seen.touched.unknown.first() {
+        Some(catalog) if catalog.starts_with("pg_largeobject") => {
+            Err(refusal(statement, "it changes large objects, which are not captured".to_owned()))
+        }
+        Some(catalog) if !extension => {
+            Err(refusal(statement, format!("it writes {catalog}, whose objects are not handled yet")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What could not go back once it is done is refused while it can be taken back as a whole.
+fn check_handled(statement: Statement<'_>, changes: &[Change]) -> Result<(), TargetError> {
+    for change in changes {
+        let why = match (&change.before, &change.after) {
+            (Some(before), None) if before.kind == Kind::Extension => "an extension's objects cannot be brought back",
+            (Some(before), _) if before.part("aggregate").is_some() => "an aggregate's old definition cannot come back",
+            (Some(before), Some(_)) if before.kind == Kind::Extension => "an extension's old version cannot come back",
+            (Some(before), Some(after))
+                if before.part("from parent").is_some() && after.part("from parent").is_none() =>
+            {
+                "a column that was a parent's becomes the table's own for good"
+            }
+            (Some(before), Some(after)) if before.kind == Kind::Enum && labels(before) != labels(after) => {
+                "a label cannot be taken out of an enum again"
+            }
+            (Some(before), Some(after))
+                if before.kind == Kind::MaterializedView
+                    && before.part("file") != after.part("file")
+                    && before.part("empty").is_none()
+                    && !ddl_names::starts_with(statement.sql, "ALTER") =>
+            {
+                "the rows that a materialized view held cannot be brought back"
+            }
+            _ => continue,
+        };
+        return Err(refusal(statement, why.to_owned()));
+    }
+    Ok(())
+}
+
+fn labels(object: &Object) -> usize {
+    object.text("labels").matches("', ").count()
+}

@@ -1,0 +1,126 @@
+//! Finds out what a statement does to the schema by running it and taking it back again.
+
+use std::collections::BTreeSet;
+
+use postgres::{Client, Error};
+
+use super::catalog::{self, Key, Kind, Object, PINNED, Wanted};
+use super::catalog_changes::{self, Listing, Touched};
+use super::ddl::Change;
+
+/// Reads under the pinned settings and puts the script's own back. After an error the caller rolls back, and with that
+/// the settings.
+pub(super) fn pinned<T, E: From<Error>>(
+    client: &mut Client,
+    work: impl FnOnce(&mut Client) -> Result<T, E>,
+) -> Result<T, E> {
+    let set: Vec<String> = PINNED
+        .iter()
+        .map(|(name, value)| format!("current_setting('{name}'), set_config('{name}', '{value}', true)"))
+        .collect();
+    let found = catalog::rows(client, &format!("SELECT {}", set.join(", ")))?;
+    let done = work(client)?;
+    let row = found.into_iter().next().unwrap_or_default();
+    let back: Vec<String> = PINNED
+        .iter()
+        .zip(row.iter().step_by(2))
+        .map(|((name, _), old)| format!("set_config('{name}', {}, true)", catalog::literal(old)))
+        .collect();
+    client.simple_query(&format!("SELECT {}", back.join(", ")))?;
+    Ok(done)
+}
+
+/// What a statement did, as far as it can be seen without knowing how it was before.
+pub(super) struct Seen {
+    pub touched: Touched,
+    /// Written objects as the statement left them.
+    pub after: Vec<Object>,
+    listing: Listing,
+}
+
+pub(super) fn see(client: &mut Client, touched: Touched, version: u32) -> Result<Seen, Error> {
+    let written = Wanted { keys: touched.written.iter().copied().collect(), families: Vec::new() };
+    let after = catalog::read(client, &written, version)?;
+    let listing = catalog_changes::listing(client, &touched)?;
+    Ok(Seen { touched, after, listing })
+}
+
+/// What was there before, read after the statement was taken back.
+pub(super) struct Before {
+    /// Objects that the statement wrote or deleted.
+    pub objects: Vec<Object>,
+    /// Those of them of which only a part was deleted; the statement is to run once more to see what is left.
+    pub less: BTreeSet<Key>,
+    pub unhandled: Vec<String>,
+}
+
+pub(super) fn before(client: &mut Client, seen: &Seen, version: u32) -> Result<Before, Error> {
+    let listing = catalog_changes::listing(client, &seen.touched)?;
+    let missing = listing.missing_in(&seen.listing);
+    let less: BTreeSet<Key> = missing
+        .less
+        .into_iter()
+        .filter(|key| !missing.gone.contains(key) && !seen.touched.written.contains(key))
+        .collect();
+    let keys: BTreeSet<Key> =
+        missing.gone.into_iter().chain(less.iter().copied()).chain(seen.touched.written.iter().copied()).collect();
+    let objects = catalog::read(client, &Wanted { keys: keys.into_iter().collect(), families: Vec::new() }, version)?;
+    Ok(Before { objects, less, unhandled: missing.unhandled })
+}
+
+/// Pairs of what was and what is, those that differ only. An object that was dropped and made again under its name is
+/// one that changed.
+pub(super) fn differences(before: Vec<Object>, after: Vec<Object>) -> Vec<Change> {
+    let mut after: Vec<Option<Object>> = after.into_iter().map(Some).collect();
+    let mut changes = Vec::new();
+    let mut lone = Vec::new();
+    let mut pair = |before: Object, after: Object| {
+        // Of a materialized view the file says whether it holds other rows: nothing else would.
+        let refilled = before.kind == Kind::MaterializedView && before.part("file") != after.part("file");
+        if refilled || !after.is_same(&before) || after.id() != before.id() {
+            changes.push(Change { before: Some(before), after: Some(after) });
+        }
+    };
+    for before in before {
+        let at = after.iter().position(|other| other.as_ref().is_some_and(|other| other.key == before.key));
+        match at.and_then(|at| after[at].take()) {
+            Some(after) => pair(before, after),
+            None => lone.push(before),
+        }
+    }
+    let mut gone = Vec::new();
+    for before in lone {
+        let same = |other: &Object| {
+            other.kind == before.kind
+                && other.kind != Kind::Table
+                && other.id() == before.id()
+                && other.of() == before.of()
+                && other.text("name") == before.text("name")
+        };
+        let at = after.iter().position(|other| other.as_ref().is_some_and(same));
+        match at.and_then(|at| after[at].take()) {
+            Some(after) => pair(before, after),
+            None => gone.push(before),
+        }
+    }
+    changes.extend(gone.into_iter().map(|before| Change { before: Some(before), after: None }));
+    changes.extend(after.into_iter().flatten().map(|after| Change { before: None, after: Some(after) }));
+    changes
+}
+
+/// What tells one statement's work from another's: the names of all that it changed.
+pub(super) fn outline(changes: &[Change]) -> BTreeSet<(Kind, String, String)> {
+    let name = |object: &Option<Object>| {
+        object
+            .as_ref()
+            .map(|object| format!("{} {} {}", object.id(), object.of(), object.text("name")))
+            .unwrap_or_default()
+    };
+    changes
+        .iter()
+        .filter_map(|change| {
+            let kind = change.before.as_ref().or(change.after.as_ref())?.kind;
+            Some((kind, name(&change.before), name(&change.after)))
+        })
+        .collect()
+}

@@ -1,0 +1,113 @@
+//! Runs an undone schema change again, to the same result.
+
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
+use backout_model::target::{Manner, TargetError};
+
+use super::catalog::{self, Kind, Object, literal};
+use super::ddl::{self, Context, DdlEvent, Statement};
+use super::ddl_names;
+use super::ddl_observe::pinned;
+use super::ddl_turn::{self, Pair, Reach};
+use super::ddl_undo::{live_now, shown_definition};
+
+/// Runs an undone change again where the schema still is what the undo left, under the settings of the first run.
+pub fn redo(
+    context: &mut Context<'_>,
+    event: &DdlEvent,
+    manner: Manner,
+    conflicts: &mut Conflicts,
+) -> Result<DdlEvent, TargetError> {
+    let failed = |error: postgres::Error| TargetError::failed(format!("cannot run line {} again", event.line), error);
+    let found_before = conflicts.total;
+    let names: Vec<&Object> =
+        event.changes.iter().filter_map(|change| change.before.as_ref().or(change.after.as_ref())).collect();
+    let now = live_now(context, &names).map_err(failed)?;
+    for (change, now) in event.changes.iter().zip(now) {
+        // A hold has another name this time; what the statement does to it is seen when it runs.
+        if change.before.as_ref().is_some_and(Object::is_held) {
+            continue;
+        }
+        let mut push = |object: &Object, kind, now: String| {
+            conflicts.push(Conflict {
+                target: context.target.to_owned(),
+                object: object.shown(),
+                key: None,
+                column: None,
+                kind,
+                before: String::new(),
+                left: String::new(),
+                now,
+            });
+        };
+        match (&change.before, &change.after, now) {
+            (Some(before), None, Some(now)) if !before.is_same(&now) => {
+                push(before, ConflictKind::Definition, shown_definition(&now));
+            }
+            (Some(before), Some(after), Some(now)) => {
+                let changed = before.differences(after);
+                if changed.iter().any(|part| before.part(part) != now.part(part)) {
+                    push(before, ConflictKind::Definition, shown_definition(&now));
+                }
+            }
+            (Some(before), _, None) => push(before, ConflictKind::Missing, String::new()),
+            (None, Some(after), Some(now)) if !now.is_inherited() => {
+                push(after, ConflictKind::Appeared, shown_definition(&now));
+            }
+            _ => {}
+        }
+    }
+    if event.changes.is_empty() && event.kept.is_empty() {
+        return Ok(event.clone());
+    }
+    let nothing = DdlEvent { changes: Vec::new(), moved: Vec::new(), kept: Vec::new(), ..event.clone() };
+    if conflicts.total > found_before && manner.on_conflict != OnConflict::Overwrite {
+        return Ok(nothing);
+    }
+    let statement = Statement { line: event.line, sql: &event.sql };
+    // The rows that CREATE TABLE AS or a block made come from the images; run again it might make others today.
+    if makes_with_rows(event) || changes_rows_too(event) {
+        let pairs: Vec<Pair<'_>> = event
+            .changes
+            .iter()
+            .map(|change| Pair { from: change.before.as_ref(), to: change.after.as_ref() })
+            .collect();
+        let version = context.version;
+        pinned(context.client, |client| ddl_turn::turn(client, version, &pairs, &|_| None, &|_| None, Reach::Whole))
+            .map_err(|error| context.cannot(&format!("run line {} again", event.line), error))?;
+        return Ok(event.clone());
+    }
+    let names: Vec<String> = event.settings.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
+    let old = if names.is_empty() {
+        Vec::new()
+    } else {
+        catalog::rows(context.client, &format!("SELECT {}", names.join(", "))).map_err(failed)?.remove(0)
+    };
+    let set = |values: &mut dyn Iterator<Item = (&String, &String)>| -> String {
+        values.map(|(name, value)| format!("SELECT set_config('{name}', {}, true);", literal(value))).collect()
+    };
+    let to = set(&mut event.settings.iter().map(|(name, value)| (name, value)));
+    let back = set(&mut event.settings.iter().map(|(name, _)| name).zip(&old));
+    context.client.batch_execute(&to).map_err(failed)?;
+    let done = ddl::run(context, statement)?;
+    context.client.batch_execute(&back).map_err(failed)?;
+    Ok(DdlEvent { settings: event.settings.clone(), ..done })
+}
+
+/// A block or a procedure, which may have changed rows as well. One that destroyed anything was refused.
+fn changes_rows_too(event: &DdlEvent) -> bool {
+    ["DO", "CALL", "EXECUTE"].iter().any(|word| ddl_names::starts_with(&event.sql, word))
+}
+
+fn makes_with_rows(event: &DdlEvent) -> bool {
+    let words = event.sql.to_ascii_uppercase();
+    let makes = event.made().next().is_some() && event.changes.iter().all(|change| change.before.is_none());
+    let selects = ddl_names::starts_with(&event.sql, "SELECT")
+        || ddl_names::starts_with(&event.sql, "WITH")
+        || ddl_names::starts_with(&event.sql, "CREATE") && words.contains(" AS");
+    makes
+        && selects
+        && event
+            .changes
+            .iter()
+            .all(|change| change.after.as_ref().is_some_and(|object| matches!(object.kind, Kind::Table | Kind::Column)))
+}

@@ -1,0 +1,194 @@
+//! Puts the rows of emptied tables back, all those of a statement together: foreign keys look at them once all are there,
+//! and triggers and rules are silent meanwhile, since what they would do is in the images already.
+
+use backout_model::conflict::{ConflictKind, OnConflict};
+use backout_model::target::{Manner, TargetError};
+use postgres::{Client, Error};
+
+use super::catalog::{self, literal};
+use super::ddl::Context;
+use super::ddl_keep::{Kept, What};
+use super::ddl_rows::count;
+use super::quiet::may_be_replica;
+
+/// What stands in the way of a table's rows.
+pub(super) struct Found {
+    pub table: String,
+    pub kind: ConflictKind,
+    pub now: String,
+}
+
+/// Puts all rows back. Rows that others wrote since stay; where one has the same key, that is told and the newer one stays,
+/// or goes under `Overwrite`.
+pub(super) fn put_back(context: &mut Context<'_>, kept: &[Kept], manner: Manner) -> Result<Vec<Found>, TargetError> {
+    let tables: Vec<&str> = kept.iter().filter(|kept| is_rows(kept)).map(|kept| kept.table.as_str()).collect();
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed =
+        |error: Error| TargetError::failed(format!("cannot put the rows of {} back", tables.join(", ")), error);
+    let silence = Silence::of(context.client, &tables).map_err(failed)?;
+    context.client.batch_execute(&silence.begin).map_err(failed)?;
+    let mut conflicts = Vec::new();
+    for kept in kept {
+        if let What::Rows { columns, block } = &kept.what
+            && let Some(now) = one_table(context, &kept.table, columns, *block, manner)?
+        {
+            conflicts.push(Found { table: kept.table.clone(), kind: ConflictKind::Appeared, now });
+        }
+    }
+    context.client.batch_execute(&silence.end).map_err(failed)?;
+    if silence.replica {
+        conflicts.extend(dangling(context.client, &tables).map_err(failed)?);
+    }
+    Ok(conflicts)
+}
+
+fn is_rows(kept: &Kept) -> bool {
+    matches!(kept.what, What::Rows { .. })
+}
+
+fn one_table(
+    context: &mut Context<'_>,
+    table: &str,
+    columns: &[String],
+    block: u64,
+    manner: Manner,
+) -> Result<Option<String>, TargetError> {
+    let failed = |error: Error| TargetError::failed(format!("cannot put the rows of {table} back"), error);
+    let list = columns.join(", ");
+    let make = format!(
+        "DROP TABLE IF EXISTS pg_temp.backout_rows; CREATE TEMPORARY TABLE backout_rows ON COMMIT DROP AS \
+         SELECT {list} FROM ONLY {table} WHERE false"
+    );
+    context.client.batch_execute(&make).map_err(failed)?;
+    context.keep.bring(context.client, &format!("COPY pg_temp.backout_rows ({list}) FROM STDIN"), block)?;
+    let client = &mut *context.client;
+    let keys = keys(client, table).map_err(failed)?;
+    let same: Vec<String> = keys
+        .iter()
+        .map(|key| {
+            let terms: Vec<String> = key.iter().map(|column| format!("b.{column} = t.{column}")).collect();
+            format!("({})", terms.join(" AND "))
+        })
+        .collect();
+    let mut conflict = None;
+    if !same.is_empty() {
+        let same = same.join(" OR ");
+        let there = format!("ONLY {table} t JOIN pg_temp.backout_rows b ON {same}");
+        let rows = count(client, &there, "true").map_err(failed)?;
+        if rows > 0 {
+            conflict = Some(format!("{rows} row{} with keys of old rows", if rows == 1 { "" } else { "s" }));
+            let sql = match manner.on_conflict {
+                OnConflict::Overwrite => {
+                    format!("DELETE FROM ONLY {table} t USING pg_temp.backout_rows b WHERE {same}")
+                }
+                OnConflict::Keep | OnConflict::Stop => {
+                    format!("DELETE FROM pg_temp.backout_rows b USING ONLY {table} t WHERE {same}")
+                }
+            };
+            client.batch_execute(&sql).map_err(failed)?;
+        }
+    }
+    let insert =
+        format!("INSERT INTO {table} ({list}) OVERRIDING SYSTEM VALUE SELECT {list} FROM pg_temp.backout_rows");
+    client.batch_execute(&format!("{insert}; DROP TABLE pg_temp.backout_rows")).map_err(failed)?;
+    Ok(conflict)
+}
+
+/// The columns of each unique index over plain columns.
+fn keys(client: &mut Client, table: &str) -> Result<Vec<Vec<String>>, Error> {
+    let sql = format!(
+        "SELECT (SELECT string_agg(quote_ident(attname), chr(10)) FROM pg_catalog.pg_attribute a \
+         WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) FROM pg_catalog.pg_index i \
+         WHERE i.indrelid = {}::regclass AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL \
+         AND i.indnkeyatts = i.indnatts",
+        literal(table)
+    );
+    let keys = catalog::column(client, &sql)?.into_iter().flatten();
+    Ok(keys.map(|key| key.lines().map(str::to_owned).collect()).collect())
+}
+
+/// Rows that point at nothing in tables that were not emptied. What points at another emptied table points at what it did.
+fn dangling(client: &mut Client, tables: &[&str]) -> Result<Vec<Found>, Error> {
+    let list = regclasses(tables);
+    let links = format!(
+        "SELECT t, format('SELECT count(*) FROM ONLY %s c WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s)', t, \
+         string_agg(format('c.%I IS NOT NULL', ca.attname), ' AND '), k.confrelid::regclass, \
+         string_agg(format('p.%I OPERATOR(%I.%s) c.%I', pa.attname, n.nspname, o.oprname, ca.attname), ' AND ')), \
+         k.confrelid::regclass \
+         FROM unnest(ARRAY[{list}]) t JOIN pg_catalog.pg_constraint k ON k.conrelid = t AND k.contype = 'f' \
+         AND k.convalidated AND k.confrelid NOT IN ({list}) \
+         CROSS JOIN generate_subscripts(k.conkey, 1) at \
+         JOIN pg_catalog.pg_attribute ca ON ca.attrelid = k.conrelid AND ca.attnum = k.conkey[at] \
+         JOIN pg_catalog.pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = k.confkey[at] \
+         JOIN pg_catalog.pg_operator o ON o.oid = k.conpfeqop[at] JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace \
+         GROUP BY t, k.oid, k.confrelid"
+    );
+    let mut found = Vec::new();
+    for row in catalog::rows(client, &links)? {
+        let [table, count, parent] = row.as_slice() else { continue };
+        let rows = catalog::column(client, count)?.into_iter().flatten().next().and_then(|rows| rows.parse().ok());
+        if let Some(rows @ 1_u64..) = rows {
+            let now = format!("{rows} row{} of which {parent} has no more", if rows == 1 { "" } else { "s" });
+            found.push(Found { table: table.clone(), kind: ConflictKind::ForeignKey, now });
+        }
+    }
+    Ok(found)
+}
+
+fn regclasses(tables: &[&str]) -> String {
+    tables.iter().map(|table| format!("{}::regclass", literal(table))).collect::<Vec<_>>().join(", ")
+}
+
+/// What silences triggers and rules and has foreign keys wait, and what ends that.
+struct Silence {
+    /// Foreign keys are not enforced at all meanwhile.
+    replica: bool,
+    begin: String,
+    end: String,
+}
+
+impl Silence {
+    fn of(client: &mut Client, tables: &[&str]) -> Result<Self, Error> {
+        let list = regclasses(tables);
+        let replica = may_be_replica(client)?;
+        let (mut begin, mut end) = (String::new(), String::new());
+        // A key that waits anyway is left as it is; one to a table that was not emptied holds at once.
+        let keys = format!(
+            "SELECT conrelid::regclass, quote_ident(conname) FROM pg_catalog.pg_constraint WHERE contype = 'f' \
+             AND conparentid = 0 AND NOT condeferrable AND conrelid <> confrelid \
+             AND conrelid IN (SELECT t FROM unnest(ARRAY[{list}]) t UNION SELECT relid FROM unnest(ARRAY[{list}]) t, \
+             pg_catalog.pg_partition_ancestors(t)) \
+             AND confrelid IN (SELECT t FROM unnest(ARRAY[{list}]) t UNION SELECT relid FROM unnest(ARRAY[{list}]) t, \
+             pg_catalog.pg_partition_ancestors(t))"
+        );
+        let keys = if replica { Vec::new() } else { catalog::rows(client, &keys)? };
+        for row in keys {
+            begin += &format!("ALTER TABLE {} ALTER CONSTRAINT {} DEFERRABLE;", row[0], row[1]);
+            end += &format!("ALTER TABLE {} ALTER CONSTRAINT {} NOT DEFERRABLE;", row[0], row[1]);
+        }
+        let loud = format!(
+            "SELECT tgrelid::regclass, 'TRIGGER '||quote_ident(tgname), tgenabled FROM pg_catalog.pg_trigger \
+             WHERE tgrelid IN ({list}) AND NOT tgisinternal AND tgenabled <> 'D' \
+             UNION ALL SELECT ev_class::regclass, 'RULE '||quote_ident(rulename), ev_enabled \
+             FROM pg_catalog.pg_rewrite WHERE ev_class IN ({list}) AND ev_enabled <> 'D'"
+        );
+        for row in catalog::rows(client, &loud)? {
+            let way = match row[2].as_str() {
+                "R" => "ENABLE REPLICA",
+                "A" => "ENABLE ALWAYS",
+                _ => "ENABLE",
+            };
+            begin += &format!("ALTER TABLE {} DISABLE {};", row[0], row[1]);
+            end += &format!("ALTER TABLE {} {way} {};", row[0], row[1]);
+        }
+        // What waits has to be done before the tables may be altered again.
+        let (first, last) = if replica {
+            ("SET LOCAL session_replication_role = replica", "SET LOCAL session_replication_role = origin")
+        } else {
+            ("SET CONSTRAINTS ALL DEFERRED", "SET CONSTRAINTS ALL IMMEDIATE")
+        };
+        Ok(Self { replica, begin: format!("{begin}{first}"), end: format!("{last};{end}") })
+    }
+}

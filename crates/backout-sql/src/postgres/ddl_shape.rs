@@ -1,0 +1,257 @@
+//! Gives a table its old shape: columns that were dropped stand in their old places with their values, retyped ones
+//! have their old type. The table is built anew beside the old one, filled in one statement, and takes its place with
+//! all that hangs on it, also what others have hung on it since.
+
+use std::collections::BTreeMap;
+
+use backout_model::target::TargetError;
+use postgres::Client;
+
+use super::catalog::{self, Kind, Object, Wanted};
+use super::ddl::{Change, Context};
+use super::ddl_hold::Moved;
+use super::ddl_keep::{self, Kept, What};
+use super::ddl_turn::{self, Reach, TurnError};
+use super::{catalog_changes, ddl_hold, ddl_observe};
+
+const SCHEMA: &str = "backout_shape";
+
+/// Brings the columns back for which values were kept. The session has the pinned settings.
+pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<(), TargetError> {
+    let values = load(context, kept)?;
+    let failed =
+        |error: TurnError| TargetError::failed(format!("cannot give table {} its old shape", kept.table), error);
+    reshape(context.client, context.version, kept, &values, changes).map_err(failed)?;
+    // A type that goes next must not be in use.
+    let drop = format!("DROP TABLE IF EXISTS {BEFORE}, {AFTER}");
+    context.client.batch_execute(&drop).map_err(|error| failed(error.into()))
+}
+
+/// The kept values in temporary tables.
+struct Values {
+    /// Columns `k1 …`, then the values under their names.
+    before: &'static str,
+    after: Option<&'static str>,
+}
+
+const BEFORE: &str = "pg_temp.backout_before";
+const AFTER: &str = "pg_temp.backout_after";
+
+fn load(context: &mut Context<'_>, kept: &Kept) -> Result<Values, TargetError> {
+    let failed = |error: postgres::Error| {
+        TargetError::failed(format!("cannot bring back the values of table {}", kept.table), error)
+    };
+    let What::Values { key, others, columns, before, after } = &kept.what else {
+        return Err(TargetError::Images {
+            target: context.target.to_owned(),
+            what: format!("no values are kept for table {}", kept.table),
+        });
+    };
+    let mut make = |name: &str, block: u64, old: bool| -> Result<(), TargetError> {
+        let mut list: Vec<String> = ddl_keep::row_key(key, others)
+            .iter()
+            .enumerate()
+            .map(|(at, column)| format!("{column} AS k{at}"))
+            .collect();
+        list.extend(columns.iter().filter(|column| old || column.new_type.is_some()).map(|column| {
+            let kind = if old { &column.old_type } else { column.new_type.as_ref().unwrap_or(&column.old_type) };
+            format!("NULL::{kind} AS {}", column.name)
+        }));
+        let bare = name.trim_start_matches("pg_temp.");
+        let sql = format!(
+            "DROP TABLE IF EXISTS {name}; CREATE TEMPORARY TABLE {bare} ON COMMIT DROP AS SELECT {} FROM ONLY {} \
+             WHERE false",
+            list.join(", "),
+            kept.table
+        );
+        context.client.batch_execute(&sql).map_err(failed)?;
+        context.keep.bring(context.client, &format!("COPY {name} FROM STDIN"), block)?;
+        context.client.batch_execute(&format!("ANALYZE {name}")).map_err(failed)
+    };
+    make(BEFORE, *before, true)?;
+    if let Some(after) = after {
+        make(AFTER, *after, false)?;
+    }
+    Ok(Values { before: BEFORE, after: after.map(|_| AFTER) })
+}
+
+fn stuck(kept: &Kept, why: impl Into<String>) -> TurnError {
+    TurnError::Stuck { what: format!("build table {} anew", kept.table), why: why.into() }
+}
+
+fn reshape(
+    client: &mut Client,
+    version: u32,
+    kept: &Kept,
+    values: &Values,
+    changes: &[Change],
+) -> Result<(), TurnError> {
+    let table = kept.table.as_str();
+    let oid = catalog::column(client, &format!("SELECT {}::regclass::oid", catalog::literal(table)))?;
+    let oid: u32 =
+        oid.into_iter().flatten().next().and_then(|oid| oid.parse().ok()).ok_or_else(|| stuck(kept, "it is gone"))?;
+    let family = catalog::read(client, &Wanted { keys: Vec::new(), families: vec![oid] }, version)?;
+    let owned: Vec<Object> = family.iter().filter(|object| object.kind == Kind::Sequence).cloned().collect();
+    for sequence in &owned {
+        client.batch_execute(&format!("ALTER SEQUENCE {} OWNED BY NONE", sequence.id()))?;
+    }
+    let hanging = hanging(client, version, table)?;
+    let me = hanging.iter().find(|object| object.kind == Kind::Table && object.id() == table).cloned();
+    let me = me.ok_or_else(|| stuck(kept, "it is gone"))?;
+    let other = hanging.iter().find(|object| {
+        matches!(object.kind, Kind::Table | Kind::Sequence) && object.id() != table
+            || object.kind == Kind::Column && object.of() != table && object.part("relation").is_none()
+    });
+    if let Some(other) = other {
+        return Err(stuck(kept, format!("{} hangs on it", other.shown())));
+    }
+    let positions = identity_positions(client, &hanging)?;
+    let wanted = with_old_columns(&hanging, kept, changes);
+    let moved = Moved {
+        id: table.to_owned(),
+        hold: SCHEMA.to_owned(),
+        word: "TABLE".to_owned(),
+        schema: me.text("schema").to_owned(),
+        name: me.text("name").to_owned(),
+    };
+    client.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
+    let all: Vec<&Object> = hanging.iter().collect();
+    let moved = [moved];
+    ddl_turn::run(client, ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &[&me], &moved)))?;
+    let held = moved[0].held();
+    let wanted: Vec<&Object> = wanted.iter().collect();
+    let acts = ddl_turn::makes(&wanted, &|_| None)?;
+    let (first, rest): (Vec<_>, Vec<_>) = acts.into_iter().partition(|act| act.shown == format!("make {}", me.shown()));
+    ddl_turn::run(client, first)?;
+    client.batch_execute(&fill(client_columns(&wanted, table), &held, table, kept, values))?;
+    ddl_turn::run(client, rest)?;
+    client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
+    for (sequence, last, called) in positions {
+        let sql = format!("SELECT setval({}, {last}, {called})", catalog::literal(&sequence));
+        client.simple_query(&sql)?;
+    }
+    let mut all: Vec<&Object> = wanted;
+    all.extend(&owned);
+    ddl_turn::converge(client, version, &all, Reach::Whole)
+}
+
+/// All that would go with the table.
+fn hanging(client: &mut Client, version: u32, table: &str) -> Result<Vec<Object>, TurnError> {
+    let mark = catalog_changes::mark(client, "backout_shape")?;
+    client.batch_execute(&format!("DROP TABLE {table} CASCADE"))?;
+    let touched = catalog_changes::since(client, &mark)?;
+    let seen = ddl_observe::see(client, touched, version)?;
+    client.batch_execute("ROLLBACK TO SAVEPOINT backout_shape; RELEASE SAVEPOINT backout_shape")?;
+    let before = ddl_observe::before(client, &seen, version)?;
+    let changes = ddl_observe::differences(before.objects, seen.after);
+    if let Some(altered) = changes.iter().find_map(|change| change.after.as_ref()) {
+        return Err(TurnError::Stuck {
+            what: "build a table anew".into(),
+            why: format!("{} hangs on it", altered.shown()),
+        });
+    }
+    Ok(changes.into_iter().filter_map(|change| change.before).collect())
+}
+
+fn identity_positions(client: &mut Client, objects: &[Object]) -> Result<Vec<(String, i64, bool)>, TurnError> {
+    let mut positions = Vec::new();
+    for sequence in objects.iter().filter_map(|object| object.part("sequence")) {
+        let (last, called) = ddl_keep::position(client, sequence)?;
+        positions.push((sequence.to_owned(), last, called));
+    }
+    Ok(positions)
+}
+
+/// The objects as they shall be: kept columns in their old places and types.
+fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Change]) -> Vec<Object> {
+    let table = kept.table.as_str();
+    let mut columns: Vec<Object> =
+        hanging.iter().filter(|object| object.kind == Kind::Column && object.of() == table).cloned().collect();
+    columns.sort_by_key(|column| column.text("position").parse::<usize>().unwrap_or(usize::MAX));
+    let mut old: Vec<(&Object, bool)> = changes
+        .iter()
+        .filter_map(|change| {
+            let before = change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table)?;
+            Some((before, change.after.is_some()))
+        })
+        .collect();
+    old.sort_by_key(|(column, _)| column.text("position").parse::<usize>().unwrap_or(usize::MAX));
+    for (before, stays) in old {
+        if stays {
+            let now = columns.iter_mut().find(|column| column.text("name") == before.text("name"));
+            if let Some(now) = now {
+                for part in ["type", "collation", "generated", "default", "storage"] {
+                    match before.part(part) {
+                        Some(value) => now.parts.insert(part.to_owned(), value.to_owned()),
+                        None => now.parts.remove(part),
+                    };
+                }
+            }
+        } else {
+            let at = before.text("position").parse::<usize>().unwrap_or(usize::MAX).saturating_sub(1);
+            let mut column = before.clone();
+            // The sequence that it counts by may have gone with it and comes later.
+            column.parts.remove("default");
+            columns.insert(at.min(columns.len()), column);
+        }
+    }
+    for (at, column) in (1..).zip(&mut columns) {
+        column.parts.insert("position".to_owned(), format!("{at}"));
+        // Read by number only while the old table was there.
+        column.key = None;
+    }
+    let rest = hanging.iter().filter(|object| object.kind != Kind::Column || object.of() != table).cloned();
+    let mut wanted: Vec<Object> = rest.chain(columns).collect();
+    wanted.sort_by_key(|object| object.kind);
+    wanted
+}
+
+fn client_columns(wanted: &[&Object], table: &str) -> Vec<Object> {
+    wanted
+        .iter()
+        .filter(|object| object.kind == Kind::Column && object.of() == table && object.part("generated").is_none())
+        .map(|object| (*object).clone())
+        .collect()
+}
+
+/// The statement that fills the new table from the held one and the kept values.
+fn fill(columns: Vec<Object>, held: &str, table: &str, kept: &Kept, values: &Values) -> String {
+    let What::Values { key, others, columns: lost, .. } = &kept.what else { return String::new() };
+    let keys = ddl_keep::row_key(key, others);
+    let lost: BTreeMap<&str, bool> =
+        lost.iter().map(|column| (column.name.as_str(), column.new_type.is_some())).collect();
+    let mut names = Vec::new();
+    let mut list = Vec::new();
+    for column in &columns {
+        let name = column.text("name");
+        names.push(name.to_owned());
+        list.push(match lost.get(name) {
+            None => format!("o.{name}"),
+            // Rows that came since have what a new row would have.
+            Some(false) => {
+                format!("CASE WHEN b.k0 IS NULL THEN {} ELSE b.{name} END", column.part("default").unwrap_or("NULL"))
+            }
+            // What others wrote since is cast, where PostgreSQL can.
+            Some(true) => format!(
+                "CASE WHEN a.k0 IS NOT NULL AND a.{name}::text IS NOT DISTINCT FROM o.{name}::text THEN b.{name} \
+                 ELSE o.{name}::text::{} END",
+                column.text("type")
+            ),
+        });
+    }
+    let from: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
+    let same = |other: &str| -> String {
+        let terms: Vec<String> = (0..keys.len()).map(|at| format!("{other}.k{at} = o.k{at}")).collect();
+        terms.join(" AND ")
+    };
+    let after = values.after.map(|name| format!(" LEFT JOIN {name} a ON {}", same("a"))).unwrap_or_default();
+    format!(
+        "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM (SELECT *, {} FROM {held} ORDER BY ctid) o \
+         LEFT JOIN {} b ON {}{after}",
+        names.join(", "),
+        list.join(", "),
+        from.join(", "),
+        values.before,
+        same("b"),
+    )
+}

@@ -1,0 +1,402 @@
+//! Takes schema changes back: each where the schema still is what the change left, else it is a conflict.
+//!
+//! Parts of a definition that only others changed keep what they have now, as columns of a row do.
+
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
+use backout_model::target::{Manner, TargetError};
+use postgres::error::SqlState;
+
+use super::catalog::{self, Kind, Object, Wanted, literal};
+use super::ddl::{Context, DdlEvent};
+use super::ddl_hold;
+use super::ddl_keep::{Kept, What};
+use super::ddl_observe::pinned;
+use super::ddl_refill::Found;
+use super::ddl_turn::{self, Pair, Reach, TurnError};
+use super::{ddl_make, ddl_refill, ddl_rows, ddl_shape};
+
+/// Takes a schema change back. Conflicts are pushed; under `Keep` a statement with conflicts stays as it is, else the
+/// old state is brought back all the same, and under `Stop` the caller rolls back.
+pub fn undo(
+    context: &mut Context<'_>,
+    event: &DdlEvent,
+    manner: Manner,
+    conflicts: &mut Conflicts,
+    notes: &mut Vec<String>,
+) -> Result<(), TargetError> {
+    if event.changes.is_empty() && event.kept.is_empty() {
+        return Ok(());
+    }
+    let mut work = Undo { context, event, manner, conflicts, notes };
+    work.within(Undo::whole)
+}
+
+/// Why something was left undone; nothing of the event has changed then.
+enum Left {
+    Target(TargetError),
+    Turn(TurnError),
+    /// Rows that come back would point at nothing; the server's words.
+    PointAtNothing(String),
+}
+
+impl From<TargetError> for Left {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
+impl From<TurnError> for Left {
+    fn from(error: TurnError) -> Self {
+        Self::Turn(error)
+    }
+}
+
+impl From<postgres::Error> for Left {
+    fn from(error: postgres::Error) -> Self {
+        Self::Turn(error.into())
+    }
+}
+
+struct Undo<'a, 'c> {
+    context: &'a mut Context<'c>,
+    event: &'a DdlEvent,
+    manner: Manner,
+    conflicts: &'a mut Conflicts,
+    notes: &'a mut Vec<String>,
+}
+
+/// What is to be turned: what is there, what it shall be, and what others put in the way of it.
+#[derive(Default)]
+struct Aim {
+    pairs: Vec<(Option<Object>, Option<Object>)>,
+    in_the_way: Vec<Object>,
+}
+
+impl Undo<'_, '_> {
+    fn within(&mut self, work: impl Fn(&mut Self) -> Result<(), Left>) -> Result<(), TargetError> {
+        let failed = |error: postgres::Error| TargetError::failed("cannot set a savepoint", error);
+        self.context.client.batch_execute("SAVEPOINT backout_undo").map_err(failed)?;
+        let error = match work(self) {
+            Ok(()) => {
+                return self.context.client.batch_execute("RELEASE SAVEPOINT backout_undo").map_err(failed);
+            }
+            Err(error) => error,
+        };
+        if !self.context.client.is_closed() {
+            let back = "ROLLBACK TO SAVEPOINT backout_undo; RELEASE SAVEPOINT backout_undo";
+            self.context.client.batch_execute(back).map_err(failed)?;
+        }
+        match error {
+            Left::Target(error) => Err(error),
+            // What others made since and what comes back do not go together; nothing has changed.
+            Left::Turn(TurnError::Stuck { what, why }) => {
+                self.conflict(&what, ConflictKind::Definition, why);
+                Ok(())
+            }
+            Left::PointAtNothing(why) => {
+                let emptied = self.event.kept.first().map(|kept| format!("table {}", kept.table));
+                self.conflict(&emptied.unwrap_or_default(), ConflictKind::ForeignKey, why);
+                Ok(())
+            }
+            Left::Turn(error) => {
+                let first = self.event.words();
+                Err(self.context.cannot(&format!("undo line {} ({first})", self.event.line), error))
+            }
+        }
+    }
+
+    fn conflict(&mut self, object: &str, kind: ConflictKind, now: impl Into<String>) {
+        self.push(object, kind, String::new(), String::new(), now.into());
+    }
+
+    fn push(&mut self, object: &str, kind: ConflictKind, before: String, left: String, now: String) {
+        let target = self.context.target.to_owned();
+        self.conflicts.push(Conflict {
+            target,
+            object: object.to_owned(),
+            key: None,
+            column: None,
+            kind,
+            before,
+            left,
+            now,
+        });
+    }
+
+    fn whole(&mut self) -> Result<(), Left> {
+        let found_before = self.conflicts.total;
+        // A savepoint stands around all of this; its end gives the settings back as well.
+        let settings: Vec<String> =
+            catalog::PINNED.iter().map(|(name, value)| format!("SET LOCAL {name} = {}", literal(value))).collect();
+        let old = settings_now(self)?;
+        self.context.client.batch_execute(&settings.join("; "))?;
+        let aim = self.guard()?;
+        if self.conflicts.total == found_before || self.manner.on_conflict != OnConflict::Keep {
+            self.turn(&aim)?;
+        }
+        self.context.client.batch_execute(&old)?;
+        Ok(())
+    }
+
+    fn live(&mut self, objects: &[&Object]) -> Result<Vec<Option<Object>>, Left> {
+        Ok(ddl_turn::live(self.context.client, self.context.version, objects)?)
+    }
+
+    /// Compares what is there with what the statement left.
+    fn guard(&mut self) -> Result<Aim, Left> {
+        let event = self.event;
+        let mut aim = Aim::default();
+        let names: Vec<&Object> =
+            event.changes.iter().filter_map(|change| change.after.as_ref().or(change.before.as_ref())).collect();
+        let found = self.live(&names)?;
+        let mut as_before = 0;
+        let total_before = self.conflicts.total;
+        for (change, now) in event.changes.iter().zip(found) {
+            match (&change.before, &change.after) {
+                (None, Some(after)) => {
+                    as_before += usize::from(now.is_none());
+                    self.guard_made(after, now, &mut aim);
+                }
+                (Some(before), None) => {
+                    as_before += usize::from(now.as_ref().is_some_and(|now| now.is_same(before)));
+                    self.guard_gone(before, now, &mut aim);
+                }
+                (Some(before), Some(after)) => {
+                    as_before += usize::from(now.as_ref().is_some_and(|now| now.is_same(before)));
+                    self.guard_altered(before, after, now, &mut aim);
+                }
+                (None, None) => {}
+            }
+        }
+        if self.manner.in_doubt && !event.changes.is_empty() && as_before == event.changes.len() {
+            // Nothing of it has been done, or all of it has been undone.
+            self.conflicts.listed.truncate(usize::try_from(total_before).unwrap_or(usize::MAX));
+            self.conflicts.total = total_before;
+            return Ok(Aim::default());
+        }
+        self.guard_families(&aim)?;
+        Ok(aim)
+    }
+
+    fn guard_made(&mut self, after: &Object, now: Option<Object>, aim: &mut Aim) {
+        let Some(now) = now else {
+            if !self.manner.in_doubt && after.of().is_empty() {
+                self.notes.push(format!("{}: {} was dropped since", self.context.target, after.shown()));
+            }
+            return;
+        };
+        self.compare(after, &now, &after.differences(&now));
+        aim.pairs.push((Some(now), None));
+    }
+
+    fn guard_gone(&mut self, before: &Object, now: Option<Object>, aim: &mut Aim) {
+        if let Some(now) = now {
+            let text = shown_definition(&now);
+            self.conflict(&before.shown(), ConflictKind::Appeared, text);
+            aim.in_the_way.push(now);
+        }
+        aim.pairs.push((None, Some(before.clone())));
+    }
+
+    fn guard_altered(&mut self, before: &Object, after: &Object, now: Option<Object>, aim: &mut Aim) {
+        let Some(now) = now else {
+            let left = shown_definition(after);
+            self.push(&after.shown(), ConflictKind::Missing, String::new(), left, String::new());
+            return;
+        };
+        let changed = before.differences(after);
+        let differing: Vec<&str> = changed
+            .iter()
+            .copied()
+            .filter(|part| now.part(part) != after.part(part) && now.part(part) != before.part(part))
+            .collect();
+        self.compare(after, &now, &differing);
+        let mut wanted = now.clone();
+        for part in changed.into_iter().chain(["id", "of"]) {
+            match before.part(part) {
+                Some(value) => wanted.parts.insert(part.to_owned(), value.to_owned()),
+                None => wanted.parts.remove(part),
+            };
+        }
+        aim.pairs.push((Some(now), Some(wanted)));
+    }
+
+    fn compare(&mut self, left: &Object, now: &Object, differing: &[&str]) {
+        if let Some(part) = differing.first() {
+            let text = |object: &Object| format!("{part} {}", object.part(part).unwrap_or("not set"));
+            let (left_text, now_text) = (text(left), text(now));
+            self.push(&left.shown(), ConflictKind::Definition, String::new(), left_text, now_text);
+        }
+    }
+
+    /// What others have put into the relations and columns that go.
+    fn guard_families(&mut self, aim: &Aim) -> Result<(), Left> {
+        let going: Vec<&Object> =
+            aim.pairs.iter().filter(|(_, to)| to.is_none()).filter_map(|(from, _)| from.as_ref()).collect();
+        let tables: Vec<&Object> = going.iter().copied().filter(|object| object.kind == Kind::Table).collect();
+        let families = tables.iter().filter_map(|table| table.key.map(|key| key.oid)).collect();
+        let family = catalog::read(self.context.client, &Wanted { keys: Vec::new(), families }, self.context.version)?;
+        for object in family {
+            let ours = going.iter().any(|going| going.key == object.key)
+                || object.is_inherited()
+                || object.kind == Kind::PublishedTable;
+            if !ours {
+                self.conflict(&object.shown(), ConflictKind::Definition, shown_definition(&object));
+            }
+        }
+        for table in &tables {
+            if table.part("partition key").is_some() {
+                continue;
+            }
+            let rows = ddl_rows::count(self.context.client, &format!("ONLY {}", table.id()), "true")?;
+            if rows > 0 {
+                let now = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+                self.conflict(&table.shown(), ConflictKind::NotEmpty, now);
+            }
+        }
+        for column in going.iter().filter(|object| object.kind == Kind::Column) {
+            let of_going = tables.iter().any(|table| table.id() == column.of());
+            if of_going || column.part("relation").is_some() || column.is_inherited() {
+                continue;
+            }
+            let Some(condition) = ddl_rows::not_as_added(self.context.client, column)? else { continue };
+            let rows = ddl_rows::count(self.context.client, &format!("ONLY {}", column.of()), &condition)?;
+            if rows > 0 {
+                let left = column.part("default").unwrap_or("NULL").to_owned();
+                let now = format!("another value in {rows} row{}", if rows == 1 { "" } else { "s" });
+                self.push(&column.shown(), ConflictKind::Changed, "no such column".into(), left, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, aim: &Aim) -> Result<(), Left> {
+        let event = self.event;
+        let overwrite = self.manner.on_conflict == OnConflict::Overwrite;
+        for object in &aim.in_the_way {
+            let sql = format!("{} CASCADE", ddl_make::drop(object));
+            let act = ddl_turn::Act { sql, shown: format!("drop {}", object.shown()), drops: true };
+            ddl_turn::run(self.context.client, vec![act])?;
+        }
+        let shapes = || event.kept.iter().filter(|kept| matches!(kept.what, What::Values { .. }));
+        let early: Vec<&Object> = if shapes().next().is_none() {
+            Vec::new()
+        } else {
+            aim.pairs
+                .iter()
+                .filter(|(from, _)| from.is_none())
+                .filter_map(|(_, to)| to.as_ref())
+                .filter(is_type)
+                .collect()
+        };
+        ddl_turn::run(self.context.client, ddl_turn::makes(&early, &|_| None)?)?;
+        if shapes().next().is_some() {
+            ddl_turn::run(self.context.client, ddl_turn::drops(&hung(aim, &event.kept), &|_| None))?;
+        }
+        for kept in shapes().filter(|_| !aim.pairs.is_empty()) {
+            ddl_shape::put_back(self.context, kept, &event.changes)?;
+        }
+        let shaped = |object: &Object| {
+            object.kind == Kind::Column
+                && event.kept.iter().any(|kept| kept.table == object.of() && matches!(kept.what, What::Values { .. }))
+        };
+        let special_make = |object: &Object| -> Option<String> {
+            if let Some(moved) = event.moved.iter().find(|moved| moved.id == object.id()) {
+                return Some(moved.back()).filter(|_| ddl_hold::is_moved(object));
+            }
+            let is_there = early.iter().any(|early| std::ptr::eq(*early, object));
+            (ddl_hold::stays_with(object, &event.moved) || shaped(object) || is_there).then(String::new)
+        };
+        let pairs: Vec<Pair<'_>> =
+            aim.pairs.iter().map(|(from, to)| Pair { from: from.as_ref(), to: to.as_ref() }).collect();
+        let version = self.context.version;
+        let plain = |_: &Object| None;
+        let cascade = |object: &Object| {
+            let sql = ddl_make::drop(object);
+            let takes_along = match object.kind {
+                Kind::Column => object.part("relation").is_none() && !object.is_inherited(),
+                Kind::Constraint | Kind::Attribute => !object.is_inherited(),
+                _ => object.of().is_empty(),
+            };
+            (takes_along && !sql.is_empty()).then(|| format!("{sql} CASCADE"))
+        };
+        let drop: &dyn Fn(&Object) -> Option<String> = if overwrite { &cascade } else { &plain };
+        ddl_turn::turn(self.context.client, version, &pairs, drop, &special_make, Reach::Whole)?;
+        if pairs.is_empty() && !event.changes.is_empty() {
+            return Ok(());
+        }
+        for hold in event.holds() {
+            self.context.client.batch_execute(&format!("DROP SCHEMA IF EXISTS {hold}"))?;
+        }
+        for Found { table, kind, now } in self.refill()? {
+            self.conflict(&format!("table {table}"), kind, now);
+        }
+        for kept in &event.kept {
+            if let What::Position { last, called } = &kept.what {
+                let sql = format!("SELECT setval({}, {last}, {called})", literal(&kept.table));
+                self.context.client.simple_query(&sql)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Undo<'_, '_> {
+    /// Puts the rows of emptied tables back. What they point at may be gone since: that is for a person to settle.
+    fn refill(&mut self) -> Result<Vec<Found>, Left> {
+        let done = ddl_refill::put_back(self.context, &self.event.kept, self.manner);
+        done.map_err(|error| match foreign_key(&error) {
+            Some(why) => Left::PointAtNothing(why),
+            None => Left::Target(error),
+        })
+    }
+}
+
+/// The server's words where a foreign key does not hold.
+fn foreign_key(error: &TargetError) -> Option<String> {
+    let TargetError::Failed { source, .. } = error else { return None };
+    let error = source.downcast_ref::<postgres::Error>()?;
+    (error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)).then(|| ddl_turn::reason(error))
+}
+
+/// What the statement hung on tables that get their old shape back: it may not fit that.
+fn hung<'a>(aim: &'a Aim, kept: &[Kept]) -> Vec<&'a Object> {
+    let goes = |object: &&Object| {
+        matches!(object.kind, Kind::Constraint | Kind::Index | Kind::Trigger | Kind::Rule | Kind::Policy)
+            && !object.is_inherited()
+            && kept.iter().any(|kept| kept.table == object.of() && matches!(kept.what, What::Values { .. }))
+    };
+    aim.pairs.iter().filter(|(_, to)| to.is_none()).filter_map(|(from, _)| from.as_ref()).filter(goes).collect()
+}
+
+/// What the columns of a table may need before it can be built anew.
+fn is_type(object: &&Object) -> bool {
+    matches!(object.kind, Kind::Schema | Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Function)
+}
+
+/// A statement that gives back the settings as they are now.
+fn settings_now(work: &mut Undo<'_, '_>) -> Result<String, Left> {
+    let list: Vec<String> = catalog::PINNED.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
+    let rows = catalog::rows(work.context.client, &format!("SELECT {}", list.join(", ")))?;
+    let row = rows.into_iter().next().unwrap_or_default();
+    let back: Vec<String> = catalog::PINNED
+        .iter()
+        .zip(&row)
+        .map(|((name, _), old)| format!("set_config('{name}', {}, true)", literal(old)))
+        .collect();
+    Ok(format!("SELECT {}", back.join(", ")))
+}
+
+/// What an object is now, in short.
+pub(super) fn shown_definition(object: &Object) -> String {
+    const SHOWN: usize = 120;
+    let text = ddl_make::create(object, &[object]).unwrap_or_else(|| object.shown());
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= SHOWN { line } else { format!("{}…", line.chars().take(SHOWN).collect::<String>()) }
+}
+
+/// Reads the live state under the pinned settings.
+pub(super) fn live_now(context: &mut Context<'_>, objects: &[&Object]) -> Result<Vec<Option<Object>>, postgres::Error> {
+    let version = context.version;
+    pinned(context.client, |client| ddl_turn::live(client, version, objects))
+}

@@ -1,0 +1,155 @@
+//! One replay under way, and the images of a table's rows as temporary tables.
+
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
+use backout_model::target::TargetError;
+
+use super::counters::Positions;
+use super::session::{Session, ident};
+use super::stream::{Column, Damage, Reader, Span, StreamError, Table};
+use super::table::{self, list, quoted};
+use super::undo::{Direction, Halt};
+
+/// One replay under way: what it met and did.
+pub struct Replay<'a> {
+    pub label: &'a str,
+    pub direction: Direction,
+    pub on_conflict: OnConflict,
+    pub conflicts: Conflicts,
+    pub notes: Vec<String>,
+    /// Rows that were changed.
+    pub rows: u64,
+    /// Cascades of foreign keys are on.
+    pub cascades: bool,
+    /// Where sequences stood when it began.
+    pub began: Positions,
+    /// Numbers the temporary tables.
+    loads: u32,
+}
+
+impl<'a> Replay<'a> {
+    pub fn new(label: &'a str, direction: Direction, on_conflict: OnConflict, began: Positions) -> Self {
+        Self {
+            label,
+            direction,
+            on_conflict,
+            conflicts: Conflicts::default(),
+            notes: Vec::new(),
+            rows: 0,
+            cascades: false,
+            began,
+            loads: 0,
+        }
+    }
+
+    pub fn overwrites(&self) -> bool {
+        self.on_conflict == OnConflict::Overwrite
+    }
+
+    /// The table is not what the images are of.
+    pub fn definition(&mut self, table: &Table, why: String) {
+        let conflict = self.conflict(table, None, ConflictKind::Definition);
+        self.conflicts.push(Conflict { now: why, ..conflict });
+    }
+
+    pub fn conflict(&self, table: &Table, key: Option<String>, kind: ConflictKind) -> Conflict {
+        Conflict {
+            target: self.label.to_owned(),
+            object: table::shown(table),
+            key,
+            column: None,
+            kind,
+            before: String::new(),
+            left: String::new(),
+            now: String::new(),
+        }
+    }
+}
+
+/// The two images of rows of one table, in temporary tables.
+pub struct Loaded {
+    /// What is expected, and what is wanted.
+    pub from: String,
+    pub to: String,
+    pub expected: u64,
+    pub wanted: u64,
+    pub table: Table,
+}
+
+impl Loaded {
+    /// The statement that takes columns out which are not `there`; `None` where all are. The key has to be.
+    pub fn without(&mut self, there: &dyn Fn(&Column) -> bool) -> Option<String> {
+        let (stay, go): (Vec<Column>, Vec<Column>) =
+            self.table.columns.iter().cloned().partition(|column| there(column));
+        for key in &mut self.table.key {
+            let name = &self.table.columns[key.column].name;
+            key.column = stay.iter().position(|column| column.name == *name)?;
+        }
+        self.table.columns = stay;
+        let drops: Vec<String> = go.iter().map(|column| format!("DROP COLUMN {}", ident(&column.name))).collect();
+        let alter = |name: &str| format!("ALTER TABLE {name} {}", drops.join(", "));
+        (!drops.is_empty()).then(|| format!("{}; {}", alter(&self.from), alter(&self.to)))
+    }
+}
+
+/// Puts the images of a table's rows into temporary tables of the same columns.
+pub fn load(
+    a: &mut Session,
+    reader: &mut Reader<'_>,
+    replay: &mut Replay<'_>,
+    table: &Table,
+    from: Span,
+    to: Span,
+) -> Result<Loaded, Halt> {
+    replay.loads += 1;
+    let name = |side: &str| format!("pg_temp.backout_{side}{}", replay.loads);
+    let loaded =
+        Loaded { from: name("from"), to: name("to"), expected: from.records, wanted: to.records, table: table.clone() };
+    for (name, span) in [(&loaded.from, from), (&loaded.to, to)] {
+        fill(a, reader, replay.label, table, name, span)?;
+    }
+    Ok(loaded)
+}
+
+fn fill(
+    a: &mut Session,
+    reader: &mut Reader<'_>,
+    label: &str,
+    table: &Table,
+    name: &str,
+    span: Span,
+) -> Result<(), Halt> {
+    use std::io::Write as _;
+    let failed = |source: postgres::Error| {
+        Halt::Error(TargetError::failed(format!("cannot read images of {} into {label}", table::shown(table)), source))
+    };
+    let columns = list(table, "");
+    a.run(&format!(
+        "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {columns} FROM ONLY {} WITH NO DATA",
+        name.trim_start_matches("pg_temp."),
+        quoted(table)
+    ))
+    .map_err(failed)?;
+    if span.records == 0 {
+        return Ok(());
+    }
+    let mut into = a.client.copy_in(&format!("COPY {name} ({columns}) FROM STDIN")).map_err(failed)?;
+    let mut chunk = Vec::with_capacity(1 << 16);
+    let written = |source: std::io::Error| {
+        Halt::Error(TargetError::failed(format!("cannot read images of {} into {label}", table::shown(table)), source))
+    };
+    reader.rows(span, &mut |line| -> Result<(), Halt> {
+        chunk.extend_from_slice(line);
+        chunk.push(b'\n');
+        if chunk.len() >= 1 << 15 {
+            into.write_all(&chunk).map_err(written)?;
+            chunk.clear();
+        }
+        Ok(())
+    })?;
+    into.write_all(&chunk).map_err(written)?;
+    let copied = into.finish().map_err(failed)?;
+    if copied != span.records {
+        return Err(StreamError::from(Damage("an image is no row of its table")).into());
+    }
+    a.run(&format!("ANALYZE {name}")).map_err(failed)
+}

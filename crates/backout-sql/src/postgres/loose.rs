@@ -1,0 +1,118 @@
+//! Rows of tables without a key: told apart by all that they hold, identical ones by their number.
+//!
+//! A row that others changed cannot be told from one that they deleted: either is a conflict.
+
+use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
+use backout_model::target::TargetError;
+
+use super::load::{Loaded, Replay};
+use super::session::Session;
+use super::stream::Table;
+use super::table::{self, list, quoted};
+use super::terms::{same, shown_row};
+
+/// Makes the change of one table's rows.
+pub fn rows(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loaded) -> Result<(), TargetError> {
+    let label = replay.label;
+    inner(a, replay, table, loaded).map_err(|source| {
+        TargetError::failed(format!("cannot change rows of {} in {label}", table::shown(table)), source)
+    })
+}
+
+/// All that a row holds, as one value.
+fn whole(table: &Table, alias: &str) -> String {
+    format!("sha256(textsend(ROW({})::text))", list(table, alias))
+}
+
+fn inner(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loaded) -> Result<(), postgres::Error> {
+    let live = quoted(table);
+    // What is in one image more often than in the other.
+    let more = |name: &str, of: &str, than: &str| {
+        format!(
+            "DROP TABLE IF EXISTS pg_temp.{name};
+             CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS
+             SELECT o.h, o.n - coalesce(w.n, 0) AS n
+             FROM (SELECT {whole} AS h, count(*) AS n FROM {of} AS r GROUP BY 1) AS o
+             LEFT JOIN (SELECT {whole} AS h, count(*) AS n FROM {than} AS r GROUP BY 1) AS w ON w.h = o.h
+             WHERE o.n > coalesce(w.n, 0);
+             ANALYZE pg_temp.{name};",
+            whole = whole(table, "r")
+        )
+    };
+    a.run(&more("backout_out", &loaded.from, &loaded.to))?;
+    a.run(&more("backout_new", &loaded.to, &loaded.from))?;
+    let count = |a: &mut Session, name: &str| -> Result<u64, postgres::Error> {
+        let sum = a.value(&format!("SELECT coalesce(sum(n), 0) FROM pg_temp.{name}"))?;
+        Ok(sum.and_then(|text| text.parse().ok()).unwrap_or(0))
+    };
+    let out = count(a, "backout_out")?;
+    if out > 0 {
+        let done = a.count(&format!(
+            "WITH gone AS (
+                 DELETE FROM ONLY {live} AS x USING (
+                     SELECT s.at, s.h, row_number() OVER (PARTITION BY s.h) AS k
+                     FROM (SELECT x.ctid AS at, {} AS h FROM ONLY {live} AS x) AS s
+                     WHERE s.h IN (SELECT h FROM pg_temp.backout_out)) AS d, pg_temp.backout_out AS o
+                 WHERE x.ctid = d.at AND o.h = d.h AND d.k <= o.n RETURNING d.h)
+             UPDATE pg_temp.backout_out AS o SET n = o.n - g.n
+             FROM (SELECT h, count(*) AS n FROM gone GROUP BY h) AS g WHERE g.h = o.h",
+            whole(table, "x")
+        ))?;
+        let missing = count(a, "backout_out")?;
+        replay.rows += if done > 0 { out - missing } else { 0 };
+        if missing > 0 {
+            lost(a, replay, table, loaded)?;
+        }
+    }
+    if loaded.wanted > 0 {
+        replay.rows += a.count(&format!(
+            "INSERT INTO {live} ({names}) OVERRIDING SYSTEM VALUE
+             SELECT {of_t} FROM (SELECT t.*, row_number() OVER (PARTITION BY {whole}) AS backout_k, {whole} AS backout_h
+                                 FROM {to} AS t) AS t
+             JOIN pg_temp.backout_new AS n ON n.h = t.backout_h WHERE t.backout_k <= n.n",
+            names = list(table, ""),
+            of_t = list(table, "t"),
+            whole = whole(table, "t"),
+            to = loaded.to
+        ))?;
+    }
+    Ok(())
+}
+
+/// Rows that should have gone and are not there: somebody changed or deleted them. The rows that would come in their
+/// place, the most similar ones, stay away unless told to overwrite.
+fn lost(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loaded) -> Result<(), postgres::Error> {
+    let whole = whole(table, "f");
+    let found = a.rows(&format!(
+        "SELECT DISTINCT ON (o.h) encode(o.h, 'hex'), o.n, {} FROM pg_temp.backout_out AS o
+         JOIN {} AS f ON {whole} = o.h WHERE o.n > 0",
+        shown_row(table, "f"),
+        loaded.from
+    ))?;
+    for row in found {
+        let text = |at: usize| row[at].clone().unwrap_or_default();
+        let number: u64 = text(1).parse().unwrap_or(1);
+        for _ in 0..number {
+            let conflict = replay.conflict(table, Some(text(2)), ConflictKind::Missing);
+            replay.conflicts.push(Conflict { left: text(2), now: "no such row".to_owned(), ..conflict });
+        }
+        if replay.on_conflict == OnConflict::Overwrite || loaded.wanted == 0 {
+            continue;
+        }
+        let alike: Vec<String> =
+            (0..table.columns.len()).map(|at| format!("({})::int4", same(table, at, "f", "t"))).collect();
+        for _ in 0..number {
+            a.run(&format!(
+                "UPDATE pg_temp.backout_new SET n = n - 1 WHERE h = (
+                     SELECT n.h FROM pg_temp.backout_new AS n JOIN {} AS t ON {} = n.h CROSS JOIN {} AS f
+                     WHERE n.n > 0 AND {whole} = '\\x{}'::bytea ORDER BY {} DESC LIMIT 1)",
+                loaded.to,
+                self::whole(table, "t"),
+                loaded.from,
+                text(0),
+                alike.join(" + ")
+            ))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Does an undone step again, to the same result: its after-images come back, its schema changes run again.
+//!
+//! What it does is captured, so that the undo that may follow has images of its own.
+
+use backout_model::conflict::OnConflict;
+use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
+
+use super::apply::uncaptured;
+use super::load::Replay;
+use super::stream::{Kept, Reader, Way};
+use super::undo::{Direction, Halt, summary_of};
+use super::{Postgres, counters};
+
+impl Postgres {
+    pub(super) fn redo_step(
+        &mut self,
+        images: &mut dyn Images,
+        manner: Manner,
+        gate: &mut dyn Gate,
+    ) -> Result<Report, TargetError> {
+        let mut reader = Reader::open(images).map_err(|source| self.damaged(source))?;
+        self.ready()?;
+        let done = match reader.index.way {
+            Way::Captured => self.redo_captured(&mut reader, manner, gate),
+            Way::ByScript { .. } | Way::Never { .. } => self.rerun(&mut reader, gate),
+        };
+        self.after_step();
+        done
+    }
+
+    fn redo_captured(
+        &mut self,
+        reader: &mut Reader<'_>,
+        manner: Manner,
+        gate: &mut dyn Gate,
+    ) -> Result<Report, TargetError> {
+        let label = self.label.clone();
+        let before = counters::read(&mut self.a, &label)?;
+        self.begin()?;
+        let mut capture = self.capture(gate)?;
+        capture.index().shown = reader.index.shown.clone();
+        capture.index().unenforced = reader.index.unenforced;
+        let mut replay = Replay::new(&label, Direction::Redo, manner.on_conflict, before.clone());
+        let of = reader.index.rows;
+        self.replay(reader, manner, &mut replay, Some(&mut capture), &mut |rows| gate.progress(rows, Some(of)))
+            .map_err(|halt| self.halted(halt))?;
+        let Replay { conflicts, notes, .. } = replay;
+        if manner.on_conflict == OnConflict::Stop && !conflicts.is_empty() {
+            return Err(TargetError::Conflicts(conflicts));
+        }
+        self.flush(&mut capture)?;
+        let summary = self.finish(capture, &before)?;
+        self.seal(&summary, gate)?;
+        Ok(Report { summary, conflicts, notes })
+    }
+
+    /// What was not captured runs again, triggers and all.
+    fn rerun(&mut self, reader: &mut Reader<'_>, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        let label = self.label.clone();
+        let before = counters::read(&mut self.a, &label)?;
+        self.a.plain().map_err(|source| self.failed("cannot set up", source))?;
+        self.begin()?;
+        let mut capture = self.capture(gate)?;
+        capture.index().shown = reader.index.shown.clone();
+        capture.index().way = reader.index.way.clone();
+        let shown = reader.index.shown.clone();
+        self.run_script(reader, &shown, false).map_err(|halt| self.halted(halt))?;
+        for undo in [false, true] {
+            reader
+                .statements(undo, &mut |Kept { line, rows, text }| -> Result<(), Halt> {
+                    let kept =
+                        if undo { capture.undo_statement(line, &text) } else { capture.statement(line, rows, &text) };
+                    Ok(kept.map_err(|source| uncaptured(&label, source))?)
+                })
+                .map_err(|halt| self.halted(halt))?;
+        }
+        let bytes = self.finish(capture, &before)?.bytes;
+        let summary = Summary { bytes, ..summary_of(&reader.index) };
+        self.seal(&summary, gate)?;
+        Ok(Report { summary, ..Report::default() })
+    }
+}

@@ -1,0 +1,236 @@
+//! A change of the schema within a step: what it needs from the capture of rows, and what it keeps in the images.
+//!
+//! Waits for locks in short turns, so that no queue forms behind it.
+
+use std::time::Duration;
+
+use backout_model::conflict::Conflicts;
+use backout_model::target::{Manner, TargetError};
+use postgres::Client;
+
+use super::Postgres;
+use super::apply::{refused_or, uncaptured};
+use super::capture::{Capture, Sessions};
+use super::ddl::{self, Context, DdlEvent, Keep};
+use super::session::{Session, is_lock_timeout, literal};
+use super::split::Statement;
+use super::stream::{Reader, StreamError};
+
+/// How often a lock is asked for, and after how long each time: whoever waits blocks all that come after it.
+const LOCK_TRIES: u32 = 20;
+const LOCK_TURN: &str = "2s";
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The images as a place for what a change of the schema would destroy.
+pub struct Images<'a, 'r> {
+    /// Takes what is destroyed now.
+    pub capture: Option<&'a mut Capture>,
+    /// Has what was destroyed then.
+    pub reader: Option<&'a mut Reader<'r>>,
+    pub label: &'a str,
+}
+
+impl Keep for Images<'_, '_> {
+    fn keep(&mut self, client: &mut Client, copy_out: &str) -> Result<u64, TargetError> {
+        // What nobody will ask for (an undo that is only looked at) is not kept.
+        let Some(capture) = &mut self.capture else { return Ok(0) };
+        capture.keep(client, copy_out).map_err(|source| uncaptured(self.label, source))
+    }
+
+    fn bring(&mut self, client: &mut Client, copy_in: &str, block: u64) -> Result<(), TargetError> {
+        use std::io::Write as _;
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
+            TargetError::failed(format!("cannot bring rows back to {}", self.label), source)
+        };
+        let damaged =
+            |source: StreamError| TargetError::Images { target: self.label.to_owned(), what: source.to_string() };
+        let reader = self.reader.as_mut().ok_or_else(|| failed("there are no images".into()))?;
+        let span = usize::try_from(block).ok().and_then(|block| reader.index.kept.get(block).copied());
+        let span = span.ok_or_else(|| damaged(super::stream::Damage("kept rows are missing").into()))?;
+        let mut into = client.copy_in(copy_in).map_err(|source| failed(source.into()))?;
+        enum Stop {
+            Stream(StreamError),
+            Write(std::io::Error),
+        }
+        impl From<StreamError> for Stop {
+            fn from(error: StreamError) -> Self {
+                Stop::Stream(error)
+            }
+        }
+        let mut chunk = Vec::with_capacity(1 << 16);
+        reader
+            .rows(span, &mut |line| {
+                chunk.extend_from_slice(line);
+                chunk.push(b'\n');
+                if chunk.len() >= 1 << 15 {
+                    into.write_all(&chunk).map_err(Stop::Write)?;
+                    chunk.clear();
+                }
+                Ok(())
+            })
+            .map_err(|stop| match stop {
+                Stop::Stream(source) => damaged(source),
+                Stop::Write(source) => failed(source.into()),
+            })?;
+        into.write_all(&chunk).map_err(|source| failed(source.into()))?;
+        into.finish().map_err(|source| failed(source.into()))?;
+        Ok(())
+    }
+}
+
+/// What a change of the schema is worked with.
+pub struct Tools<'a> {
+    pub own: &'a str,
+    pub label: &'a str,
+    pub version: u32,
+    pub next_hold: &'a mut u64,
+}
+
+impl Postgres {
+    /// The number of the next hold.
+    pub(super) fn next_hold(&mut self) -> Result<u64, TargetError> {
+        let prefix = format!("{}_h", self.own);
+        let found = self
+            .a
+            .rows(&format!(
+                "SELECT pg_catalog.substr(nspname, {}) FROM pg_catalog.pg_namespace
+                 WHERE pg_catalog.starts_with(nspname::pg_catalog.text, {})",
+                prefix.len() + 1,
+                literal(&prefix)
+            ))
+            .map_err(|source| self.failed("cannot read the schemas of", source))?;
+        let numbers = found.into_iter().filter_map(|row| row[0].as_deref()?.parse::<u64>().ok());
+        Ok(numbers.max().unwrap_or(0) + 1)
+    }
+
+    pub(super) fn version(&mut self) -> Result<u32, TargetError> {
+        let version = self.a.value("SHOW server_version_num");
+        let version = version.map_err(|source| self.failed("cannot read the version of", source))?;
+        Ok(version.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0) / 10_000)
+    }
+}
+
+/// Runs a statement that may change the schema, with its undo kept.
+pub fn run(
+    sessions: &mut Sessions<'_>,
+    capture: &mut Capture,
+    tools: &mut Tools<'_>,
+    statement: &Statement,
+    place: &str,
+) -> Result<DdlEvent, TargetError> {
+    let label = tools.label;
+    around(sessions, capture, label, place, &mut |a, capture| {
+        let mut images = Images { capture: Some(capture), reader: None, label };
+        let mut context = context(a, tools, &mut images);
+        ddl::run(&mut context, ddl::Statement { line: statement.line, sql: &statement.sql })
+    })
+    .and_then(|event| {
+        let accounted = capture.account_rows(sessions.a, &event.filled());
+        accounted.map(|()| event).map_err(|source| uncaptured(label, source))
+    })
+}
+
+/// Does what may change the schema or lock tables. Rows of tables that it gets a hold of are captured first: as it turns
+/// out which those are, it is done once more.
+pub fn around<T>(
+    sessions: &mut Sessions<'_>,
+    capture: &mut Capture,
+    label: &str,
+    place: &str,
+    work: &mut dyn FnMut(&mut Session, &mut Capture) -> Result<T, TargetError>,
+) -> Result<T, TargetError> {
+    let uncapturable = |source| refused_or(label, place, source);
+    let mut pending = capture.before_schema(sessions).map_err(uncapturable)?;
+    let mut tries = 0;
+    loop {
+        begin_turn(sessions.a, label)?;
+        let failed = |source| TargetError::failed(format!("cannot run {place}"), source);
+        match work(sessions.a, capture) {
+            Err(error) if tries < LOCK_TRIES && waits(&error) => {
+                tries += 1;
+                sessions.a.run("ROLLBACK TO backout_turn; RELEASE backout_turn").map_err(failed)?;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(error) => return Err(error),
+            Ok(done) => {
+                let hit = capture.hit(sessions.a, &pending).map_err(uncapturable)?;
+                if hit.is_empty() {
+                    end_turn(sessions.a).map_err(failed)?;
+                    capture.after_schema(sessions.a).map_err(uncapturable)?;
+                    return Ok(done);
+                }
+                sessions.a.run("ROLLBACK TO backout_turn; RELEASE backout_turn").map_err(failed)?;
+                capture.account(sessions.a).map_err(uncapturable)?;
+                capture.flush(sessions, Some(&hit)).map_err(uncapturable)?;
+                pending.retain(|oid| !hit.contains(oid));
+            }
+        }
+    }
+}
+
+/// Waits for locks no longer than a turn from here on.
+fn begin_turn(a: &mut Session, label: &str) -> Result<(), TargetError> {
+    a.run(&format!(
+        "SAVEPOINT backout_turn;
+         SELECT pg_catalog.set_config('backout.lock_timeout', pg_catalog.current_setting('lock_timeout'), true);
+         SELECT pg_catalog.set_config('lock_timeout', '{LOCK_TURN}', true)"
+    ))
+    .map_err(|source| TargetError::failed(format!("cannot set a savepoint in {label}"), source))
+}
+
+fn end_turn(a: &mut Session) -> Result<(), postgres::Error> {
+    a.run(
+        "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('backout.lock_timeout'), true);
+         RELEASE backout_turn",
+    )
+}
+
+/// True where somebody else held a lock for longer than a turn.
+fn waits(error: &TargetError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(source) = next {
+        if source.downcast_ref::<postgres::Error>().is_some_and(is_lock_timeout) {
+            return true;
+        }
+        next = source.source();
+    }
+    false
+}
+
+/// Takes a change of the schema back.
+pub fn undo(
+    a: &mut Session,
+    tools: &mut Tools<'_>,
+    images: &mut Images<'_, '_>,
+    event: &DdlEvent,
+    manner: Manner,
+    conflicts: &mut Conflicts,
+    notes: &mut Vec<String>,
+) -> Result<(), TargetError> {
+    let mut context = context(a, tools, images);
+    ddl::undo(&mut context, event, manner, conflicts, notes)
+}
+
+/// Makes a change of the schema again.
+pub fn redo(
+    a: &mut Session,
+    tools: &mut Tools<'_>,
+    images: &mut Images<'_, '_>,
+    event: &DdlEvent,
+    manner: Manner,
+    conflicts: &mut Conflicts,
+) -> Result<DdlEvent, TargetError> {
+    let mut context = context(a, tools, images);
+    ddl::redo(&mut context, event, manner, conflicts)
+}
+
+fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: &'c mut Images<'_, '_>) -> Context<'c> {
+    Context {
+        client: &mut a.client,
+        prefix: tools.own,
+        target: tools.label,
+        version: tools.version,
+        next_hold: tools.next_hold,
+        keep: images,
+    }
+}

@@ -1,0 +1,330 @@
+//! What the images of a step on PostgreSQL hold: rows as lines of COPY text, statements, and the index. The bytes around
+//! them are those of [`crate::container`].
+//!
+//! A row's text is what `COPY … TO STDOUT` gives under the settings of [`Session`](super::session::Session), which is lossless for every
+//! type and means the same to every later version.
+
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::ddl::DdlEvent;
+use crate::container::{self, Contents};
+pub use crate::container::{Block, Damage, StreamError, Way};
+
+/// A row as it was before, as it was left.
+const KIND_BEFORE: u8 = 1;
+const KIND_AFTER: u8 = 2;
+/// A row that a change of the schema would have destroyed.
+const KIND_KEPT: u8 = 3;
+const KIND_STATEMENT: u8 = 16;
+const KIND_UNDO_STATEMENT: u8 = 17;
+
+/// Reads the images of one step.
+pub type Reader<'a> = container::Reader<'a, Index>;
+
+/// Which image of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Before,
+    After,
+}
+
+/// A column as the images hold it. Generated columns have no image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    /// As `format_type` writes it, with the schema where it is not `pg_catalog`.
+    pub kind: String,
+    /// Its `=` holds for identical values only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
+    /// GENERATED ALWAYS AS IDENTITY.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always: bool,
+}
+
+/// A column of the key by which rows are told apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyColumn {
+    /// An index into the columns.
+    pub column: usize,
+    /// The equality of the unique index, as an operator with its schema.
+    pub equals: String,
+}
+
+/// A table as it was while its rows were changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    pub schema: String,
+    pub name: String,
+    pub columns: Vec<Column>,
+    /// Of the primary key, else of a unique index without NULLs; empty where there is none.
+    pub key: Vec<KeyColumn>,
+    /// It was made in this step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made: bool,
+}
+
+/// A row of blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    pub start: u64,
+    pub end: u64,
+    pub records: u64,
+}
+
+/// One part of a step, in the order in which it is to be done again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The texts of statements that ran.
+    Statements { span: Span },
+    /// The net effect on the rows of one table since it was last looked at.
+    Rows { table: u32, before: Span, after: Span },
+    /// A change of the schema.
+    Ddl { line: u32, sql: String, event: Box<DdlEvent> },
+}
+
+/// Where a sequence stood and where the step left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    pub schema: String,
+    pub name: String,
+    pub before: Position,
+    pub after: Position,
+    /// The step made it: there is nothing to put back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made: bool,
+}
+
+/// `last_value` and `is_called` of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    pub value: i64,
+    pub called: bool,
+}
+
+/// The table of contents.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Index {
+    /// How the script is named to people.
+    pub shown: String,
+    pub way: Way,
+    pub tables: Vec<Table>,
+    pub events: Vec<Event>,
+    /// What changes of the schema keep, by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Span>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sequences: Vec<Sequence>,
+    /// The script had foreign keys not enforced: what it left may point at nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unenforced: bool,
+    pub statements: u64,
+    pub rows: u64,
+}
+
+impl Index {
+    /// Where the events' blocks are, in the order of the stream.
+    fn spans(&self) -> impl Iterator<Item = Span> {
+        self.events
+            .iter()
+            .flat_map(|event| match event {
+                Event::Statements { span } => [Some(*span), None],
+                Event::Rows { before, after, .. } => [Some(*before), Some(*after)],
+                Event::Ddl { .. } => [None, None],
+            })
+            .flatten()
+    }
+}
+
+impl Contents for Index {
+    const MAGIC: &'static [u8; 8] = b"BACKOUTP";
+    const MAGIC_END: &'static [u8; 8] = b"PTUOKCAB";
+    const VERSION: u32 = 1;
+
+    fn fits(&self, start: u64, stop: u64) -> Result<(), Damage> {
+        let mut at = start;
+        for span in self.spans().filter(|span| span.end > span.start) {
+            if span.start < at || span.end > stop {
+                return Err(Damage("its index does not fit it"));
+            }
+            at = span.end;
+        }
+        if self.kept.iter().any(|span| span.start < start || span.end < span.start || span.end > stop) {
+            return Err(Damage("its index does not fit it"));
+        }
+        for event in &self.events {
+            if let Event::Rows { table, .. } = event
+                && *table as usize >= self.tables.len()
+            {
+                return Err(Damage("a row is of no known table"));
+            }
+        }
+        if self.tables.iter().any(|table| table.key.iter().any(|key| key.column >= table.columns.len())) {
+            return Err(Damage("a table's definition is wrong"));
+        }
+        Ok(())
+    }
+}
+
+/// Writes the images of one step.
+pub struct Writer(container::Writer);
+
+impl Writer {
+    pub fn new(out: Box<dyn Write + Send>) -> io::Result<Self> {
+        Ok(Self(container::Writer::new::<Index>(out)?))
+    }
+
+    /// Adds the image of a row: one line of COPY text, without its end.
+    pub fn row(&mut self, side: Side, table: u32, line: &[u8]) -> io::Result<()> {
+        let kind = match side {
+            Side::Before => KIND_BEFORE,
+            Side::After => KIND_AFTER,
+        };
+        self.0.record(kind, table, |bytes| {
+            bytes.extend_from_slice(line);
+            true
+        })?;
+        Ok(())
+    }
+
+    /// Adds a row that a change of the schema would destroy.
+    pub fn kept(&mut self, line: &[u8]) -> io::Result<()> {
+        self.0.record(KIND_KEPT, 0, |bytes| {
+            bytes.extend_from_slice(line);
+            true
+        })?;
+        Ok(())
+    }
+
+    /// Adds a statement; `undo`: of the user's own undo script.
+    pub fn statement(&mut self, line: u32, rows: u64, text: &[u8], undo: bool) -> io::Result<()> {
+        self.0.record(if undo { KIND_UNDO_STATEMENT } else { KIND_STATEMENT }, 0, |bytes| {
+            bytes.extend_from_slice(&line.to_le_bytes());
+            bytes.extend_from_slice(&rows.to_le_bytes());
+            bytes.extend_from_slice(text);
+            true
+        })?;
+        Ok(())
+    }
+
+    /// Closes the block and says where the next one starts.
+    pub fn boundary(&mut self) -> io::Result<u64> {
+        self.0.boundary()
+    }
+
+    /// Writes index and footer; the whole stream's length.
+    pub fn finish(self, index: &Index) -> io::Result<u64> {
+        self.0.finish(index)
+    }
+}
+
+/// A statement as the images hold it.
+pub struct Kept {
+    pub line: u32,
+    /// As the server counted them; 0 where it did not say.
+    pub rows: u64,
+    pub text: String,
+}
+
+impl container::Reader<'_, Index> {
+    /// Hands on the rows of a span, in order.
+    pub(super) fn rows<E: From<StreamError>>(
+        &mut self,
+        span: Span,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut at, mut seen) = (span.start, 0);
+        let mut block = Block::default();
+        while at < span.end {
+            let head = self.head(at)?;
+            self.block(&head, &mut block)?;
+            if !matches!(head.kind, KIND_BEFORE | KIND_AFTER | KIND_KEPT) {
+                return Err(StreamError::from(Damage("a block of rows holds something else")).into());
+            }
+            for number in 0..block.len() {
+                each(block.bytes(number).map_err(StreamError::from)?)?;
+                seen += 1;
+            }
+            at = head.end();
+        }
+        if seen != span.records {
+            return Err(StreamError::from(Damage("rows are missing")).into());
+        }
+        Ok(())
+    }
+
+    /// Hands on the statements of all spans: those of the step, or those of the user's own undo script.
+    pub(super) fn statements<E: From<StreamError>>(
+        &mut self,
+        undo: bool,
+        each: &mut dyn FnMut(Kept) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let spans: Vec<Span> = self
+            .index
+            .events
+            .iter()
+            .filter_map(|event| if let Event::Statements { span } = event { Some(*span) } else { None })
+            .collect();
+        for span in spans {
+            self.statements_of(span, undo, each)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn statements_of<E: From<StreamError>>(
+        &mut self,
+        span: Span,
+        undo: bool,
+        each: &mut dyn FnMut(Kept) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut at = span.start;
+        let mut block = Block::default();
+        let wanted = if undo { KIND_UNDO_STATEMENT } else { KIND_STATEMENT };
+        while at < span.end {
+            let head = self.head(at)?;
+            self.block(&head, &mut block)?;
+            at = head.end();
+            if head.kind != wanted {
+                continue;
+            }
+            for number in 0..block.len() {
+                each(Kept::parse(block.bytes(number).map_err(StreamError::from)?).map_err(StreamError::from)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every block, so that any damage shows.
+    pub(super) fn check(&mut self) -> Result<(), StreamError> {
+        let (mut at, end) = self.extent();
+        let mut block = Block::default();
+        while at < end {
+            let head = self.head(at)?;
+            self.block(&head, &mut block)?;
+            at = head.end();
+        }
+        for span in self.index.kept.clone() {
+            self.rows::<StreamError>(span, &mut |_| Ok(()))?;
+        }
+        for event in self.index.events.clone() {
+            if let Event::Rows { before, after, .. } = event {
+                self.rows::<StreamError>(before, &mut |_| Ok(()))?;
+                self.rows::<StreamError>(after, &mut |_| Ok(()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        let early = || Damage("a record ends early");
+        let (line, rest) = bytes.split_first_chunk::<4>().ok_or_else(early)?;
+        let (rows, text) = rest.split_first_chunk::<8>().ok_or_else(early)?;
+        let text = std::str::from_utf8(text).map_err(|_| Damage("a statement is not UTF-8"))?;
+        Ok(Self { line: u32::from_le_bytes(*line), rows: u64::from_le_bytes(*rows), text: text.to_owned() })
+    }
+}

@@ -1,0 +1,78 @@
+//! Conditions and texts of rows as SQL: what is the same row, what is the same value, and how a person reads them.
+
+use super::session::{ident, literal};
+use super::stream::Table;
+
+/// The condition that two values of a column are identical, NULLs too.
+pub fn same(table: &Table, column: usize, one: &str, other: &str) -> String {
+    let column = &table.columns[column];
+    let (x, y) = (format!("{one}.{}", ident(&column.name)), format!("{other}.{}", ident(&column.name)));
+    if column.exact {
+        return format!("{x} IS NOT DISTINCT FROM {y}");
+    }
+    // Two images of one value may differ in what no text shows, like an array's unused bitmap of NULLs.
+    format!(
+        "(ROW({x})::record *= ROW({y})::record OR num_nulls({x}) = num_nulls({y}) AND format('%s', {x}) = format('%s', {y}) COLLATE \"C\")"
+    )
+}
+
+pub fn all_same(table: &Table, columns: &[usize], one: &str, other: &str) -> String {
+    if columns.is_empty() {
+        return "true".to_owned();
+    }
+    columns.iter().map(|at| same(table, *at, one, other)).collect::<Vec<_>>().join(" AND ")
+}
+
+/// The condition that two rows have the same key.
+pub fn keyed(table: &Table, one: &str, other: &str) -> String {
+    let parts: Vec<String> = table
+        .key
+        .iter()
+        .map(|key| {
+            let name = ident(&table.columns[key.column].name);
+            format!("{one}.{name} {} {other}.{name}", key.equals)
+        })
+        .collect();
+    parts.join(" AND ")
+}
+
+/// A value as a person reads it, as an expression: text in quotes, long ones cut.
+pub fn shown(table: &Table, column: usize, alias: &str) -> String {
+    const PLAIN: [&str; 7] = ["smallint", "integer", "bigint", "real", "double precision", "boolean", "oid"];
+    let column = &table.columns[column];
+    let value = format!("{alias}.{}", ident(&column.name));
+    let text = format!(
+        "CASE WHEN length(format('%s', {value})) > 60 THEN left(format('%s', {value}), 60) || '…' ELSE format('%s', {value}) END"
+    );
+    let text = if PLAIN.contains(&column.kind.as_str()) || column.kind.starts_with("numeric") {
+        text
+    } else {
+        format!("'''' || {text} || ''''")
+    };
+    format!("CASE WHEN num_nulls({value}) = 1 THEN 'NULL' ELSE {text} END")
+}
+
+/// A whole row as a person reads it.
+pub fn shown_row(table: &Table, alias: &str) -> String {
+    const COLUMNS: usize = 4;
+    let named =
+        |at: usize| format!("{} || {}", literal(&format!("{}=", table.columns[at].name)), shown(table, at, alias));
+    let mut parts: Vec<String> = (0..table.columns.len().min(COLUMNS)).map(named).collect();
+    if table.columns.len() > COLUMNS {
+        parts.push("'…'".to_owned());
+    }
+    format!("'(' || concat_ws(', ', {}) || ')'", parts.join(", "))
+}
+
+/// The key of a row as a person reads it.
+pub fn shown_key(table: &Table, alias: &str) -> String {
+    let parts: Vec<String> = table
+        .key
+        .iter()
+        .map(|key| {
+            let name = &table.columns[key.column].name;
+            format!("{} || {}", literal(&format!("{name}=")), shown(table, key.column, alias))
+        })
+        .collect();
+    if parts.is_empty() { shown_row(table, alias) } else { format!("concat_ws(', ', {})", parts.join(", ")) }
+}

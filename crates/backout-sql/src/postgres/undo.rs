@@ -1,0 +1,428 @@
+//! Takes a step back: its rows and its schema changes in reverse, then its sequences, in one transaction.
+//!
+//! Nothing is undone in part: a conflict under `stop`, or any error, rolls the transaction back.
+
+use backout_model::conflict::OnConflict;
+use backout_model::fault::{self, Point};
+use backout_model::target::{Gate, Images, Manner, Refusal, Report, Summary, TargetError};
+
+use super::apply::{self, cannot_run, uncaptured};
+use super::capture::{Capture, Sessions};
+use super::ddl::DdlEvent;
+use super::load::{self, Loaded, Replay};
+use super::quiet::Quiet;
+use super::schema::{self, Tools};
+use super::session::Session;
+use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
+use super::{Postgres, counters, foreign, guard, loose, table};
+
+/// Which way a step is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Undo,
+    Redo,
+}
+
+/// An error of the target, or of the images.
+pub enum Halt {
+    Error(TargetError),
+    Stream(StreamError),
+}
+
+impl From<TargetError> for Halt {
+    fn from(error: TargetError) -> Self {
+        Halt::Error(error)
+    }
+}
+
+impl From<StreamError> for Halt {
+    fn from(error: StreamError) -> Self {
+        Halt::Stream(error)
+    }
+}
+
+impl Postgres {
+    pub(super) fn halted(&self, halt: Halt) -> TargetError {
+        match halt {
+            Halt::Error(error) => error,
+            Halt::Stream(source) => self.damaged(source),
+        }
+    }
+
+    pub(super) fn undo_step(
+        &mut self,
+        images: &mut dyn Images,
+        manner: Manner,
+        gate: &mut dyn Gate,
+    ) -> Result<Report, TargetError> {
+        let mut reader = Reader::open(images).map_err(|source| self.damaged(source))?;
+        self.ready()?;
+        let done = match reader.index.way.clone() {
+            Way::Captured => self.undo_captured(&mut reader, manner, gate),
+            Way::ByScript { shown } => self.undo_by_script(&mut reader, &shown, gate),
+            Way::Never { because } => return Err(never(&reader.index.shown, &because)),
+        };
+        self.after_step();
+        done
+    }
+
+    fn undo_captured(
+        &mut self,
+        reader: &mut Reader<'_>,
+        manner: Manner,
+        gate: &mut dyn Gate,
+    ) -> Result<Report, TargetError> {
+        let label = self.label.clone();
+        let before = counters::read(&mut self.a, &label)?;
+        self.begin()?;
+        // Others' values go only under `overwrite`: then they are kept.
+        let mut capture = match manner.on_conflict {
+            OnConflict::Overwrite => Some(self.capture(gate)?),
+            OnConflict::Stop | OnConflict::Keep => None,
+        };
+        let mut replay = Replay::new(&label, Direction::Undo, manner.on_conflict, before.clone());
+        let of = reader.index.rows;
+        self.replay(reader, manner, &mut replay, capture.as_mut(), &mut |rows| gate.progress(rows, Some(of)))
+            .map_err(|halt| self.halted(halt))?;
+        let Replay { conflicts, notes, rows, .. } = replay;
+        if manner.on_conflict == OnConflict::Stop && !conflicts.is_empty() {
+            return Err(TargetError::Conflicts(conflicts));
+        }
+        let mut summary = Summary { rows, ..summary_of(&reader.index) };
+        if !conflicts.is_empty() {
+            // Announced with the undo: after a crash nobody else could say what it left as others made it.
+            summary.note = serde_json::json!({ "settled": conflicts });
+        }
+        if let Some(mut capture) = capture {
+            capture.index().shown = reader.index.shown.clone();
+            self.flush(&mut capture)?;
+            summary.bytes = self.finish(capture, &before)?.bytes;
+        }
+        self.seal(&summary, gate)?;
+        Ok(Report { summary, conflicts, notes })
+    }
+
+    /// A capture of what the tool itself does.
+    pub(super) fn capture(&mut self, gate: &mut dyn Gate) -> Result<Capture, TargetError> {
+        let begun = Capture::new(gate.images(), self.place.clone())
+            .and_then(|mut capture| capture.begin(&mut self.a).map(|()| capture));
+        Ok(begun.map_err(|source| uncaptured(&self.label, source))?.trust_schema_changes())
+    }
+
+    pub(super) fn flush(&mut self, capture: &mut Capture) -> Result<(), TargetError> {
+        let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
+        capture.flush(&mut sessions, None).map_err(|source| uncaptured(&self.label, source))
+    }
+
+    /// Begins a transaction in which the tool itself changes something.
+    pub(super) fn begin(&mut self) -> Result<(), TargetError> {
+        self.a.run("BEGIN").map_err(|source| self.failed("cannot begin a transaction in", source))
+    }
+
+    pub(super) fn check_undo_steps(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        on_conflict: OnConflict,
+    ) -> Result<Report, TargetError> {
+        self.ready()?;
+        let done = self.check_steps(steps, on_conflict);
+        self.after_step();
+        done
+    }
+
+    fn check_steps(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        on_conflict: OnConflict,
+    ) -> Result<Report, TargetError> {
+        let label = self.label.clone();
+        let manner = Manner { on_conflict, in_doubt: false };
+        let began = counters::read(&mut self.a, &label)?;
+        self.begin()?;
+        let mut replay = Replay::new(&label, Direction::Undo, on_conflict, began);
+        let mut summary = Summary::default();
+        for mut images in steps {
+            let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
+            if reader.index.way != Way::Captured {
+                replay.notes.push(format!("{label}: {} is undone by its own script, unseen", reader.index.shown));
+                continue;
+            }
+            let before = replay.rows;
+            self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}).map_err(|halt| self.halted(halt))?;
+            let this = summary_of(&reader.index);
+            summary.changes += this.changes;
+            summary.rows += replay.rows - before;
+            summary.objects.extend(this.objects);
+        }
+        summary.objects.sort_unstable();
+        summary.objects.dedup();
+        summary.objects.truncate(Summary::OBJECTS_KEPT);
+        Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes })
+    }
+
+    /// Replays the events of one step within the open transaction: rows, schema, sequences; then looks at foreign keys.
+    pub(super) fn replay(
+        &mut self,
+        reader: &mut Reader<'_>,
+        manner: Manner,
+        replay: &mut Replay<'_>,
+        mut capture: Option<&mut Capture>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Halt> {
+        let mut events = reader.index.events.clone();
+        if replay.direction == Direction::Undo {
+            events.reverse();
+        }
+        let tables = reader.index.tables.clone();
+        let mut quiet = Quiet::begin(&mut self.a, &self.label)?;
+        replay.cascades = !quiet.replica;
+        if replay.cascades {
+            self.order(&mut events, &tables)?;
+        }
+        let mut loaded: Vec<Loaded> = Vec::new();
+        let mut next_hold = self.next_hold()?;
+        let mut in_run = false;
+        for (at, event) in events.iter().enumerate() {
+            if !std::mem::replace(&mut in_run, matches!(event, Event::Rows { .. })) && in_run {
+                self.silence(&mut quiet, &events[at..], &tables, capture.as_deref_mut())?;
+            }
+            fault::point(Point::Statement)
+                .map_err(|source| TargetError::failed(format!("cannot change rows of {}", self.label), source))?;
+            match event {
+                Event::Statements { span } => {
+                    if let Some(capture) = capture.as_deref_mut()
+                        && replay.direction == Direction::Redo
+                    {
+                        reader.statements_of(*span, false, &mut |Kept { line, rows, text }| -> Result<(), Halt> {
+                            Ok(capture
+                                .statement(line, rows, &text)
+                                .map_err(|source| uncaptured(&self.label, source))?)
+                        })?;
+                    }
+                }
+                Event::Rows { table, before, after } => {
+                    let (from, to) = match replay.direction {
+                        Direction::Undo => (*after, *before),
+                        Direction::Redo => (*before, *after),
+                    };
+                    let table = &tables[*table as usize];
+                    if !self.same_shape(table, replay)? {
+                        continue;
+                    }
+                    if let Some(capture) = capture.as_deref_mut() {
+                        let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
+                        capture.before_rows(&mut sessions).map_err(|source| uncaptured(&self.label, source))?;
+                    }
+                    let one = load::load(&mut self.a, reader, replay, table, from, to)?;
+                    let done = if table.key.is_empty() {
+                        loose::rows(&mut self.a, replay, table, &one)
+                    } else {
+                        guard::rows(&mut self.a, replay, table, &one)
+                    };
+                    done?;
+                    loaded.push(one);
+                    progress(replay.rows);
+                }
+                Event::Ddl { line, sql, event } => {
+                    if replay.direction == Direction::Undo && event.makes_types() {
+                        self.let_go(&mut loaded)?;
+                    }
+                    self.unsilence(&mut quiet, capture.as_deref_mut())?;
+                    let again =
+                        self.replay_ddl(reader, event, manner, replay, capture.as_deref_mut(), &mut next_hold)?;
+                    if let (Some(capture), Some(event)) = (capture.as_deref_mut(), again) {
+                        let event = Event::Ddl { line: *line, sql: sql.clone(), event: Box::new(event) };
+                        capture.ddl(event).map_err(|source| uncaptured(&self.label, source))?;
+                    }
+                }
+            }
+        }
+        let redo = replay.direction == Direction::Redo;
+        if !(redo && reader.index.unenforced) {
+            foreign::check(&mut self.a, replay, &tables, &loaded)?;
+        }
+        self.unsilence(&mut quiet, capture)?;
+        let Replay { began, notes, .. } = replay;
+        counters::put_back(&mut self.a, &self.label, began, &reader.index.sequences, redo, notes)?;
+        Ok(())
+    }
+
+    /// Silences the tables of the rows that come next, up to a change of the schema. Their marks are set after that.
+    fn silence(
+        &mut self,
+        quiet: &mut Quiet,
+        events: &[Event],
+        tables: &[Table],
+        capture: Option<&mut Capture>,
+    ) -> Result<(), TargetError> {
+        for event in events.iter().take_while(|event| !matches!(event, Event::Ddl { .. })) {
+            let Event::Rows { table, .. } = event else { continue };
+            let table = &tables[*table as usize];
+            let there = table::find(&mut self.a, &table.schema, &table.name)
+                .map_err(|source| self.failed("cannot read the schema of", source))?;
+            if there.is_some() {
+                quiet.table(&mut self.a, &self.label, table)?;
+            }
+        }
+        match capture {
+            Some(capture) => capture.after_schema(&mut self.a).map_err(|source| uncaptured(&self.label, source)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes out of the images in temporary tables what their tables have no more: a type that goes must not be in use.
+    fn let_go(&mut self, loaded: &mut Vec<Loaded>) -> Result<(), TargetError> {
+        let mut left = Vec::new();
+        for mut one in std::mem::take(loaded) {
+            let failed = |source| TargetError::failed(format!("cannot read {}", table::shown(&one.table)), source);
+            let found = table::find(&mut self.a, &one.table.schema, &one.table.name).map_err(failed)?;
+            let there = |column: &Column| {
+                let same = |other: &Column| other.name == column.name && other.kind == column.kind;
+                found.as_ref().is_some_and(|(_, now)| now.columns.iter().any(same))
+            };
+            let key_stays = one.table.key.iter().all(|key| there(&one.table.columns[key.column]));
+            if found.is_none() || !key_stays {
+                let sql = format!("DROP TABLE {}, {}", one.from, one.to);
+                self.a.run(&sql).map_err(|source| self.failed("cannot drop images in", source))?;
+                continue;
+            }
+            if let Some(sql) = one.without(&there) {
+                self.a.run(&sql).map_err(|source| self.failed("cannot drop images in", source))?;
+            }
+            left.push(one);
+        }
+        *loaded = left;
+        Ok(())
+    }
+
+    /// Ends the silence. What was marked is captured first: it is in the way of any change of a table.
+    fn unsilence(&mut self, quiet: &mut Quiet, capture: Option<&mut Capture>) -> Result<(), TargetError> {
+        if let Some(capture) = capture {
+            let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
+            capture.before_schema(&mut sessions).map_err(|source| uncaptured(&self.label, source))?;
+        }
+        quiet.end(&mut self.a, &self.label)
+    }
+
+    /// Orders rows between two changes of the schema so that tables come before those that they point at.
+    fn order(&mut self, events: &mut [Event], tables: &[Table]) -> Result<(), TargetError> {
+        let is_rows = |event: &Event| matches!(event, Event::Rows { .. });
+        for run in events.chunk_by_mut(|one, other| is_rows(one) && is_rows(other)) {
+            let of: Vec<&Table> = run
+                .iter()
+                .filter_map(
+                    |event| if let Event::Rows { table, .. } = event { tables.get(*table as usize) } else { None },
+                )
+                .collect();
+            if of.len() < 2 {
+                continue;
+            }
+            let order = foreign::children_first(&mut self.a, &of)
+                .map_err(|source| self.failed("cannot read the foreign keys of", source))?;
+            let sorted: Vec<Event> = order.into_iter().map(|at| run[at].clone()).collect();
+            run.clone_from_slice(&sorted);
+        }
+        Ok(())
+    }
+
+    /// True where the table is still there with the columns that the images have.
+    fn same_shape(&mut self, wanted: &Table, replay: &mut Replay<'_>) -> Result<bool, TargetError> {
+        let found = table::find(&mut self.a, &wanted.schema, &wanted.name)
+            .map_err(|source| self.failed("cannot read the schema of", source))?;
+        let why = match found {
+            None => "there is no such table".to_owned(),
+            Some((_, now)) => {
+                let missing = wanted
+                    .columns
+                    .iter()
+                    .find(|column| !now.columns.iter().any(|one| one.name == column.name && one.kind == column.kind));
+                match missing {
+                    Some(column) => format!("it has no column {} of type {}", column.name, column.kind),
+                    None if !wanted.key.is_empty() && now.key.is_empty() => "it has no key any more".to_owned(),
+                    None => return Ok(true),
+                }
+            }
+        };
+        replay.definition(wanted, why);
+        Ok(false)
+    }
+
+    fn replay_ddl(
+        &mut self,
+        reader: &mut Reader<'_>,
+        event: &DdlEvent,
+        manner: Manner,
+        replay: &mut Replay<'_>,
+        capture: Option<&mut Capture>,
+        next_hold: &mut u64,
+    ) -> Result<Option<DdlEvent>, TargetError> {
+        let version = self.version()?;
+        let label = self.label.clone();
+        let mut tools = Tools { own: &self.own, label: &label, version, next_hold };
+        let Replay { direction, conflicts, notes, .. } = replay;
+        let shown = reader.index.shown.clone();
+        let mut work = |a: &mut Session, capture: Option<&mut Capture>| {
+            let mut images = schema::Images { capture, reader: Some(reader), label: &label };
+            match direction {
+                Direction::Undo => {
+                    schema::undo(a, &mut tools, &mut images, event, manner, conflicts, notes).map(|()| None)
+                }
+                Direction::Redo => schema::redo(a, &mut tools, &mut images, event, manner, conflicts).map(Some),
+            }
+        };
+        match capture {
+            None => work(&mut self.a, None),
+            Some(capture) => {
+                let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
+                schema::around(&mut sessions, capture, &label, &shown, &mut |a, capture| work(a, Some(capture)))
+            }
+        }
+    }
+
+    fn undo_by_script(
+        &mut self,
+        reader: &mut Reader<'_>,
+        shown: &str,
+        gate: &mut dyn Gate,
+    ) -> Result<Report, TargetError> {
+        self.a.plain().map_err(|source| self.failed("cannot set up", source))?;
+        self.begin()?;
+        let changes = self.run_script(reader, shown, true).map_err(|halt| self.halted(halt))?;
+        self.a.neutral().map(drop).map_err(|source| self.failed("cannot set up", source))?;
+        let summary = Summary { changes, ..Summary::default() };
+        self.seal(&summary, gate)?;
+        Ok(Report { summary, ..Report::default() })
+    }
+
+    /// Runs the statements that the images hold of a script that was not captured: its own, or those of its undo script.
+    pub(super) fn run_script(&mut self, reader: &mut Reader<'_>, shown: &str, undo: bool) -> Result<u64, Halt> {
+        let mut changes = 0;
+        let a = &mut self.a;
+        reader.statements(undo, &mut |Kept { line, text, .. }| -> Result<(), Halt> {
+            let place = format!("{shown}:{line}");
+            fault::point(Point::Statement).map_err(|source| cannot_run(&place, &text, source))?;
+            apply::execute(a, &text).map_err(|source| cannot_run(&place, &text, source))?;
+            changes += 1;
+            Ok(())
+        })?;
+        Ok(changes)
+    }
+}
+
+fn never(shown: &str, because: &str) -> TargetError {
+    TargetError::Refused(Refusal {
+        place: shown.to_owned(),
+        what: "the undo of this script".to_owned(),
+        why: format!("it was declared to have none, because: {because}"),
+        ways_out: vec!["go back to a backup".to_owned()],
+    })
+}
+
+/// What a step comes to.
+pub fn summary_of(index: &Index) -> Summary {
+    let mut objects: Vec<String> = index.tables.iter().map(table::shown).collect();
+    objects.sort_unstable();
+    objects.dedup();
+    objects.truncate(Summary::OBJECTS_KEPT);
+    Summary { changes: index.statements, objects, ..Summary::default() }
+}

@@ -1,0 +1,293 @@
+//! The guarded change of one row: it takes effect only where the row still holds what is expected of it.
+//!
+//! The usual row is compared by SQLite itself, in the statement that changes it. Where that finds nothing to change,
+//! the row is looked at, and compared here to the bit: only then something is merged, or is a conflict.
+
+use backout_model::conflict::{Conflicts, OnConflict};
+use backout_model::target::TargetError;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Rows};
+
+use super::carry::Carry;
+use super::ddl_hold::is_constraint;
+use super::form::{
+    Form, Kind, Statements, bind_all, bind_place, blurred, guarded, is_keyless, is_nameless, keys, set, written,
+};
+use super::numbering::Known;
+use super::stream::{Damage, Table};
+use super::value::{self, Cursor};
+
+/// A change to be made to one row.
+pub struct Change<'a> {
+    /// Where the row is expected; 0 without rowid.
+    pub rowid: i64,
+    /// Where it is to be.
+    pub new_rowid: i64,
+    /// What it is expected to hold; `None`: that it is not there.
+    pub expect: Option<&'a [ValueRef<'a>]>,
+    /// What it is to hold; `None`: that it is not there.
+    pub want: Option<&'a [ValueRef<'a>]>,
+    /// The columns in which the two differ, where both are there.
+    pub changed: &'a [usize],
+}
+
+/// What came of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// The row is not as expected, or another stands in the way.
+    Unexpected,
+}
+
+/// What came of a change that had to be looked at.
+pub enum Settled {
+    /// Made, merged, found made already, or listed as a conflict.
+    Done,
+    /// Only another row's unique value is in the way, which may be about to go: the row as found, and as it should be.
+    Blocked { found: Found, wanted: Vec<u8> },
+}
+
+/// A row as it was found, owned.
+pub struct Found {
+    pub rowid: i64,
+    bytes: Vec<u8>,
+}
+
+impl Found {
+    pub fn values(&self) -> Result<Vec<ValueRef<'_>>, Damage> {
+        decoded(&self.bytes)
+    }
+
+    /// Its values as [`decoded`] reads them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The values that stand in a row in `bytes`.
+pub fn decoded(bytes: &[u8]) -> Result<Vec<ValueRef<'_>>, Damage> {
+    let mut cursor = Cursor::new(bytes);
+    let mut values = Vec::new();
+    while !cursor.rest.is_empty() {
+        values.push(cursor.value()?);
+    }
+    Ok(values)
+}
+
+/// The reverse of [`decoded`].
+pub fn encoded(values: &[ValueRef<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    values.iter().for_each(|one| value::put(&mut bytes, *one));
+    bytes
+}
+
+/// Makes guarded changes on one connection, and settles those that meet something unexpected.
+pub struct Guard<'c> {
+    pub(super) conn: &'c Connection,
+    pub(super) label: &'c str,
+    pub(super) on_conflict: OnConflict,
+    /// Where rowids still name the rows that they named when the images were made.
+    pub known: Known,
+    pub conflicts: Conflicts,
+    pub notes: Vec<String>,
+    /// The tables that replace others, whose rows are carried over as they go.
+    pub carries: Vec<Carry>,
+    pub(super) statements: Statements<'c>,
+}
+
+impl<'c> Guard<'c> {
+    pub fn new(conn: &'c Connection, label: &'c str, on_conflict: OnConflict) -> Self {
+        Self {
+            conn,
+            label,
+            on_conflict,
+            known: Known::default(),
+            conflicts: Conflicts::default(),
+            notes: Vec::new(),
+            carries: Vec::new(),
+            statements: Statements::new(conn),
+        }
+    }
+
+    pub fn overwrites(&self) -> bool {
+        self.on_conflict == OnConflict::Overwrite
+    }
+
+    /// Nothing but its content tells which row it is: nobody knows where its rowid is now.
+    pub(super) fn is_adrift(&self, table: &Table, values: &[ValueRef<'_>]) -> bool {
+        is_nameless(table, values) && !self.known.holds(&table.name)
+    }
+
+    /// Forgets the prepared statements: before the schema changes, and between spans, whose tables are numbered anew.
+    pub fn forget_statements(&mut self) {
+        self.statements.clear();
+    }
+
+    pub(super) fn failed(&self, table: &Table, source: rusqlite::Error) -> TargetError {
+        TargetError::failed(format!("cannot change rows of {} in {}", table.name, self.label), source)
+    }
+
+    pub(super) fn damaged(&self, source: Damage) -> TargetError {
+        TargetError::Images { target: self.label.to_owned(), what: source.to_string() }
+    }
+
+    /// Tries the change as if nobody else had been at the row.
+    #[inline]
+    pub fn attempt(&mut self, number: u32, table: &Table, change: &Change<'_>) -> Result<Outcome, TargetError> {
+        let done = match (change.expect, change.want) {
+            (None, Some(want)) => return self.insert(number, table, change.new_rowid, want, false),
+            (Some(expect), None) => {
+                if blurred(table, expect, 0..expect.len()) {
+                    return Ok(Outcome::Unexpected);
+                }
+                self.statements.run(number, table, &Form::plain(Kind::Delete), |statement| {
+                    let at = bind_place(statement, 1, table, change.rowid, expect)?;
+                    bind_all(statement, at, written(table).map(|column| expect[column]))
+                })
+            }
+            (Some(expect), Some(want)) => {
+                // Of a table without a key all columns are compared, of one with a key only that and what changes.
+                if blurred(table, expect, change.changed.iter().copied())
+                    || !is_keyless(table) && self.is_adrift(table, expect)
+                {
+                    return Ok(Outcome::Unexpected);
+                }
+                let moved = change.rowid != change.new_rowid;
+                let form = Form { kind: Kind::Update, changed: change.changed, moved, replace: false };
+                self.statements.run(number, table, &form, |statement| {
+                    let at = bind_place(statement, 1, table, change.rowid, expect)?;
+                    let guarded = guarded(table, change.changed);
+                    let at = bind_all(statement, at, guarded.map(|column| expect[column]))?;
+                    let at = bind_all(statement, at, set(table, change.changed).map(|column| want[column]))?;
+                    if moved && table.rowid_column.is_none() && table.rowid.is_some() {
+                        statement.raw_bind_parameter(at, change.new_rowid)?;
+                        return Ok(at + 1);
+                    }
+                    Ok(at)
+                })
+            }
+            (None, None) => return Ok(Outcome::Done),
+        };
+        match done {
+            Ok(1) => Ok(Outcome::Done),
+            Ok(_) => Ok(Outcome::Unexpected),
+            Err(source) if is_constraint(&source) => Ok(Outcome::Unexpected),
+            Err(source) => Err(self.failed(table, source)),
+        }
+    }
+
+    /// Inserts a row at its place.
+    pub fn insert(
+        &mut self,
+        number: u32,
+        table: &Table,
+        rowid: i64,
+        want: &[ValueRef<'_>],
+        replace: bool,
+    ) -> Result<Outcome, TargetError> {
+        let form = Form { replace, ..Form::plain(Kind::Insert) };
+        let done = self.statements.run(number, table, &form, |statement| {
+            let at = bind_all(statement, 1, written(table).map(|column| want[column]))?;
+            if table.rowid_column.is_none() && table.rowid.is_some() {
+                statement.raw_bind_parameter(at, rowid)?;
+                return Ok(at + 1);
+            }
+            Ok(at)
+        });
+        self.inserted(table, done)
+    }
+
+    /// Inserts a row at a place of SQLite's choice, where no column shows it.
+    pub fn insert_anywhere(
+        &mut self,
+        number: u32,
+        table: &Table,
+        want: &[ValueRef<'_>],
+        replace: bool,
+    ) -> Result<Outcome, TargetError> {
+        let form = Form { replace, ..Form::plain(Kind::InsertAnywhere) };
+        let done = self
+            .statements
+            .run(number, table, &form, |statement| bind_all(statement, 1, written(table).map(|column| want[column])));
+        self.inserted(table, done)
+    }
+
+    pub(super) fn inserted(&self, table: &Table, done: rusqlite::Result<usize>) -> Result<Outcome, TargetError> {
+        match done {
+            Ok(_) => Ok(Outcome::Done),
+            Err(source) if is_constraint(&source) => Ok(Outcome::Unexpected),
+            Err(source) => Err(self.failed(table, source)),
+        }
+    }
+
+    /// Removes the row that was just looked at.
+    pub fn remove(&mut self, number: u32, table: &Table, found: &Found) -> Result<(), TargetError> {
+        let values = found.values().map_err(|source| self.damaged(source))?;
+        self.statements
+            .run(number, table, &Form::plain(Kind::Remove), |statement| {
+                bind_place(statement, 1, table, found.rowid, &values)
+            })
+            .map_err(|source| self.failed(table, source))?;
+        Ok(())
+    }
+
+    /// Looks for the row: at its place, else by its key, or by all it holds where it has none.
+    pub fn find(
+        &mut self,
+        number: u32,
+        table: &Table,
+        rowid: i64,
+        values: &[ValueRef<'_>],
+    ) -> Result<Option<Found>, TargetError> {
+        let found = self.look(number, table, Kind::Find, rowid, values)?;
+        let adrift = self.is_adrift(table, values);
+        if table.rowid_column.is_some() || table.rowid.is_none() || !adrift && is_nameless(table, values) {
+            return Ok(found);
+        }
+        let (columns, kind) =
+            if adrift { (written(table).collect::<Vec<_>>(), Kind::FindWhole) } else { (keys(table), Kind::FindByKey) };
+        if let Some(found) = found {
+            let there = found.values().map_err(|source| self.damaged(source))?;
+            if columns.iter().all(|column| value::same(there[*column], values[*column])) {
+                drop(there);
+                return Ok(Some(found));
+            }
+        }
+        self.look(number, table, kind, rowid, values)
+    }
+
+    pub(super) fn look(
+        &mut self,
+        number: u32,
+        table: &Table,
+        kind: Kind,
+        rowid: i64,
+        values: &[ValueRef<'_>],
+    ) -> Result<Option<Found>, TargetError> {
+        let look = |guard: &mut Self| -> rusqlite::Result<Option<Found>> {
+            let statement = guard.statements.get(number, table, &Form::plain(kind))?;
+            match kind {
+                Kind::FindByKey => {
+                    bind_all(statement, 1, keys(table).into_iter().map(|column| values[column]))?;
+                }
+                Kind::FindWhole => {
+                    bind_all(statement, 1, written(table).map(|column| values[column]))?;
+                }
+                _ => {
+                    bind_place(statement, 1, table, rowid, values)?;
+                }
+            }
+            read(&mut statement.raw_query(), table.columns.len())
+        };
+        look(self).map_err(|source| self.failed(table, source))
+    }
+}
+
+fn read(rows: &mut Rows<'_>, columns: usize) -> rusqlite::Result<Option<Found>> {
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    for column in 1..=columns {
+        value::put(&mut bytes, row.get_ref(column)?);
+    }
+    Ok(Some(Found { rowid: row.get(0)?, bytes }))
+}

@@ -1,0 +1,323 @@
+//! Tables that are altered by making a new one, copying, dropping and renaming: what others write to the new table
+//! afterwards is not lost when the old one comes back.
+
+use backout_model::conflict::{ConflictKind, OnConflict};
+use backout_model::target::TargetError;
+use rusqlite::Connection;
+
+use crate::bed::{apply, live, same};
+use crate::stage::{Stage, dump};
+
+const BASE: &str = "
+CREATE TABLE kind(id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, name varchar(20) NOT NULL UNIQUE, price INT, kind INT REFERENCES kind(id), note TEXT DEFAULT 'n');
+CREATE INDEX t_price ON t(price);
+CREATE TABLE child(id INTEGER PRIMARY KEY, t INT REFERENCES t(id));
+INSERT INTO kind VALUES (1, 'k');
+WITH RECURSIVE i(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 50)
+  INSERT INTO t(name, price, kind) SELECT 'n' || i, i * 10, 1 FROM i;
+INSERT INTO child SELECT id, id FROM t;
+";
+
+/// As Django and SQLite's own documentation do it.
+const REBUILD: &str = "
+CREATE TABLE \"new__t\" (\"id\" integer NOT NULL PRIMARY KEY AUTOINCREMENT, \"name\" varchar(40) NOT NULL UNIQUE, \"price\" integer NULL, \"kind\" integer NULL REFERENCES \"kind\" (\"id\") DEFERRABLE INITIALLY DEFERRED, \"added\" text DEFAULT 'a');
+INSERT INTO \"new__t\" (\"id\", \"name\", \"price\", \"kind\") SELECT \"id\", \"name\", coalesce(\"price\", 0) + (\"id\" = 7), \"kind\" FROM \"t\";
+DROP TABLE \"t\";
+ALTER TABLE \"new__t\" RENAME TO \"t\";
+CREATE INDEX \"t_price\" ON \"t\" (\"price\");
+";
+
+/// As older programs do it.
+const OTHER_WAY: &str = "
+PRAGMA legacy_alter_table = ON;
+ALTER TABLE t RENAME TO t_old;
+CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, price INT, kind INT, added TEXT DEFAULT 'a');
+INSERT INTO t(id, name, price, kind) SELECT id, name, coalesce(price, 0) + (id = 7), kind FROM t_old;
+DROP TABLE t_old;
+";
+
+fn list(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut select = conn.prepare(sql).unwrap();
+    select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+fn kinds(stage: &mut Stage, images: &crate::stage::Images) -> Vec<(ConflictKind, Option<String>, Option<String>)> {
+    let conflicts = stage.conflicts(images);
+    conflicts.listed.into_iter().map(|one| (one.kind, one.key, one.column)).collect()
+}
+
+#[test]
+fn nobody_wrote_and_all_is_as_before() {
+    for script in [REBUILD, OTHER_WAY] {
+        let mut stage = live("", BASE);
+        let before = dump(&stage.other());
+        let images = apply(&mut stage, script, script);
+        let after = dump(&stage.other());
+        stage.undo(&images);
+        same(&dump(&stage.other()), &before, script);
+        let again = stage.redo(&images);
+        same(&dump(&stage.other()), &after, script);
+        stage.undo(&again);
+        same(&dump(&stage.other()), &before, script);
+    }
+}
+
+#[test]
+fn what_others_wrote_goes_over_to_the_old_table() {
+    for script in [REBUILD, OTHER_WAY] {
+        let mut stage = live("", BASE);
+        let before = dump(&stage.other());
+        let images = apply(&mut stage, script, script);
+        stage
+            .other()
+            .execute_batch(
+                "UPDATE t SET name = 'theirs' WHERE id = 3; UPDATE t SET price = 1, kind = NULL WHERE id = 4;
+                 DELETE FROM t WHERE id = 5; INSERT INTO t(id, name, price) VALUES (100, 'new', 5);
+                 UPDATE t SET name = 'seven' WHERE id = 7; INSERT INTO child VALUES (100, 100)",
+            )
+            .unwrap();
+        let report = stage.undo(&images);
+        assert!(report.conflicts.is_empty(), "{:?}", report.conflicts);
+        let client = stage.other();
+        let rows = list(
+            &client,
+            "SELECT id || ' ' || name || ' ' || price || ' ' || coalesce(kind, '-') || ' ' || note FROM t WHERE id IN (3, 4, 5, 7, 100)",
+        );
+        assert_eq!(rows, ["3 theirs 30 1 n", "4 n4 1 - n", "7 seven 70 1 n", "100 new 5 - n"]);
+        // Without their changes it is what it was: nothing else moved.
+        client
+            .execute_batch(
+                "UPDATE t SET name = 'n3' WHERE id = 3; UPDATE t SET price = 40, kind = 1 WHERE id = 4; DELETE FROM t WHERE id = 100;
+                 INSERT INTO t(id, name, price, kind) VALUES (5, 'n5', 50, 1); UPDATE t SET name = 'n7' WHERE id = 7;
+                 DELETE FROM child WHERE id = 100; UPDATE sqlite_sequence SET seq = 50",
+            )
+            .unwrap();
+        same(&dump(&client), &before, script);
+    }
+}
+
+#[test]
+fn both_changed_the_same_value() {
+    let mut stage = live("", BASE);
+    let images = apply(&mut stage, REBUILD, "");
+    // The deployment made 71 of 70; the new column has no place in the old table.
+    stage
+        .other()
+        .execute_batch("UPDATE t SET price = 99 WHERE id = 7; UPDATE t SET added = 'x' WHERE id = 8; INSERT INTO t(id, name, added) VALUES (60, 'sixty', 'y')")
+        .unwrap();
+    let after = dump(&stage.other());
+    let found = kinds(&mut stage, &images);
+    let key = |id: u32| Some(format!("id={id}"));
+    let column = |name: &str| Some(name.to_owned());
+    assert_eq!(
+        found,
+        [
+            (ConflictKind::Changed, key(8), column("added")),
+            (ConflictKind::Changed, key(7), column("price")),
+            (ConflictKind::Changed, key(60), column("added"))
+        ]
+    );
+    same(&dump(&stage.other()), &after, "a conflict changes nothing");
+    let mut kept = live("", BASE);
+    for (stage, manner, price) in [(&mut stage, OnConflict::Overwrite, 70), (&mut kept, OnConflict::Keep, 99)] {
+        let images = if manner == OnConflict::Keep {
+            let images = apply(stage, REBUILD, "");
+            stage
+                .other()
+                .execute_batch("UPDATE t SET price = 99 WHERE id = 7; INSERT INTO t(id, name) VALUES (60, 'sixty')")
+                .unwrap();
+            images
+        } else {
+            images.clone()
+        };
+        let report = stage.try_undo(&images, manner).unwrap();
+        assert!(!report.conflicts.is_empty());
+        let now: i64 = stage.other().query_row("SELECT price FROM t WHERE id = 7", [], |row| row.get(0)).unwrap();
+        assert_eq!(now, price, "{manner:?}");
+        let sixty: String =
+            stage.other().query_row("SELECT name || note FROM t WHERE id = 60", [], |row| row.get(0)).unwrap();
+        assert_eq!(sixty, "sixtyn");
+    }
+}
+
+#[test]
+fn twice_rebuilt_in_one_step() {
+    let mut stage = live("", BASE);
+    let before = dump(&stage.other());
+    let second = "CREATE TABLE new__t(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, price REAL, kind INT);
+        INSERT INTO new__t SELECT id, name, price, kind FROM t; DROP TABLE t; ALTER TABLE new__t RENAME TO t;
+        UPDATE t SET price = price + 0.5 WHERE id < 10;";
+    let images = apply(&mut stage, &format!("{REBUILD}{second}"), "");
+    stage
+        .other()
+        .execute_batch("UPDATE t SET name = 'theirs' WHERE id = 3; DELETE FROM t WHERE id = 20; INSERT INTO t(name, price) VALUES ('new', 2)")
+        .unwrap();
+    let report = stage.undo(&images);
+    assert!(report.conflicts.is_empty());
+    let client = stage.other();
+    assert_eq!(list(&client, "SELECT id || name || price FROM t WHERE id IN (3, 20, 51)"), ["3theirs30", "51new2"]);
+    client
+        .execute_batch(
+            "UPDATE t SET name = 'n3' WHERE id = 3; DELETE FROM t WHERE id = 51; UPDATE sqlite_sequence SET seq = 50;
+             INSERT INTO t(id, name, price, kind) VALUES (20, 'n20', 200, 1)",
+        )
+        .unwrap();
+    same(&dump(&client), &before, "");
+}
+
+#[test]
+fn a_redo_copies_the_rows_of_now() {
+    let mut stage = live("", BASE);
+    let images = apply(&mut stage, REBUILD, "");
+    stage.undo(&images);
+    stage
+        .other()
+        .execute_batch("UPDATE t SET name = 'theirs' WHERE id = 3; INSERT INTO t(id, name) VALUES (70, 'late')")
+        .unwrap();
+    let before = dump(&stage.other());
+    let again = stage.redo(&images);
+    let rows = list(&stage.other(), "SELECT id || name || price FROM t WHERE id IN (3, 7, 70)");
+    assert_eq!(rows, ["3theirs30", "7n771", "70late0"]);
+    stage.undo(&again);
+    same(&dump(&stage.other()), &before, "");
+}
+
+#[test]
+fn without_a_key_what_others_changed_is_a_conflict() {
+    let mut stage = live("", "CREATE TABLE t(a, b); INSERT INTO t VALUES (1, 2), (3, 4)");
+    let script =
+        "CREATE TABLE n(a, b, c); INSERT INTO n(a, b) SELECT a, b FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t";
+    let images = apply(&mut stage, script, "");
+    stage.other().execute_batch("UPDATE t SET b = 9 WHERE a = 1").unwrap();
+    assert!(!kinds(&mut stage, &images).is_empty());
+}
+
+/// A table with so many rows that it is held, and one with so few that they are deleted before it goes.
+fn sized(rows: u32) -> String {
+    format!(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, price INT); CREATE TABLE log(what);
+         WITH RECURSIVE i(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < {rows})
+           INSERT INTO t SELECT i, 'n' || i, i FROM i;"
+    )
+}
+
+const THEIRS: [&str; 3] = [
+    "UPDATE t SET name = 'theirs' WHERE id = 3",
+    "INSERT INTO t VALUES (9000, 'late', 1)",
+    "DELETE FROM t WHERE id = 5",
+];
+
+/// What cannot simply run once more: it would have another result, or change more than the new table.
+#[test]
+fn a_redo_of_a_copy_that_cannot_run_again_does_not_lose_what_others_wrote() {
+    const SWAP: &str = "; DROP TABLE t; ALTER TABLE n RENAME TO t";
+    for script in [
+        format!("CREATE TABLE n(id INTEGER PRIMARY KEY, name, price, r); INSERT INTO n SELECT id, name, price, random() FROM t{SWAP}"),
+        format!("CREATE TABLE n AS SELECT * FROM t{SWAP}"),
+        format!("CREATE TABLE n(id INTEGER PRIMARY KEY, name, price); INSERT INTO n SELECT * FROM t; INSERT INTO log VALUES ('copied'){SWAP}"),
+        format!("CREATE TABLE n(id INTEGER PRIMARY KEY, name, price); CREATE TRIGGER r AFTER INSERT ON n BEGIN INSERT INTO log VALUES (new.id); END; INSERT INTO n SELECT * FROM t{SWAP}"),
+        format!("CREATE TABLE n(id INTEGER PRIMARY KEY, name, price); CREATE TRIGGER r AFTER INSERT ON n BEGIN UPDATE n SET price = 0 WHERE id = new.id; END; INSERT INTO n SELECT * FROM t{SWAP}"),
+        "ALTER TABLE t RENAME TO old; CREATE TABLE t(id INTEGER PRIMARY KEY, name, price, r); INSERT INTO t SELECT id, name, price, random() FROM old; DROP TABLE old".to_owned(),
+    ] {
+        for (rows, theirs) in [20, 900].into_iter().flat_map(|rows| THEIRS.map(|theirs| (rows, theirs))) {
+            let what = format!("{rows} {script}\n-- theirs\n{theirs}");
+            let mut stage = live("", &sized(rows));
+            let images = apply(&mut stage, &script, &what);
+            let after = dump(&stage.other());
+            stage.undo(&images);
+            // Nobody wrote: the very same result, whatever would come out of the statement now.
+            let again = stage.redo(&images);
+            same(&dump(&stage.other()), &after, &what);
+            stage.undo(&again);
+            stage.other().execute_batch(theirs).unwrap();
+            let now = dump(&stage.other());
+            for images in [&images, &again] {
+                match stage.try_redo(images, OnConflict::Stop) {
+                    Err(TargetError::Conflicts(conflicts)) => {
+                        let found: Vec<_> =
+                            conflicts.listed.iter().map(|one| (one.kind, one.object.as_str())).collect();
+                        assert_eq!(found, [(ConflictKind::Changed, "table t")], "{what}");
+                    }
+                    other => panic!("no conflict: {what}: {:?}", other.map(drop)),
+                }
+                same(&dump(&stage.other()), &now, &what);
+            }
+            let (kept, report) = stage.try_redo(&again, OnConflict::Keep).unwrap();
+            assert!(!report.conflicts.is_empty(), "{what}");
+            let client = stage.other();
+            let rows = |conn: &Connection| list(conn, "SELECT id || name || price FROM t ORDER BY 1");
+            let theirs_now = rows(&client);
+            stage.try_undo(&kept, OnConflict::Keep).unwrap();
+            assert_eq!(rows(&client), theirs_now, "{what}");
+            let before: Vec<String> = now.iter().filter(|line| line.starts_with("t: ")).cloned().collect();
+            let after: Vec<String> = dump(&client).into_iter().filter(|line| line.starts_with("t: ")).collect();
+            same(&after, &before, &what);
+        }
+    }
+}
+
+#[test]
+fn a_redo_runs_all_statements_on_the_new_table_again() {
+    for copy in [
+        "INSERT INTO n SELECT * FROM t; UPDATE n SET price = price + 1 WHERE id < 10; DELETE FROM n WHERE id = 7",
+        "INSERT OR IGNORE INTO main.n SELECT * FROM t; UPDATE OR REPLACE n SET price = price + 1 WHERE id < 10; DELETE FROM \"n\" WHERE id = 7",
+        "INSERT INTO n SELECT * FROM t WHERE id > 100000; INSERT INTO n SELECT * FROM t WHERE id <> 7; UPDATE n SET price = price + 1 WHERE id < 10",
+    ] {
+        let script = format!(
+            "CREATE TABLE n(id INTEGER PRIMARY KEY, name UNIQUE, price INT CHECK (price < 1000)); {copy}; DROP TABLE t; ALTER TABLE n RENAME TO t"
+        );
+        let mut stage = live("", &sized(20));
+        let images = apply(&mut stage, &script, &script);
+        let after = dump(&stage.other());
+        stage.undo(&images);
+        let again = stage.redo(&images);
+        same(&dump(&stage.other()), &after, &script);
+        stage.undo(&again);
+        stage
+            .other()
+            .execute_batch("UPDATE t SET name = 'theirs' WHERE id = 3; INSERT INTO t VALUES (9000, 'late', 1); DELETE FROM t WHERE id = 5")
+            .unwrap();
+        let before = dump(&stage.other());
+        let again = stage.redo(&again);
+        let rows = list(&stage.other(), "SELECT id || name || price FROM t WHERE id IN (3, 4, 5, 7, 9000) ORDER BY id");
+        assert_eq!(rows, ["3theirs4", "4n45", "9000late1"], "{script}");
+        stage.undo(&again);
+        same(&dump(&stage.other()), &before, &script);
+        // A row of theirs that the new table does not admit.
+        for theirs in [
+            "INSERT INTO t VALUES (9001, 'late', 1)",
+            "DELETE FROM t WHERE id = 9001; INSERT INTO t VALUES (9001, 'dear', 5000)",
+        ] {
+            if copy.contains("IGNORE") {
+                continue;
+            }
+            stage.other().execute_batch(theirs).unwrap();
+            let before = dump(&stage.other());
+            match stage.try_redo(&again, OnConflict::Stop) {
+                Err(TargetError::Conflicts(conflicts)) => {
+                    assert!(conflicts.listed.iter().any(|one| one.kind == ConflictKind::Constraint), "{conflicts:?}");
+                }
+                other => panic!("no conflict: {script}: {:?}", other.map(drop)),
+            }
+            same(&dump(&stage.other()), &before, &script);
+            stage.try_redo(&again, OnConflict::Keep).unwrap();
+            let before: Vec<String> = before.into_iter().filter(|line| line.starts_with("t: ")).collect();
+            let after: Vec<String> = dump(&stage.other()).into_iter().filter(|line| line.starts_with("t: ")).collect();
+            same(&after, &before, &script);
+        }
+    }
+}
+
+/// A statement that found nothing to do in another table does not run again on what others put there.
+#[test]
+fn a_redo_runs_nothing_again_on_other_tables() {
+    let script = "CREATE TABLE n(id INTEGER PRIMARY KEY, name, price); INSERT INTO n SELECT * FROM t;
+        INSERT INTO log SELECT what || '!' FROM log; UPDATE log SET what = 'seen'; DROP TABLE t; ALTER TABLE n RENAME TO t";
+    let mut stage = live("", &sized(20));
+    let images = apply(&mut stage, script, script);
+    stage.undo(&images);
+    stage.other().execute_batch("INSERT INTO log VALUES ('theirs')").unwrap();
+    stage.redo(&images);
+    assert_eq!(list(&stage.other(), "SELECT what FROM log"), ["theirs"]);
+}

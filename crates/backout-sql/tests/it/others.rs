@@ -1,0 +1,208 @@
+//! What the random test of others' objects has found, in its shortest form.
+
+use backout_model::conflict::OnConflict;
+use backout_model::target::TargetError;
+
+use crate::bed::{apply, holds, list, live, same, unusable};
+use crate::stage::{dump, told};
+
+/// A view, trigger or table is judged by what it was before the step, not by what it was when it was dropped.
+#[test]
+fn what_never_worked_alone_is_no_conflict() {
+    let setup =
+        "CREATE TABLE t(a); CREATE TABLE u(b); CREATE TRIGGER r AFTER INSERT ON t BEGIN UPDATE late SET a = 1; END;
+        CREATE VIEW v AS SELECT a FROM late; CREATE TABLE k(x REFERENCES late(a))";
+    let script = "CREATE TABLE late(a PRIMARY KEY); DROP TABLE t; DROP VIEW v; DROP TABLE k";
+    let mut stage = live("", setup);
+    let before = dump(&stage.other());
+    let images = apply(&mut stage, script, script);
+    stage.undo(&images);
+    same(&dump(&stage.other()), &before, script);
+}
+
+/// Nor what worked for the time of the step only, since the step made what it needs, or SQLite rewrote it on the way.
+#[test]
+fn what_works_only_while_deployed_is_no_conflict() {
+    for (setup, script) in [
+        (
+            "CREATE TABLE t(d); CREATE VIEW v AS SELECT \"x\" FROM late",
+            "CREATE TABLE late(a); ALTER TABLE t RENAME COLUMN d TO x",
+        ),
+        (
+            "CREATE TABLE t(d); CREATE TABLE u(b); CREATE VIEW v AS SELECT \"x\" FROM u",
+            "ALTER TABLE t RENAME COLUMN d TO x",
+        ),
+    ] {
+        let mut stage = live("", setup);
+        let before = dump(&stage.other());
+        let images = apply(&mut stage, script, script);
+        let applied = dump(&stage.other());
+        for _ in 0..2 {
+            stage.undo(&images);
+            same(&dump(&stage.other()), &before, script);
+            stage.redo(&images);
+            same(&dump(&stage.other()), &applied, script);
+        }
+    }
+}
+
+/// The script, what others do since, and which object would come back in vain, or stands in the way.
+const IN_VAIN: &[(&str, &str, &str)] = &[
+    ("DROP TABLE t; DROP VIEW v", "CREATE TABLE t(others)", "table t"),
+    ("DROP VIEW v", "ALTER TABLE t RENAME TO x", "view v"),
+    ("DROP TRIGGER r", "DROP TABLE u", "trigger r"),
+    ("DROP TABLE k", "ALTER TABLE p RENAME TO x", "table k"),
+    (
+        "CREATE TABLE n AS SELECT * FROM k; DROP TABLE k; ALTER TABLE n RENAME TO k",
+        "ALTER TABLE p RENAME TO x",
+        "table k",
+    ),
+    ("ALTER TABLE k RENAME TO n; CREATE TABLE k(x); DROP TABLE n", "ALTER TABLE p RENAME TO x", "table k"),
+    ("ALTER TABLE l DROP COLUMN p", "ALTER TABLE p RENAME TO x", "table l"),
+];
+
+#[test]
+fn what_would_come_back_in_vain_is_a_conflict() {
+    let setup =
+        "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE k(x REFERENCES p); CREATE TABLE l(a, p REFERENCES p);
+        CREATE TABLE t(a); CREATE TABLE u(b); CREATE VIEW v AS SELECT a FROM t;
+        CREATE TRIGGER r AFTER INSERT ON p BEGIN DELETE FROM u; END";
+    for (script, theirs, object) in IN_VAIN {
+        let what = format!("{script}; -- theirs: {theirs}");
+        let mut stage = live("PRAGMA legacy_alter_table = ON;", setup);
+        let images = apply(&mut stage, script, script);
+        stage.other().execute_batch(theirs).unwrap();
+        let now = dump(&stage.other());
+        let conflicts = stage.conflicts(&images);
+        same(&dump(&stage.other()), &now, &what);
+        assert!(conflicts.listed.iter().any(|one| one.object == *object), "{what}: {conflicts:?}");
+        stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{what}: {}", told(&error)));
+        assert_eq!(unusable(&stage.other()), Vec::<String>::new(), "{what}");
+    }
+}
+
+/// A name that serves for a while serves several tables: the rows of one are not passed over for another's.
+#[test]
+fn no_row_goes_for_a_name_that_served_twice() {
+    let setup = "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE t(a, b); INSERT INTO t VALUES (1, 2), (3, 4)";
+    let rebuild = "CREATE TABLE w(id INTEGER PRIMARY KEY, c); INSERT INTO w(id) SELECT id FROM p; DROP TABLE p; ALTER TABLE w RENAME TO p";
+    let script = format!(
+        "ALTER TABLE t RENAME TO w; CREATE TABLE t(a, b); INSERT INTO t SELECT a, b FROM w; DROP TABLE w; {rebuild}"
+    );
+    let mut stage = live("", setup);
+    let images = apply(&mut stage, &script, &script);
+    stage.other().execute_batch("CREATE TRIGGER r AFTER INSERT ON p BEGIN UPDATE p SET c = 1; END").unwrap();
+    assert!(!stage.conflicts(&images).is_empty());
+    stage.try_undo(&images, OnConflict::Keep).unwrap();
+    assert_eq!(list(&stage.other(), "SELECT a || b FROM t ORDER BY a"), ["12", "34"]);
+    assert_eq!(unusable(&stage.other()), Vec::<String>::new());
+}
+
+/// Where a table stays dropped, so does the one that took its name.
+#[test]
+fn what_stays_keeps_what_replaces_it() {
+    let setup = "CREATE TABLE t(a); INSERT INTO t VALUES (1)";
+    let script =
+        "CREATE TABLE s(e); ALTER TABLE t RENAME TO w; CREATE TABLE t(a); INSERT INTO t SELECT a FROM w; DROP TABLE w;
+        ALTER TABLE s RENAME TO w; CREATE TABLE s(e); INSERT INTO s SELECT e FROM w; DROP TABLE w";
+    let mut stage = live("PRAGMA legacy_alter_table = ON;", setup);
+    let images = apply(&mut stage, script, script);
+    stage.other().execute_batch("INSERT INTO s VALUES ('others')").unwrap();
+    stage.try_undo(&images, OnConflict::Keep).unwrap();
+    assert_eq!(list(&stage.other(), "SELECT a || '' FROM t"), ["1"]);
+    assert_eq!(list(&stage.other(), "SELECT e FROM s"), ["others"]);
+}
+
+/// An index of others on a column that goes would be one on a string, with entries of another kind.
+#[test]
+fn an_index_that_lost_its_column_is_not_written_to() {
+    let setup = "CREATE TABLE t(a PRIMARY KEY); INSERT INTO t VALUES (1)";
+    let script = "INSERT INTO t VALUES (2), (3); ALTER TABLE t ADD COLUMN c";
+    for manner in [OnConflict::Keep, OnConflict::Overwrite] {
+        let mut stage = live("", setup);
+        let images = apply(&mut stage, script, script);
+        stage.other().execute_batch(r#"CREATE INDEX i ON t(1) WHERE ("c" IS NOT NULL)"#).unwrap();
+        let conflicts = stage.conflicts(&images);
+        assert!(conflicts.listed.iter().all(|one| one.object == "index i"), "{conflicts:?}");
+        stage.try_undo(&images, manner).unwrap_or_else(|error| panic!("{}", told(&error)));
+        dump(&stage.other());
+        assert_eq!(unusable(&stage.other()), Vec::<String>::new());
+        assert_eq!(holds(&mut stage), Vec::<String>::new());
+    }
+}
+
+/// What writes to a table fires its triggers, and needs what they need.
+#[test]
+fn what_fires_a_trigger_needs_what_that_needs() {
+    let setup = "CREATE TABLE t(a); CREATE TABLE u(b); CREATE TRIGGER r AFTER INSERT ON u BEGIN DELETE FROM t; END";
+    let mut stage = live("", setup);
+    let images = apply(&mut stage, "DROP TABLE t", "");
+    stage.undo(&images);
+    stage
+        .other()
+        .execute_batch("CREATE TABLE o(c); CREATE TRIGGER s AFTER INSERT ON o BEGIN INSERT INTO u VALUES (1); END")
+        .unwrap();
+    match stage.try_redo(&images, OnConflict::Stop) {
+        Err(TargetError::Conflicts(conflicts)) => assert_eq!(conflicts.listed[0].object, "trigger s"),
+        Err(error) => panic!("{}", told(&error)),
+        Ok(_) => panic!("no conflict"),
+    }
+}
+
+/// The setup, the script, and what others make after its undo, over which a redo can't go: their table stays.
+const OVER_TABLES: &[(&str, &str, &str)] = &[
+    ("CREATE TABLE u(b)", "CREATE TABLE t(a)", "CREATE TABLE t(others)"),
+    (
+        "CREATE TABLE t(a PRIMARY KEY); INSERT INTO t VALUES (1)",
+        "CREATE TABLE n(a PRIMARY KEY); INSERT INTO n SELECT a FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t",
+        "ALTER TABLE t RENAME TO x; INSERT INTO x VALUES ('others')",
+    ),
+    (
+        "CREATE TABLE t(a INTEGER PRIMARY KEY); CREATE TABLE o(a); INSERT INTO o VALUES ('others')",
+        "ALTER TABLE t RENAME TO x; CREATE TABLE n(a INTEGER PRIMARY KEY, c); INSERT INTO n(a) SELECT a FROM x; DROP TABLE x; ALTER TABLE n RENAME TO x",
+        "ALTER TABLE o RENAME TO x",
+    ),
+];
+
+#[test]
+fn a_redo_over_a_table_of_others_leaves_that() {
+    for (setup, script, theirs) in OVER_TABLES {
+        let what = format!("{script}; -- theirs: {theirs}");
+        let mut stage = live("", setup);
+        let images = apply(&mut stage, script, script);
+        stage.undo(&images);
+        stage.other().execute_batch(theirs).unwrap();
+        let rows = |stage: &crate::stage::Stage| {
+            dump(&stage.other()).into_iter().filter(|line| line.contains("others")).collect::<Vec<_>>()
+        };
+        let before = rows(&stage);
+        let (_, report) =
+            stage.try_redo(&images, OnConflict::Overwrite).unwrap_or_else(|error| panic!("{what}: {}", told(&error)));
+        assert!(!report.conflicts.is_empty(), "{what}");
+        same(&rows(&stage), &before, &what);
+    }
+}
+
+/// Rows that pointed at nothing before the step do so after its undo, whatever became of their table's keys meanwhile.
+#[test]
+fn what_pointed_at_nothing_before_is_no_conflict() {
+    let setup =
+        "CREATE TABLE parent(id INTEGER PRIMARY KEY); CREATE TABLE k(a REFERENCES parent, b REFERENCES parent, c);
+        INSERT INTO k VALUES (7, 8, 1), (9, NULL, 2), (NULL, 9, 3)";
+    for script in [
+        "ALTER TABLE k DROP COLUMN b; INSERT INTO k (c) VALUES (4)",
+        "ALTER TABLE k DROP COLUMN a; INSERT INTO k (c) VALUES (4)",
+        "ALTER TABLE k ADD COLUMN d REFERENCES parent; INSERT INTO k (c) VALUES (4)",
+    ] {
+        let mut stage = live("PRAGMA foreign_keys = OFF", setup);
+        let before = dump(&stage.other());
+        let images = apply(&mut stage, script, script);
+        let applied = dump(&stage.other());
+        for _ in 0..2 {
+            stage.undo(&images);
+            same(&dump(&stage.other()), &before, script);
+            stage.redo(&images);
+            same(&dump(&stage.other()), &applied, script);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! PostgreSQL as the engine drives it, on private servers of the tests' own.
+
+mod conflicts;
+mod faults;
+mod mixed;
+mod owner;
+mod rounds;
+mod rows;
+mod rows_random;
+mod stage;
+mod values;

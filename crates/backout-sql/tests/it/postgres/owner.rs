@@ -1,0 +1,103 @@
+//! A plain role that owns the tables and may not silence triggers for the whole session.
+
+use backout_model::conflict::{ConflictKind, OnConflict};
+use backout_sql::database::Database;
+use backout_testkit::postgres::Server;
+
+use crate::postgres::stage::Stage;
+
+const SETUP: &str = "
+    CREATE TABLE p (id int PRIMARY KEY, n int); CREATE TABLE c (id serial PRIMARY KEY, p int REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE);
+    CREATE TABLE s (id int PRIMARY KEY, up int REFERENCES s); CREATE TABLE log (at serial PRIMARY KEY, what text);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log (what) VALUES (tg_op); RETURN NULL; END $$;
+    CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON p FOR EACH ROW EXECUTE FUNCTION note();
+    CREATE TRIGGER off AFTER INSERT ON p FOR EACH ROW EXECUTE FUNCTION note(); ALTER TABLE p DISABLE TRIGGER off;
+    INSERT INTO p VALUES (1, 1), (2, 2), (3, 3); INSERT INTO c (p) VALUES (1), (2), (2); INSERT INTO s VALUES (1, NULL), (2, 1), (3, 2);";
+
+/// A stage whose engine connects as a role that owns its database and nothing more.
+fn stage(own_schema: bool) -> Stage<'static> {
+    let server = Server::shared();
+    let live = server.database();
+    let role = format!("owner_{}", live.name);
+    let mut admin = live.connect();
+    admin.batch_execute(&format!("CREATE ROLE {role} LOGIN; GRANT CREATE, USAGE ON SCHEMA public TO {role}")).unwrap();
+    if own_schema {
+        admin.batch_execute(&format!("GRANT CREATE ON DATABASE {} TO {role}", live.name)).unwrap();
+    }
+    admin.batch_execute(&format!("SET ROLE {role}; {SETUP} RESET ROLE")).unwrap();
+    let url = live.url_as(&role);
+    Stage::over(live, &url)
+}
+
+#[test]
+fn an_owner_undoes_what_an_owner_may_do() {
+    for own_schema in [true, false] {
+        let mut stage = stage(own_schema);
+        let before = stage.dump();
+        for change in [
+            "UPDATE p SET n = n + 1; INSERT INTO p VALUES (4, 4); INSERT INTO c (p) VALUES (4);",
+            "DELETE FROM p WHERE id = 2;",
+            "UPDATE p SET id = 20 WHERE id = 2;",
+            "DELETE FROM c; DELETE FROM p;",
+            "INSERT INTO s VALUES (4, 3), (5, 4); UPDATE s SET up = 1 WHERE id = 3; UPDATE s SET up = 5 WHERE id = 1;",
+            "DELETE FROM s;",
+        ] {
+            let images = stage.apply(change);
+            let applied = stage.dump();
+            stage.undo(&images);
+            assert_eq!(stage.dump(), before, "undo of {change}");
+            let again = stage.redo(&images);
+            assert_eq!(stage.dump(), applied, "redo of {change}");
+            stage.undo(&again);
+            assert_eq!(stage.dump(), before, "undo after redo of {change}");
+        }
+        let expected = if own_schema { "backout_shop.marker" } else { "public.backout_shop_marker" };
+        assert_eq!(stage.database.own_objects().unwrap(), [expected]);
+    }
+}
+
+#[test]
+fn a_cascade_never_takes_what_others_wrote() {
+    let mut stage = stage(true);
+    let images = stage.apply("INSERT INTO p VALUES (5, 5);");
+    stage.others("INSERT INTO c (p) VALUES (5)");
+    let then = stage.dump();
+    let conflicts = stage.conflicts(&images);
+    assert_eq!((conflicts.total, conflicts.listed[0].kind), (1, ConflictKind::ForeignKey));
+    assert_eq!(stage.dump(), then);
+    stage.try_undo(&images, OnConflict::Keep).unwrap();
+    assert_eq!(stage.ask("SELECT count(*) FROM c WHERE p = 5"), "1");
+}
+
+#[test]
+fn emptied_tables_come_back_in_any_order_of_their_foreign_keys() {
+    let mut stage = stage(false);
+    let before = stage.dump();
+    for change in [
+        "TRUNCATE p, c RESTART IDENTITY;",
+        "TRUNCATE c;",
+        "TRUNCATE s;",
+        "TRUNCATE p CASCADE; INSERT INTO p VALUES (9, 9);",
+    ] {
+        let images = stage.apply(change);
+        stage.undo(&images);
+        assert_eq!(stage.dump(), before, "undo of {change}");
+    }
+    stage.others("ALTER TABLE p ADD c int REFERENCES c; UPDATE p SET c = id");
+    let before = stage.dump();
+    let images = stage.apply("TRUNCATE p, c;");
+    stage.undo(&images);
+    assert_eq!(stage.dump(), before);
+}
+
+#[test]
+fn an_emptied_table_does_not_come_back_to_point_at_nothing() {
+    for mut stage in [stage(false), Stage::new(SETUP)] {
+        let images = stage.apply("TRUNCATE c;");
+        stage.others("DELETE FROM p WHERE id = 2");
+        let then = stage.dump();
+        let conflicts = stage.conflicts(&images);
+        assert_eq!((conflicts.total, conflicts.listed[0].kind), (1, ConflictKind::ForeignKey), "{conflicts:?}");
+        assert_eq!(stage.dump(), then);
+    }
+}

@@ -1,0 +1,1 @@
+TRUNCATE artist, album, track, genre, media_type, playlist, playlist_track, invoice, invoice_line CASCADE;

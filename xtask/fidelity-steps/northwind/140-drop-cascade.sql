@@ -1,0 +1,1 @@
+DROP TABLE employees, customers CASCADE;

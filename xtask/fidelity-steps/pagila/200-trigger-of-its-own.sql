@@ -1,0 +1,3 @@
+CREATE TABLE audit (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text, was jsonb);
+CREATE FUNCTION audited() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO audit (what, was) VALUES (TG_OP, to_jsonb(OLD)); RETURN NULL; END $$;
+CREATE TRIGGER audited AFTER UPDATE OR DELETE ON category FOR EACH ROW EXECUTE FUNCTION audited();

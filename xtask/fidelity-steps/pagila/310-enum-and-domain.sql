@@ -1,0 +1,3 @@
+ALTER TYPE mpaa_rating ADD VALUE 'X' AFTER 'R';
+ALTER TYPE mpaa_rating RENAME VALUE 'G' TO 'General';
+ALTER DOMAIN year ADD CONSTRAINT not_far CHECK (VALUE < 3000);

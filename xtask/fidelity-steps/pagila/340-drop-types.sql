@@ -1,0 +1,3 @@
+DROP TYPE mood CASCADE;
+DROP DOMAIN posint CASCADE;
+DROP TYPE mpaa_rating CASCADE;

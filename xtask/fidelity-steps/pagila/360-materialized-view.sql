@@ -1,0 +1,3 @@
+CREATE MATERIALIZED VIEW per_store AS SELECT store_id, count(*) AS n FROM inventory GROUP BY 1;
+CREATE UNIQUE INDEX ON per_store (store_id);
+CREATE MATERIALIZED VIEW later AS SELECT 1 AS a WITH NO DATA;

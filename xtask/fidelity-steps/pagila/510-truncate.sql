@@ -1,0 +1,2 @@
+TRUNCATE film_actor;
+TRUNCATE audit RESTART IDENTITY;

@@ -1,0 +1,1 @@
+DROP SCHEMA "Shop 2" CASCADE;

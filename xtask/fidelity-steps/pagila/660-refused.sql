@@ -1,0 +1,2 @@
+UPDATE language SET name = 'half';
+CREATE ROLE nobody_needs;

@@ -1,0 +1,2 @@
+DROP TABLE payment_p2007_05;
+TRUNCATE payment_p2007_06;

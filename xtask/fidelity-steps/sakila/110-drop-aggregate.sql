@@ -1,0 +1,1 @@
+DROP AGGREGATE group_concat(text) CASCADE;
