@@ -10,6 +10,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod observer;
 pub mod package;
+pub mod seeds;
 pub mod site;
 #[cfg(feature = "faults")]
 pub mod stage;

@@ -1,7 +1,7 @@
 //! Random histories against a simple model: nested packages × schemas × rows × files × faults × an application that
 //! writes meanwhile × deploy, undo, redo, retry, resume. The model foresees contents, conflicts and exit statuses.
 //!
-//! `BACKOUT_SEED=N` begins with that seed, `BACKOUT_RUNS=N` plays that many.
+//! Which ones, and how to play others: `backout_testkit::seeds`.
 
 mod generate;
 mod history;
@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use backout_testkit::seeds::seeds;
 use backout_testkit::site::memory;
 use rusqlite::Connection;
 
@@ -31,28 +32,22 @@ fn three_hundred_histories_with_real_syncs() {
     histories(300, true);
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
 fn histories(usual: u64, syncs: bool) {
-    let runs = number("BACKOUT_RUNS").unwrap_or(usual);
-    let base = number("BACKOUT_SEED").unwrap_or_else(|| fastrand::u64(1..1_000_000_000));
+    let seeds = seeds(usual);
     let below = if syncs { None } else { memory().map(PathBuf::from) };
-    println!("{runs} histories from BACKOUT_SEED={base}, syncs {}", if syncs { "issued" } else { "counted only" });
+    println!("syncs {}", if syncs { "issued" } else { "counted only" });
     let setting = Setting { below, syncs, sample: sample() };
-    let next = AtomicU64::new(0);
+    let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(Vec::new());
     let work = || {
         loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n >= runs || failures.lock().unwrap().len() >= 3 {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || failures.lock().unwrap().len() >= 3 {
                 return;
             }
-            let seed = base + n;
             let came = std::panic::catch_unwind(|| play::run(seed, &setting));
             if let Err(what) = came.unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
-                failures.lock().unwrap().push(format!("again: BACKOUT_SEED={seed} BACKOUT_RUNS=1\n{what}"));
+                failures.lock().unwrap().push(format!("again: BACKOUT_SEED={seed}\n{what}"));
             }
         }
     };
