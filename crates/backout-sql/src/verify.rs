@@ -49,7 +49,8 @@ fn owned(images: &mut dyn Images) -> Result<Box<dyn Images>, TargetError> {
     Ok(Box::new(copy))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -55,6 +55,8 @@ pub struct Refused {
 }
 
 pub const LEAVE_OUT: &str = "leave the statement out of the script";
+/// The setting without which the server does not count what is written.
+const UNCOUNTED: &[u8] = b"track_counts";
 pub const OWN_UNDO: &str =
     "give the step an undo script of its own (`undo: FILE`), or `undo: none` with `because:` and --accept-irreversible";
 const RUN_STEP: &str = "run it by psql with a `run` step that declares its `undo:`";
@@ -98,6 +100,9 @@ pub fn classify(statement: &Statement, place: &str) -> Result<Class, Refused> {
 pub fn of(sql: &str, has_data: bool) -> Result<Class, No> {
     let mut rest = reader(sql);
     let Some(first) = rest.next() else { return Ok(Class::Read) };
+    if sql.as_bytes().windows(UNCOUNTED.len()).any(|part| part.eq_ignore_ascii_case(UNCOUNTED)) {
+        return Err(No::undo("without track_counts nobody can tell which tables it wrote to"));
+    }
     let word = if first.text.len() <= 12 { first.text.to_ascii_uppercase() } else { String::new() };
     match word.as_str() {
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" | "PREPARE" => {

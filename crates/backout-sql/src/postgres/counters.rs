@@ -1,5 +1,6 @@
 //! Sequences: positions that no transaction takes back by itself. Put back only where nobody used them since.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use backout_model::target::TargetError;
@@ -116,7 +117,10 @@ pub fn put_back(
         if now == want {
             continue;
         }
-        if stood.is_some_and(|stood| stood != left) || (!redo && in_use(a, sequence).map_err(failed)?) {
+        // Behind what comes back it would give numbers that are taken.
+        let behind = !redo && is_behind(a, sequence, now, want).map_err(failed)?;
+        let is_used = stood.is_some_and(|stood| stood != left) || (!redo && in_use(a, sequence).map_err(failed)?);
+        if !behind && is_used {
             notes.push(format!("{label}: the sequence {shown} was used since and stays"));
             continue;
         }
@@ -136,6 +140,23 @@ pub fn put_back(
         }
     }
     Ok(())
+}
+
+/// True where a sequence has still to give numbers that it had given before.
+fn is_behind(a: &mut Session, sequence: &Sequence, now: Position, before: Position) -> Result<bool, postgres::Error> {
+    let falls = a.value(&format!(
+        "SELECT 1 FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE s.seqincrement < 0 AND n.nspname = {} AND c.relname = {}",
+        literal(&sequence.schema),
+        literal(&sequence.name)
+    ))?;
+    // What was not called yet still gives its value.
+    let next = |position: Position| (position.value, position.called);
+    Ok(match falls {
+        None => next(now) < next(before),
+        Some(_) => (Reverse(now.value), now.called) < (Reverse(before.value), before.called),
+    })
 }
 
 /// True where a column that the sequence fills holds a value that it would give again.

@@ -13,7 +13,7 @@ use super::ddl_hold::Moved;
 use super::ddl_keep::Kept;
 use super::ddl_observe::{self, pinned};
 use super::ddl_turn::TurnError;
-use super::{catalog_changes, ddl_hold, ddl_keep, ddl_names};
+use super::{catalog_changes, ddl_attributes, ddl_hold, ddl_keep, ddl_names};
 
 pub use super::ddl_keep::Keep;
 pub use super::ddl_redo::redo;
@@ -71,6 +71,17 @@ impl DdlEvent {
         } else {
             format!("put back the definition of {shown}{more}")
         }
+    }
+
+    /// It took away or altered what was there.
+    pub fn alters(&self) -> bool {
+        self.destroys() || self.changes.iter().any(|change| change.before.is_some())
+    }
+
+    /// It changed what rows must satisfy.
+    pub fn constrains(&self) -> bool {
+        let kinds = |kind: Kind| matches!(kind, Kind::Constraint | Kind::Domain);
+        self.changes.iter().filter_map(|change| change.after.as_ref()).any(|object| kinds(object.kind))
     }
 
     /// Rows, values or relations went and are kept.
@@ -136,7 +147,8 @@ impl Context<'_> {
 }
 
 /// Settings that decide what a statement makes, beside those that every session has.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
+    "role",
     "search_path",
     "default_tablespace",
     "default_table_access_method",
@@ -249,7 +261,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         let before: Vec<Object> = known.iter().filter(|object| written(object)).cloned().collect();
         let changes = ddl_observe::differences(before, seen.after.clone());
         if !ddl_keep::destroys(&changes, statement.sql) {
-            check_handled(statement, &changes)?;
+            check_handled(context, statement, &changes)?;
             context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
             event.changes = changes;
             return Ok(event);
@@ -265,7 +277,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let whole: Vec<Object> =
         before.objects.into_iter().filter(|object| object.key.is_none_or(|key| !before.less.contains(&key))).collect();
     let changes = ddl_observe::differences(whole, seen.after);
-    check_handled(statement, &changes)?;
+    check_handled(context, statement, &changes)?;
     let keeping = ddl_keep::keep_before(context, statement, &changes, &files)
         .map_err(|error| ddl_keep::explained(error, |why| refusal(statement, why)))?;
     if ddl_hold::any(&changes) {
@@ -316,11 +328,19 @@ fn check_known(statement: Statement<'_>, seen: &ddl_observe::Seen) -> Result<(),
 }
 
 /// What could not go back once it is done is refused while it can be taken back as a whole.
-fn check_handled(statement: Statement<'_>, changes: &[Change]) -> Result<(), TargetError> {
+fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &[Change]) -> Result<(), TargetError> {
+    let in_use = pinned(context.client, |client| ddl_attributes::in_use(client, changes));
+    if let Some(why) = in_use.map_err(|error| context.cannot("read the catalogs", error))? {
+        return Err(refusal(statement, why));
+    }
     for change in changes {
         let why = match (&change.before, &change.after) {
             (Some(before), None) if before.kind == Kind::Extension => "an extension's objects cannot be brought back",
             (Some(before), _) if before.part("aggregate").is_some() => "an aggregate's old definition cannot come back",
+            // Two columns of one name: the values of the first are gone, and its place.
+            (Some(before), Some(after)) if ddl_observe::is_another_column(before, after) => {
+                "it drops a column and adds another of the same name; do that by two statements"
+            }
             (Some(before), Some(_)) if before.kind == Kind::Extension => "an extension's old version cannot come back",
             (Some(before), Some(after))
                 if before.part("from parent").is_some() && after.part("from parent").is_none() =>

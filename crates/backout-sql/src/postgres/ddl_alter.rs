@@ -114,7 +114,10 @@ pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
         (Kind::Index | Kind::Constraint, "attached to") => match value {
             // Attaching the partition attaches its indexes, too.
             _ if wanted.is_inherited() || live.is_inherited() => Setter::Follows,
-            Some(parent) => sql(format!("ALTER INDEX {parent} ATTACH PARTITION {id}")),
+            Some(parent) => {
+                let index = if live.kind == Kind::Constraint { live.text("index") } else { id };
+                sql(format!("ALTER INDEX {parent} ATTACH PARTITION {index}"))
+            }
             None => Setter::Anew,
         },
         (Kind::Index, "statistics") => sql(index_statistics(id, live.part(part), value)),

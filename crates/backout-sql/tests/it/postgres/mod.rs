@@ -4,6 +4,7 @@ mod conflicts;
 mod faults;
 mod mixed;
 mod owner;
+mod proof;
 mod rounds;
 mod rows;
 mod rows_random;
