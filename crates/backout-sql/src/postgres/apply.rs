@@ -91,6 +91,9 @@ impl Postgres {
             capture.flush(&mut sessions, None).map_err(|source| refused_or(&self.label, &script.shown, source))?;
         }
         let to_be_proven = capture.index().is_to_be_proven();
+        if to_be_proven {
+            capture.let_go(&mut self.a).map_err(|source| uncaptured(&self.label, source))?;
+        }
         let summary = self.finish(capture, &before)?;
         if to_be_proven {
             self.prove(&script.shown, gate)?;

@@ -428,6 +428,11 @@ impl Capture {
         &mut self.index
     }
 
+    /// Gives up what was marked in A's tables, where nothing more is to be captured: it is in the way of their change.
+    pub fn let_go(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        self.marks.close(a).map_err(reading("what was marked"))
+    }
+
     /// Ends the stream; its length in bytes.
     pub fn finish(mut self) -> Result<(Index, u64), CaptureError> {
         self.close_statements()?;
