@@ -58,6 +58,7 @@ mod marker;
 mod marks;
 mod place;
 mod plan;
+mod prepared;
 mod query;
 mod quiet;
 mod reader;
