@@ -184,4 +184,12 @@ mod tests {
         assert!(Row::alone("x", 20.0, Target::Milliseconds(20.0)).met());
         assert!(!Row::alone("x", 128.1, Target::Mebibytes(128.0)).met());
     }
+
+    #[test]
+    fn medians_are_judged_and_the_best_runs_shown() {
+        let times = |all: [u64; 3]| all.map(Duration::from_millis);
+        let row = |target| Row::runs("x", "y", &times([100, 90, 400]), &times([210, 500, 180]), target);
+        assert_eq!((row(Target::None).ratio(), row(Target::None).best), (Some(2.1), Some(2.0)));
+        assert!(!row(Target::Ratio(2.0)).met() && row(Target::Ratio(2.1)).met() && row(Target::None).met());
+    }
 }
