@@ -60,6 +60,7 @@ mod marks;
 mod place;
 mod plan;
 mod prove;
+mod prepared;
 mod query;
 mod quiet;
 mod reader;

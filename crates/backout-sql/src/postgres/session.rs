@@ -6,12 +6,14 @@
 use postgres::error::SqlState;
 use postgres::{Client, SimpleQueryMessage};
 
+use super::prepared;
+
 /// One row of an answer, as text.
 pub type Row = Vec<Option<String>>;
 
 /// The settings under which rows and definitions are read and written: text that is lossless for every type, as
 /// pg_dump relies on, and names resolved nowhere but in `pg_catalog`.
-const NEUTRAL: [(&str, &str); 22] = [
+const NEUTRAL: [(&str, &str); 23] = [
     ("search_path", "pg_catalog"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -31,6 +33,7 @@ const NEUTRAL: [(&str, &str); 22] = [
     ("max_parallel_workers_per_gather", "0"),
     ("cursor_tuple_fraction", "1"),
     ("jit", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
     ("check_function_bodies", "off"),
     ("client_min_messages", "warning"),
     ("default_transaction_read_only", "off"),
@@ -120,10 +123,17 @@ impl Session {
         self.run("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET application_name = 'backout'")
     }
 
-    /// Forgets what a script left in the session. Advisory locks stay.
+    /// Forgets what a script left in the session. Advisory locks and the tool's own prepared questions stay.
     pub fn forget(&mut self) -> Result<(), postgres::Error> {
         self.plain()?;
-        self.run("CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; DISCARD PLANS")
+        self.run("CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES")?;
+        let left = self.rows(&format!(
+            "SELECT name FROM pg_catalog.pg_prepared_statements
+             WHERE from_sql AND name OPERATOR(pg_catalog.!~) '{}'",
+            prepared::NAMES
+        ))?;
+        let left: String = left.iter().flatten().flatten().map(|name| format!("DEALLOCATE {};", ident(name))).collect();
+        if left.is_empty() { Ok(()) } else { self.run(&left) }
     }
 
     /// Makes the neutral settings those of the session.

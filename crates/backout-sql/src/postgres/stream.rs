@@ -126,7 +126,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Where the events' blocks are, in the order of the stream.
+    /// Where the events' blocks are.
     fn spans(&self) -> impl Iterator<Item = Span> {
         self.events
             .iter()
@@ -146,7 +146,10 @@ impl Contents for Index {
 
     fn fits(&self, start: u64, stop: u64) -> Result<(), Damage> {
         let mut at = start;
-        for span in self.spans().filter(|span| span.end > span.start) {
+        // The images of a table may stand in either order.
+        let mut spans: Vec<Span> = self.spans().filter(|span| span.end > span.start).collect();
+        spans.sort_unstable_by_key(|span| span.start);
+        for span in spans {
             if span.start < at || span.end > stop {
                 return Err(Damage("its index does not fit it"));
             }

@@ -114,9 +114,14 @@ impl Postgres {
         capture.flush(&mut sessions, None).map_err(|source| uncaptured(&self.label, source))
     }
 
-    /// Begins a transaction in which the tool itself changes something.
+    /// Begins a transaction in which the tool itself changes something. It joins whole images of tables: the memory for
+    /// that is what the server grants to maintenance.
     pub(super) fn begin(&mut self) -> Result<(), TargetError> {
-        self.a.run("BEGIN").map_err(|source| self.failed("cannot begin a transaction in", source))
+        const BEGIN: &str = "BEGIN; SELECT pg_catalog.set_config('work_mem', pg_catalog.current_setting(
+            CASE WHEN pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))
+                > pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem'))
+            THEN 'maintenance_work_mem' ELSE 'work_mem' END), true)";
+        self.a.run(BEGIN).map_err(|source| self.failed("cannot begin a transaction in", source))
     }
 
     pub(super) fn check_undo_steps(
