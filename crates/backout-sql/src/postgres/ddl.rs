@@ -145,10 +145,12 @@ const SETTINGS: [&str; 6] = [
     "xmloption",
 ];
 
-fn settings(client: &mut Client) -> Result<Vec<(String, String)>, postgres::Error> {
-    let list: Vec<String> = SETTINGS.iter().map(|name| format!("current_setting('{name}', true)")).collect();
+fn settings(client: &mut Client, version: u32) -> Result<Vec<(String, String)>, postgres::Error> {
+    let is_known = |name: &&&str| version >= 14 || **name != "default_toast_compression";
+    let names: Vec<&str> = SETTINGS.iter().filter(is_known).copied().collect();
+    let list: Vec<String> = names.iter().map(|name| format!("current_setting('{name}')")).collect();
     let row = catalog::rows(client, &format!("SELECT {}", list.join(", ")))?.into_iter().next().unwrap_or_default();
-    Ok(SETTINGS.iter().map(|name| (*name).to_owned()).zip(row).collect())
+    Ok(names.into_iter().map(str::to_owned).zip(row).collect())
 }
 
 /// `line 3: ALTER TABLE …`, shortened.
@@ -215,7 +217,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let mut event = DdlEvent {
         line: statement.line,
         sql: statement.sql.to_owned(),
-        settings: settings(context.client).map_err(failed)?,
+        settings: settings(context.client, version).map_err(failed)?,
         changes: Vec::new(),
         moved: Vec::new(),
         kept: Vec::new(),

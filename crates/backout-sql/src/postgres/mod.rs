@@ -39,6 +39,7 @@ mod ddl_names;
 mod ddl_observe;
 mod ddl_redo;
 mod ddl_refill;
+mod ddl_rename;
 mod ddl_rows;
 mod ddl_shape;
 mod ddl_turn;

@@ -137,9 +137,8 @@ impl Postgres {
     ) -> Result<Report, TargetError> {
         let label = self.label.clone();
         let manner = Manner { on_conflict, in_doubt: false };
-        let began = counters::read(&mut self.a, &label)?;
         self.begin()?;
-        let mut replay = Replay::new(&label, Direction::Undo, on_conflict, began);
+        let mut replay = Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new());
         let mut summary = Summary::default();
         for mut images in steps {
             let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
@@ -148,6 +147,7 @@ impl Postgres {
                 continue;
             }
             let before = replay.rows;
+            replay.began = counters::read(&mut self.a, &label)?;
             self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}).map_err(|halt| self.halted(halt))?;
             let this = summary_of(&reader.index);
             summary.changes += this.changes;

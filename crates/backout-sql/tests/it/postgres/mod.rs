@@ -7,5 +7,6 @@ mod owner;
 mod rounds;
 mod rows;
 mod rows_random;
+mod sequences;
 mod stage;
 mod values;
