@@ -268,8 +268,13 @@ impl Step<'_> {
 
     fn schema_change(&mut self, statement: &Statement, place: &str, unknown: bool) -> Result<(), TargetError> {
         let database = &mut *self.database;
-        let mut tools =
-            Tools { own: &database.own, label: &database.label, version: self.version, next_hold: &mut self.next_hold };
+        let mut tools = Tools {
+            own: &database.own,
+            label: &database.label,
+            version: self.version,
+            event_triggers: &database.event_triggers,
+            next_hold: &mut self.next_hold,
+        };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
         let event = schema::run(&mut sessions, &mut self.capture, &mut tools, statement, place)
             .map_err(|error| self::placed(error, place))?;

@@ -67,7 +67,7 @@ pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
             None => Setter::Follows,
         },
         // See `ddl_attach`.
-        (Kind::Index, "attached to") if value.is_some() => Setter::Follows,
+        (Kind::Index | Kind::Constraint, "attached to") if value.is_some() => Setter::Follows,
         (Kind::Index | Kind::Constraint, "attached to") => match value {
             // Attaching the partition attaches its indexes, too.
             _ if wanted.is_inherited() || live.is_inherited() => Setter::Follows,

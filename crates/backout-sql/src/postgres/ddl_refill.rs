@@ -185,9 +185,11 @@ impl Silence {
         }
         // What waits has to be done before the tables may be altered again.
         let (first, last) = if replica {
-            ("SET LOCAL session_replication_role = replica", "SET LOCAL session_replication_role = origin")
+            let was = catalog::column(client, "SHOW session_replication_role")?.into_iter().flatten().next();
+            let last = format!("SET LOCAL session_replication_role = {}", was.unwrap_or_else(|| "origin".to_owned()));
+            ("SET LOCAL session_replication_role = replica", last)
         } else {
-            ("SET CONSTRAINTS ALL DEFERRED", "SET CONSTRAINTS ALL IMMEDIATE")
+            ("SET CONSTRAINTS ALL DEFERRED", "SET CONSTRAINTS ALL IMMEDIATE".to_owned())
         };
         Ok(Self { replica, begin: format!("{begin}{first}"), end: format!("{last};{end}") })
     }

@@ -300,7 +300,10 @@ pub(super) fn converge(client: &mut Client, version: u32, wanted: &[&Object], re
                 differing.get_or_insert_with(|| (object.shown(), what));
                 let shown = format!("set {part} of {}", object.shown());
                 if part == "attached to" {
-                    acts.extend(ddl_attach::act(client, version, &now, object)?);
+                    acts.extend(ddl_attach::act(client, &now, object)?);
+                }
+                if let ("partition of", Some(parent)) = (part, object.part(part)) {
+                    ddl_attach::give_way(client, version, &now, parent, wanted)?;
                 }
                 match ddl_alter::setter(&now, object, part) {
                     Setter::Sql(sql) if part == "definition" => match attempt(client, &sql) {

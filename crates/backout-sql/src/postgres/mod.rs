@@ -12,6 +12,7 @@ use backout_model::target::{
 };
 
 use self::conn::Route;
+use self::event_triggers::EventTriggers;
 use self::place::Place;
 use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
@@ -45,6 +46,7 @@ mod ddl_shape;
 mod ddl_turn;
 mod ddl_undo;
 mod describe;
+mod event_triggers;
 mod examine;
 mod exchange;
 mod foreign;
@@ -109,6 +111,8 @@ pub struct Postgres {
     b: Session,
     /// Of the lock that this process took.
     epoch: Option<u64>,
+    /// As they were when the step began.
+    event_triggers: EventTriggers,
 }
 
 impl Postgres {
@@ -122,7 +126,7 @@ impl Postgres {
         let reading = |source| TargetError::failed(format!("cannot read {label}"), source);
         examine::known_version(&mut a, &label)?;
         let place = Place::find(&mut a, &own).map_err(reading)?;
-        Ok(Self { route, label, own, place, a, b, epoch: None })
+        Ok(Self { route, label, own, place, a, b, epoch: None, event_triggers: EventTriggers::default() })
     }
 
     fn failed(&self, act: &str, source: postgres::Error) -> TargetError {
@@ -137,7 +141,17 @@ impl Postgres {
     fn ready(&mut self) -> Result<(), TargetError> {
         // A connection does not know that the other end has gone until it is asked for something.
         let lives = |session: &mut Session| session.client.is_valid(ANSWERS_WITHIN).is_ok();
-        if lives(&mut self.a) && lives(&mut self.b) { Ok(()) } else { self.reconnect() }
+        if !(lives(&mut self.a) && lives(&mut self.b)) {
+            self.reconnect()?;
+        }
+        let found = EventTriggers::find(&mut self.a.client);
+        let muted = found.and_then(|found| {
+            self.a.mute(found.mute)?;
+            self.b.mute(found.mute)?;
+            Ok(found)
+        });
+        self.event_triggers = muted.map_err(|source| self.failed("cannot read the event triggers of", source))?;
+        Ok(())
     }
 
     /// Ends what a step began, however it went: no transaction, no setting and no temporary table is left.
@@ -153,7 +167,7 @@ impl Postgres {
     /// Fresh sessions, once the server lets us in again; with the lock, where we had it.
     fn reconnect(&mut self) -> Result<(), TargetError> {
         let mut tries = 0;
-        let (a, b) = loop {
+        let (mut a, mut b) = loop {
             match session(&self.route, &self.label).and_then(|a| Ok((a, session(&self.route, &self.label)?))) {
                 Ok(both) => break both,
                 Err(error) if tries == RECONNECTS => return Err(error),
@@ -164,6 +178,9 @@ impl Postgres {
                 }
             }
         };
+        let mute = self.event_triggers.mute;
+        let muted = a.mute(mute).and_then(|()| b.mute(mute));
+        muted.map_err(|source| self.failed("cannot set up", source))?;
         (self.a, self.b) = (a, b);
         if self.epoch.is_some() {
             // The server may not know yet that the old session is gone. Until it is, its commit may still come.

@@ -12,6 +12,7 @@ use super::Postgres;
 use super::apply::{refused_or, uncaptured};
 use super::capture::{Capture, Sessions};
 use super::ddl::{self, Context, DdlEvent, Keep};
+use super::event_triggers::EventTriggers;
 use super::session::{Session, is_lock_timeout, literal};
 use super::split::Statement;
 use super::stream::{Reader, StreamError};
@@ -83,6 +84,7 @@ pub struct Tools<'a> {
     pub own: &'a str,
     pub label: &'a str,
     pub version: u32,
+    pub event_triggers: &'a EventTriggers,
     pub next_hold: &'a mut u64,
 }
 
@@ -230,6 +232,7 @@ fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: &'c mut Ima
         prefix: tools.own,
         target: tools.label,
         version: tools.version,
+        event_triggers: tools.event_triggers,
         next_hold: tools.next_hold,
         keep: images,
     }

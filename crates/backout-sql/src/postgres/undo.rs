@@ -358,7 +358,8 @@ impl Postgres {
     ) -> Result<Option<DdlEvent>, TargetError> {
         let version = self.version()?;
         let label = self.label.clone();
-        let mut tools = Tools { own: &self.own, label: &label, version, next_hold };
+        let mut tools =
+            Tools { own: &self.own, label: &label, version, event_triggers: &self.event_triggers, next_hold };
         let Replay { direction, conflicts, notes, .. } = replay;
         let shown = reader.index.shown.clone();
         let mut work = |a: &mut Session, capture: Option<&mut Capture>| {
@@ -374,7 +375,13 @@ impl Postgres {
             None => work(&mut self.a, None),
             Some(capture) => {
                 let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
-                schema::around(&mut sessions, capture, &label, &shown, &mut |a, capture| work(a, Some(capture)))
+                let again =
+                    schema::around(&mut sessions, capture, &label, &shown, &mut |a, capture| work(a, Some(capture)))?;
+                if let Some(event) = &again {
+                    let accounted = capture.account_rows(&mut self.a, &event.filled());
+                    accounted.map_err(|source| uncaptured(&label, source))?;
+                }
+                Ok(again)
             }
         }
     }

@@ -1,6 +1,8 @@
 //! PostgreSQL as the engine drives it, on private servers of the tests' own.
 
+mod attached;
 mod conflicts;
+mod event_triggers;
 mod faults;
 mod mixed;
 mod owner;
