@@ -18,6 +18,7 @@ use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 
 mod apply;
+mod blockers;
 mod candidates;
 mod capture;
 mod capture_error;
@@ -61,6 +62,7 @@ mod marker;
 mod marks;
 mod place;
 mod plan;
+mod pooler;
 mod query;
 mod quiet;
 mod reader;
@@ -122,7 +124,13 @@ impl Postgres {
         let failed = |source: conn::ConnError| TargetError::failed(format!("cannot open {label}"), source);
         let route = Route::of(&options.parameters).map_err(failed)?;
         let own = place::schema_of(&options.site);
-        let (mut a, b) = (session(&route, &label)?, session(&route, &label)?);
+        let (mut one, mut other) = (client(&route, &label)?, client(&route, &label)?);
+        let pooled = pooler::gives_sessions_away(&mut one, &mut other)
+            .map_err(|source| TargetError::failed(format!("cannot ask {label} for its sessions"), source))?;
+        if pooled {
+            return Err(TargetError::failed(format!("cannot use {label}"), pooler::WHY));
+        }
+        let (mut a, b) = (set_up(one, &label)?, set_up(other, &label)?);
         let reading = |source| TargetError::failed(format!("cannot read {label}"), source);
         examine::known_version(&mut a, &label)?;
         let place = Place::find(&mut a, &own).map_err(reading)?;
@@ -143,6 +151,9 @@ impl Postgres {
         let lives = |session: &mut Session| session.client.is_valid(ANSWERS_WITHIN).is_ok();
         if !(lives(&mut self.a) && lives(&mut self.b)) {
             self.reconnect()?;
+        }
+        if !self.a.is_itself().map_err(|source| self.failed("cannot ask for the session in", source))? {
+            return Err(TargetError::failed(format!("cannot go on in {}", self.label), pooler::WHY));
         }
         let found = EventTriggers::find(&mut self.a.client);
         let muted = found.and_then(|found| {
@@ -232,7 +243,14 @@ impl Postgres {
 
 /// A session under the tool's own settings.
 fn session(route: &Route, label: &str) -> Result<Session, TargetError> {
-    let client = route.connect().map_err(|source| TargetError::failed(format!("cannot connect to {label}"), source))?;
+    set_up(client(route, label)?, label)
+}
+
+fn client(route: &Route, label: &str) -> Result<postgres::Client, TargetError> {
+    route.connect().map_err(|source| TargetError::failed(format!("cannot connect to {label}"), source))
+}
+
+fn set_up(client: postgres::Client, label: &str) -> Result<Session, TargetError> {
     let ready = |client| -> Result<Session, postgres::Error> {
         let mut session = Session::new(client)?;
         session.stay_neutral()?;

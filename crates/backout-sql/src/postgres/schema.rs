@@ -147,11 +147,21 @@ pub fn around<T>(
     loop {
         begin_turn(sessions.a, label)?;
         let failed = |source| TargetError::failed(format!("cannot run {place}"), source);
-        match work(sessions.a, capture) {
+        // Who is in the way is told only once nothing else helps.
+        let waiting = sessions.a.process().filter(|_| tries == LOCK_TRIES).map(str::to_owned);
+        let (done, blockers) =
+            super::blockers::watched(sessions.b, waiting.as_deref(), || work(&mut *sessions.a, &mut *capture));
+        match done {
             Err(error) if tries < LOCK_TRIES && waits(&error) => {
                 tries += 1;
                 sessions.a.run("ROLLBACK TO backout_turn; RELEASE backout_turn").map_err(failed)?;
                 std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(error) if waits(&error) => {
+                let who = blockers.unwrap_or_else(|| "somebody who did not stay long enough to be seen".to_owned());
+                let act =
+                    format!("cannot lock what {place} needs after {} tries of {LOCK_TURN}; held by {who}", tries + 1);
+                return Err(TargetError::failed(act, error));
             }
             Err(error) => return Err(error),
             Ok(done) => {

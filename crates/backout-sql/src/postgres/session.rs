@@ -7,6 +7,7 @@ use postgres::error::SqlState;
 use postgres::{Client, SimpleQueryMessage};
 
 use super::event_triggers::Mute;
+use super::pooler;
 
 /// One row of an answer, as text.
 pub type Row = Vec<Option<String>>;
@@ -43,6 +44,8 @@ pub struct Session {
     pub client: Client,
     /// Who connected: what SET SESSION AUTHORIZATION goes back to.
     user: String,
+    /// The server's process.
+    process: Option<String>,
     /// Silences event triggers for what the tool itself does.
     mute: Option<Mute>,
 }
@@ -55,7 +58,18 @@ impl Session {
     pub fn new(mut client: Client) -> Result<Self, postgres::Error> {
         let found = rows(&mut client, "SELECT session_user")?;
         let user = found.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
-        Ok(Self { user, client, mute: None })
+        let process = pooler::process(&mut client)?;
+        Ok(Self { user, client, process, mute: None })
+    }
+
+    /// The number of the server's process, where it is known.
+    pub fn process(&self) -> Option<&str> {
+        self.process.as_deref()
+    }
+
+    /// False where another session of the server answers than the one that we began with.
+    pub fn is_itself(&mut self) -> Result<bool, postgres::Error> {
+        Ok(pooler::process(&mut self.client)? == self.process)
     }
 
     /// Runs statements whose answers nobody needs.
@@ -162,7 +176,7 @@ impl Session {
     }
 }
 
-fn rows(client: &mut Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {
+pub fn rows(client: &mut Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {
     let mut found = Vec::new();
     for message in client.simple_query(sql)? {
         if let SimpleQueryMessage::Row(row) = message {

@@ -54,7 +54,7 @@ fn a_key_of_the_whole_goes_back_to_the_keys_of_its_parts() {
         let key = format!("ALTER INDEX whole_w ATTACH PARTITION two; {key}");
         there_and_back(
             &format!("{SETUP}{key}"),
-            "ALTER TABLE whole DROP CONSTRAINT key; INSERT INTO whole VALUES (1, 1);",
+            "ALTER TABLE whole DROP CONSTRAINT key; INSERT INTO whole VALUES (2, 1);",
         );
         there_and_back(
             &format!("{SETUP}{key}"),
