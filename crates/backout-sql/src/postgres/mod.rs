@@ -74,6 +74,7 @@ mod split;
 #[cfg(test)]
 mod split_psql;
 mod stream;
+mod surroundings;
 mod table;
 mod terms;
 mod tls;

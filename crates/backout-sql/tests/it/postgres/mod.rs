@@ -12,5 +12,6 @@ mod rows;
 mod rows_random;
 mod sequences;
 mod stage;
+mod surroundings;
 mod values;
 mod waiting;
