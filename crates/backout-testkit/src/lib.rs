@@ -17,4 +17,4 @@ pub mod stage;
 pub mod surroundings;
 pub mod tree;
 
-pub use backout_servers::postgres;
+pub use backout_servers::{pgbouncer, postgres};

@@ -67,8 +67,10 @@ impl Postgres {
         let began = counters::read(&mut self.a, &self.label)?;
         self.begin()?;
         marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
+        // The server took back what the script called them and made.
+        let set: Vec<Sequence> = set.iter().cloned().map(Sequence::under_its_old_name).collect();
         // Where others used one since, it stays.
-        counters::put_back(&mut self.a, &self.label, &began, set, false, &mut Vec::new())?;
+        counters::put_back(&mut self.a, &self.label, &began, &set, false, &mut Vec::new())?;
         let act = "cannot put back the sequences that a failed script set in";
         self.a.run("COMMIT").map_err(|source| self.failed(act, source))?;
         self.after_step();
@@ -297,8 +299,13 @@ impl Step<'_> {
 
     fn schema_change(&mut self, statement: &Statement, place: &str, unknown: bool) -> Result<(), TargetError> {
         let database = &mut *self.database;
-        let mut tools =
-            Tools { own: &database.own, label: &database.label, version: self.version, next_hold: &mut self.next_hold };
+        let mut tools = Tools {
+            own: &database.own,
+            label: &database.label,
+            version: self.version,
+            event_triggers: &database.event_triggers,
+            next_hold: &mut self.next_hold,
+        };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
         let event = schema::run(&mut sessions, &mut self.capture, &mut tools, statement, place)
             .map_err(|error| self::placed(error, place))?;

@@ -175,7 +175,8 @@ impl Capture {
     pub fn account_rows(&mut self, a: &mut Session, of: &[u32]) -> Result<(), CaptureError> {
         if !of.is_empty() {
             let now = counted(a)?;
-            self.seen.extend(of.iter().filter_map(|oid| Some((*oid, *now.get(oid)?))));
+            // TRUNCATE has the server forget what it counted before.
+            self.seen.extend(of.iter().map(|oid| (*oid, now.get(oid).copied().unwrap_or_default())));
         }
         Ok(())
     }

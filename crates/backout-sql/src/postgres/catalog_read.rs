@@ -289,13 +289,14 @@ fn constraints(condition: &str) -> String {
          'of', coalesce(nullif(k.conrelid, 0)::regclass::text, k.contypid::regtype::text), \
          'on domain', CASE k.conrelid WHEN 0 THEN true END, 'name', quote_ident(conname), 'type', k.contype, \
          'definition', pg_get_constraintdef(k.oid), 'references', nullif(k.confrelid, 0)::regclass::text, \
-         'comment', obj_description(k.oid, 'pg_constraint'), 'only', nullif(k.connoinherit AND k.contype <> 'c', false), \
+         'comment', obj_description(k.oid, 'pg_constraint'), 'only', nullif(k.connoinherit AND k.contype NOT IN ('c', 'p', 'u', 'x'), false), \
          'index', nullif(x.indexrelid, 0)::regclass::text, 'index options', (SELECT {options} FROM pg_class c WHERE c.oid = x.indexrelid), \
          'index comment', CASE WHEN x.indexrelid IS NOT NULL THEN obj_description(x.indexrelid, 'pg_class') END, \
          'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s JOIN pg_class c ON s.oid = c.reltablespace \
          WHERE c.oid = x.indexrelid), \
          'clustered', nullif(x.indisclustered, false), 'replica identity', nullif(x.indisreplident, false), \
          'attached to', (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = x.indexrelid), \
+         'whole', (SELECT true FROM pg_class c WHERE c.oid = x.indexrelid AND c.relkind = 'I'), \
          'inherited', CASE WHEN k.conparentid <> 0 OR (k.coninhcount > 0 AND NOT k.conislocal) THEN true END) \
          FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace \
          LEFT JOIN pg_index x ON x.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x') \

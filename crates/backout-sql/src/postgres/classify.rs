@@ -37,7 +37,7 @@ pub enum Class {
     Constraints,
     /// Makes or drops what only the session has: temporary tables, cursors, prepared statements.
     Session,
-    /// LOCK TABLE.
+    /// LOCK TABLE, and REINDEX, which locks as well and changes nothing that the database says.
     Lock,
     /// ANALYZE and the like: what they change is no part of what the database says.
     Upkeep,
@@ -270,7 +270,7 @@ fn reindex<'a>(mut rest: Reader<'a>) -> Result<Class, No> {
     if concurrently || whole {
         return Err(No::step("it cannot run inside of a transaction", RUN_STEP));
     }
-    Ok(Class::Upkeep)
+    Ok(Class::Lock)
 }
 
 #[cfg(test)]
@@ -354,7 +354,7 @@ mod tests {
             ("SET TRANSACTION READ WRITE, ISOLATION LEVEL READ COMMITTED", "Upkeep"),
             ("LOCK TABLE t IN EXCLUSIVE MODE", "Lock"),
             ("ANALYZE t", "Upkeep"),
-            ("REINDEX INDEX i", "Upkeep"),
+            ("REINDEX INDEX i", "Lock"),
             ("BEGIN;", "Begin"),
             ("START TRANSACTION ISOLATION LEVEL READ COMMITTED", "Begin"),
             ("BEGIN WORK READ WRITE", "Begin"),

@@ -111,15 +111,13 @@ fn pinned_rows(context: &mut Context<'_>, event: &DdlEvent) -> Result<Vec<Found>
     if event.kept.is_empty() {
         return Ok(Vec::new());
     }
-    let Context { client, prefix, target, version, next_hold, keep } = context;
-    pinned(client, |client| {
-        let mut inner = Context { client, prefix, target, version: *version, next_hold, keep: *keep };
-        ddl_refill::changed_since(&mut inner, &event.kept).map_err(Halt::Target)
-    })
-    .map_err(|halt| match halt {
-        Halt::Target(error) => error,
-        Halt::Server(error) => TargetError::failed("cannot set up", error),
-    })
+    let keep = &mut *context.keep;
+    pinned(context.client, |client| ddl_refill::changed_since(client, keep, &event.kept).map_err(Halt::Target)).map_err(
+        |halt| match halt {
+            Halt::Target(error) => error,
+            Halt::Server(error) => TargetError::failed("cannot set up", error),
+        },
+    )
 }
 
 /// An error of either side of [`pinned_rows`].

@@ -96,6 +96,21 @@ pub struct Sequence {
     /// The step made it: there is nothing to put back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made: bool,
+    /// The step dropped it: there is nothing to bring forward.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+    /// Its schema and name before, where the step gave it others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<(String, String)>,
+}
+
+impl Sequence {
+    pub fn under_its_old_name(mut self) -> Self {
+        if let Some((schema, name)) = self.was.take() {
+            (self.schema, self.name) = (schema, name);
+        }
+        self
+    }
 }
 
 /// `last_value` and `is_called` of a sequence.
