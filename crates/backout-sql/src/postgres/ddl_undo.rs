@@ -88,8 +88,9 @@ impl Undo<'_, '_> {
         }
         match error {
             Left::Target(error) => Err(error),
-            // What others made since and what comes back do not go together; nothing has changed.
-            Left::Turn(TurnError::Stuck { what, why }) => {
+            // What others made since and what comes back do not go together; nothing has changed. What was to be
+            // overwritten and could not be is no conflict that was settled.
+            Left::Turn(TurnError::Stuck { what, why }) if self.manner.on_conflict != OnConflict::Overwrite => {
                 self.conflict(&what, ConflictKind::Definition, why);
                 Ok(())
             }

@@ -158,3 +158,22 @@ fn a_redo_of_truncate_finds_rows_of_others() {
     }
     assert_eq!(stage.ask("SELECT count(*) FROM dup"), "4");
 }
+
+/// Its undo would find rows in a table that it made. Refused whole, where it could be told that nobody else put them there.
+#[test]
+fn a_table_made_filled_and_dropped_in_one_step() {
+    refused("CREATE TABLE w (a int); INSERT INTO w SELECT a FROM dup; DROP TABLE w", "now holds 3 rows");
+}
+
+/// What could not be overwritten is not said to be undone.
+#[test]
+fn overwrite_ends_in_an_error_where_it_is_not_done() {
+    let mut stage = Stage::new(SETUP);
+    let images = stage.apply("ALTER TABLE uq DROP COLUMN u");
+    stage.others("CREATE TABLE users_of (r uq)");
+    let then = stage.pg_dump();
+    let error = stage.try_undo(&images, OnConflict::Overwrite).unwrap_err();
+    assert!(told(&error).contains("hangs on it"), "{}", told(&error));
+    assert_eq!(stage.pg_dump(), then);
+    assert_eq!(stage.conflicts(&images).total, 1);
+}
