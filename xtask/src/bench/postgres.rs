@@ -178,7 +178,9 @@ impl Bench<'_> {
             bail!("script/wagtail-history failed: {}", output.status);
         }
         let folder = String::from_utf8(output.stdout).context("reading what script/wagtail-history printed")?;
-        let folder = PathBuf::from(folder.trim());
+        // `201 files, 602 statements in FOLDER`.
+        let folder = folder.trim().split_once(" in ").map_or(folder.trim(), |(_, folder)| folder);
+        let folder = PathBuf::from(folder);
         let found = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
         let mut files = found.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
         files.retain(|file| file.extension().is_some_and(|extension| extension == "sql"));
