@@ -10,6 +10,8 @@ pub mod files;
 pub mod fingerprint;
 pub mod observer;
 pub mod package;
+pub mod postgres_dump;
+pub mod proxy;
 pub mod site;
 #[cfg(feature = "faults")]
 pub mod stage;
