@@ -16,15 +16,52 @@ use super::{catalog_changes, ddl_hold, ddl_observe};
 
 const SCHEMA: &str = "backout_shape";
 
+/// Why a table cannot have its old shape back.
+pub(super) enum ShapeError {
+    Target(TargetError),
+    /// What others made of it since does not go with that.
+    Stuck(TurnError),
+}
+
+impl From<TargetError> for ShapeError {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
 /// Brings the columns back for which values were kept. The session has the pinned settings.
-pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<(), TargetError> {
-    let values = load(context, kept)?;
+pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<(), ShapeError> {
     let failed =
         |error: TurnError| TargetError::failed(format!("cannot give table {} its old shape", kept.table), error);
-    reshape(context.client, context.version, kept, &values, changes).map_err(failed)?;
+    let stuck_or_failed = |error: TurnError| match error {
+        TurnError::Stuck { .. } => ShapeError::Stuck(error),
+        _ => failed(error).into(),
+    };
+    still_there(context.client, kept).map_err(stuck_or_failed)?;
+    let values = load(context, kept)?;
+    reshape(context.client, context.version, kept, &values, changes).map_err(stuck_or_failed)?;
     // A type that goes next must not be in use.
     let drop = format!("DROP TABLE IF EXISTS {BEFORE}, {AFTER}");
-    context.client.batch_execute(&drop).map_err(|error| failed(error.into()))
+    Ok(context.client.batch_execute(&drop).map_err(|error| failed(error.into()))?)
+}
+
+/// An error where the table is gone, or a column by which its rows are known again.
+fn still_there(client: &mut Client, kept: &Kept) -> Result<(), TurnError> {
+    let What::Values { key, others, .. } = &kept.what else { return Ok(()) };
+    let name = catalog::literal(&kept.table);
+    let columns = format!(
+        "SELECT pg_catalog.quote_ident(attname) FROM pg_catalog.pg_attribute \
+         WHERE attrelid = pg_catalog.to_regclass({name}) AND attnum > 0 AND NOT attisdropped"
+    );
+    let there: Vec<String> = catalog::column(client, &columns)?.into_iter().flatten().collect();
+    let exists = catalog::column(client, &format!("SELECT pg_catalog.to_regclass({name})::text"))?;
+    if exists.into_iter().flatten().next().is_none() {
+        return Err(stuck(kept, "it is gone"));
+    }
+    match key.iter().chain(others).find(|column| !there.contains(*column)) {
+        Some(column) => Err(stuck(kept, format!("its rows are not known again: column {column} is gone"))),
+        None => Ok(()),
+    }
 }
 
 /// The kept values in temporary tables.

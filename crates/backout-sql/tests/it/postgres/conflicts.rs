@@ -281,3 +281,30 @@ fn who_lost_the_lock_cannot_commit() {
     assert!(matches!(stage.try_undo(&images, OnConflict::Stop), Err(TargetError::LockLost(_))));
     assert_eq!(stage.dump(), applied);
 }
+
+/// Foreign keys that point at a row lock it like this, for as long as their transaction lasts.
+#[test]
+fn locks_of_foreign_keys_do_not_hold_an_undo_up() {
+    let mut stage = Stage::new(PLAIN);
+    let images = stage.apply("UPDATE t SET a = 'ours';");
+    stage.others("UPDATE t SET a = 'theirs' WHERE id = 1");
+    let mut holder = stage.other();
+    holder.batch_execute("BEGIN; SELECT FROM t FOR KEY SHARE").unwrap();
+    let report = stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(report.conflicts.total, 1);
+    assert_eq!(stage.ask("SELECT a FROM t WHERE id = 1"), "theirs");
+    holder.batch_execute("COMMIT").unwrap();
+}
+
+#[test]
+fn a_column_cannot_come_back_where_its_rows_are_not_known_again() {
+    for since in ["ALTER TABLE loose DROP COLUMN c", "DROP TABLE loose"] {
+        let mut stage = Stage::new("CREATE TABLE loose (a int, b text, c text); INSERT INTO loose VALUES (1, 'b', 'c')");
+        let images = stage.apply("ALTER TABLE loose DROP COLUMN b;");
+        stage.others(since);
+        let before = stage.dump();
+        let conflicts = stage.conflicts(&images);
+        assert!(conflicts.total > 0, "{since}: {conflicts:?}");
+        assert_eq!(stage.dump(), before);
+    }
+}
