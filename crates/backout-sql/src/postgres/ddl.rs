@@ -73,6 +73,11 @@ impl DdlEvent {
         }
     }
 
+    /// The same, with nothing done.
+    pub fn nothing(&self) -> Self {
+        Self { changes: Vec::new(), moved: Vec::new(), kept: Vec::new(), ..self.clone() }
+    }
+
     /// Rows, values or relations went and are kept.
     pub fn destroys(&self) -> bool {
         !self.kept.is_empty() || !self.moved.is_empty()

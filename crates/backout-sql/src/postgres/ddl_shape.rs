@@ -150,6 +150,7 @@ fn reshape(
         word: "TABLE".to_owned(),
         schema: me.text("schema").to_owned(),
         name: me.text("name").to_owned(),
+        content: None,
     };
     client.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
     let all: Vec<&Object> = hanging.iter().collect();

@@ -84,6 +84,16 @@ impl Rows<'_, '_> {
         let key = keyed(table, "x", "f");
         let all = all_same(table, &self.all(), "x", "f");
         let only = only + &self.unneeded(needed)?;
+        if table.made && self.replay.replaces {
+            // The table that it took the place of would bring these back.
+            let missing = format!("{from} AS f WHERE NOT EXISTS (SELECT FROM ONLY {live} AS x WHERE {key}){only}");
+            let columns = format!("{}, {}", shown_key(table, "f"), shown_row(table, "f"));
+            self.look(&columns, "1", &missing, "", |replay, table, row| {
+                let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Missing);
+                let left = row[1].clone().unwrap_or_default();
+                replay.conflicts.push(Conflict { left, now: "no such row".to_owned(), ..conflict });
+            })?;
+        }
         let done =
             self.a.count(&format!("DELETE FROM ONLY {live} AS x USING {from} AS f WHERE {key}{only} AND {all}"))?;
         self.replay.rows += done;

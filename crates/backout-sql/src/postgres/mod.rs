@@ -61,6 +61,7 @@ mod plan;
 mod query;
 mod quiet;
 mod reader;
+mod rebuild;
 mod redo;
 mod schema;
 mod session;

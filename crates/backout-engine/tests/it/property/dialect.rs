@@ -31,6 +31,11 @@ impl Dialect {
         self == Dialect::Sqlite
     }
 
+    /// Rows that others wrote to a table that was built anew are carried over to the old one, and back.
+    pub fn carries_rows(self) -> bool {
+        self == Dialect::Sqlite
+    }
+
     /// An index goes with a column that it is on. Else it keeps the column there.
     pub fn indexes_go_with_columns(self) -> bool {
         self == Dialect::Postgres

@@ -274,6 +274,10 @@ impl Part {
             Part::Reshaped { before, after, rebuilt, indexes } => {
                 let (from, to) = if turn == Turn::Undo { (after, before) } else { (before, after) };
                 world.indexes_object(from, to, *rebuilt, indexes, turn, found);
+                let now = world.tables.get(&from.name).map(|table| &table.rows);
+                if *rebuilt && !world.dialect.carries_rows() && now.is_some_and(|now| *now != from.rows) {
+                    found.hard.push(format!("{} was built anew and others wrote to it", from.name));
+                }
                 if turn == Turn::Redo && !*rebuilt {
                     world.indexes.retain(|name, _| !indexes.contains_key(name));
                 }
