@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod database;
+pub mod every;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod files;

@@ -5,9 +5,8 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use backout_testkit::every;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::site::TestSite;
 use backout_testkit::postgres::{Server, Setup};
@@ -65,28 +64,8 @@ fn count(cast: Cast, act: Act) -> usize {
 fn at_every_point(cast: Cast, act: Act) {
     let (count, twin) = (count(cast, act), Act::twin(cast));
     eprintln!("{act:?}: {count} points");
-    let only: Option<usize> = std::env::var("BACKOUT_POINT").ok().map(|text| text.parse().expect("a number"));
-    let next = AtomicUsize::new(1);
-    let failures = Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n > count || failures.lock().unwrap().len() >= 3 {
-                return;
-            }
-            if only.is_some_and(|only| only != n) {
-                continue;
-            }
-            let judged = std::panic::catch_unwind(|| kill_at(cast, act, n, &twin));
-            if let Err(what) = judged.unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
-                failures.lock().unwrap().push(format!("{act:?} killed at {n}; again: BACKOUT_POINT={n}\n  {what}"));
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {count} points:\n{}", failures.len(), failures.join("\n"));
+    let points: Vec<usize> = (1..=count).collect();
+    every::point(&format!("{act:?} killed"), &points, || (), |(), n| kill_at(cast, act, n, &twin));
 }
 
 #[test]

@@ -6,11 +6,10 @@
 //! only; `BACKOUT_KEEP=1` leaves the sites and says where they are.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backout_engine::outcome::Status;
 use backout_model::fault::Point;
+use backout_testkit::every;
 use backout_testkit::faults::{Fault, play};
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::postgres::{Server, Setup};
@@ -47,7 +46,7 @@ fn play_one(cast: Cast, act: Act, fault: Fault, twin: &Fingerprint, deaths: &[us
 }
 
 /// The points that the act passes.
-fn count(cast: Cast, act: Act) -> Vec<Point> {
+pub fn count(cast: Cast, act: Act) -> Vec<Point> {
     let stage = act.stage(cast);
     let playing = play(Fault::None, false);
     act.play(&stage).expect(Status::Done);
@@ -60,34 +59,17 @@ fn at_every_point(cast: Cast, act: Act, fault: fn(usize) -> Fault, deaths: fn(us
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     seen.iter().for_each(|point| *kinds.entry(format!("{point:?}")).or_default() += 1);
     println!("{act:?}: {} points: {kinds:?}", seen.len());
-    let only: Option<usize> = std::env::var("BACKOUT_POINT").ok().map(|text| text.parse().expect("a number"));
-    let next = AtomicUsize::new(1);
-    let failures = Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n > seen.len() || failures.lock().unwrap().len() >= 5 {
-                return;
-            }
-            if only.is_some_and(|only| only != n) {
-                continue;
-            }
-            let judged = std::panic::catch_unwind(|| play_one(cast, act, fault(n), &twin, &deaths(n)));
-            let judged = judged.unwrap_or_else(|_| Err("it panicked, see above".to_owned()));
-            if let Err(what) = judged {
-                let at = seen[n - 1];
-                failures.lock().unwrap().push(format!(
-                    "{act:?}, {:?} ({at:?}), deaths of the recovery at {:?}; again: BACKOUT_POINT={n}\n  {what}",
-                    fault(n),
-                    deaths(n)
-                ));
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {} points:\n{}", failures.len(), seen.len(), failures.join("\n"));
+    let points: Vec<usize> = (1..=seen.len()).collect();
+    every::point(
+        &format!("{act:?}"),
+        &points,
+        || (),
+        |(), n| {
+            play_one(cast, act, fault(n), &twin, &deaths(n)).map_err(|what| {
+                format!("{:?} ({:?}), deaths of the recovery at {:?}: {what}", fault(n), seen[n - 1], deaths(n))
+            })
+        },
+    );
 }
 
 fn none(_: usize) -> Vec<usize> {

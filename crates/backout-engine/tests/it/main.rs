@@ -17,5 +17,6 @@ mod redo;
 mod resume;
 mod retry;
 mod scene;
+mod server;
 mod stopped;
 mod undo;
