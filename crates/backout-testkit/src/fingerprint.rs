@@ -44,17 +44,6 @@ impl Fingerprint {
         self
     }
 
-    /// Without the gaps that a transaction which did not commit left in the counters of a server.
-    #[must_use]
-    pub fn without_gaps(mut self, expected: &Self) -> Self {
-        for (part, lines) in &mut self.parts {
-            if let Some(expected) = expected.parts.get(part) {
-                *lines = postgres_dump::without_gaps(std::mem::take(lines), expected);
-            }
-        }
-        self
-    }
-
     /// What another state has otherwise, a line each; empty where nothing differs.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();

@@ -54,27 +54,6 @@ fn lines(text: &str) -> Lines {
     lines
 }
 
-/// The lines with the numbers taken back that a transaction drew which then did not commit: a server never takes these
-/// back by itself. Only counters of rows, and only forwards.
-#[must_use]
-pub fn without_gaps(mut now: Lines, expected: &Lines) -> Lines {
-    let count = |line: &str| -> Option<(String, i64)> {
-        let rest = line.strip_prefix("SELECT pg_catalog.setval('")?;
-        let (name, rest) = rest.split_once("', ")?;
-        Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
-    };
-    let drawn: Vec<String> = now.keys().filter(|line| count(line).is_some()).cloned().collect();
-    for line in drawn {
-        let Some((name, stands)) = count(&line).filter(|(name, _)| name.ends_with("_id_seq")) else { continue };
-        let same = expected.iter().find(|(other, _)| count(other).is_some_and(|(other, at)| other == name && at < stands));
-        if let Some((other, place)) = same {
-            now.remove(&line);
-            now.insert(other.clone(), place.clone());
-        }
-    }
-    now
-}
-
 /// Names that begin with `backout` and are in nobody's way: schemas, and objects elsewhere.
 pub fn own_objects(database: &Database<'_>) -> Vec<String> {
     let found = database.psql(

@@ -161,7 +161,14 @@ fn reshape(
     let acts = ddl_turn::makes(&wanted, &|_| None)?;
     let (first, rest): (Vec<_>, Vec<_>) = acts.into_iter().partition(|act| act.shown == format!("make {}", me.shown()));
     ddl_turn::run(client, first)?;
-    client.batch_execute(&fill(client_columns(&wanted, table), &held, table, kept, values))?;
+    let defaults = old_defaults(changes, table);
+    client.batch_execute(&fill(client_columns(&wanted, table), &held, table, kept, values, &defaults)).map_err(
+        |error| match error.code() {
+            // Rows that came since, and a column that wants more of them than its default.
+            Some(code) if code.code().starts_with("23") => stuck(kept, ddl_turn::reason(&error)),
+            _ => error.into(),
+        },
+    )?;
     ddl_turn::run(client, rest)?;
     client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
     for (sequence, last, called) in positions {
@@ -252,8 +259,26 @@ fn client_columns(wanted: &[&Object], table: &str) -> Vec<Object> {
         .collect()
 }
 
+/// What a row gets in the columns that went, by their names; but for those that count by a sequence, which may have gone
+/// with them.
+fn old_defaults(changes: &[Change], table: &str) -> BTreeMap<String, String> {
+    changes
+        .iter()
+        .filter_map(|change| change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table))
+        .filter_map(|column| Some((column.text("name").to_owned(), column.part("default")?.to_owned())))
+        .filter(|(_, default)| !default.contains("nextval("))
+        .collect()
+}
+
 /// The statement that fills the new table from the held one and the kept values.
-fn fill(columns: Vec<Object>, held: &str, table: &str, kept: &Kept, values: &Values) -> String {
+fn fill(
+    columns: Vec<Object>,
+    held: &str,
+    table: &str,
+    kept: &Kept,
+    values: &Values,
+    defaults: &BTreeMap<String, String>,
+) -> String {
     let What::Values { key, others, columns: lost, .. } = &kept.what else { return String::new() };
     let keys = ddl_keep::row_key(key, others);
     let lost: BTreeMap<&str, bool> =
@@ -267,7 +292,8 @@ fn fill(columns: Vec<Object>, held: &str, table: &str, kept: &Kept, values: &Val
             None => format!("o.{name}"),
             // Rows that came since have what a new row would have.
             Some(false) => {
-                format!("CASE WHEN b.k0 IS NULL THEN {} ELSE b.{name} END", column.part("default").unwrap_or("NULL"))
+                let default = defaults.get(name).map_or("NULL", String::as_str);
+                format!("CASE WHEN b.k0 IS NULL THEN {default} ELSE b.{name} END")
             }
             // What others wrote since is cast, where PostgreSQL can.
             Some(true) => format!(

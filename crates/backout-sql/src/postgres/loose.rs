@@ -6,7 +6,7 @@ use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::TargetError;
 
 use super::load::{Loaded, Replay};
-use super::session::Session;
+use super::session::{Session, is_taken, literal};
 use super::stream::Table;
 use super::table::{self, list, quoted};
 use super::terms::{same, shown_row};
@@ -75,17 +75,54 @@ fn inner(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loade
             lost(a, replay, table, loaded)?;
         }
     }
-    if loaded.wanted > 0 {
-        replay.rows += a.count(&format!(
-            "INSERT INTO {live} ({names}) OVERRIDING SYSTEM VALUE
-             SELECT {of_t} FROM (SELECT t.*, row_number() OVER (PARTITION BY {whole}) AS backout_k, {whole} AS backout_h
-                                 FROM {to} AS t) AS t
-             JOIN pg_temp.backout_new AS n ON n.h = t.backout_h WHERE t.backout_k <= n.n",
-            names = list(table, ""),
-            of_t = list(table, "t"),
-            whole = whole(table, "t"),
-            to = loaded.to
+    if loaded.wanted > 0 { bring(a, replay, table, loaded, &live) } else { Ok(()) }
+}
+
+/// Inserts the rows that are only wanted; what a unique constraint has against one is a conflict.
+fn bring(
+    a: &mut Session,
+    replay: &mut Replay<'_>,
+    table: &Table,
+    loaded: &Loaded,
+    live: &str,
+) -> Result<(), postgres::Error> {
+    let wanted = format!(
+        "(SELECT t.ctid, t.*, row_number() OVER (PARTITION BY {whole}) AS backout_k, {whole} AS backout_h FROM {to} AS t) AS t
+         JOIN pg_temp.backout_new AS n ON n.h = t.backout_h WHERE t.backout_k <= n.n",
+        whole = whole(table, "t"),
+        to = loaded.to
+    );
+    let insert = format!(
+        "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {wanted}",
+        list(table, ""),
+        list(table, "t")
+    );
+    a.run("SAVEPOINT backout_rows")?;
+    match a.count(&insert) {
+        Ok(done) => {
+            replay.rows += done;
+            return a.run("RELEASE backout_rows");
+        }
+        Err(source) if is_taken(&source) => a.run("ROLLBACK TO backout_rows; RELEASE backout_rows")?,
+        Err(source) => return Err(source),
+    }
+    // One by one, as many as there are: which of them is left out only the constraint knows.
+    let rows = a.rows(&format!("SELECT t.ctid, {} FROM {wanted}", shown_row(table, "t")))?;
+    for row in rows {
+        let text = |at: usize| row[at].clone().unwrap_or_default();
+        let done = a.count(&format!(
+            "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS t WHERE t.ctid = {}::tid ON CONFLICT DO NOTHING",
+            list(table, ""),
+            list(table, "t"),
+            loaded.to,
+            literal(&text(0))
         ))?;
+        replay.rows += done;
+        if done == 0 {
+            let conflict = replay.conflict(table, Some(text(1)), ConflictKind::Constraint);
+            let now = "another row with the same value in a unique column".to_owned();
+            replay.conflicts.push(Conflict { before: text(1), now, ..conflict });
+        }
     }
     Ok(())
 }

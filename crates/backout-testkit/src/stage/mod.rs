@@ -109,10 +109,10 @@ impl Stage {
     /// The state of the site, exactly, or what is wrong with it.
     pub fn state(&self, twin: &Fingerprint) -> Result<State, String> {
         let now = Fingerprint::of(&self.site);
-        let original = self.original.differences(&now.clone().without_gaps(&self.original));
+        let original = self.original.differences(&now);
         let deployed = match &self.deployed {
-            Some(deployed) => deployed.differences(&now.without_gaps(deployed)),
-            None => twin.differences(&now.without_directory_times().without_gaps(twin)),
+            Some(deployed) => deployed.differences(&now),
+            None => twin.differences(&now.without_directory_times()),
         };
         let state = match (original.is_empty(), deployed.is_empty()) {
             (true, _) => State::Original,

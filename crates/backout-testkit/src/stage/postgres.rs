@@ -49,7 +49,8 @@ pub fn site(server: &'static Server, proxy: Option<&'static Proxy>) -> TestSite 
     builder.postgres_at("main", server, MAIN, url).below(memory()).build()
 }
 
-/// Two levels of children; rows, whatever changes them, and definitions.
+/// Two levels of children; rows, whatever changes them, and definitions. No number is drawn from a sequence: PostgreSQL itself
+/// never takes those back that a transaction drew which then did not commit.
 pub fn package() -> Pkg {
     let images = Pkg::new("images")
         .step(sql("ALTER TABLE wide ALTER n TYPE bigint; ALTER TABLE wide DROP COLUMN drop_me;"))
@@ -60,7 +61,7 @@ pub fn package() -> Pkg {
             "UPDATE product SET price = price + 1;
              DELETE FROM product WHERE id = 3;
              INSERT INTO product VALUES (4, 'sledge', 80, 'well');
-             INSERT INTO orders (product, amount) SELECT id, 1 FROM product;
+             INSERT INTO orders OVERRIDING SYSTEM VALUE SELECT id + 100, id, 1 FROM product;
              DELETE FROM audit WHERE price = 90;
              INSERT INTO settings VALUES ('schema', '42') ON CONFLICT (name) DO UPDATE SET value = excluded.value;
              UPDATE part SET half = 2 WHERE id = 1;",

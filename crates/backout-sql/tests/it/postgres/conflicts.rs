@@ -367,3 +367,36 @@ fn a_row_without_a_key_that_others_just_touch_is_found_all_the_same() {
     });
     assert_eq!(stage.ask("SELECT count(*) FROM loose"), "1");
 }
+
+#[test]
+fn a_row_without_a_key_that_finds_its_value_taken_is_a_conflict() {
+    let mut stage =
+        Stage::new("CREATE TABLE loose (a int UNIQUE, b text); INSERT INTO loose VALUES (1, 'one'), (2, 'two')");
+    let images = stage.apply("UPDATE loose SET a = a + 10;");
+    stage.others("UPDATE loose SET a = 2 WHERE a = 11");
+    let before = stage.dump();
+    let conflicts = stage.conflicts(&images);
+    assert!(conflicts.listed.iter().any(|one| one.kind == ConflictKind::Constraint), "{conflicts:?}");
+    assert_eq!(stage.dump(), before);
+    stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(stage.ask("SELECT string_agg(a || b, ' ') FROM loose"), "2one");
+}
+
+/// They have what a new row had before the column went.
+#[test]
+fn rows_that_came_since_get_the_default_of_a_column_that_comes_back() {
+    let mut stage = Stage::new(
+        "CREATE TABLE t (id int PRIMARY KEY, a text NOT NULL DEFAULT 'old', b int NOT NULL); INSERT INTO t VALUES (1, 'x', 7)",
+    );
+    let images = stage.apply("ALTER TABLE t DROP COLUMN a;");
+    stage.others("INSERT INTO t VALUES (2, 8)");
+    stage.undo(&images);
+    assert_eq!(stage.ask("SELECT string_agg(t::text, ' ' ORDER BY id) FROM t"), "(1,x,7) (2,old,8)");
+    stage.others("DELETE FROM t WHERE id = 2");
+    let images = stage.apply("ALTER TABLE t DROP COLUMN b;");
+    stage.others("INSERT INTO t VALUES (2, 'y')");
+    let before = stage.dump();
+    let conflicts = stage.conflicts(&images);
+    assert_eq!(conflicts.listed[0].kind, ConflictKind::Definition, "{conflicts:?}");
+    assert_eq!(stage.dump(), before);
+}
