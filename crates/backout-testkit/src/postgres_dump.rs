@@ -66,12 +66,12 @@ pub fn own_objects(database: &Database<'_>) -> Vec<String> {
     found.lines().map(str::to_owned).collect()
 }
 
-/// Locks that somebody still holds in the database though nobody works in it: sessions that are in a transaction, advisory
-/// locks, prepared transactions. Waits for sessions that are on their way out.
+/// What holds locks in the database though the tool has ended: its sessions that are in a transaction, advisory locks,
+/// prepared transactions. Waits for sessions that are on their way out.
 pub fn left_behind(database: &Database<'_>) -> Vec<String> {
     // A server ends the session of a client that went when it next looks.
     const ASK: &str = "SELECT format('session %s (%s): %s', pid, state, left(query, 80)) FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name = 'backout' AND pid <> pg_backend_pid()
+             WHERE datname = current_database() AND application_name = 'backout' AND xact_start IS NOT NULL
          UNION ALL
          SELECT format('lock %s %s of %s', locktype, mode, pid) FROM pg_locks AS l
              WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())

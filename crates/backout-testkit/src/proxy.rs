@@ -103,8 +103,7 @@ fn accept(listener: &TcpListener, socket: &PathBuf, links: &Mutex<Vec<Arc<Link>>
         // While the server is down, whoever comes is turned away.
         let Ok(server) = UnixStream::connect(socket) else { continue };
         client.set_nodelay(true).unwrap();
-        let link =
-            Arc::new(Link { client, server, swallow: AtomicBool::new(false), severed: AtomicBool::new(false) });
+        let link = Arc::new(Link { client, server, swallow: AtomicBool::new(false), severed: AtomicBool::new(false) });
         links.lock().unwrap().push(Arc::clone(&link));
         let other = Arc::clone(&link);
         std::thread::spawn(move || link.forth());

@@ -18,11 +18,11 @@ use backout_model::target::{Described, Finding};
 use backout_package::package::Package;
 use backout_package::site::{DatabaseUrl, Site};
 use backout_package::url_postgres::{self, PostgresUrl};
+use backout_servers::postgres::{self, Server};
 use backout_sql::database::Database;
 use backout_sql::postgres::{Options as PostgresOptions, Postgres};
 use backout_sql::sqlite::{Options as SqliteOptions, Sqlite};
 use rusqlite::Connection;
-use backout_servers::postgres::{self, Server};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 
 use backout_testkit::every;
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::site::TestSite;
 use backout_testkit::postgres::{Server, Setup};
+use backout_testkit::site::TestSite;
 use backout_testkit::stage::{Act, Cast, Stage};
 
 /// Runs the binary on the site; syncs are counted, not issued: no power is lost here.

@@ -264,7 +264,9 @@ fn client_columns(wanted: &[&Object], table: &str) -> Vec<Object> {
 fn old_defaults(changes: &[Change], table: &str) -> BTreeMap<String, String> {
     changes
         .iter()
-        .filter_map(|change| change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table))
+        .filter_map(|change| {
+            change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table)
+        })
         .filter_map(|column| Some((column.text("name").to_owned(), column.part("default")?.to_owned())))
         .filter(|(_, default)| !default.contains("nextval("))
         .collect()

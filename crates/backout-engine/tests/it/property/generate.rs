@@ -118,7 +118,10 @@ impl Generator {
             column.references = Some(parent);
             columns.push(column);
         }
-        let strict = self.dialect == Dialect::Sqlite && form != Form::Loose && columns.iter().all(|column| column.kind != Type::Any) && self.chance(30);
+        let strict = self.dialect == Dialect::Sqlite
+            && form != Form::Loose
+            && columns.iter().all(|column| column.kind != Type::Any)
+            && self.chance(30);
         let text = self.fresh();
         let mut table = Table {
             name: format!("t{}", self.fresh()),

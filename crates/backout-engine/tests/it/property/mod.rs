@@ -150,5 +150,15 @@ fn known(conn: &Connection, name: &str, tables: &[&str]) -> Table {
         let values = columns.iter().enumerate().map(|(at, column)| (column.name.clone(), value(at + 1)));
         rows.insert(vec![value(0)], values.collect());
     }
-    Table { name: name.to_owned(), form: Form::Integer, key: vec![key], strict: false, columns, rows, text: 0, dialect: Dialect::Sqlite, busy: false }
+    Table {
+        name: name.to_owned(),
+        form: Form::Integer,
+        key: vec![key],
+        strict: false,
+        columns,
+        rows,
+        text: 0,
+        dialect: Dialect::Sqlite,
+        busy: false,
+    }
 }

@@ -299,7 +299,8 @@ fn locks_of_foreign_keys_do_not_hold_an_undo_up() {
 #[test]
 fn a_column_cannot_come_back_where_its_rows_are_not_known_again() {
     for since in ["ALTER TABLE loose DROP COLUMN c", "DROP TABLE loose"] {
-        let mut stage = Stage::new("CREATE TABLE loose (a int, b text, c text); INSERT INTO loose VALUES (1, 'b', 'c')");
+        let mut stage =
+            Stage::new("CREATE TABLE loose (a int, b text, c text); INSERT INTO loose VALUES (1, 'b', 'c')");
         let images = stage.apply("ALTER TABLE loose DROP COLUMN b;");
         stage.others(since);
         let before = stage.dump();
@@ -327,7 +328,9 @@ fn a_row_that_others_deleted_from_a_table_built_anew_is_a_conflict() {
 /// The rows of the new table come back from images: what others wrote to the old one meanwhile would be gone.
 #[test]
 fn a_table_that_others_wrote_to_is_not_built_anew_from_old_rows() {
-    for others in ["UPDATE t SET a = 'theirs' WHERE id = 1", "DELETE FROM t WHERE id = 1", "INSERT INTO t VALUES (3, 'c')"] {
+    for others in
+        ["UPDATE t SET a = 'theirs' WHERE id = 1", "DELETE FROM t WHERE id = 1", "INSERT INTO t VALUES (3, 'c')"]
+    {
         let mut stage =
             Stage::new("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'a'), (2, 'b')");
         let images = stage.apply(REBUILD);
