@@ -105,7 +105,13 @@ fn a_server_whose_disk_is_full() {
         small.fill(left_kib);
         let done = site.deploy(&package());
         small.make_room();
-        is_so(&site, &done, &before, None, left_kib);
+        if done.status() == Status::NeedsHand {
+            // The way back wants room, too. With room, the command that is named goes it.
+            site.undo(None).expect(Status::Done);
+            before.assert_same(&Fingerprint::of(&site), &format!("{left_kib} KiB left: {done:?}"));
+        } else {
+            is_so(&site, &done, &before, None, left_kib);
+        }
         if done.status() != Status::Done {
             failed += 1;
             site.deploy(&package()).expect(Status::Done);
