@@ -4,6 +4,7 @@ use backout_engine::plan::{Item, Totals};
 use backout_engine::report::{Line, Shown, Status};
 use backout_engine::verify::Checked;
 use backout_model::target::{Described, Finding, Verdict};
+pub use backout_model::words::count;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -40,11 +41,6 @@ pub fn name<T: Serialize>(word: &T) -> String {
         Ok(serde_json::Value::String(text)) => text,
         _ => String::new(),
     }
-}
-
-/// `1 row`, `2 rows`.
-pub fn count(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
 pub fn bytes(bytes: u64) -> String {

@@ -7,6 +7,7 @@ use backout_journal::Reader;
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
+use backout_model::words;
 use backout_package::package::Package;
 use backout_package::site::Site;
 use backout_package::snapshot::snapshot;
@@ -275,8 +276,8 @@ impl Run<'_, '_> {
         let mut outcome = Outcome::new(
             Status::NeedsHand,
             format!(
-                "Needs a hand: {} thing(s) are not as they were; `backout undo {id}` goes on from here.",
-                left.len().max(1)
+                "Needs a hand: left as it should not be: {}; `backout undo {id}` goes on from here.",
+                words::count(left.len().max(1) as u64, "thing")
             ),
         );
         let own = |step: &StepView| step.state == StepState::UndoIntended && step.act().has_own_undo();

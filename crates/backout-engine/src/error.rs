@@ -2,6 +2,7 @@
 
 use backout_journal::JournalError;
 use backout_model::target::{Refusal, TargetError};
+use backout_model::words;
 use backout_package::error::PackageError;
 use backout_sql::database::LockError;
 
@@ -19,7 +20,7 @@ pub enum EngineError {
     Lock(#[source] LockError),
     #[error(transparent)]
     Target(#[from] TargetError),
-    #[error("{} change(s) are refused", .0.len())]
+    #[error("{} refused", words::count(.0.len() as u64, "change"))]
     Refused(Vec<Refusal>),
     /// The command line names something that does not exist or does not fit.
     #[error("{what}")]

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use backout_journal::{ImagesWriter, Journal, JournalError};
+use backout_journal::{ImagesWriter, Journal, JournalError, Written};
 use backout_model::entry::Draft;
-use backout_model::target::{Gate, Summary, TargetError, Ticket};
+use backout_model::target::{Gate, Images, Summary, TargetError, Ticket};
 
 use crate::observer::{Happening, Observer};
 
@@ -53,6 +53,14 @@ impl Gate for JournalGate<'_> {
                 Box::new(Broken(text))
             }
         }
+    }
+
+    fn written(&mut self) -> io::Result<Box<dyn Images>> {
+        let images = self.images.as_ref().ok_or_else(|| io::Error::other("no images were opened"))?;
+        Ok(match images.written()? {
+            Written::Small(bytes) => Box::new(io::Cursor::new(bytes)),
+            Written::Large(file) => Box::new(io::BufReader::new(file)),
+        })
     }
 
     fn announce(&mut self, summary: &Summary) -> Result<Ticket, TargetError> {

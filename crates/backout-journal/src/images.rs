@@ -2,6 +2,7 @@
 //!
 //! Nothing here makes an entry; a stream that no entry took leaves no file behind.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +56,13 @@ pub(crate) enum Content {
     File(String),
 }
 
+/// See [`ImagesWriter::written`].
+#[derive(Debug)]
+pub enum Written {
+    Small(Vec<u8>),
+    Large(File),
+}
+
 impl ImagesWriter {
     pub(crate) fn new(directory: &Path) -> Self {
         Self {
@@ -72,6 +80,14 @@ impl ImagesWriter {
     /// Bytes written so far.
     pub fn bytes(&self) -> u64 {
         self.lock().bytes
+    }
+
+    /// What was written so far, to be read from its beginning.
+    ///
+    /// # Errors
+    /// Where the stream broke, was announced already, or its file cannot be written or opened.
+    pub fn written(&self) -> io::Result<Written> {
+        self.lock().written()
     }
 
     /// Ends the stream and makes a large one durable. Asked again, it answers the same.
@@ -131,6 +147,22 @@ impl Stream {
         self.hasher.update(&self.buffer);
         self.buffer.clear();
         Ok(())
+    }
+
+    fn written(&mut self) -> io::Result<Written> {
+        match self.end {
+            End::Open => {}
+            End::Broken | End::Finished(_) => return Err(io::Error::other("these images take nothing more")),
+        }
+        if self.file.is_none() {
+            return Ok(Written::Small(self.buffer.clone()));
+        }
+        self.guarded(Self::spill)?;
+        match &self.file {
+            // A handle of its own: reading moves no place of the writer's.
+            Some(file) => Ok(Written::Large(file.reopen()?)),
+            None => Err(io::Error::other("the file of these images is gone")),
+        }
     }
 
     fn finish(&mut self) -> io::Result<Finished> {

@@ -23,7 +23,7 @@ mod write;
 
 pub use clock::{Clock, SystemClock};
 pub use error::JournalError;
-pub use images::ImagesWriter;
+pub use images::{ImagesWriter, Written};
 pub use journal::{Journal, Options};
 pub use lock::HolderNote;
 pub use reader::{Found, Reader};

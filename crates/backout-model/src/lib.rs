@@ -8,3 +8,4 @@ pub mod fault;
 pub mod id;
 pub mod state;
 pub mod target;
+pub mod words;

@@ -50,6 +50,12 @@ pub trait Gate {
     /// opened once a step. Nothing is durable before [`Gate::announce`].
     fn images(&mut self) -> Box<dyn Write + Send>;
 
+    /// What was written so far, read back: by it a target tries the undo of a step before it announces it.
+    ///
+    /// # Errors
+    /// Where nothing was opened, or the stream broke.
+    fn written(&mut self) -> std::io::Result<Box<dyn Images>>;
+
     /// Makes images and intent durable in the journal. A target calls it exactly once a step, when everything is
     /// ready (staged, or done in an open transaction) and nothing that others can see has changed. Images written
     /// after it are lost. An error means that nothing was announced: the target must leave everything as it was.

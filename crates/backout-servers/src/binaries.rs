@@ -41,7 +41,12 @@ impl Binaries {
 
     /// A program of the server, run as the account that may.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.folder.join(program));
+        self.run(self.folder.join(program))
+    }
+
+    /// Any program, run as the account that may.
+    pub fn run(&self, program: PathBuf) -> Command {
+        let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").current_dir("/");
         if let Account::Other { uid, gid } = self.account {
             command.gid(gid).uid(uid);
@@ -77,7 +82,7 @@ impl Account {
 }
 
 /// The folder that holds the program.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let named = std::env::var_os("BACKOUT_POSTGRES").map(PathBuf::from);
     let path: OsString = std::env::var_os("PATH").unwrap_or_default();
     named.into_iter().chain(std::env::split_paths(&path)).chain(debian()).find(|folder| folder.join(program).is_file())

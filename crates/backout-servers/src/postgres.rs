@@ -205,6 +205,16 @@ impl Server {
         String::from_utf8_lossy(&fs::read(self.folder.join("log")).unwrap_or_default()).into_owned()
     }
 
+    /// A program that is run as the server is.
+    pub(crate) fn command_of(&self, program: PathBuf) -> Command {
+        self.binaries.run(program)
+    }
+
+    /// Gives a folder to whom the server runs as.
+    pub(crate) fn give_to_account(&self, folder: &Path) {
+        self.binaries.account.own(folder);
+    }
+
     /// A client program (`psql`, `pg_dump`, `pgbench`), set to reach the server.
     pub fn client(&self, program: &str) -> Command {
         let mut command = Command::new(self.binaries.client(program));
@@ -392,7 +402,7 @@ fn free_port() -> u16 {
 }
 
 /// Asks again and again until it is so; None where it is not in time.
-fn wait_until(mut so: impl FnMut() -> bool) -> Option<()> {
+pub(crate) fn wait_until(mut so: impl FnMut() -> bool) -> Option<()> {
     let deadline = Instant::now() + PATIENCE;
     while !so() {
         if Instant::now() > deadline {

@@ -8,4 +8,5 @@ mod holder;
 pub mod postgres;
 mod shown;
 pub mod sqlite;
+mod token;
 mod verify;

@@ -2,13 +2,29 @@
 
 use backout_model::target::{Finding, Images, Report, TargetError};
 
-/// The images themselves are damaged.
-pub fn unreadable(label: &str, why: impl std::fmt::Display) -> Vec<Finding> {
-    vec![Finding { target: label.to_owned(), what: format!("the images cannot be read: {why}"), grave: true }]
+/// Compares the images of a step with themselves and, where it is applied, with the live database.
+///
+/// `captured` reads the images whole and says whether the step can be undone by them; `try_undo` tries that, and leaves
+/// nothing of it.
+pub fn step<E: std::fmt::Display>(
+    label: &str,
+    images: &mut dyn Images,
+    applied: bool,
+    captured: impl FnOnce(&mut dyn Images) -> Result<bool, E>,
+    try_undo: impl FnOnce(Box<dyn Images>) -> Result<Report, TargetError>,
+) -> Result<Vec<Finding>, TargetError> {
+    match captured(images) {
+        Err(why) => {
+            let what = format!("the images cannot be read: {why}");
+            Ok(vec![Finding { target: label.to_owned(), what, grave: true }])
+        }
+        Ok(captured) if captured && applied => Ok(findings(label, try_undo(owned(images)?))),
+        Ok(_) => Ok(Vec::new()),
+    }
 }
 
 /// The live rows and holds are what a step left exactly where its undo, which was only tried, met no conflict.
-pub fn findings(label: &str, tried: Result<Report, TargetError>) -> Vec<Finding> {
+fn findings(label: &str, tried: Result<Report, TargetError>) -> Vec<Finding> {
     let found = |what: String, grave: bool| Finding { target: label.to_owned(), what, grave };
     let conflicts = match tried {
         Ok(report) => report.conflicts,
@@ -25,7 +41,7 @@ pub fn findings(label: &str, tried: Result<Report, TargetError>) -> Vec<Finding>
 }
 
 /// Copies the images so that a check may own them; through a file, since they may be large.
-pub fn owned(images: &mut dyn Images) -> Result<Box<dyn Images>, TargetError> {
+fn owned(images: &mut dyn Images) -> Result<Box<dyn Images>, TargetError> {
     let failed = |source: std::io::Error| TargetError::failed("cannot copy images to check them", source);
     let mut copy = tempfile::tempfile().map_err(failed)?;
     images.rewind().map_err(failed)?;
@@ -33,7 +49,8 @@ pub fn owned(images: &mut dyn Images) -> Result<Box<dyn Images>, TargetError> {
     Ok(Box::new(copy))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -13,10 +13,11 @@ pub mod observer;
 pub mod package;
 pub mod postgres_dump;
 pub mod proxy;
+pub mod seeds;
 pub mod site;
 #[cfg(feature = "faults")]
 pub mod stage;
 pub mod surroundings;
 pub mod tree;
 
-pub use backout_servers::postgres;
+pub use backout_servers::{pgbouncer, postgres};

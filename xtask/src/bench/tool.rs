@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::measure::{median, peak_memory};
+use super::measure::peak_memory;
 use super::report::{Report, Row, Target};
 use crate::backout::Backout;
 
@@ -61,9 +61,8 @@ pub struct Sides {
 
 impl Sides {
     pub fn report(self, name: &str, against: &str, targets: (Target, Target), report: &mut Report) {
-        let (deploys, undos) = self.ours.into_iter().unzip();
-        let base = median(self.base);
-        report.add(&Row::times(name, against, base, median(deploys), targets.0));
-        report.add(&Row::times(&format!("undo of {name}"), "the same, forward", base, median(undos), targets.1));
+        let (deploys, undos): (Vec<_>, Vec<_>) = self.ours.into_iter().unzip();
+        report.add(&Row::runs(name, against, &self.base, &deploys, targets.0));
+        report.add(&Row::runs(&format!("undo of {name}"), "the same, forward", &self.base, &undos, targets.1));
     }
 }

@@ -53,7 +53,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     if totals.refused == 0 {
         return Ok(End::answered(&totals));
     }
-    let mut causes = vec![format!("{} change(s) are refused", totals.refused)];
+    let mut causes = vec![format!("{} refused", words::count(totals.refused, "change"))];
     causes.extend(totals.refusals.iter().map(ToString::to_string));
     ui.error(&causes);
     let mut ways: Vec<&String> = totals.refusals.iter().flat_map(|refusal| &refusal.ways_out).collect();

@@ -141,6 +141,7 @@ fn confirm(context: &Context<'_>, session: &mut Session<'_>, what: Option<&str>)
     }
     context.ui.object_now("conflicts", &json!({ "conflicts": outcome.conflicts, "total": outcome.conflicts_total }));
     end::tell(context.ui, &outcome);
-    let question = format!("Overwrite {} newer value(s) or file(s) with the old ones?", outcome.conflicts_total);
+    let question =
+        format!("Overwrite {} with the old ones?", words::count(outcome.conflicts_total, "newer value or file"));
     context.ui.without_bars(|| ask::confirm(&question, false))
 }

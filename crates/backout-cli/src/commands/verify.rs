@@ -33,7 +33,10 @@ pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
     }
     ui.answer(words::checked(&checked));
     if checked.grave > 0 {
-        let closing = format!("Needs a hand: {} finding(s) above endanger an undo or the journal.", checked.grave);
+        let closing = format!(
+            "Needs a hand: an undo or the journal is endangered, see {} above.",
+            words::count(checked.grave, "finding")
+        );
         return Ok(End::answered_with(Status::NeedsHand, &checked, closing));
     }
     Ok(End::answered(&checked))

@@ -149,7 +149,7 @@ fn refusals_are_not_all_of_one_kind() {
     scene.package("p", "steps:\n  - files: docroot\n");
     scene.write("p/docroot/uploads2/x", "x");
     scene.write("web/uploads2", "a file where the package has a directory");
-    let ran = scene.refused(&["deploy", "p"], 4).says("error: 1 change(s) are refused");
+    let ran = scene.refused(&["deploy", "p"], 4).says("error: 1 change refused");
     assert!(!ran.stderr.contains("cannot be taken back"), "{ran}");
 }
 

@@ -1,6 +1,6 @@
 //! Random trees, random packages, random faults: undo always ends where it began, redo where the deployment had.
 //!
-//! `BACKOUT_RUNS` sets the number of runs, `BACKOUT_SEED` the first seed; a failure names its seed.
+//! A failure names its seed (`backout_testkit::seeds`).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,6 +9,7 @@ use std::path::Path;
 use backout_files::local::Pretence;
 use backout_files::root::{Root, Work};
 use backout_model::target::Target;
+use backout_testkit::seeds::seeds;
 
 use crate::world::*;
 
@@ -112,12 +113,9 @@ fn run(seed: u64) {
 #[test]
 fn random_trees_come_back() {
     without_syncs();
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let runs = number("BACKOUT_RUNS").unwrap_or(300);
-    let first = number("BACKOUT_SEED").unwrap_or_else(|| fastrand::u64(..1 << 40));
-    for seed in first..first + runs {
+    for seed in seeds(300) {
         if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
-            eprintln!("BACKOUT_SEED={seed} BACKOUT_RUNS=1 repeats this");
+            eprintln!("BACKOUT_SEED={seed} repeats this");
             std::panic::resume_unwind(panic);
         }
     }

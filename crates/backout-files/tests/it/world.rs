@@ -46,6 +46,10 @@ impl Gate for TestGate {
         Box::new(Shared(self.writing.clone()))
     }
 
+    fn written(&mut self) -> io::Result<Box<dyn backout_model::target::Images>> {
+        Ok(Box::new(io::Cursor::new(self.writing.lock().unwrap().clone())))
+    }
+
     fn announce(&mut self, summary: &Summary) -> Result<Ticket, TargetError> {
         assert!(self.announced.is_none(), "announced twice");
         fault::point(Point::JournalWrite).map_err(|error| TargetError::failed("cannot announce", error))?;

@@ -67,8 +67,10 @@ impl Postgres {
         let began = counters::read(&mut self.a, &self.label)?;
         self.begin()?;
         marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
+        // The server took back what the script called them and made.
+        let set: Vec<Sequence> = set.iter().cloned().map(Sequence::under_its_old_name).collect();
         // Where others used one since, it stays.
-        counters::put_back(&mut self.a, &self.label, &began, set, false, &mut Vec::new())?;
+        counters::put_back(&mut self.a, &self.label, &began, &set, false, &mut Vec::new())?;
         let act = "cannot put back the sequences that a failed script set in";
         self.a.run("COMMIT").map_err(|source| self.failed(act, source))?;
         self.after_step();
@@ -90,7 +92,14 @@ impl Postgres {
             let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
             capture.flush(&mut sessions, None).map_err(|source| refused_or(&self.label, &script.shown, source))?;
         }
+        let to_be_proven = capture.index().is_to_be_proven();
+        if to_be_proven {
+            capture.let_go(&mut self.a).map_err(|source| uncaptured(&self.label, source))?;
+        }
         let summary = self.finish(capture, &before)?;
+        if to_be_proven {
+            self.prove(&script.shown, gate)?;
+        }
         self.seal(&summary, gate)?;
         Ok(Report { summary, ..Report::default() })
     }
@@ -129,6 +138,9 @@ impl Step<'_> {
     fn run(&mut self, gate: &mut dyn Gate) -> Result<(), TargetError> {
         let begun = self.database.a.plain().and_then(|()| self.database.a.run("BEGIN"));
         begun.map_err(|source| self.database.failed("cannot begin a transaction in", source))?;
+        if self.way == Way::Captured {
+            self.everything_counts()?;
+        }
         self.capture.begin(&mut self.database.a).map_err(|source| uncaptured(&self.database.label, source))?;
         self.capture.index().shown = self.script.shown.clone();
         self.capture.index().way = self.way.clone();
@@ -159,6 +171,27 @@ impl Step<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses where a function, if called, could write without being counted. Only superusers may have one.
+    fn everything_counts(&mut self) -> Result<(), TargetError> {
+        let found = self.database.a.value(
+            "SELECT p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc p
+             WHERE pg_catalog.current_setting('is_superuser') = 'on' AND p.oid >= 16384
+                 AND (p.prosrc ILIKE '%track_counts%' OR pg_catalog.array_to_string(p.proconfig, ',') ILIKE '%track_counts%') LIMIT 1",
+        );
+        match found.map_err(|source| self.database.failed("cannot read the functions of", source))? {
+            None => Ok(()),
+            Some(function) => Err(TargetError::Refused(Refusal {
+                place: self.script.shown.clone(),
+                what: "the script".to_owned(),
+                why: format!("the function {function} sets track_counts: what it writes could not be seen"),
+                ways_out: vec![
+                    "deploy as a role that is no superuser, and so may not set it".to_owned(),
+                    classify::OWN_UNDO.to_owned(),
+                ],
+            })),
+        }
     }
 
     fn statement(&mut self, statement: &Statement, place: &str, script: &mut Reading) -> Result<(), TargetError> {
@@ -266,8 +299,13 @@ impl Step<'_> {
 
     fn schema_change(&mut self, statement: &Statement, place: &str, unknown: bool) -> Result<(), TargetError> {
         let database = &mut *self.database;
-        let mut tools =
-            Tools { own: &database.own, label: &database.label, version: self.version, next_hold: &mut self.next_hold };
+        let mut tools = Tools {
+            own: &database.own,
+            label: &database.label,
+            version: self.version,
+            event_triggers: &database.event_triggers,
+            next_hold: &mut self.next_hold,
+        };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
         let event = schema::run(&mut sessions, &mut self.capture, &mut tools, statement, place)
             .map_err(|error| self::placed(error, place))?;

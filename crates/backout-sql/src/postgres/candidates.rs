@@ -1,6 +1,7 @@
 //! Rows that may have been changed, as session B sees them, and the lock that keeps their marks meanwhile.
 
-use std::io::{self, BufRead, BufReader, BufWriter, Seek as _};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Seek as _, Write as _};
 
 use super::capture_error::{CaptureError, reading};
 use super::marks::{RowPlace, parse_ctid};
@@ -29,32 +30,61 @@ pub fn lock(a: &mut Session, touched: &Touched) -> Result<(), CaptureError> {
     Err(CaptureError::Uncapturable(format!("{shown} is held by VACUUM or a change of its schema for too long")))
 }
 
+/// Of so many candidates at most A is told the places, so that it need not look through the whole table for them.
+const FEW: u64 = 10_000;
+
+/// Rows that may have been changed, as B sees them, in the order of their places.
+pub struct Candidates {
+    pub lines: BufReader<File>,
+    /// Where they are, as a `tid[]`; `None` where they are many.
+    pub places: Option<String>,
+}
+
 /// Everything that may have been changed, as B sees it: through a file, since it may be large and A has to wait for it.
-pub fn candidates(
-    b: &mut Session,
-    snapshot: &str,
-    place: &str,
-    table: &Table,
-) -> Result<BufReader<std::fs::File>, CaptureError> {
+pub fn candidates(b: &mut Session, snapshot: &str, place: &str, table: &Table) -> Result<Candidates, CaptureError> {
     let failed = |source| CaptureError::Read { what: String::new(), source };
     b.run(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot)))
         .map_err(failed)?;
     let columns = table::list(table, "x");
     let columns = if columns.is_empty() { String::new() } else { format!(", {columns}") };
     let sql = format!("COPY (SELECT x.ctid, x.xmin{columns} FROM {place} AS x WHERE x.xmax <> '0'::xid) TO STDOUT");
-    let copied = (|| -> Result<std::fs::File, CaptureError> {
+    let copied = (|| -> Result<(File, u64), CaptureError> {
         let mut file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
         let mut lines = b.client.copy_out(&sql).map_err(failed)?;
-        io::copy(&mut lines, &mut file)?;
-        let mut file = file.into_inner().map_err(|error| error.into_error())?;
-        file.rewind()?;
-        Ok(file)
+        let mut rows = 0;
+        loop {
+            // COPY escapes the ends of lines in values.
+            let part = lines.fill_buf()?;
+            if part.is_empty() {
+                break;
+            }
+            rows += part.iter().filter(|byte| **byte == b'\n').count() as u64;
+            file.write_all(part)?;
+            let taken = part.len();
+            lines.consume(taken);
+        }
+        let file = file.into_inner().map_err(|error| error.into_error())?;
+        Ok((file, rows))
     })();
     // Where this fails, too, the connection is gone and the first error says more.
     let ended = b.roll_back();
-    let file = copied?;
+    let (mut file, rows) = copied?;
     ended.map_err(failed)?;
-    Ok(BufReader::with_capacity(1 << 16, file))
+    let places = if rows <= FEW { Some(places(&mut file)?) } else { None };
+    file.rewind()?;
+    Ok(Candidates { lines: BufReader::with_capacity(1 << 16, file), places })
+}
+
+/// The places of all candidates in the file.
+fn places(file: &mut File) -> io::Result<String> {
+    file.rewind()?;
+    let mut lines = BufReader::with_capacity(1 << 16, file);
+    let (mut places, mut line) = (Vec::new(), Vec::new());
+    while read_line(&mut lines, &mut line)? {
+        let place = line.split(|byte| *byte == b'\t').next().unwrap_or_default();
+        places.push(format!("\"{}\"", String::from_utf8_lossy(place)));
+    }
+    Ok(format!("{{{}}}", places.join(",")))
 }
 
 /// Reads a line without its end; false at the end.

@@ -117,6 +117,9 @@ impl Capture {
 
     /// Writes the images of all rows that A changed since the last flush. `only`: of these tables, in the midst of a step.
     pub fn flush(&mut self, sessions: &mut Sessions<'_>, only: Option<&[u32]>) -> Result<(), CaptureError> {
+        if only.is_some() && !self.own_schema_changes {
+            nothing_waits(sessions.a)?;
+        }
         sessions.a.run("SET CONSTRAINTS ALL IMMEDIATE").map_err(CaptureError::Deferred)?;
         self.close_statements()?;
         let settings = sessions.a.neutral().map_err(reading("the settings"))?;
@@ -172,7 +175,8 @@ impl Capture {
     pub fn account_rows(&mut self, a: &mut Session, of: &[u32]) -> Result<(), CaptureError> {
         if !of.is_empty() {
             let now = counted(a)?;
-            self.seen.extend(of.iter().filter_map(|oid| Some((*oid, *now.get(oid)?))));
+            // TRUNCATE has the server forget what it counted before.
+            self.seen.extend(of.iter().map(|oid| (*oid, now.get(oid).copied().unwrap_or_default())));
         }
         Ok(())
     }
@@ -319,17 +323,19 @@ impl Capture {
             self.flushed.insert(touched.oid);
             self.marks.rows(sessions.a, &mut self.writer, touched.oid, &table, number, top)?
         } else {
-            let before = if !touched.made && (counts.updates > 0 || counts.deletes > 0) {
-                lock(sessions.a, touched)?;
-                self.before(sessions, touched, &table, number)?
-            } else {
-                let at = self.writer.boundary()?;
-                Span { start: at, end: at, records: 0 }
-            };
+            let goes = !touched.made && (counts.updates > 0 || counts.deletes > 0);
+            let comes = counts.inserts > 0 || counts.updates > 0;
             if !touched.made {
                 self.flushed.insert(touched.oid);
             }
-            (before, self.after(sessions.a, touched, &table, number, top)?)
+            if goes {
+                lock(sessions.a, touched)?;
+                self.changed_rows(sessions, touched, &table, number, comes.then_some(top))?
+            } else if comes {
+                (self.nothing()?, self.after(sessions.a, touched, &table, number, top)?)
+            } else {
+                (self.nothing()?, self.nothing()?)
+            }
         };
         self.index.rows += before.records.max(after.records);
         if before.records + after.records > 0 {
@@ -347,49 +353,57 @@ impl Capture {
         at as u32
     }
 
-    /// Rows as they were: those that B sees and A, in the same snapshot, no longer does.
-    fn before(
+    fn nothing(&mut self) -> Result<Span, CaptureError> {
+        let at = self.writer.boundary()?;
+        Ok(Span { start: at, end: at, records: 0 })
+    }
+
+    /// Rows as they were: those that B sees and A, in the same snapshot, no longer does. Where A made some in its
+    /// transaction `top`, these, too: A reads them while B is busy.
+    fn changed_rows(
         &mut self,
         sessions: &mut Sessions<'_>,
         touched: &Touched,
         table: &Table,
         number: u32,
-    ) -> Result<Span, CaptureError> {
+        top: Option<&str>,
+    ) -> Result<(Span, Span), CaptureError> {
         let shown = touched.shown();
+        let Sessions { a, b } = sessions;
         let place = format!("ONLY {}.{}", ident(&touched.schema), ident(&touched.name));
-        // One statement of A's gives both: the snapshot with the first row, and what A sees in it with the others.
-        sessions
-            .a
-            .run(&format!(
-                "DECLARE backout_seen NO SCROLL CURSOR FOR SELECT NULL::tid, NULL::xid, pg_export_snapshot()
-                 UNION ALL SELECT x.ctid, x.xmin, NULL FROM {place} AS x WHERE x.xmax <> '0'::xid"
-            ))
-            .map_err(reading(&shown))?;
-        let first = sessions.a.rows("FETCH 1 FROM backout_seen").map_err(reading(&shown))?;
-        let snapshot = first.into_iter().next().and_then(|mut row| row.pop().flatten()).unwrap_or_default();
-        // B has to be through before A looks: a row that is locked in between must not pass for A's.
-        let mut candidates = candidates(sessions.b, &snapshot, &place, table).map_err(|error| match error {
+        let snapshot = Seen::declare(a, &place).map_err(reading(&shown))?;
+        let (candidates, after) = std::thread::scope(|scope| {
+            let b = scope.spawn(|| candidates(b, &snapshot, &place, table));
+            let after = match top {
+                Some(top) => self.after(a, touched, table, number, top),
+                None => self.nothing(),
+            };
+            (b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), after)
+        });
+        let mut candidates = candidates.map_err(|error| match error {
             CaptureError::Read { source, .. } => CaptureError::Read { what: shown.clone(), source },
             other => other,
         })?;
-        let mut seen = Seen::of("backout_seen");
+        let after = after?;
+        // B has to be through before A looks: a row that is locked in between must not pass for A's.
+        let mut seen = Seen::at(a, candidates.places.as_deref()).map_err(reading(&shown))?;
         let start = self.writer.boundary()?;
         let mut records = 0;
         let mut line = Vec::new();
         let mut last = None;
-        while read_line(&mut candidates, &mut line)? {
+        while read_line(&mut candidates.lines, &mut line)? {
             let (place, image) = placed(&line).ok_or_else(|| odd(&shown))?;
             if last.is_some_and(|last| last >= place.0) {
                 return Err(odd(&shown));
             }
             last = Some(place.0);
-            if !seen.has(sessions.a, place).map_err(reading(&shown))? {
+            if !seen.has(a, place).map_err(reading(&shown))? {
                 self.writer.row(Side::Before, number, image)?;
                 records += 1;
             }
         }
-        sessions.a.run("CLOSE backout_seen").map_err(reading(&shown))?;
-        Ok(Span { start, end: self.writer.boundary()?, records })
+        seen.close(a).map_err(reading(&shown))?;
+        Ok((Span { start, end: self.writer.boundary()?, records }, after))
     }
 
     /// Rows as A left them: those that a transaction in progress made and A sees.
@@ -425,6 +439,11 @@ impl Capture {
         &mut self.index
     }
 
+    /// Gives up what was marked in A's tables, where nothing more is to be captured: it is in the way of their change.
+    pub fn let_go(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        self.marks.close(a).map_err(reading("what was marked"))
+    }
+
     /// Ends the stream; its length in bytes.
     pub fn finish(mut self) -> Result<(Index, u64), CaptureError> {
         self.close_statements()?;
@@ -434,16 +453,37 @@ impl Capture {
 }
 
 /// The condition that a row of `alias` was made by the transaction `top` or a part of it: whatever A sees and is still in
-/// progress is A's own. The age goes first: of old ids the server no longer knows what became of them.
+/// progress is A's own. `top` itself goes first, because most rows are of it and the question is cheap. The age comes
+/// next: of old ids the server no longer knows what became of them.
 pub fn own_rows(alias: &str, top: &str) -> String {
     format!(
-        "age({alias}.xmin) <= age('{top}'::xid8::xid)
-         AND pg_xact_status((({top} + (({alias}.xmin::text::int8 - {top}) & 4294967295))::text)::xid8) = 'in progress'"
+        "({alias}.xmin = '{top}'::xid8::xid OR age({alias}.xmin) <= (SELECT age('{top}'::xid8::xid))
+         AND pg_xact_status((({top} + (({alias}.xmin::text::int8 - {top}) & 4294967295))::text)::xid8) = 'in progress')"
     )
 }
 
 fn odd(shown: &str) -> CaptureError {
     CaptureError::Uncapturable(format!("the rows of {shown} did not come in the order of their places"))
+}
+
+/// An error where a trigger waits for the end of the transaction on a table that A wrote to: what it does is to be done
+/// then and not now.
+fn nothing_waits(a: &mut Session) -> Result<(), CaptureError> {
+    let waits = a
+        .value(
+            "SELECT pg_catalog.format('trigger %I on %s', t.tgname, t.tgrelid::pg_catalog.regclass)
+             FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                 AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.granted
+                     AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.relation = t.tgrelid) LIMIT 1",
+        )
+        .map_err(reading("which triggers wait"))?;
+    match waits {
+        None => Ok(()),
+        Some(trigger) => Err(CaptureError::Uncapturable(format!(
+            "the {trigger} waits for the end of the transaction, and a change of the schema comes before; make that change \
+             a step of its own"
+        ))),
+    }
 }
 
 /// Gives constraints that are deferred of themselves back to the end of the transaction.

@@ -1,7 +1,7 @@
 //! Random statements while others write, lock and vacuum the same rows: what is captured is what row triggers saw, no
 //! row more and no row less.
 //!
-//! `BACKOUT_SEED` repeats one run's statements, `BACKOUT_RUNS` makes more runs.
+//! Which ones, and how to play others: `backout_testkit::seeds`.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backout_testkit::postgres::{Database, Server};
+use backout_testkit::seeds::seeds;
 use fastrand::Rng;
 use postgres::Client;
 
@@ -257,8 +258,8 @@ fn what_is_captured_is_what_row_triggers_saw() {
     let database: Database<'_> = Server::shared().database();
     database.connect().batch_execute(SETUP).unwrap();
     let (stop, committed) = (AtomicBool::new(false), AtomicU64::new(0));
-    let runs: u64 = std::env::var("BACKOUT_RUNS").map_or(60, |runs| runs.parse().unwrap());
-    let first = std::env::var("BACKOUT_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    let seeds = seeds(60);
+    let (first, runs) = (seeds.start, seeds.end - seeds.start);
     let captured = std::thread::scope(|scope| {
         for writer in 0..3 {
             let (client, stop, committed) = (database.connect(), &stop, &committed);

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use postgres::{Client, Error, SimpleQueryMessage};
 use serde::{Deserialize, Serialize};
 
+use super::prepared;
+
 /// Where an object stands in the catalogs, as `pg_depend` has it: valid within one step only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
@@ -296,11 +298,8 @@ pub struct Wanted {
 /// Reads objects as they are now. Those that are not there, or are not to be seen, are left out. The session must have
 /// the settings of [`PINNED`].
 pub fn read(client: &mut Client, wanted: &Wanted, version: u32) -> Result<Vec<Object>, Error> {
-    let sql = super::catalog_read::queries(wanted, version);
-    if sql.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut objects: Vec<Object> = rows(client, &sql)?.iter().filter_map(|row| object(row)).collect();
+    let asked = super::catalog_read::queries(wanted, version);
+    let mut objects: Vec<Object> = prepared::rows(client, &asked)?.iter().filter_map(|row| object(row)).collect();
     objects.sort_by_key(|object| (object.kind, object.key));
     objects.dedup_by_key(|object| object.key);
     Ok(objects)
@@ -330,7 +329,7 @@ pub fn find(client: &mut Client, objects: &[&Object]) -> Result<Vec<Option<Key>>
 }
 
 /// Settings under which PostgreSQL renders a definition in the one canonical form.
-pub const PINNED: [(&str, &str); 9] = [
+pub const PINNED: [(&str, &str); 10] = [
     ("search_path", "pg_catalog"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -340,4 +339,6 @@ pub const PINNED: [(&str, &str); 9] = [
     ("lc_monetary", "C"),
     ("quote_all_identifiers", "off"),
     ("check_function_bodies", "off"),
+    // What is prepared is planned once.
+    ("plan_cache_mode", "force_generic_plan"),
 ];

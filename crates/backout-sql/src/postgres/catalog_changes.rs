@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use postgres::{Client, Error};
 
 use super::catalog::{Key, class, rows};
+use super::prepared::{self, Asked};
 
 /// One catalog whose rows belong to objects.
 struct Catalog {
@@ -198,7 +199,7 @@ impl Catalog {
 
     fn query(&self, condition: &str) -> String {
         let key = self.key.replace("{index}", INDEX_KEY).replace("{sequence}", SEQUENCE_KEY);
-        format!("SELECT '{}', {}, {key} FROM {} x {} WHERE {condition};", self.name, self.row, self.name, self.joins)
+        format!("SELECT '{}', {}, {key} FROM {} x {} WHERE {condition}", self.name, self.row, self.name, self.joins)
     }
 }
 
@@ -294,13 +295,10 @@ impl Touched {
 pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
     let now = counters(&rows(client, &format!("{COUNTERS}{FOLLOWING})"))?);
     let mut touched = Touched::default();
-    let mut sql = String::new();
-    let next32 = mark.next % (1 << 32);
-    let own = format!(
-        "CASE WHEN age(x.xmin) <= age('{next32}'::xid) THEN pg_xact_status((({}) + (age('{next32}'::xid) \
-         - age(x.xmin))::bigint)::text::xid8) = 'in progress' END",
-        mark.next
-    );
+    let mut asked = Vec::new();
+    const OWN: &str = "CASE WHEN age(x.xmin) <= age($1) THEN pg_xact_status(($2 + (age($1) \
+         - age(x.xmin))::bigint)::text::xid8) = 'in progress' END";
+    let values = format!("'{}', {}", mark.next % (1 << 32), mark.next);
     let mut moved: Vec<(&String, &[i64; 3])> = now.iter().collect();
     moved.sort_unstable();
     for (name, counts) in moved {
@@ -317,13 +315,10 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         }
         if counts[0] > before[0] || counts[1] > before[1] {
             touched.writes.insert(catalog.name, Writes { inserted: counts[0] - before[0], keys: Vec::new() });
-            sql.push_str(&catalog.query(&own));
+            asked.push(Asked::new(catalog.query(OWN), "xid, bigint", values.clone()));
         }
     }
-    if sql.is_empty() {
-        return Ok(touched);
-    }
-    for row in rows(client, &sql)? {
+    for row in prepared::rows(client, &asked)? {
         let [name, row, key] = row.as_slice() else { continue };
         let parsed = Key::parse(key);
         // An index may have been one of its own before it became a constraint's.
@@ -352,16 +347,13 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
 pub struct Listing(HashMap<(String, String), String>);
 
 pub fn listing(client: &mut Client, touched: &Touched) -> Result<Listing, Error> {
-    let sql: String = touched
+    let asked: Vec<Asked> = touched
         .deleted_from
         .iter()
         .filter_map(|name| Catalog::named(name))
-        .map(|catalog| catalog.query(catalog.users))
+        .map(|catalog| Asked::new(catalog.query(catalog.users), "", String::new()))
         .collect();
-    if sql.is_empty() {
-        return Ok(Listing(HashMap::new()));
-    }
-    let rows = rows(client, &sql)?.into_iter();
+    let rows = prepared::rows(client, &asked)?.into_iter();
     Ok(Listing(
         rows.filter_map(|row| <[String; 3]>::try_from(row).ok()).map(|[name, row, key]| ((name, row), key)).collect(),
     ))

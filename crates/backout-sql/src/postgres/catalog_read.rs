@@ -3,7 +3,8 @@
 //! A query gives key, kind and a JSON object of the parts. Parts that have their default are NULL and left out, so
 //! that a definition reads the same on every version.
 
-use super::catalog::{Wanted, class};
+use super::catalog::{Key, Wanted, class};
+use super::prepared::Asked;
 
 /// Leaves out what is not the user's: catalogs, temporary objects, the tool's own. Held tables are read, because what
 /// they use can be dropped from under them.
@@ -39,78 +40,80 @@ fn not_of_extension(class: u32, oid: &str) -> String {
     format!("NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = {class} AND e.objid = {oid} AND e.deptype = 'e')")
 }
 
+/// Object numbers as an array; `None` where there are none.
 fn list(oids: impl Iterator<Item = u32>) -> Option<String> {
     let mut oids: Vec<u32> = oids.collect();
     oids.sort_unstable();
     oids.dedup();
     let words: Vec<String> = oids.iter().map(u32::to_string).collect();
-    (!words.is_empty()).then(|| format!("ANY ('{{{}}}'::oid[])", words.join(",")))
+    (!words.is_empty()).then(|| format!("'{{{}}}'", words.join(",")))
 }
 
-/// The text that reads what is wanted, empty where that is nothing.
-pub(super) fn queries(wanted: &Wanted, version: u32) -> String {
-    let mut sql = String::new();
+/// A question about the objects whose `column` is one of `oids`.
+type Question<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+
+fn ask(into: &mut Vec<Asked>, oids: Option<&String>, (condition, query): Question<'_>) {
+    if let Some(oids) = oids {
+        into.push(Asked::new(query(condition), "oid[]", oids.clone()));
+    }
+}
+
+/// The questions for what is wanted. An object may be in more answers than one.
+///
+/// By own number and by relation are two questions, so that either finds its rows by an index.
+pub(super) fn queries(wanted: &Wanted, version: u32) -> Vec<Asked> {
+    let mut all = Vec::new();
     let of = |class: u32| list(wanted.keys.iter().filter(|key| key.class == class && key.sub == 0).map(|key| key.oid));
     let families = list(wanted.families.iter().copied());
-    // Members of a family are found by their relation; others by their own oid.
-    let either = |own: Option<String>, own_column: &str, family_column: &str| {
-        let own = own.map(|oids| format!("{own_column} = {oids}"));
-        let family = families.as_ref().map(|oids| format!("{family_column} = {oids}"));
-        match (own, family) {
-            (None, None) => None,
-            (Some(one), None) | (None, Some(one)) => Some(one),
-            (Some(own), Some(family)) => Some(format!("({own} OR {family})")),
-        }
-    };
-    let mut add = |wanted: Option<String>, query: &dyn Fn(&str) -> String| {
-        if let Some(condition) = wanted {
-            sql.push_str(&query(&condition));
-            sql.push(';');
-        }
-    };
-    add(of(class::SCHEMA).map(|oids| format!("n.oid = {oids}")), &schemas);
-    add(either(of(class::RELATION), "c.oid", "c.oid"), &tables);
-    add(either(of(class::RELATION), "c.oid", "c.oid"), &views);
-    let owned = "(SELECT objid FROM pg_depend d WHERE d.classid = 1259 AND d.refclassid = 1259 AND d.objid = c.oid \
-                 AND d.deptype = 'a' AND d.refobjid";
-    let sequence = match (of(class::RELATION), &families) {
-        (None, None) => None,
-        (own, family) => {
-            let own = own.map(|oids| format!("c.oid = {oids}")).unwrap_or_else(|| "false".into());
-            let family = family.as_ref().map(|oids| format!("c.oid IN {owned} = {oids})"));
-            Some(format!("({own} OR {})", family.unwrap_or_else(|| "false".into())))
-        }
-    };
-    add(sequence, &sequences);
-    add(of(class::RELATION).map(|oids| format!("c.oid = {oids}")), &composites);
-    add(either(of(class::RELATION), "c.oid", "i.indrelid"), &|condition| indexes(condition, version));
-    let own = wanted.keys.iter().filter(|key| key.class == class::RELATION && key.sub > 0);
-    let mut columns = own.map(|key| format!("({}::oid,{})", key.oid, key.sub)).collect::<Vec<_>>().join(",");
-    if !columns.is_empty() {
-        columns = format!("(a.attrelid, a.attnum) IN ({columns})");
+    let family = families.as_ref();
+    let own = of(class::RELATION);
+    let relations = list(
+        wanted
+            .keys
+            .iter()
+            .filter(|key| key.class == class::RELATION && key.sub == 0)
+            .map(|key| key.oid)
+            .chain(wanted.families.iter().copied()),
+    );
+    ask(&mut all, of(class::SCHEMA).as_ref(), ("n.oid = ANY ($1)", &schemas));
+    ask(&mut all, relations.as_ref(), ("c.oid = ANY ($1)", &tables));
+    ask(&mut all, relations.as_ref(), ("c.oid = ANY ($1)", &views));
+    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &sequences));
+    let owned = "c.oid IN (SELECT objid FROM pg_depend d WHERE d.classid = 1259 AND d.refclassid = 1259 \
+                 AND d.deptype = 'a' AND d.refobjid = ANY ($1))";
+    ask(&mut all, family, (owned, &sequences));
+    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &composites));
+    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &|condition| indexes(condition, version)));
+    ask(&mut all, family, ("i.indrelid = ANY ($1)", &|condition| indexes(condition, version)));
+    let columns: Vec<&Key> = wanted.keys.iter().filter(|key| key.class == class::RELATION && key.sub > 0).collect();
+    if let Some(oids) = list(columns.iter().map(|key| key.oid)) {
+        let pairs: Vec<String> = columns.iter().map(|key| format!("\"{},{}\"", key.oid, key.sub)).collect();
+        let condition = "a.attrelid = ANY ($1) AND (a.attrelid||','||a.attnum) = ANY ($2)";
+        let values = format!("{oids}, '{{{}}}'", pairs.join(","));
+        all.push(Asked::new(self::columns(condition, version), "oid[], text[]", values));
     }
-    let columns = match (columns.is_empty(), &families) {
-        (true, None) => None,
-        (true, Some(oids)) => Some(format!("a.attrelid = {oids}")),
-        (false, None) => Some(columns),
-        (false, Some(oids)) => Some(format!("({columns} OR a.attrelid = {oids})")),
+    ask(&mut all, family, ("a.attrelid = ANY ($1)", &|condition| self::columns(condition, version)));
+    let mut either = |class: u32, by_own: &str, by_family: &str, query: &dyn Fn(&str) -> String| {
+        ask(&mut all, of(class).as_ref(), (by_own, query));
+        ask(&mut all, family, (by_family, query));
     };
-    add(columns, &|condition| self::columns(condition, version));
-    add(either(of(class::CONSTRAINT), "k.oid", "k.conrelid"), &constraints);
-    add(either(of(class::RULE), "r.oid", "r.ev_class"), &rules);
-    add(either(of(class::TRIGGER), "t.oid", "t.tgrelid"), &triggers);
-    add(either(of(class::POLICY), "p.oid", "p.polrelid"), &policies);
-    add(either(of(class::STATISTICS), "s.oid", "s.stxrelid"), &statistics);
-    add(of(class::TYPE).map(|oids| format!("t.oid = {oids}")), &types);
-    add(of(class::PROCEDURE).map(|oids| format!("p.oid = {oids}")), &functions);
-    add(of(class::PUBLICATION).map(|oids| format!("p.oid = {oids}")), &publications);
-    add(either(of(class::PUBLISHED_TABLE), "r.oid", "r.prrelid"), &|condition| published_tables(condition, version));
+    either(class::CONSTRAINT, "k.oid = ANY ($1)", "k.conrelid = ANY ($1)", &constraints);
+    either(class::RULE, "r.oid = ANY ($1)", "r.ev_class = ANY ($1)", &rules);
+    either(class::TRIGGER, "t.oid = ANY ($1)", "t.tgrelid = ANY ($1)", &triggers);
+    either(class::POLICY, "p.oid = ANY ($1)", "p.polrelid = ANY ($1)", &policies);
+    either(class::STATISTICS, "s.oid = ANY ($1)", "s.stxrelid = ANY ($1)", &statistics);
+    either(class::PUBLISHED_TABLE, "r.oid = ANY ($1)", "r.prrelid = ANY ($1)", &|condition| {
+        published_tables(condition, version)
+    });
+    ask(&mut all, of(class::TYPE).as_ref(), ("t.oid = ANY ($1)", &types));
+    ask(&mut all, of(class::PROCEDURE).as_ref(), ("p.oid = ANY ($1)", &functions));
+    ask(&mut all, of(class::PUBLICATION).as_ref(), ("p.oid = ANY ($1)", &publications));
     if version >= 15 {
-        add(of(class::PUBLISHED_SCHEMA).map(|oids| format!("r.oid = {oids}")), &published_schemas);
+        ask(&mut all, of(class::PUBLISHED_SCHEMA).as_ref(), ("r.oid = ANY ($1)", &published_schemas));
     }
-    add(of(class::DEFAULT_ACL).map(|oids| format!("d.oid = {oids}")), &default_privileges);
-    add(of(class::EXTENSION).map(|oids| format!("x.oid = {oids}")), &extensions);
-    sql
+    ask(&mut all, of(class::DEFAULT_ACL).as_ref(), ("d.oid = ANY ($1)", &default_privileges));
+    ask(&mut all, of(class::EXTENSION).as_ref(), ("x.oid = ANY ($1)", &extensions));
+    all
 }
 
 fn schemas(condition: &str) -> String {
@@ -286,13 +289,14 @@ fn constraints(condition: &str) -> String {
          'of', coalesce(nullif(k.conrelid, 0)::regclass::text, k.contypid::regtype::text), \
          'on domain', CASE k.conrelid WHEN 0 THEN true END, 'name', quote_ident(conname), 'type', k.contype, \
          'definition', pg_get_constraintdef(k.oid), 'references', nullif(k.confrelid, 0)::regclass::text, \
-         'comment', obj_description(k.oid, 'pg_constraint'), 'only', nullif(k.connoinherit AND k.contype <> 'c', false), \
+         'comment', obj_description(k.oid, 'pg_constraint'), 'only', nullif(k.connoinherit AND k.contype NOT IN ('c', 'p', 'u', 'x'), false), \
          'index', nullif(x.indexrelid, 0)::regclass::text, 'index options', (SELECT {options} FROM pg_class c WHERE c.oid = x.indexrelid), \
          'index comment', CASE WHEN x.indexrelid IS NOT NULL THEN obj_description(x.indexrelid, 'pg_class') END, \
          'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s JOIN pg_class c ON s.oid = c.reltablespace \
          WHERE c.oid = x.indexrelid), \
          'clustered', nullif(x.indisclustered, false), 'replica identity', nullif(x.indisreplident, false), \
          'attached to', (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = x.indexrelid), \
+         'whole', (SELECT true FROM pg_class c WHERE c.oid = x.indexrelid AND c.relkind = 'I'), \
          'inherited', CASE WHEN k.conparentid <> 0 OR (k.coninhcount > 0 AND NOT k.conislocal) THEN true END) \
          FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace \
          LEFT JOIN pg_index x ON x.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x') \

@@ -37,7 +37,7 @@ pub enum Class {
     Constraints,
     /// Makes or drops what only the session has: temporary tables, cursors, prepared statements.
     Session,
-    /// LOCK TABLE.
+    /// LOCK TABLE, and REINDEX, which locks as well and changes nothing that the database says.
     Lock,
     /// ANALYZE and the like: what they change is no part of what the database says.
     Upkeep,
@@ -55,6 +55,8 @@ pub struct Refused {
 }
 
 pub const LEAVE_OUT: &str = "leave the statement out of the script";
+/// The setting without which the server does not count what is written.
+const UNCOUNTED: &[u8] = b"track_counts";
 pub const OWN_UNDO: &str =
     "give the step an undo script of its own (`undo: FILE`), or `undo: none` with `because:` and --accept-irreversible";
 const RUN_STEP: &str = "run it by psql with a `run` step that declares its `undo:`";
@@ -98,6 +100,9 @@ pub fn classify(statement: &Statement, place: &str) -> Result<Class, Refused> {
 pub fn of(sql: &str, has_data: bool) -> Result<Class, No> {
     let mut rest = reader(sql);
     let Some(first) = rest.next() else { return Ok(Class::Read) };
+    if sql.as_bytes().windows(UNCOUNTED.len()).any(|part| part.eq_ignore_ascii_case(UNCOUNTED)) {
+        return Err(No::undo("without track_counts nobody can tell which tables it wrote to"));
+    }
     let word = if first.text.len() <= 12 { first.text.to_ascii_uppercase() } else { String::new() };
     match word.as_str() {
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" | "PREPARE" => {
@@ -265,7 +270,7 @@ fn reindex<'a>(mut rest: Reader<'a>) -> Result<Class, No> {
     if concurrently || whole {
         return Err(No::step("it cannot run inside of a transaction", RUN_STEP));
     }
-    Ok(Class::Upkeep)
+    Ok(Class::Lock)
 }
 
 #[cfg(test)]
@@ -335,7 +340,6 @@ mod tests {
             ("SET search_path TO a, b", "search_path"),
             ("set local \"TimeZone\" = 'UTC'", "timezone local"),
             ("SET TIME ZONE LOCAL", "timezone"),
-            ("SET SESSION AUTHORIZATION joe", "session_authorization"),
             ("SET SESSION my.own = 1", "my.own"),
             ("SET ROLE joe", "role"),
             ("RESET ROLE", "role"),
@@ -350,7 +354,7 @@ mod tests {
             ("SET TRANSACTION READ WRITE, ISOLATION LEVEL READ COMMITTED", "Upkeep"),
             ("LOCK TABLE t IN EXCLUSIVE MODE", "Lock"),
             ("ANALYZE t", "Upkeep"),
-            ("REINDEX INDEX i", "Upkeep"),
+            ("REINDEX INDEX i", "Lock"),
             ("BEGIN;", "Begin"),
             ("START TRANSACTION ISOLATION LEVEL READ COMMITTED", "Begin"),
             ("BEGIN WORK READ WRITE", "Begin"),
@@ -421,7 +425,7 @@ mod tests {
             ("SET default_transaction_read_only = on", "a step runs in"),
             ("SET client_encoding = 'LATIN1'", "scripts are read as UTF-8"),
             ("SET standard_conforming_strings TO off", "its strings would mean"),
-            ("SELECT set_config('track_counts', 'off', false)", "the counters tell"),
+            ("SET SESSION AUTHORIZATION joe", "a redo could not be the same user again"),
             ("RESET ALL", "the session is the tool's own"),
             ("VACUUM FULL t", "VACUUM cannot run"),
             ("CREATE INDEX CONCURRENTLY i ON t (a)", "it cannot run inside of a transaction"),

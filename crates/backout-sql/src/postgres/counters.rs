@@ -1,5 +1,6 @@
 //! Sequences: positions that no transaction takes back by itself. Put back only where nobody used them since.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use backout_model::target::TargetError;
@@ -7,8 +8,11 @@ use backout_model::target::TargetError;
 use super::session::{Session, ident, literal};
 use super::stream::{Position, Sequence};
 
-/// Where each sequence stood, by schema and name, with its oid.
-pub type Positions = BTreeMap<(String, String), (u32, Position)>;
+/// Schema and name.
+type Name = (String, String);
+
+/// Where each sequence stood, with its oid.
+pub type Positions = BTreeMap<Name, (u32, Position)>;
 
 /// How many sequences are read in one statement.
 const AT_ONCE: usize = 200;
@@ -51,29 +55,34 @@ fn positions(a: &mut Session, condition: &str) -> Result<Positions, postgres::Er
     Ok(found)
 }
 
-/// The sequences that A used in its open transaction and that do not stand where they did, and those that it dropped:
-/// it may have used them before.
+/// The sequences that A used in its open transaction and that do not stand where they did, by whatever name, and those that it
+/// dropped: it may have used them before.
 pub fn moved(a: &mut Session, label: &str, before: &Positions) -> Result<Vec<Sequence>, TargetError> {
     let used = "AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.granted
          AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.relation = c.oid)";
     let failed = |source| TargetError::failed(format!("cannot read the sequences of {label}"), source);
     let after = positions(a, used).map_err(failed)?;
-    // One that was renamed is neither.
-    let known: BTreeSet<u32> = before.values().map(|(oid, _)| *oid).collect();
+    // A name may have gone from one to another; the number stays.
+    let known: BTreeMap<u32, (&Name, Position)> = before.iter().map(|(name, (oid, at))| (*oid, (name, *at))).collect();
     let mut moved: Vec<Sequence> = after
         .into_iter()
-        .filter_map(|((schema, name), (oid, after))| match before.get(&(schema.clone(), name.clone())) {
+        .filter_map(|(name, (oid, after))| match known.get(&oid) {
             Some((_, before)) if *before == after => None,
-            Some((_, before)) => Some(Sequence { schema, name, before: *before, after, made: false }),
-            None if known.contains(&oid) => None,
-            None => Some(Sequence { schema, name, before: after, after, made: true }),
+            Some((was, before)) => {
+                let was = Some((*was).clone()).filter(|was| *was != name);
+                Some(Sequence { was, ..sequence(name, *before, after) })
+            }
+            None => Some(Sequence { made: true, ..sequence(name, after, after) }),
         })
         .collect();
     let left = still_there(a, before).map_err(failed)?;
-    moved.extend(before.iter().filter(|(_, (oid, _))| !left.contains(oid)).map(|((schema, name), (_, position))| {
-        Sequence { schema: schema.clone(), name: name.clone(), before: *position, after: *position, made: false }
-    }));
+    let gone = before.iter().filter(|(_, (oid, _))| !left.contains(oid));
+    moved.extend(gone.map(|(name, (_, at))| Sequence { gone: true, ..sequence(name.clone(), *at, *at) }));
     Ok(moved)
+}
+
+fn sequence((schema, name): Name, before: Position, after: Position) -> Sequence {
+    Sequence { schema, name, before, after, made: false, gone: false, was: None }
 }
 
 /// Which of these sequences were not dropped; those that are held were.
@@ -99,28 +108,38 @@ pub fn put_back(
     notes: &mut Vec<String>,
 ) -> Result<(), TargetError> {
     let failed = |source| TargetError::failed(format!("cannot put the sequences of {label} back"), source);
-    for sequence in sequences.iter().filter(|sequence| redo || !sequence.made) {
-        let shown = format!("{}.{}", sequence.schema, sequence.name);
-        let (left, want) = if redo { (sequence.before, sequence.after) } else { (sequence.after, sequence.before) };
-        let condition =
-            format!("AND n.nspname = {} AND c.relname = {}", literal(&sequence.schema), literal(&sequence.name));
+    for sequence in sequences.iter().filter(|sequence| if redo { !sequence.gone } else { !sequence.made }) {
+        let after = (sequence.schema.clone(), sequence.name.clone());
+        let before = sequence.was.clone().unwrap_or_else(|| after.clone());
+        // What it is called now that the schema is what it shall be, and what it was called until then.
+        let (name, other, left, want) = if redo {
+            (after, before, sequence.before, sequence.after)
+        } else {
+            (before, after, sequence.after, sequence.before)
+        };
+        let (schema, bare) = &name;
+        let shown = format!("{schema}.{bare}");
+        let condition = format!("AND n.nspname = {} AND c.relname = {}", literal(schema), literal(bare));
         let now = positions(a, &condition).map_err(failed)?.into_values().next();
         let Some((_, now)) = now else {
-            // What the step dropped is gone once it is done again.
-            if !redo {
-                notes.push(format!("{label}: the sequence {shown} is gone"));
-            }
+            notes.push(format!("{label}: the sequence {shown} is gone"));
             continue;
         };
-        let stood = began.get(&(sequence.schema.clone(), sequence.name.clone())).map(|(_, position)| *position);
+        // One that comes back, or comes again, was not there for anybody to use.
+        let came = sequence.made || sequence.gone;
+        let stood = began.get(&other).filter(|_| !came).map(|(_, position)| *position);
         if now == want {
             continue;
         }
-        if stood.is_some_and(|stood| stood != left) || (!redo && in_use(a, sequence).map_err(failed)?) {
+        // Behind what comes back it would give numbers that are taken.
+        let behind = !redo && is_behind(a, &name, now, want).map_err(failed)?;
+        let is_used =
+            stood.is_some_and(|stood| stood != left) || (!redo && in_use(a, &name, sequence).map_err(failed)?);
+        if !behind && is_used {
             notes.push(format!("{label}: the sequence {shown} was used since and stays"));
             continue;
         }
-        let name = format!("{}.{}", ident(&sequence.schema), ident(&sequence.name));
+        let name = format!("{}.{}", ident(schema), ident(bare));
         let done = a.run(&format!(
             "SAVEPOINT backout_sequence; ALTER SEQUENCE {name} RESTART; SELECT setval({}, {}, {}); RELEASE backout_sequence",
             literal(&name),
@@ -138,8 +157,25 @@ pub fn put_back(
     Ok(())
 }
 
+/// True where a sequence has still to give numbers that it had given before.
+fn is_behind(a: &mut Session, (schema, name): &Name, now: Position, before: Position) -> Result<bool, postgres::Error> {
+    let falls = a.value(&format!(
+        "SELECT 1 FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE s.seqincrement < 0 AND n.nspname = {} AND c.relname = {}",
+        literal(schema),
+        literal(name)
+    ))?;
+    // What was not called yet still gives its value.
+    let next = |position: Position| (position.value, position.called);
+    Ok(match falls {
+        None => next(now) < next(before),
+        Some(_) => (Reverse(now.value), now.called) < (Reverse(before.value), before.called),
+    })
+}
+
 /// True where a column that the sequence fills holds a value that it would give again.
-fn in_use(a: &mut Session, sequence: &Sequence) -> Result<bool, postgres::Error> {
+fn in_use(a: &mut Session, (schema, name): &Name, sequence: &Sequence) -> Result<bool, postgres::Error> {
     let filled = a.rows(&format!(
         "SELECT DISTINCT t.nspname, r.relname, a.attname, s.seqincrement > 0
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -153,8 +189,8 @@ fn in_use(a: &mut Session, sequence: &Sequence) -> Result<bool, postgres::Error>
          JOIN pg_catalog.pg_class r ON r.oid = f.relation JOIN pg_catalog.pg_namespace t ON t.oid = r.relnamespace
          JOIN pg_catalog.pg_attribute a ON a.attrelid = f.relation AND a.attnum = f.at
          WHERE n.nspname = {} AND c.relname = {} AND a.atttypid IN (20, 21, 23, 1700)",
-        literal(&sequence.schema),
-        literal(&sequence.name)
+        literal(schema),
+        literal(name)
     ))?;
     let Position { value, called } = sequence.before;
     for row in filled {

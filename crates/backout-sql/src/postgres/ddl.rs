@@ -13,7 +13,8 @@ use super::ddl_hold::Moved;
 use super::ddl_keep::Kept;
 use super::ddl_observe::{self, pinned};
 use super::ddl_turn::TurnError;
-use super::{catalog_changes, ddl_hold, ddl_keep, ddl_names};
+pub use super::event_triggers::EventTriggers;
+use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names};
 
 pub use super::ddl_keep::Keep;
 pub use super::ddl_redo::redo;
@@ -44,6 +45,9 @@ pub struct DdlEvent {
     /// Values and rows in the images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) kept: Vec<Kept>,
+    /// Tables that it emptied, by their numbers, within the step.
+    #[serde(skip)]
+    pub(super) emptied: Vec<u32>,
 }
 
 impl DdlEvent {
@@ -78,6 +82,17 @@ impl DdlEvent {
         Self { changes: Vec::new(), moved: Vec::new(), kept: Vec::new(), ..self.clone() }
     }
 
+    /// It took away or altered what was there.
+    pub fn alters(&self) -> bool {
+        self.destroys() || self.changes.iter().any(|change| change.before.is_some())
+    }
+
+    /// It changed what rows must satisfy.
+    pub fn constrains(&self) -> bool {
+        let kinds = |kind: Kind| matches!(kind, Kind::Constraint | Kind::Domain);
+        self.changes.iter().filter_map(|change| change.after.as_ref()).any(|object| kinds(object.kind))
+    }
+
     /// Rows, values or relations went and are kept.
     pub fn destroys(&self) -> bool {
         !self.kept.is_empty() || !self.moved.is_empty()
@@ -90,10 +105,11 @@ impl DdlEvent {
         holds.into_iter()
     }
 
-    /// Materialized views that it filled and that its undo empties, within the step.
+    /// Materialized views that it filled and that its undo empties, and tables that it emptied, within the step.
     pub fn filled(&self) -> Vec<u32> {
         let views = self.changes.iter().filter_map(|change| change.after.as_ref());
-        views.filter(|view| view.kind == Kind::MaterializedView).filter_map(|view| Some(view.key?.oid)).collect()
+        let views = views.filter(|view| view.kind == Kind::MaterializedView).filter_map(|view| Some(view.key?.oid));
+        views.chain(self.emptied.iter().copied()).collect()
     }
 
     /// True where it made types of which values may be.
@@ -129,6 +145,7 @@ pub struct Context<'a> {
     pub target: &'a str,
     /// The server's major version.
     pub version: u32,
+    pub event_triggers: &'a EventTriggers,
     /// The number of the next hold.
     pub next_hold: &'a mut u64,
     pub keep: &'a mut dyn Keep,
@@ -141,7 +158,8 @@ impl Context<'_> {
 }
 
 /// Settings that decide what a statement makes, beside those that every session has.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
+    "role",
     "search_path",
     "default_tablespace",
     "default_table_access_method",
@@ -150,10 +168,12 @@ const SETTINGS: [&str; 6] = [
     "xmloption",
 ];
 
-fn settings(client: &mut Client) -> Result<Vec<(String, String)>, postgres::Error> {
-    let list: Vec<String> = SETTINGS.iter().map(|name| format!("current_setting('{name}', true)")).collect();
+fn settings(client: &mut Client, version: u32) -> Result<Vec<(String, String)>, postgres::Error> {
+    let is_known = |name: &&&str| version >= 14 || **name != "default_toast_compression";
+    let names: Vec<&str> = SETTINGS.iter().filter(is_known).copied().collect();
+    let list: Vec<String> = names.iter().map(|name| format!("current_setting('{name}')")).collect();
     let row = catalog::rows(client, &format!("SELECT {}", list.join(", ")))?.into_iter().next().unwrap_or_default();
-    Ok(SETTINGS.iter().map(|name| (*name).to_owned()).zip(row).collect())
+    Ok(names.into_iter().map(str::to_owned).zip(row).collect())
 }
 
 /// `line 3: ALTER TABLE …`, shortened.
@@ -220,10 +240,11 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let mut event = DdlEvent {
         line: statement.line,
         sql: statement.sql.to_owned(),
-        settings: settings(context.client).map_err(failed)?,
+        settings: settings(context.client, version).map_err(failed)?,
         changes: Vec::new(),
         moved: Vec::new(),
         kept: Vec::new(),
+        emptied: Vec::new(),
     };
     // What the text names is likely what changes: to know it beforehand saves a second run.
     let named = ddl_names::named(context.client, statement.sql).map_err(failed)?;
@@ -236,7 +257,9 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let hidden = !ddl_names::is_ddl(statement.sql);
     let members = if hidden { catalog_changes::members(context.client).map_err(failed)? } else { None };
     let mark = catalog_changes::mark(context.client, SAVEPOINT).map_err(failed)?;
+    let written_before = context.event_triggers.written(context.client).map_err(failed)?;
     context.client.batch_execute(statement.sql).map_err(failed)?;
+    let written = context.event_triggers.written(context.client).map_err(failed)?;
     let touched = catalog_changes::since(context.client, &mark).map_err(failed)?;
     if hidden && members != catalog_changes::members(context.client).map_err(failed)? {
         return Err(refusal(statement, "it changes what belongs to an extension, from within".to_owned()));
@@ -249,12 +272,16 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let one_run = touched.only_makes_beyond(is_known);
     let seen = pinned(context.client, |client| ddl_observe::see(client, touched, version)).map_err(failed)?;
     check_known(statement, &seen)?;
+    let made: Vec<&Object> = seen.after.iter().filter(|object| object.key.is_some_and(|key| !is_known(key))).collect();
+    if let Some(why) = context.event_triggers.objection(&written_before, &written, &made, false) {
+        return Err(refusal(statement, why));
+    }
     if one_run {
         let written = |object: &Object| object.key.is_some_and(|key| seen.touched.written.contains(&key));
         let before: Vec<Object> = known.iter().filter(|object| written(object)).cloned().collect();
         let changes = ddl_observe::differences(before, seen.after.clone());
         if !ddl_keep::destroys(&changes, statement.sql) {
-            check_handled(statement, &changes)?;
+            check_handled(context, statement, &changes)?;
             context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
             event.changes = changes;
             return Ok(event);
@@ -266,16 +293,32 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         return Err(refusal(statement, format!("{what} cannot be brought back")));
     }
     let files = ddl_keep::rewritten(&before.objects, &seen.after);
+    if ddl_names::starts_with(statement.sql, "TRUNCATE") {
+        event.emptied = files.iter().filter_map(|table| Some(table.key?.oid)).collect();
+    }
     let all = before.objects.clone();
     let whole: Vec<Object> =
         before.objects.into_iter().filter(|object| object.key.is_none_or(|key| !before.less.contains(&key))).collect();
     let changes = ddl_observe::differences(whole, seen.after);
-    check_handled(statement, &changes)?;
+    check_handled(context, statement, &changes)?;
+    for change in &changes {
+        let (Some(table), after) = (&change.before, &change.after) else { continue };
+        let leaves = after.as_ref().is_none_or(|after| after.part("partition of").is_none());
+        if table.kind == Kind::Table
+            && leaves
+            && let Some(why) = ddl_attach::objection(context.client, table).map_err(failed)?
+        {
+            return Err(refusal(statement, why));
+        }
+    }
     let keeping = ddl_keep::keep_before(context, statement, &changes, &files)
         .map_err(|error| ddl_keep::explained(error, |why| refusal(statement, why)))?;
     if ddl_hold::any(&changes) {
         if !ddl_names::starts_with(statement.sql, "DROP") {
             return Err(refusal(statement, "it drops a table or sequence from within another statement".into()));
+        }
+        if let Some(why) = context.event_triggers.objection(&written_before, &written, &[], true) {
+            return Err(refusal(statement, why));
         }
         ddl_hold::drop_aside(context, changes, &mut event).map_err(|error| match error {
             TurnError::Stuck { what, why } => refusal(statement, format!("{what}: {why}")),
@@ -321,11 +364,19 @@ fn check_known(statement: Statement<'_>, seen: &ddl_observe::Seen) -> Result<(),
 }
 
 /// What could not go back once it is done is refused while it can be taken back as a whole.
-fn check_handled(statement: Statement<'_>, changes: &[Change]) -> Result<(), TargetError> {
+fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &[Change]) -> Result<(), TargetError> {
+    let in_use = pinned(context.client, |client| ddl_attributes::in_use(client, changes));
+    if let Some(why) = in_use.map_err(|error| context.cannot("read the catalogs", error))? {
+        return Err(refusal(statement, why));
+    }
     for change in changes {
         let why = match (&change.before, &change.after) {
             (Some(before), None) if before.kind == Kind::Extension => "an extension's objects cannot be brought back",
             (Some(before), _) if before.part("aggregate").is_some() => "an aggregate's old definition cannot come back",
+            // Two columns of one name: the values of the first are gone, and its place.
+            (Some(before), Some(after)) if ddl_observe::is_another_column(before, after) => {
+                "it drops a column and adds another of the same name; do that by two statements"
+            }
             (Some(before), Some(_)) if before.kind == Kind::Extension => "an extension's old version cannot come back",
             (Some(before), Some(after))
                 if before.part("from parent").is_some() && after.part("from parent").is_none() =>

@@ -19,49 +19,6 @@ pub(super) enum Setter {
     Never,
 }
 
-/// The statement that names an object `wanted` and puts it into its schema. `now` says what it is called.
-pub(super) fn rename(now: &Object, wanted: &Object) -> Vec<String> {
-    let mut sql = Vec::new();
-    let (word, name) = (word(now), wanted.text("name"));
-    if now.text("name") != name {
-        sql.push(match now.kind {
-            Kind::Column => format!("ALTER TABLE {} RENAME COLUMN {} TO {name}", now.of(), now.text("name")),
-            Kind::Attribute => format!("ALTER TYPE {} RENAME ATTRIBUTE {} TO {name}", now.of(), now.text("name")),
-            Kind::Constraint if now.part("on domain").is_some() => {
-                format!("ALTER DOMAIN {} RENAME CONSTRAINT {} TO {name}", now.of(), now.text("name"))
-            }
-            Kind::Constraint => {
-                format!("ALTER TABLE {} RENAME CONSTRAINT {} TO {name}", now.of(), now.text("name"))
-            }
-            Kind::Rule | Kind::Trigger | Kind::Policy => {
-                format!("ALTER {word} {} ON {} RENAME TO {name}", now.text("name"), now.of())
-            }
-            _ => format!("ALTER {word} {} RENAME TO {name}", now.id()),
-        });
-    }
-    // A table takes its indexes and the sequences of its columns along.
-    if now.kind != Kind::Index
-        && now.part("owned by").is_none()
-        && let (Some(from), Some(to)) = (now.part("schema"), wanted.part("schema"))
-        && from != to
-    {
-        let renamed = now.id().replacen(now.text("name"), name, if now.text("name") == name { 0 } else { 1 });
-        let id = if sql.is_empty() { now.id().to_owned() } else { renamed_id(now, name).unwrap_or(renamed) };
-        sql.push(format!("ALTER {word} {id} SET SCHEMA {to}"));
-    }
-    sql
-}
-
-/// The qualified name once only the last part of it is another.
-fn renamed_id(now: &Object, name: &str) -> Option<String> {
-    let schema = now.part("schema")?;
-    let arguments = match now.kind {
-        Kind::Function => &now.id()[now.id().rfind('(')?..],
-        _ => "",
-    };
-    Some(format!("{schema}.{name}{arguments}"))
-}
-
 /// How `part` of `live` becomes what it is in `wanted`; both have the same name by now.
 pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
     let value = wanted.part(part);
@@ -110,11 +67,14 @@ pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
             None => Setter::Follows,
         },
         // See `ddl_attach`.
-        (Kind::Index, "attached to") if value.is_some() => Setter::Follows,
+        (Kind::Index | Kind::Constraint, "attached to") if value.is_some() => Setter::Follows,
         (Kind::Index | Kind::Constraint, "attached to") => match value {
             // Attaching the partition attaches its indexes, too.
             _ if wanted.is_inherited() || live.is_inherited() => Setter::Follows,
-            Some(parent) => sql(format!("ALTER INDEX {parent} ATTACH PARTITION {id}")),
+            Some(parent) => {
+                let index = if live.kind == Kind::Constraint { live.text("index") } else { id };
+                sql(format!("ALTER INDEX {parent} ATTACH PARTITION {index}"))
+            }
             None => Setter::Anew,
         },
         (Kind::Index, "statistics") => sql(index_statistics(id, live.part(part), value)),

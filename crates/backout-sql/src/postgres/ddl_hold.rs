@@ -12,6 +12,7 @@ use super::ddl::{Change, Context, DdlEvent};
 use super::ddl_make;
 use super::ddl_observe::pinned;
 use super::ddl_turn::{self, Pair, Reach, TurnError};
+use super::event_triggers;
 
 /// A relation that was moved aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,7 @@ pub(super) fn drop_aside(
             break name;
         }
     };
+    let unmute = event_triggers::mute(context.client, context.event_triggers.mute)?;
     context.client.batch_execute(&format!("CREATE SCHEMA {hold}"))?;
     let gone: Vec<&Object> =
         changes.iter().filter(|change| change.after.is_none()).filter_map(|change| change.before.as_ref()).collect();
@@ -101,6 +103,7 @@ pub(super) fn drop_aside(
             None => Ok(()),
         }
     })?;
+    context.client.batch_execute(&unmute)?;
     event.moved = moved;
     event.changes = changes;
     Ok(())

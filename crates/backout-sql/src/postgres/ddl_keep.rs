@@ -8,6 +8,7 @@ use super::catalog::{self, Kind, Object, literal};
 use super::ddl::{Change, Context, Statement};
 use super::ddl_names::starts_with;
 use super::ddl_observe::pinned;
+use super::token::each_token;
 
 /// Where rows go that a statement would destroy, and where undo finds them again: the images of the step.
 pub trait Keep {
@@ -81,7 +82,15 @@ fn column_change(change: &Change) -> Option<(&Object, Option<&Object>)> {
 
 /// True where rows or values are to be kept before the statement runs.
 pub(super) fn destroys(changes: &[Change], sql: &str) -> bool {
-    starts_with(sql, "TRUNCATE") || changes.iter().any(|change| column_change(change).is_some())
+    starts_with(sql, "TRUNCATE") || retypes(sql) > 0 || changes.iter().any(|change| column_change(change).is_some())
+}
+
+/// How many columns an `ALTER TABLE … ALTER … TYPE … USING …` may give other values; at least as many as it does.
+fn retypes(sql: &str) -> usize {
+    if !starts_with(sql, "ALTER") || !each_token(sql).any(|token| token.is("TYPE")) {
+        return 0;
+    }
+    each_token(sql).filter(|token| token.is("USING")).count()
 }
 
 /// What is known before the statement runs for good.
@@ -129,6 +138,13 @@ pub(super) fn keep_before(
         && !starts_with(statement.sql, "CLUSTER")
     {
         return Err(KeepError::Refused(format!("it empties or rewrites {} from within", table.shown())));
+    }
+    let retyped = changes.iter().filter_map(column_change).filter(|(_, after)| after.is_some()).count();
+    if let Some(table) = files.first().filter(|_| retypes(statement.sql) > retyped) {
+        return Err(KeepError::Refused(format!(
+            "it gives a column of {} other values under the type that it has; UPDATE does that",
+            table.shown()
+        )));
     }
     let table_goes = |table: &str| {
         changes.iter().any(|change| {

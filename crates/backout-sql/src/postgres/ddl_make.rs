@@ -17,7 +17,9 @@ pub(super) fn comes_with(object: &Object, all: &[&Object]) -> bool {
     match object.kind {
         Kind::Column => with(Kind::Table).is_some() || object.part("relation").is_some() || object.is_inherited(),
         Kind::Attribute => with(Kind::Composite).is_some(),
-        // A partition's own are there before it is attached. Indexes are made one by one and attached to each other.
+        // A partition's own are there before it is attached. Indexes, and keys with them, are made one by one and attached
+        // to each other.
+        Kind::Constraint if object.part("attached to").is_some() => false,
         Kind::Constraint if object.is_inherited() => {
             with(Kind::Table).is_none_or(|table| table.part("partition of").is_none())
         }
@@ -63,8 +65,11 @@ pub(super) fn create(object: &Object, all: &[&Object]) -> Option<String> {
         Kind::Constraint if object.part("on domain").is_some() => {
             format!("ALTER DOMAIN {of} ADD CONSTRAINT {name} {definition}")
         }
-        // A key of a partitioned table goes to its partitions; so does every other constraint by itself.
-        Kind::Constraint => format!("ALTER TABLE {of} ADD CONSTRAINT {name} {definition}"),
+        // Every other constraint goes to the partitions by itself.
+        Kind::Constraint => {
+            let only = if object.part("whole").is_some() { "ONLY " } else { "" };
+            format!("ALTER TABLE {only}{of} ADD CONSTRAINT {name} {definition}")
+        }
         Kind::View => format!("CREATE VIEW {id}{with} AS {definition}"),
         Kind::MaterializedView => {
             let data = if object.part("empty").is_some() { "NO DATA" } else { "DATA" };

@@ -77,7 +77,7 @@ pub(super) fn differences(before: Vec<Object>, after: Vec<Object>) -> Vec<Change
     let mut pair = |before: Object, after: Object| {
         // Of a materialized view the file says whether it holds other rows: nothing else would.
         let refilled = before.kind == Kind::MaterializedView && before.part("file") != after.part("file");
-        if refilled || !after.is_same(&before) || after.id() != before.id() {
+        if refilled || is_another_column(&before, &after) || !after.is_same(&before) || after.id() != before.id() {
             changes.push(Change { before: Some(before), after: Some(after) });
         }
     };
@@ -106,6 +106,15 @@ pub(super) fn differences(before: Vec<Object>, after: Vec<Object>) -> Vec<Change
     changes.extend(gone.into_iter().map(|before| Change { before: Some(before), after: None }));
     changes.extend(after.into_iter().flatten().map(|after| Change { before: None, after: Some(after) }));
     changes
+}
+
+/// A column of the same name in the same table, which is not the one that was there.
+pub(super) fn is_another_column(before: &Object, after: &Object) -> bool {
+    let table = |object: &Object| object.key.map(|key| key.oid);
+    before.kind == Kind::Column
+        && before.part("relation").is_none()
+        && table(before) == table(after)
+        && before.key != after.key
 }
 
 /// What tells one statement's work from another's: the names of all that it changed.

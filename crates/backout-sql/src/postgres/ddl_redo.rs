@@ -7,6 +7,7 @@ use super::catalog::{self, Kind, Object, literal};
 use super::ddl::{self, Context, DdlEvent, Statement};
 use super::ddl_names;
 use super::ddl_observe::pinned;
+use super::ddl_refill::{self, Found};
 use super::ddl_turn::{self, Pair, Reach};
 use super::ddl_undo::{live_now, shown_definition};
 
@@ -56,6 +57,18 @@ pub fn redo(
             _ => {}
         }
     }
+    for Found { table, kind, now } in pinned_rows(context, event)? {
+        conflicts.push(Conflict {
+            target: context.target.to_owned(),
+            object: format!("table {table}"),
+            key: None,
+            column: None,
+            kind,
+            before: String::new(),
+            left: String::new(),
+            now,
+        });
+    }
     if event.changes.is_empty() && event.kept.is_empty() {
         return Ok(event.clone());
     }
@@ -90,6 +103,32 @@ pub fn redo(
     let done = ddl::run(context, statement)?;
     context.client.batch_execute(&back).map_err(failed)?;
     Ok(DdlEvent { settings: event.settings.clone(), ..done })
+}
+
+/// Rows of emptied tables that others changed since they came back: emptied again they would go along.
+fn pinned_rows(context: &mut Context<'_>, event: &DdlEvent) -> Result<Vec<Found>, TargetError> {
+    if event.kept.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keep = &mut *context.keep;
+    pinned(context.client, |client| ddl_refill::changed_since(client, keep, &event.kept).map_err(Halt::Target)).map_err(
+        |halt| match halt {
+            Halt::Target(error) => error,
+            Halt::Server(error) => TargetError::failed("cannot set up", error),
+        },
+    )
+}
+
+/// An error of either side of [`pinned_rows`].
+enum Halt {
+    Server(postgres::Error),
+    Target(TargetError),
+}
+
+impl From<postgres::Error> for Halt {
+    fn from(error: postgres::Error) -> Self {
+        Self::Server(error)
+    }
 }
 
 /// A block or a procedure, which may have changed rows as well. One that destroyed anything was refused.

@@ -3,11 +3,12 @@
 
 use backout_model::conflict::{ConflictKind, OnConflict};
 use backout_model::target::{Manner, TargetError};
+use backout_model::words;
 use postgres::{Client, Error};
 
 use super::catalog::{self, literal};
 use super::ddl::Context;
-use super::ddl_keep::{Kept, What};
+use super::ddl_keep::{Keep, Kept, What};
 use super::ddl_rows::count;
 use super::quiet::may_be_replica;
 
@@ -44,6 +45,43 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &[Kept], manner: Manner)
     Ok(conflicts)
 }
 
+/// How many rows of emptied tables are not as they were put back: others changed, added or deleted them since.
+pub(super) fn changed_since(
+    client: &mut Client,
+    keep: &mut dyn Keep,
+    kept: &[Kept],
+) -> Result<Vec<Found>, TargetError> {
+    let mut found = Vec::new();
+    for Kept { table, what } in kept {
+        let What::Rows { columns, block } = what else { continue };
+        let failed = |error: Error| TargetError::failed(format!("cannot compare the rows of {table}"), error);
+        let list = columns.join(", ");
+        bring(client, keep, table, &list, *block)?;
+        let side = |from: &str| format!("(SELECT ROW({list})::text FROM {from})");
+        let (now, then) = (side(&format!("ONLY {table}")), side("pg_temp.backout_rows"));
+        let changed = |one: &str, other: &str| format!("({one} EXCEPT ALL {other}) AS other");
+        let rows = count(client, &changed(&now, &then), "true").map_err(failed)?
+            + count(client, &changed(&then, &now), "true").map_err(failed)?;
+        client.batch_execute("DROP TABLE pg_temp.backout_rows").map_err(failed)?;
+        if rows > 0 {
+            let now = words::count(rows.unsigned_abs(), "other row");
+            found.push(Found { table: table.clone(), kind: ConflictKind::Changed, now });
+        }
+    }
+    Ok(found)
+}
+
+/// Brings kept rows into a temporary table.
+fn bring(client: &mut Client, keep: &mut dyn Keep, table: &str, list: &str, block: u64) -> Result<(), TargetError> {
+    let failed = |error: Error| TargetError::failed(format!("cannot bring the rows of {table} back"), error);
+    let make = format!(
+        "DROP TABLE IF EXISTS pg_temp.backout_rows; CREATE TEMPORARY TABLE backout_rows ON COMMIT DROP AS \
+         SELECT {list} FROM ONLY {table} WHERE false"
+    );
+    client.batch_execute(&make).map_err(failed)?;
+    keep.bring(client, &format!("COPY pg_temp.backout_rows ({list}) FROM STDIN"), block)
+}
+
 fn is_rows(kept: &Kept) -> bool {
     matches!(kept.what, What::Rows { .. })
 }
@@ -57,12 +95,7 @@ fn one_table(
 ) -> Result<Option<String>, TargetError> {
     let failed = |error: Error| TargetError::failed(format!("cannot put the rows of {table} back"), error);
     let list = columns.join(", ");
-    let make = format!(
-        "DROP TABLE IF EXISTS pg_temp.backout_rows; CREATE TEMPORARY TABLE backout_rows ON COMMIT DROP AS \
-         SELECT {list} FROM ONLY {table} WHERE false"
-    );
-    context.client.batch_execute(&make).map_err(failed)?;
-    context.keep.bring(context.client, &format!("COPY pg_temp.backout_rows ({list}) FROM STDIN"), block)?;
+    bring(context.client, context.keep, table, &list, block)?;
     let client = &mut *context.client;
     let keys = keys(client, table).map_err(failed)?;
     let same: Vec<String> = keys
@@ -185,9 +218,11 @@ impl Silence {
         }
         // What waits has to be done before the tables may be altered again.
         let (first, last) = if replica {
-            ("SET LOCAL session_replication_role = replica", "SET LOCAL session_replication_role = origin")
+            let was = catalog::column(client, "SHOW session_replication_role")?.into_iter().flatten().next();
+            let last = format!("SET LOCAL session_replication_role = {}", was.unwrap_or_else(|| "origin".to_owned()));
+            ("SET LOCAL session_replication_role = replica", last)
         } else {
-            ("SET CONSTRAINTS ALL DEFERRED", "SET CONSTRAINTS ALL IMMEDIATE")
+            ("SET CONSTRAINTS ALL DEFERRED", "SET CONSTRAINTS ALL IMMEDIATE".to_owned())
         };
         Ok(Self { replica, begin: format!("{begin}{first}"), end: format!("{last};{end}") })
     }

@@ -11,7 +11,7 @@ use postgres::{Client, Error};
 
 use super::catalog::{self, Key, Kind, Object, Wanted};
 use super::ddl_alter::{self, Setter};
-use super::{ddl_attach, ddl_make};
+use super::{ddl_attach, ddl_make, ddl_rename};
 
 /// One object as it is and as it shall be.
 #[derive(Clone, Debug)]
@@ -213,14 +213,9 @@ pub(super) fn turn(
     come.sort_by_key(|object| object.kind);
     let altered: Vec<(&Object, &Object)> = pairs.iter().filter_map(|pair| Some((pair.from?, pair.to?))).collect();
     let granted = granted_columns(client, version, pairs)?;
-    let renames = altered.iter().flat_map(|(from, to)| {
-        let shown = format!("rename {}", from.shown());
-        ddl_alter::rename(from, to).into_iter().map(move |sql| Act { sql, shown: shown.clone(), drops: false })
-    });
     let mut acts = drops(&gone, special_drop);
     // A default or a key may have to let go of what is dropped: what can be set before is set before.
-    let first: Vec<Act> = renames.collect();
-    run(client, first)?;
+    run(client, ddl_rename::all(&altered))?;
     if let Err(error) = run(client, std::mem::take(&mut acts)) {
         let TurnError::Stuck { .. } = error else { return Err(error) };
         let wanted: Vec<&Object> = altered.iter().map(|(_, to)| *to).collect();
@@ -305,7 +300,10 @@ pub(super) fn converge(client: &mut Client, version: u32, wanted: &[&Object], re
                 differing.get_or_insert_with(|| (object.shown(), what));
                 let shown = format!("set {part} of {}", object.shown());
                 if part == "attached to" {
-                    acts.extend(ddl_attach::act(client, version, &now, object)?);
+                    acts.extend(ddl_attach::act(client, &now, object)?);
+                }
+                if let ("partition of", Some(parent)) = (part, object.part(part)) {
+                    ddl_attach::give_way(client, version, &now, parent, wanted)?;
                 }
                 match ddl_alter::setter(&now, object, part) {
                     Setter::Sql(sql) if part == "definition" => match attempt(client, &sql) {

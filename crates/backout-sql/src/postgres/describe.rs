@@ -1,6 +1,7 @@
 //! Names every change of a step and what takes it back. Reads the images alone, never the database.
 
 use backout_model::target::{Described, Images, TargetError};
+use backout_model::words;
 
 use super::stream::{Event, Kept, Reader, Span, Way};
 use super::undo::Halt;
@@ -63,7 +64,7 @@ fn words(way: &Way) -> String {
 
 /// What takes rows back, in words.
 fn put_back(table: &str, before: Span, after: Span) -> String {
-    let rows = |number: u64| if number == 1 { "1 row".to_owned() } else { format!("{number} rows") };
+    let rows = |number: u64| words::count(number, "row");
     match (before.records, after.records) {
         (0, left) => format!("DELETE of {} in {table}", rows(left)),
         (was, 0) => format!("INSERT of {} into {table}", rows(was)),

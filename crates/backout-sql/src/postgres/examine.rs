@@ -8,7 +8,7 @@ use postgres::error::SqlState;
 
 use super::classify::{self, Class};
 use super::session::{Session, literal};
-use super::{Postgres, quiet};
+use super::{Postgres, quiet, surroundings};
 use crate::database::Bounds;
 
 /// The versions that the suites run on.
@@ -121,11 +121,14 @@ impl Postgres {
     /// See [`backout_model::target::Target::examine`].
     pub(super) fn examine_database(&mut self) -> Result<Vec<Finding>, TargetError> {
         let mut findings = self.what_works()?;
+        let around = surroundings::look(&mut self.a);
+        let around = around.map_err(|source| self.failed("cannot read what stands around", source))?;
+        findings.extend(around.into_iter().map(|(what, grave)| self.finding(what, grave)));
         let keyless = self
             .a
             .rows(
                 "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                 WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND c.relpersistence <> 't'
+                 WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^backout' AND c.relpersistence <> 't'
                      AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisunique) ORDER BY 1",
             )
             .map_err(|source| self.failed("cannot read the schema of", source))?;

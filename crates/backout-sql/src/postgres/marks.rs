@@ -7,7 +7,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::capture::own_rows;
 use super::capture_error::{CaptureError, reading};
-use super::session::{Row, Session};
+use super::session::{Row, Session, literal};
 use super::stream::{Side, Span, Table, Writer};
 use super::table::{self, quoted};
 
@@ -29,7 +29,39 @@ pub struct Seen {
     ended: bool,
 }
 
+/// The cursor that shares its snapshot with another session.
+const SHARED: &str = "backout_seen";
+
 impl Seen {
+    /// Opens a cursor on what A sees of a table, and gives its snapshot to others. One statement gives both: the
+    /// snapshot with the first row, and with the others what A sees in it of the rows that [`Self::at`] names later.
+    pub fn declare(a: &mut Session, place: &str) -> Result<String, postgres::Error> {
+        a.run(&format!(
+            "SELECT set_config('backout.places', '{{}}', true), set_config('backout.all', '', true);
+             DECLARE {SHARED} NO SCROLL CURSOR FOR SELECT NULL::tid, NULL::xid, pg_export_snapshot()
+             UNION ALL SELECT x.ctid, x.xmin, NULL FROM {place} AS x
+                 WHERE x.ctid = ANY (current_setting('backout.places')::tid[])
+             UNION ALL SELECT x.ctid, x.xmin, NULL FROM {place} AS x
+                 WHERE x.xmax <> '0'::xid AND current_setting('backout.all') = 'yes'"
+        ))?;
+        let first = a.rows(&format!("FETCH 1 FROM {SHARED}"))?;
+        Ok(first.into_iter().next().and_then(|mut row| row.pop().flatten()).unwrap_or_default())
+    }
+
+    /// What A sees at these places, a `tid[]`; without them wherever a row may have been changed.
+    ///
+    /// The parts of the cursor's statement begin when the first row of each is fetched, and ask for these settings then.
+    pub fn at(a: &mut Session, places: Option<&str>) -> Result<Self, postgres::Error> {
+        let (name, value) = places.map_or(("backout.all", "yes"), |places| ("backout.places", places));
+        a.run(&format!("SELECT set_config('{name}', {}, true)", literal(value)))?;
+        Ok(Self::of(SHARED))
+    }
+
+    /// Ends the cursor that [`Self::declare`] opened.
+    pub fn close(self, a: &mut Session) -> Result<(), postgres::Error> {
+        a.run(&format!("CLOSE {}; SELECT set_config('backout.places', '{{}}', true)", self.cursor))
+    }
+
     pub fn of(cursor: &str) -> Self {
         Self { cursor: cursor.to_owned(), fetched: VecDeque::new(), ended: false }
     }

@@ -12,11 +12,13 @@ use backout_model::target::{
 };
 
 use self::conn::Route;
+use self::event_triggers::EventTriggers;
 use self::place::Place;
 use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 
 mod apply;
+mod blockers;
 mod candidates;
 mod capture;
 mod capture_error;
@@ -32,6 +34,7 @@ pub mod ddl;
 mod ddl_alter;
 mod ddl_anew;
 mod ddl_attach;
+mod ddl_attributes;
 mod ddl_hold;
 mod ddl_keep;
 mod ddl_make;
@@ -39,11 +42,13 @@ mod ddl_names;
 mod ddl_observe;
 mod ddl_redo;
 mod ddl_refill;
+mod ddl_rename;
 mod ddl_rows;
 mod ddl_shape;
 mod ddl_turn;
 mod ddl_undo;
 mod describe;
+mod event_triggers;
 mod examine;
 mod exchange;
 mod foreign;
@@ -58,6 +63,9 @@ mod marker;
 mod marks;
 mod place;
 mod plan;
+mod pooler;
+mod prepared;
+mod prove;
 mod query;
 mod quiet;
 mod reader;
@@ -70,6 +78,7 @@ mod split;
 #[cfg(test)]
 mod split_psql;
 mod stream;
+mod surroundings;
 mod table;
 mod terms;
 mod tls;
@@ -109,6 +118,8 @@ pub struct Postgres {
     b: Session,
     /// Of the lock that this process took.
     epoch: Option<u64>,
+    /// As they were when the step began.
+    event_triggers: EventTriggers,
 }
 
 impl Postgres {
@@ -118,11 +129,17 @@ impl Postgres {
         let failed = |source: conn::ConnError| TargetError::failed(format!("cannot open {label}"), source);
         let route = Route::of(&options.parameters).map_err(failed)?;
         let own = place::schema_of(&options.site);
-        let (mut a, b) = (session(&route, &label)?, session(&route, &label)?);
+        let (mut one, mut other) = (client(&route, &label)?, client(&route, &label)?);
+        let pooled = pooler::gives_sessions_away(&mut one, &mut other)
+            .map_err(|source| TargetError::failed(format!("cannot ask {label} for its sessions"), source))?;
+        if pooled {
+            return Err(TargetError::failed(format!("cannot use {label}"), pooler::WHY));
+        }
+        let (mut a, b) = (set_up(one, &label)?, set_up(other, &label)?);
         let reading = |source| TargetError::failed(format!("cannot read {label}"), source);
         examine::known_version(&mut a, &label)?;
         let place = Place::find(&mut a, &own).map_err(reading)?;
-        Ok(Self { route, label, own, place, a, b, epoch: None })
+        Ok(Self { route, label, own, place, a, b, epoch: None, event_triggers: EventTriggers::default() })
     }
 
     fn failed(&self, act: &str, source: postgres::Error) -> TargetError {
@@ -137,7 +154,20 @@ impl Postgres {
     fn ready(&mut self) -> Result<(), TargetError> {
         // A connection does not know that the other end has gone until it is asked for something.
         let lives = |session: &mut Session| session.client.is_valid(ANSWERS_WITHIN).is_ok();
-        if lives(&mut self.a) && lives(&mut self.b) { Ok(()) } else { self.reconnect() }
+        if !(lives(&mut self.a) && lives(&mut self.b)) {
+            self.reconnect()?;
+        }
+        if !self.a.is_itself().map_err(|source| self.failed("cannot ask for the session in", source))? {
+            return Err(TargetError::failed(format!("cannot go on in {}", self.label), pooler::WHY));
+        }
+        let found = EventTriggers::find(&mut self.a.client);
+        let muted = found.and_then(|found| {
+            self.a.mute(found.mute)?;
+            self.b.mute(found.mute)?;
+            Ok(found)
+        });
+        self.event_triggers = muted.map_err(|source| self.failed("cannot read the event triggers of", source))?;
+        Ok(())
     }
 
     /// Ends what a step began, however it went: no transaction, no setting and no temporary table is left.
@@ -153,7 +183,7 @@ impl Postgres {
     /// Fresh sessions, once the server lets us in again; with the lock, where we had it.
     fn reconnect(&mut self) -> Result<(), TargetError> {
         let mut tries = 0;
-        let (a, b) = loop {
+        let (mut a, mut b) = loop {
             match session(&self.route, &self.label).and_then(|a| Ok((a, session(&self.route, &self.label)?))) {
                 Ok(both) => break both,
                 Err(error) if tries == RECONNECTS => return Err(error),
@@ -164,6 +194,9 @@ impl Postgres {
                 }
             }
         };
+        let mute = self.event_triggers.mute;
+        let muted = a.mute(mute).and_then(|()| b.mute(mute));
+        muted.map_err(|source| self.failed("cannot set up", source))?;
         (self.a, self.b) = (a, b);
         if self.epoch.is_some() {
             // The server may not know yet that the old session is gone. Until it is, its commit may still come.
@@ -215,7 +248,14 @@ impl Postgres {
 
 /// A session under the tool's own settings.
 fn session(route: &Route, label: &str) -> Result<Session, TargetError> {
-    let client = route.connect().map_err(|source| TargetError::failed(format!("cannot connect to {label}"), source))?;
+    set_up(client(route, label)?, label)
+}
+
+fn client(route: &Route, label: &str) -> Result<postgres::Client, TargetError> {
+    route.connect().map_err(|source| TargetError::failed(format!("cannot connect to {label}"), source))
+}
+
+fn set_up(client: postgres::Client, label: &str) -> Result<Session, TargetError> {
     let ready = |client| -> Result<Session, postgres::Error> {
         let mut session = Session::new(client)?;
         session.stay_neutral()?;

@@ -16,6 +16,8 @@ use super::table::quoted;
 pub struct Quiet {
     /// The role may make the whole session a replica's, in which nothing fires but what is meant for one.
     pub replica: bool,
+    /// What the session was.
+    was: String,
     /// Statements that enable again what was disabled.
     back: Vec<String>,
     done: Vec<String>,
@@ -25,7 +27,8 @@ impl Quiet {
     pub fn begin(a: &mut Session, label: &str) -> Result<Self, TargetError> {
         let failed = |source| TargetError::failed(format!("cannot silence the triggers of {label}"), source);
         let replica = may_be_replica(&mut a.client).map_err(failed)?;
-        Ok(Self { replica, back: Vec::new(), done: Vec::new() })
+        let was = a.value("SHOW session_replication_role").map_err(failed)?.unwrap_or_default();
+        Ok(Self { replica, was, back: Vec::new(), done: Vec::new() })
     }
 
     /// Silences one table.
@@ -117,7 +120,7 @@ impl Quiet {
             a.run(&sql).map_err(failed)?;
         }
         if self.replica {
-            a.run("SET LOCAL session_replication_role = origin").map_err(failed)?;
+            a.run(&format!("SET LOCAL session_replication_role = {}", self.was)).map_err(failed)?;
         }
         self.done.clear();
         Ok(())

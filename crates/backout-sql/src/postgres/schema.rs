@@ -12,6 +12,7 @@ use super::Postgres;
 use super::apply::{refused_or, uncaptured};
 use super::capture::{Capture, Sessions};
 use super::ddl::{self, Context, DdlEvent, Keep};
+use super::event_triggers::EventTriggers;
 use super::rebuild;
 use super::session::{Session, is_lock_timeout, literal};
 use super::split::Statement;
@@ -84,6 +85,7 @@ pub struct Tools<'a> {
     pub own: &'a str,
     pub label: &'a str,
     pub version: u32,
+    pub event_triggers: &'a EventTriggers,
     pub next_hold: &'a mut u64,
 }
 
@@ -148,11 +150,21 @@ pub fn around<T>(
     loop {
         begin_turn(sessions.a, label)?;
         let failed = |source| TargetError::failed(format!("cannot run {place}"), source);
-        match work(sessions.a, capture) {
+        // Who is in the way is told only once nothing else helps.
+        let waiting = sessions.a.process().filter(|_| tries == LOCK_TRIES).map(str::to_owned);
+        let (done, blockers) =
+            super::blockers::watched(sessions.b, waiting.as_deref(), || work(&mut *sessions.a, &mut *capture));
+        match done {
             Err(error) if tries < LOCK_TRIES && waits(&error) => {
                 tries += 1;
                 sessions.a.run("ROLLBACK TO backout_turn; RELEASE backout_turn").map_err(failed)?;
                 std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(error) if waits(&error) => {
+                let who = blockers.unwrap_or_else(|| "somebody who did not stay long enough to be seen".to_owned());
+                let act =
+                    format!("cannot lock what {place} needs after {} tries of {LOCK_TURN}; held by {who}", tries + 1);
+                return Err(TargetError::failed(act, error));
             }
             Err(error) => return Err(error),
             Ok(done) => {
@@ -247,6 +259,7 @@ fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: &'c mut Ima
         prefix: tools.own,
         target: tools.label,
         version: tools.version,
+        event_triggers: tools.event_triggers,
         next_hold: tools.next_hold,
         keep: images,
     }

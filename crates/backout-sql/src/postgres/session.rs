@@ -6,12 +6,15 @@
 use postgres::error::SqlState;
 use postgres::{Client, SimpleQueryMessage};
 
+use super::event_triggers::Mute;
+use super::{pooler, prepared};
+
 /// One row of an answer, as text.
 pub type Row = Vec<Option<String>>;
 
 /// The settings under which rows and definitions are read and written: text that is lossless for every type, as
 /// pg_dump relies on, and names resolved nowhere but in `pg_catalog`.
-const NEUTRAL: [(&str, &str); 22] = [
+const NEUTRAL: [(&str, &str); 23] = [
     ("search_path", "pg_catalog"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -31,6 +34,7 @@ const NEUTRAL: [(&str, &str); 22] = [
     ("max_parallel_workers_per_gather", "0"),
     ("cursor_tuple_fraction", "1"),
     ("jit", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
     ("check_function_bodies", "off"),
     ("client_min_messages", "warning"),
     ("default_transaction_read_only", "off"),
@@ -41,6 +45,10 @@ pub struct Session {
     pub client: Client,
     /// Who connected: what SET SESSION AUTHORIZATION goes back to.
     user: String,
+    /// The server's process.
+    process: Option<String>,
+    /// Silences event triggers for what the tool itself does.
+    mute: Option<Mute>,
 }
 
 /// What [`Session::restore`] puts back.
@@ -51,7 +59,18 @@ impl Session {
     pub fn new(mut client: Client) -> Result<Self, postgres::Error> {
         let found = rows(&mut client, "SELECT session_user")?;
         let user = found.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
-        Ok(Self { user, client })
+        let process = pooler::process(&mut client)?;
+        Ok(Self { user, client, process, mute: None })
+    }
+
+    /// The number of the server's process, where it is known.
+    pub fn process(&self) -> Option<&str> {
+        self.process.as_deref()
+    }
+
+    /// False where another session of the server answers than the one that we began with.
+    pub fn is_itself(&mut self) -> Result<bool, postgres::Error> {
+        Ok(pooler::process(&mut self.client)? == self.process)
     }
 
     /// Runs statements whose answers nobody needs.
@@ -82,7 +101,7 @@ impl Session {
     /// Sets what the tool's own statements need, until the transaction ends or [`Self::restore`].
     pub fn neutral(&mut self) -> Result<Settings, postgres::Error> {
         let names: Vec<&str> =
-            ["session_authorization", "role"].into_iter().chain(NEUTRAL.map(|(name, _)| name)).collect();
+            ["session_authorization", "role"].into_iter().chain(self.own_settings().map(|(name, _)| name)).collect();
         let ask: Vec<String> =
             names.iter().map(|name| format!("pg_catalog.current_setting({})", literal(name))).collect();
         let found = self.rows(&format!("SELECT {}", ask.join(", ")))?.into_iter().next().unwrap_or_default();
@@ -93,7 +112,7 @@ impl Session {
             wanted.push(("session_authorization".to_owned(), self.user.clone()));
         }
         wanted.push(("role".to_owned(), "none".to_owned()));
-        wanted.extend(NEUTRAL.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        wanted.extend(self.own_settings().map(|(name, value)| (name.to_owned(), value.to_owned())));
         self.set(&wanted)?;
         Ok(Settings(before))
     }
@@ -101,9 +120,10 @@ impl Session {
     /// Puts the script's settings back.
     pub fn restore(&mut self, settings: Settings) -> Result<(), postgres::Error> {
         let Settings(mut before) = settings;
-        if before.first().is_some_and(|(_, value)| *value == self.user) {
-            before.remove(0);
-        }
+        let mut who: Vec<(String, String)> = before.drain(..before.len().min(2)).collect();
+        who.retain(|(name, value)| name != "session_authorization" || *value != self.user);
+        // The script's role may not set what its user may.
+        before.append(&mut who);
         self.set(&before)
     }
 
@@ -120,16 +140,39 @@ impl Session {
         self.run("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET application_name = 'backout'")
     }
 
-    /// Forgets what a script left in the session. Advisory locks stay.
+    /// Forgets what a script left in the session. Advisory locks and the tool's own prepared questions stay.
     pub fn forget(&mut self) -> Result<(), postgres::Error> {
         self.plain()?;
-        self.run("CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; DISCARD PLANS")
+        self.run("CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES")?;
+        let left = self.rows(&format!(
+            "SELECT name FROM pg_catalog.pg_prepared_statements
+             WHERE from_sql AND name OPERATOR(pg_catalog.!~) '{}'",
+            prepared::NAMES
+        ))?;
+        let left: String = left.iter().flatten().flatten().map(|name| format!("DEALLOCATE {};", ident(name))).collect();
+        if left.is_empty() { Ok(()) } else { self.run(&left) }
+    }
+
+    fn own_settings(&self) -> impl Iterator<Item = Mute> + use<> {
+        NEUTRAL.into_iter().chain(self.mute)
+    }
+
+    /// From now on, what the tool itself does in the session silences event triggers by this.
+    pub fn mute(&mut self, mute: Option<Mute>) -> Result<(), postgres::Error> {
+        let before = std::mem::replace(&mut self.mute, mute);
+        if before == mute {
+            return Ok(());
+        }
+        if let Some((name, _)) = before {
+            self.run(&format!("SET {name} TO DEFAULT"))?;
+        }
+        self.stay_neutral()
     }
 
     /// Makes the neutral settings those of the session.
     pub fn stay_neutral(&mut self) -> Result<(), postgres::Error> {
-        let calls: Vec<String> = NEUTRAL
-            .iter()
+        let calls: Vec<String> = self
+            .own_settings()
             .map(|(name, value)| format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value)))
             .collect();
         self.run(&format!("SELECT {}", calls.join(", ")))
@@ -141,7 +184,7 @@ impl Session {
     }
 }
 
-fn rows(client: &mut Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {
+pub fn rows(client: &mut Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {
     let mut found = Vec::new();
     for message in client.simple_query(sql)? {
         if let SimpleQueryMessage::Row(row) = message {

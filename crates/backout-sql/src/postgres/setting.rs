@@ -28,10 +28,11 @@ const IGNORED: [&str; 8] = [
 ];
 
 /// Settings under which nothing could be captured, and why.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 8] = [
     ("default_transaction_isolation", ISOLATION),
     ("default_transaction_read_only", ISOLATION),
     ("default_transaction_deferrable", ISOLATION),
+    ("session_authorization", "a redo could not be the same user again; SET ROLE does"),
     ("track_counts", "the counters tell which tables a step wrote"),
     ("transaction_isolation", ISOLATION),
     ("transaction_read_only", ISOLATION),

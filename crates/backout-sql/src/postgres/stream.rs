@@ -96,6 +96,21 @@ pub struct Sequence {
     /// The step made it: there is nothing to put back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made: bool,
+    /// The step dropped it: there is nothing to bring forward.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+    /// Its schema and name before, where the step gave it others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<(String, String)>,
+}
+
+impl Sequence {
+    pub fn under_its_old_name(mut self) -> Self {
+        if let Some((schema, name)) = self.was.take() {
+            (self.schema, self.name) = (schema, name);
+        }
+        self
+    }
 }
 
 /// `last_value` and `is_called` of a sequence.
@@ -126,7 +141,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Where the events' blocks are, in the order of the stream.
+    /// Where the events' blocks are.
     fn spans(&self) -> impl Iterator<Item = Span> {
         self.events
             .iter()
@@ -146,7 +161,10 @@ impl Contents for Index {
 
     fn fits(&self, start: u64, stop: u64) -> Result<(), Damage> {
         let mut at = start;
-        for span in self.spans().filter(|span| span.end > span.start) {
+        // The images of a table may stand in either order.
+        let mut spans: Vec<Span> = self.spans().filter(|span| span.end > span.start).collect();
+        spans.sort_unstable_by_key(|span| span.start);
+        for span in spans {
             if span.start < at || span.end > stop {
                 return Err(Damage("its index does not fit it"));
             }

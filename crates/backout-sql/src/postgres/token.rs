@@ -2,53 +2,22 @@
 //!
 //! Source of the rules: PostgreSQL's `scan.l` with `standard_conforming_strings` on.
 
-/// What a token is, as far as this tool needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A bare word: keyword or identifier.
-    Word,
-    /// `"x"`, `U&"x"`.
-    Quoted,
-    /// `'x'`, `E'x'`, `U&'x'`, `$$x$$`.
-    Text,
-    /// A number, a bit string, a parameter.
-    Literal,
-    /// One character of anything else.
-    Sign(u8),
-}
+pub use crate::token::Kind;
+use crate::token::{self, Dialect, after, quoted, run};
 
-/// A token and where it stands in the text, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token<'a> {
-    pub kind: Kind,
-    pub text: &'a str,
-    pub start: usize,
-    pub end: usize,
+/// PostgreSQL's rules: `"x"` and `U&"x"` are names; `'x'`, `E'x'`, `U&'x'` and `$$x$$` strings.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules;
+
+pub type Token<'a> = token::Token<'a, Rules>;
+pub type Tokens<'a> = token::Tokens<'a, Rules>;
+
+/// The tokens of a text one after the other, comments and space left out.
+pub fn each_token(sql: &str) -> Tokens<'_> {
+    Tokens::of(sql)
 }
 
 impl Token<'_> {
-    /// True for this bare word, whatever its case.
-    pub fn is(&self, word: &str) -> bool {
-        self.kind == Kind::Word && self.text.eq_ignore_ascii_case(word)
-    }
-
-    pub fn is_sign(&self, sign: u8) -> bool {
-        self.kind == Kind::Sign(sign)
-    }
-
-    /// The name that the token spells, folded as the server folds it; none where it cannot be one.
-    ///
-    /// A name with Unicode escapes (`U&"…"`) is none that this tool reads: whoever needs it must refuse.
-    pub fn name(&self) -> Option<String> {
-        match self.kind {
-            Kind::Word => Some(self.text.to_ascii_lowercase()),
-            Kind::Quoted if self.text.starts_with('"') => {
-                Some(self.text[1..].strip_suffix('"').unwrap_or_default().replace("\"\"", "\""))
-            }
-            Kind::Quoted | Kind::Text | Kind::Literal | Kind::Sign(_) => None,
-        }
-    }
-
     /// The value of a plain or dollar-quoted string; none for one with escapes, and for what is no string.
     pub fn value(&self) -> Option<String> {
         if self.kind != Kind::Text {
@@ -61,17 +30,6 @@ impl Token<'_> {
         let tag = self.text.get(..dollar_tag(self.text.as_bytes(), 0)?)?;
         self.text.get(tag.len()..)?.strip_suffix(tag).map(str::to_owned)
     }
-}
-
-/// The tokens of a text one after the other, comments and space left out.
-pub fn each_token(sql: &str) -> Tokens<'_> {
-    Tokens { sql, at: 0 }
-}
-
-#[derive(Clone)]
-pub struct Tokens<'a> {
-    sql: &'a str,
-    at: usize,
 }
 
 /// Bytes that a word may begin with: all beyond ASCII count as letters.
@@ -88,16 +46,33 @@ pub fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }
 
-impl<'a> Iterator for Tokens<'a> {
-    type Item = Token<'a>;
+impl Dialect for Rules {
+    fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+        loop {
+            match (bytes.get(at), bytes.get(at + 1)) {
+                (Some(space), _) if is_space(*space) => at += 1,
+                (Some(b'-'), Some(b'-')) => at = run(bytes, at, |byte| byte != b'\n' && byte != b'\r'),
+                (Some(b'/'), Some(b'*')) => {
+                    let mut depth = 0_u32;
+                    while at < bytes.len() {
+                        match (bytes[at], bytes.get(at + 1)) {
+                            (b'/', Some(b'*')) => (at, depth) = (at + 2, depth + 1),
+                            (b'*', Some(b'/')) => (at, depth) = (at + 2, depth - 1),
+                            _ => at += 1,
+                        }
+                        if depth == 0 {
+                            break;
+                        }
+                    }
+                }
+                _ => return at,
+            }
+        }
+    }
 
-    fn next(&mut self) -> Option<Token<'a>> {
-        let bytes = self.sql.as_bytes();
-        self.at = skip_space(bytes, self.at);
-        let start = self.at;
-        let first = *bytes.get(start)?;
+    fn lex(bytes: &[u8], start: usize, first: u8) -> (Kind, usize) {
         let next = |ahead: usize| bytes.get(start + ahead).copied();
-        let (kind, end) = match (first, next(1), next(2)) {
+        match (first, next(1), next(2)) {
             (b'\'', _, _) => (Kind::Text, quoted(bytes, start, b'\'')),
             (b'"', _, _) => (Kind::Quoted, quoted(bytes, start, b'"')),
             (b'e' | b'E', Some(b'\''), _) => (Kind::Text, escaped(bytes, start + 1)),
@@ -109,62 +84,26 @@ impl<'a> Iterator for Tokens<'a> {
                 (Kind::Literal, run(bytes, start + 1, |byte| byte.is_ascii_digit()))
             }
             (b'$', _, _) => match dollar_tag(bytes, start) {
-                Some(body) => (Kind::Text, find(bytes, body, &bytes[start..body])),
+                Some(body) => (Kind::Text, after(bytes, body, &bytes[start..body])),
                 None => (Kind::Sign(b'$'), start + 1),
             },
             (b'0'..=b'9', _, _) => (Kind::Literal, number(bytes, start)),
             (b'.', Some(digit), _) if digit.is_ascii_digit() => (Kind::Literal, number(bytes, start)),
             _ if begins_word(first) => (Kind::Word, run(bytes, start, is_word)),
             _ => (Kind::Sign(first), start + 1),
-        };
-        self.at = end;
-        // Every end is at an ASCII character or the end of the text, so it never cuts a character in two.
-        let text = self.sql.get(start..end)?;
-        Some(Token { kind, text, start, end })
+        }
     }
-}
 
-fn skip_space(bytes: &[u8], mut at: usize) -> usize {
-    loop {
-        match (bytes.get(at), bytes.get(at + 1)) {
-            (Some(space), _) if is_space(*space) => at += 1,
-            (Some(b'-'), Some(b'-')) => at = run(bytes, at, |byte| byte != b'\n' && byte != b'\r'),
-            (Some(b'/'), Some(b'*')) => {
-                let mut depth = 0_u32;
-                while at < bytes.len() {
-                    match (bytes[at], bytes.get(at + 1)) {
-                        (b'/', Some(b'*')) => (at, depth) = (at + 2, depth + 1),
-                        (b'*', Some(b'/')) => (at, depth) = (at + 2, depth - 1),
-                        _ => at += 1,
-                    }
-                    if depth == 0 {
-                        break;
-                    }
-                }
+    /// As the server folds it. A name with Unicode escapes (`U&"…"`) is none that this tool reads: whoever needs it must
+    /// refuse.
+    fn name(kind: Kind, text: &str) -> Option<String> {
+        match kind {
+            Kind::Word => Some(text.to_ascii_lowercase()),
+            Kind::Quoted if text.starts_with('"') => {
+                Some(text[1..].strip_suffix('"').unwrap_or_default().replace("\"\"", "\""))
             }
-            _ => return at,
+            Kind::Quoted | Kind::Text | Kind::Literal | Kind::Sign(_) => None,
         }
-    }
-}
-
-fn run(bytes: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
-    bytes[from..].iter().position(|byte| !belongs(*byte)).map_or(bytes.len(), |length| from + length)
-}
-
-/// Past the next `end`, or the end of the text.
-fn find(bytes: &[u8], from: usize, end: &[u8]) -> usize {
-    let found = bytes[from..].windows(end.len()).position(|window| window == end);
-    found.map_or(bytes.len(), |length| from + length + end.len())
-}
-
-fn quoted(bytes: &[u8], start: usize, quote: u8) -> usize {
-    let mut at = start + 1;
-    loop {
-        at = find(bytes, at, &[quote]);
-        if bytes.get(at) != Some(&quote) {
-            return at;
-        }
-        at += 1;
     }
 }
 
@@ -178,7 +117,7 @@ fn escaped(bytes: &[u8], start: usize) -> usize {
             Some(b'\'') if bytes.get(at + 1) == Some(&b'\'') => at += 2,
             Some(b'\'') => {
                 let end = at + 1;
-                let next = skip_space(bytes, end);
+                let next = Rules::skip_space(bytes, end);
                 let between = &bytes[end..next];
                 let continues = bytes.get(next) == Some(&b'\'')
                     && between.iter().any(|byte| matches!(byte, b'\n' | b'\r'))

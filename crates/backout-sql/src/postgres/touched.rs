@@ -112,9 +112,13 @@ pub fn judge(one: &Touched) -> Result<(), CaptureError> {
 pub fn catalogs(a: &mut Session) -> Result<BTreeMap<String, i64>, CaptureError> {
     let rows = a
         .rows(
-            "SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_catalog.pg_stat_xact_sys_tables
-             WHERE schemaname = 'pg_catalog' AND n_tup_ins + n_tup_upd + n_tup_del > 0
-                 AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data')",
+            // As pg_stat_xact_sys_tables has it; the view takes five times as long.
+            "SELECT s.relname, s.n FROM (
+                 SELECT c.relname, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid)
+                     + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
+                     + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) AS n
+                 FROM pg_catalog.pg_class c WHERE c.relnamespace = 11 AND c.relkind IN ('r', 't', 'm')
+                     AND c.relname NOT IN ('pg_statistic', 'pg_statistic_ext_data') OFFSET 0) AS s WHERE s.n > 0",
         )
         .map_err(reading("which catalogs were written to"))?;
     Ok(rows
@@ -130,8 +134,15 @@ pub fn catalogs(a: &mut Session) -> Result<BTreeMap<String, i64>, CaptureError> 
 pub fn counted(a: &mut Session) -> Result<HashMap<u32, Counts>, CaptureError> {
     let rows = a
         .rows(
-            "SELECT relid, n_tup_ins, n_tup_upd, n_tup_del FROM pg_catalog.pg_stat_xact_user_tables
-             WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname !~ '^pg_(temp|toast)'",
+            // As pg_stat_xact_user_tables has it; the view takes five times as long.
+            "SELECT s.oid, s.i, s.u, s.d FROM (
+                 SELECT c.oid, c.relnamespace, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) AS i,
+                     pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) AS u,
+                     pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) AS d
+                 FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 't', 'm', 'p') OFFSET 0) AS s
+             WHERE s.i + s.u + s.d > 0 AND (SELECT n.nspname !~ '^pg_(temp|toast)'
+                 AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+                 FROM pg_catalog.pg_namespace n WHERE n.oid = s.relnamespace)",
         )
         .map_err(reading("which tables were counted"))?;
     Ok(rows

@@ -114,9 +114,14 @@ impl Postgres {
         capture.flush(&mut sessions, None).map_err(|source| uncaptured(&self.label, source))
     }
 
-    /// Begins a transaction in which the tool itself changes something.
+    /// Begins a transaction in which the tool itself changes something. It joins whole images of tables: the memory for
+    /// that is what the server grants to maintenance.
     pub(super) fn begin(&mut self) -> Result<(), TargetError> {
-        self.a.run("BEGIN").map_err(|source| self.failed("cannot begin a transaction in", source))
+        const BEGIN: &str = "BEGIN; SELECT pg_catalog.set_config('work_mem', pg_catalog.current_setting(
+            CASE WHEN pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))
+                > pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem'))
+            THEN 'maintenance_work_mem' ELSE 'work_mem' END), true)";
+        self.a.run(BEGIN).map_err(|source| self.failed("cannot begin a transaction in", source))
     }
 
     pub(super) fn check_undo_steps(
@@ -137,9 +142,8 @@ impl Postgres {
     ) -> Result<Report, TargetError> {
         let label = self.label.clone();
         let manner = Manner { on_conflict, in_doubt: false };
-        let began = counters::read(&mut self.a, &label)?;
         self.begin()?;
-        let mut replay = Replay::new(&label, Direction::Undo, on_conflict, began);
+        let mut replay = Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new());
         let mut summary = Summary::default();
         for mut images in steps {
             let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
@@ -148,6 +152,7 @@ impl Postgres {
                 continue;
             }
             let before = replay.rows;
+            replay.began = counters::read(&mut self.a, &label)?;
             self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}).map_err(|halt| self.halted(halt))?;
             let this = summary_of(&reader.index);
             summary.changes += this.changes;
@@ -364,7 +369,8 @@ impl Postgres {
     ) -> Result<Option<DdlEvent>, TargetError> {
         let version = self.version()?;
         let label = self.label.clone();
-        let mut tools = Tools { own: &self.own, label: &label, version, next_hold };
+        let mut tools =
+            Tools { own: &self.own, label: &label, version, event_triggers: &self.event_triggers, next_hold };
         let Replay { direction, conflicts, notes, .. } = replay;
         let shown = reader.index.shown.clone();
         let mut work = |a: &mut Session, capture: Option<&mut Capture>| {
@@ -380,7 +386,13 @@ impl Postgres {
             None => work(&mut self.a, None),
             Some(capture) => {
                 let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
-                schema::around(&mut sessions, capture, &label, &shown, &mut |a, capture| work(a, Some(capture)))
+                let again =
+                    schema::around(&mut sessions, capture, &label, &shown, &mut |a, capture| work(a, Some(capture)))?;
+                if let Some(event) = &again {
+                    let accounted = capture.account_rows(&mut self.a, &event.filled());
+                    accounted.map_err(|source| uncaptured(&label, source))?;
+                }
+                Ok(again)
             }
         }
     }

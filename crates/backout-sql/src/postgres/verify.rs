@@ -7,27 +7,20 @@ use backout_model::target::{Finding, Images, TargetError};
 use super::Postgres;
 use super::marker;
 use super::session::ident;
-use super::stream::{Event, Reader, Way};
+use super::stream::{Event, Reader, StreamError, Way};
 use crate::verify;
 
 impl Postgres {
     pub(super) fn verify_step(&mut self, images: &mut dyn Images, applied: bool) -> Result<Vec<Finding>, TargetError> {
-        let captured = {
-            let mut reader = match Reader::open(images) {
-                Ok(reader) => reader,
-                Err(source) => return Ok(verify::unreadable(&self.label, source)),
-            };
-            if let Err(source) = reader.check() {
-                return Ok(verify::unreadable(&self.label, source));
-            }
-            reader.index.way == Way::Captured
+        let captured = |images: &mut dyn Images| {
+            let mut reader = Reader::open(images)?;
+            reader.check()?;
+            Ok::<_, StreamError>(reader.index.way == Way::Captured)
         };
-        if !applied || !captured {
-            return Ok(Vec::new());
-        }
-        let mut only = std::iter::once(verify::owned(images)?);
-        let tried = self.check_undo_steps(&mut only, OnConflict::Stop);
-        Ok(verify::findings(&self.label, tried))
+        let label = self.label.clone();
+        verify::step(&label, images, applied, captured, |copy| {
+            self.check_undo_steps(&mut std::iter::once(copy), OnConflict::Stop)
+        })
     }
 
     pub(super) fn forget_step(&mut self, images: &mut dyn Images) -> Result<(), TargetError> {

@@ -4,6 +4,7 @@
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
+use backout_model::words;
 
 use super::ddl::{Context, execute};
 use super::ddl_event::{DdlEvent, Kind};
@@ -201,7 +202,7 @@ fn undo_create(
             .query_row(&format!("SELECT count(*) FROM main.{}", quote(&counted)), [], |row| row.get(0))
             .map_err(reading)?;
         if rows > 0 {
-            let now = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+            let now = words::count(rows.unsigned_abs(), "row");
             in_the_way.push(conflict(context, &made.shown(), ConflictKind::NotEmpty, now));
         }
     }

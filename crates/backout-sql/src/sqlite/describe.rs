@@ -1,6 +1,7 @@
 //! Names every change of a step and what takes it back. Reads the images alone, never the database.
 
 use backout_model::target::{Described, Images, TargetError};
+use backout_model::words;
 
 use super::Sqlite;
 use super::stream::{Block, Event, Op, Reader, Record, Way};
@@ -95,7 +96,7 @@ fn words(reader: &Reader<'_>, tallies: &[Tally]) -> String {
         .rev()
         .map(|tally| {
             let table = reader.table(tally.table).map_or("?", |table| table.name.as_str());
-            let rows = if tally.rows == 1 { "1 row".to_owned() } else { format!("{} rows", tally.rows) };
+            let rows = words::count(tally.rows, "row");
             match tally.op {
                 Op::Insert => format!("DELETE of {rows} in {table}"),
                 Op::Update => format!("UPDATE of {rows} in {table} to what they were"),

@@ -2,68 +2,23 @@
 //!
 //! Source of the rules: SQLite's `tokenize.c`.
 
-/// What a token is, as far as this tool needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A bare word: keyword or identifier.
-    Word,
-    /// `"x"`, `[x]` or `` `x` ``.
-    Quoted,
-    /// `'x'`, which SQLite takes for an identifier where only that makes sense.
-    Text,
-    /// A number, a blob literal, a parameter.
-    Literal,
-    /// One character of anything else.
-    Sign(u8),
-}
+pub use crate::token::Kind;
+use crate::token::{self, Dialect, Tokens, after, quoted, run};
 
-/// A token and where it stands in the text, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token<'a> {
-    pub kind: Kind,
-    pub text: &'a str,
-    pub start: usize,
-    pub end: usize,
-}
+/// SQLite's rules: `"x"`, `[x]` and `` `x` `` are names, and so is `'x'` where only that makes sense.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules;
 
-impl Token<'_> {
-    /// True for this bare word, whatever its case.
-    pub fn is(&self, word: &str) -> bool {
-        self.kind == Kind::Word && self.text.eq_ignore_ascii_case(word)
-    }
-
-    pub fn is_sign(&self, sign: u8) -> bool {
-        self.kind == Kind::Sign(sign)
-    }
-
-    /// The name that the token spells, without its quotes; none where it cannot be one.
-    pub fn name(&self) -> Option<String> {
-        let inner = || self.text.get(1..self.text.len().saturating_sub(1)).unwrap_or_default();
-        match self.kind {
-            Kind::Word => Some(self.text.to_owned()),
-            Kind::Quoted if self.text.starts_with('[') => Some(inner().to_owned()),
-            Kind::Quoted | Kind::Text => {
-                let quote = &self.text[..1];
-                Some(inner().replace(&quote.repeat(2), quote))
-            }
-            Kind::Literal | Kind::Sign(_) => None,
-        }
-    }
-}
+pub type Token<'a> = token::Token<'a, Rules>;
 
 /// The tokens of a text, comments and space left out.
 pub fn tokens(sql: &str) -> Vec<Token<'_>> {
-    Tokens { sql, at: 0 }.collect()
+    each_token(sql).collect()
 }
 
 /// The tokens one after the other, for those who need only the first few.
-pub fn each_token(sql: &str) -> impl Iterator<Item = Token<'_>> {
-    Tokens { sql, at: 0 }
-}
-
-struct Tokens<'a> {
-    sql: &'a str,
-    at: usize,
+pub fn each_token(sql: &str) -> Tokens<'_, Rules> {
+    Tokens::of(sql)
 }
 
 /// Bytes that words are made of (`IdChar` in SQLite): all beyond ASCII count.
@@ -71,65 +26,49 @@ pub fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
 
-impl<'a> Iterator for Tokens<'a> {
-    type Item = Token<'a>;
+impl Dialect for Rules {
+    fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+        loop {
+            match (bytes.get(at), bytes.get(at + 1)) {
+                (Some(space), _) if space.is_ascii_whitespace() || *space == 0x0b => at += 1,
+                (Some(b'-'), Some(b'-')) => at = run(bytes, at, |byte| byte != b'\n'),
+                (Some(b'/'), Some(b'*')) => {
+                    at += 2;
+                    while at < bytes.len() && !(bytes[at] == b'*' && bytes.get(at + 1) == Some(&b'/')) {
+                        at += 1;
+                    }
+                    at = (at + 2).min(bytes.len());
+                }
+                _ => return at,
+            }
+        }
+    }
 
-    fn next(&mut self) -> Option<Token<'a>> {
-        let bytes = self.sql.as_bytes();
-        self.at = skip_space(bytes, self.at);
-        let start = self.at;
-        let first = *bytes.get(start)?;
-        let (kind, end) = match first {
+    fn lex(bytes: &[u8], start: usize, first: u8) -> (Kind, usize) {
+        match first {
             b'\'' => (Kind::Text, quoted(bytes, start, b'\'')),
             b'"' | b'`' => (Kind::Quoted, quoted(bytes, start, first)),
-            b'[' => (Kind::Quoted, after(bytes, start + 1, b']')),
-            b'x' | b'X' if bytes.get(start + 1) == Some(&b'\'') => (Kind::Literal, after(bytes, start + 2, b'\'')),
+            b'[' => (Kind::Quoted, after(bytes, start + 1, b"]")),
+            b'x' | b'X' if bytes.get(start + 1) == Some(&b'\'') => (Kind::Literal, after(bytes, start + 2, b"'")),
             b'0'..=b'9' => (Kind::Literal, number(bytes, start)),
             b'.' if bytes.get(start + 1).is_some_and(u8::is_ascii_digit) => (Kind::Literal, number(bytes, start)),
             b'?' | b':' | b'@' | b'#' => (Kind::Literal, run(bytes, start + 1, is_word)),
             _ if is_word(first) => (Kind::Word, run(bytes, start, is_word)),
             _ => (Kind::Sign(first), start + 1),
-        };
-        self.at = end;
-        // Every end is at an ASCII character or the end of the text, so it never cuts a character in two.
-        let text = self.sql.get(start..end)?;
-        Some(Token { kind, text, start, end })
+        }
     }
-}
 
-fn skip_space(bytes: &[u8], mut at: usize) -> usize {
-    loop {
-        match (bytes.get(at), bytes.get(at + 1)) {
-            (Some(space), _) if space.is_ascii_whitespace() || *space == 0x0b => at += 1,
-            (Some(b'-'), Some(b'-')) => at = run(bytes, at, |byte| byte != b'\n'),
-            (Some(b'/'), Some(b'*')) => {
-                at += 2;
-                while at < bytes.len() && !(bytes[at] == b'*' && bytes.get(at + 1) == Some(&b'/')) {
-                    at += 1;
-                }
-                at = (at + 2).min(bytes.len());
+    fn name(kind: Kind, text: &str) -> Option<String> {
+        let inner = || text.get(1..text.len().saturating_sub(1)).unwrap_or_default();
+        match kind {
+            Kind::Word => Some(text.to_owned()),
+            Kind::Quoted if text.starts_with('[') => Some(inner().to_owned()),
+            Kind::Quoted | Kind::Text => {
+                let quote = &text[..1];
+                Some(inner().replace(&quote.repeat(2), quote))
             }
-            _ => return at,
+            Kind::Literal | Kind::Sign(_) => None,
         }
-    }
-}
-
-fn run(bytes: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
-    bytes[from..].iter().position(|byte| !belongs(*byte)).map_or(bytes.len(), |length| from + length)
-}
-
-fn after(bytes: &[u8], from: usize, end: u8) -> usize {
-    bytes[from..].iter().position(|byte| *byte == end).map_or(bytes.len(), |length| from + length + 1)
-}
-
-fn quoted(bytes: &[u8], start: usize, quote: u8) -> usize {
-    let mut at = start + 1;
-    loop {
-        at = after(bytes, at, quote);
-        if bytes.get(at) != Some(&quote) {
-            return at;
-        }
-        at += 1;
     }
 }
 

@@ -1,8 +1,9 @@
 //! Random schemas, rows and scripts of schema changes and rows, against the plain client; then with others writing
-//! meanwhile. `BACKOUT_RUNS` and `BACKOUT_SEED` choose how many and which.
+//! meanwhile. Which ones: `backout_testkit::seeds`.
 
 use backout_model::conflict::OnConflict;
 use backout_model::target::TargetError;
+use backout_testkit::seeds::seeds;
 use fastrand::Rng;
 use rusqlite::Connection;
 
@@ -183,13 +184,6 @@ fn statements(rng: &mut Rng, conn: &Connection, count: usize, schema_share: u8) 
     taken
 }
 
-pub fn runs(default: u64) -> impl Iterator<Item = u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("BACKOUT_SEED");
-    let first = seed.unwrap_or_else(|| fastrand::u64(..1 << 40));
-    first..first + number("BACKOUT_RUNS").unwrap_or(if seed.is_some() { 1 } else { default })
-}
-
 const MODES: [&str; 5] = [
     "",
     "PRAGMA auto_vacuum = FULL;",
@@ -222,7 +216,7 @@ fn scene(rng: &mut Rng, mode: &str) -> (String, String) {
 
 #[test]
 fn there_and_back() {
-    for seed in runs(60) {
+    for seed in seeds(60) {
         eprintln!("BACKOUT_SEED={seed}");
         let mut rng = Rng::with_seed(seed);
         let mode = pick(&mut rng, &MODES);
@@ -255,7 +249,7 @@ fn there_and_back() {
 
 #[test]
 fn with_others_writing_meanwhile() {
-    for seed in runs(60) {
+    for seed in seeds(60) {
         eprintln!("BACKOUT_SEED={seed}");
         let mut rng = Rng::with_seed(seed);
         let mode = pick(&mut rng, &MODES);

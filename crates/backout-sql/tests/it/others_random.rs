@@ -1,5 +1,5 @@
 //! Random scripts, and others who hang objects on what they left, write rows with marks and make tables of their own,
-//! between deployment, undo and redo. `BACKOUT_RUNS` and `BACKOUT_SEED` choose how many and which.
+//! between deployment, undo and redo. Which ones: `backout_testkit::seeds`.
 //!
 //! After an undo or redo either a conflict has changed nothing, or all of theirs is there, everything can be used that
 //! could before, and without theirs the database is to the byte what it was.
@@ -8,11 +8,12 @@ use std::collections::HashSet;
 
 use backout_model::conflict::OnConflict;
 use backout_model::target::TargetError;
+use backout_testkit::seeds::seeds;
 use fastrand::Rng;
 use rusqlite::Connection;
 
 use crate::bed::{holds, list, live, plain, same, unusable};
-use crate::ddl_random::{column, create_table, name, pick, quoted, rows_of, runs, schema_of};
+use crate::ddl_random::{column, create_table, name, pick, quoted, rows_of, schema_of};
 use crate::stage::{Stage, dump, told};
 
 const MODES: [&str; 4] =
@@ -396,7 +397,7 @@ fn go(
 #[test]
 fn what_others_make_between_deployment_undo_and_redo() {
     let (mut done, mut redone) = (0, 0);
-    for seed in runs(80) {
+    for seed in seeds(80) {
         eprintln!("BACKOUT_SEED={seed}");
         let mut rng = Rng::with_seed(seed);
         let mode = pick(&mut rng, &MODES);

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
-use backout_sql::postgres::ddl::{self, Context, DdlEvent, Keep, Statement};
+use backout_sql::postgres::ddl::{self, Context, DdlEvent, EventTriggers, Keep, Statement};
 use backout_testkit::postgres::{Database, Server};
 use postgres::Client;
 
@@ -35,11 +35,17 @@ pub struct Deployer {
     pub client: Client,
     blocks: Blocks,
     next_hold: u64,
+    version: u32,
 }
 
 impl Deployer {
     pub fn on(database: &Database<'_>) -> Self {
-        Self { client: database.connect(), blocks: Blocks::default(), next_hold: 1 }
+        Self {
+            client: database.connect(),
+            blocks: Blocks::default(),
+            next_hold: 1,
+            version: database.server().version(),
+        }
     }
 
     fn within<T>(&mut self, work: impl FnOnce(&mut Context<'_>) -> Result<T, TargetError>) -> Result<T, TargetError> {
@@ -48,7 +54,8 @@ impl Deployer {
             client: &mut self.client,
             prefix: "backout_test",
             target: "database main",
-            version: 15,
+            version: self.version,
+            event_triggers: &EventTriggers::default(),
             next_hold: &mut self.next_hold,
             keep: &mut self.blocks,
         };

@@ -1,11 +1,11 @@
-//! Random chains of schema changes on PostgreSQL, undone to the same dump. `BACKOUT_RUNS` and `BACKOUT_SEED` choose how
-//! many and which.
+//! Random chains of schema changes on PostgreSQL, undone to the same dump. Which ones: `backout_testkit::seeds`.
 
 use std::time::{Duration, Instant};
 
 use backout_model::conflict::OnConflict;
 use backout_model::target::TargetError;
 use backout_testkit::postgres::{Database, Server};
+use backout_testkit::seeds::seeds;
 use fastrand::Rng;
 
 use crate::postgres_bed::{Deployer, difference, dump, told};
@@ -81,14 +81,13 @@ fn chain(rng: &mut Rng, database: &Database<'_>) -> Vec<String> {
 
 #[test]
 fn random_chains_are_undone_to_the_same_dump() {
-    let runs: u64 = std::env::var("BACKOUT_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(12);
-    let first: u64 = std::env::var("BACKOUT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let seeds = seeds(12);
     let server = Server::shared();
     let mut done = 0;
     let mut refused = 0;
     let mut took = Duration::ZERO;
     let mut plain_took = Duration::ZERO;
-    for seed in first..first + runs {
+    for seed in seeds.clone() {
         let mut rng = Rng::with_seed(seed);
         let fill = |database: &Database<'_>| drop(database.psql(&format!("{ROLES}{BASE}")));
         let database = server.database_like("ddl", fill);
@@ -131,5 +130,5 @@ fn random_chains_are_undone_to_the_same_dump() {
         assert!(before == after, "{}\ntaken {taken:#?}\nundone:\n{}", shown(), difference(&before, &after));
     }
     eprintln!("{done} statements, {refused} refused; {took:?} against {plain_took:?}");
-    assert!(done > 5 * runs, "too few statements: {done}");
+    assert!(done > 5 * seeds.end.saturating_sub(seeds.start), "too few statements: {done}");
 }

@@ -52,6 +52,10 @@ impl Gate for TestGate {
         Box::new(self.shared.clone())
     }
 
+    fn written(&mut self) -> std::io::Result<Box<dyn backout_model::target::Images>> {
+        Ok(Box::new(Cursor::new(TestGate::written(self))))
+    }
+
     fn announce(&mut self, summary: &Summary) -> Result<Ticket, TargetError> {
         assert!(self.announced.is_none(), "announced twice");
         if self.refuses {

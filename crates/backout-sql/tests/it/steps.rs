@@ -30,6 +30,9 @@ fn images_that_cannot_be_written_stop_the_statement() {
         fn images(&mut self) -> Box<dyn std::io::Write + Send> {
             Box::new(Full(100_000))
         }
+        fn written(&mut self) -> std::io::Result<Box<dyn backout_model::target::Images>> {
+            Err(std::io::Error::from_raw_os_error(28))
+        }
         fn announce(
             &mut self,
             _: &backout_model::target::Summary,

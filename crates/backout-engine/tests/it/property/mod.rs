@@ -1,7 +1,7 @@
 //! Random histories against a simple model: nested packages × schemas × rows × files × faults × an application that
 //! writes meanwhile × deploy, undo, redo, retry, resume. The model foresees contents, conflicts and exit statuses.
 //!
-//! `BACKOUT_SEED=N` begins with that seed, `BACKOUT_RUNS=N` plays that many.
+//! Which ones, and how to play others: `backout_testkit::seeds`.
 
 mod application;
 mod compare;
@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backout_testkit::postgres::{Server, Setup};
+use backout_testkit::seeds::seeds;
 use backout_testkit::site::memory;
 use rusqlite::Connection;
 
@@ -47,40 +48,23 @@ fn three_hundred_histories_on_postgres() {
     histories(300, false, Some(Box::leak(Box::new(Server::with(&Setup { settings, ..Setup::default() })))));
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
-/// Where the seeds begin unless told otherwise.
-const BASE: u64 = 20_261_126;
-
-/// `BACKOUT_SEED=N` begins there, `BACKOUT_SEED=fresh` anywhere.
-fn base() -> u64 {
-    match std::env::var("BACKOUT_SEED") {
-        Ok(text) if text == "fresh" => fastrand::u64(1..1_000_000_000),
-        _ => number("BACKOUT_SEED").unwrap_or(BASE),
-    }
-}
-
 fn histories(usual: u64, syncs: bool, server: Option<&'static Server>) {
-    let runs = number("BACKOUT_RUNS").unwrap_or(usual);
-    let base = base();
+    let seeds = seeds(usual);
     let below = if syncs { None } else { memory().map(PathBuf::from) };
-    println!("{runs} histories from BACKOUT_SEED={base}, syncs {}", if syncs { "issued" } else { "counted only" });
+    println!("syncs {}", if syncs { "issued" } else { "counted only" });
     let sample = if server.is_some() { None } else { sample() };
     let setting = Setting { below, syncs, sample, server, noise: Arc::default() };
-    let next = AtomicU64::new(0);
+    let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(Vec::new());
     let work = || {
         loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n >= runs || failures.lock().unwrap().len() >= 3 {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || failures.lock().unwrap().len() >= 3 {
                 return;
             }
-            let seed = base + n;
             let came = std::panic::catch_unwind(AssertUnwindSafe(|| play::run(seed, &setting)));
             if let Err(what) = came.unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
-                failures.lock().unwrap().push(format!("again: BACKOUT_SEED={seed} BACKOUT_RUNS=1\n{what}"));
+                failures.lock().unwrap().push(format!("again: BACKOUT_SEED={seed}\n{what}"));
             }
         }
     };

@@ -22,6 +22,10 @@ impl Gate for AtAnnounce<'_> {
         self.inner.images()
     }
 
+    fn written(&mut self) -> std::io::Result<Box<dyn backout_model::target::Images>> {
+        Gate::written(&mut self.inner)
+    }
+
     fn announce(&mut self, summary: &Summary) -> Result<Ticket, TargetError> {
         let ticket = self.inner.announce(summary)?;
         (self.act)();

@@ -1,11 +1,18 @@
 //! PostgreSQL as the engine drives it, on private servers of the tests' own.
 
+mod attached;
 mod conflicts;
+mod event_triggers;
 mod faults;
 mod mixed;
 mod owner;
+mod pooler;
+mod proof;
 mod rounds;
 mod rows;
 mod rows_random;
+mod sequences;
 mod stage;
+mod surroundings;
 mod values;
+mod waiting;

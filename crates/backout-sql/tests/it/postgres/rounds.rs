@@ -36,6 +36,9 @@ const SCRIPTS: &[&str] = &[
     "CREATE TABLE base (a int); CREATE TABLE derived (b int) INHERITS (base); INSERT INTO derived VALUES (1, 2);",
     "UPDATE book SET title = upper(title); REFRESH MATERIALIZED VIEW empty; DELETE FROM book WHERE id = 1;",
     "SET session_replication_role = replica; DELETE FROM shelf WHERE id = 2;",
+    // What the tool prepared goes with what the script did.
+    "CREATE TABLE kept (a int PRIMARY KEY); PREPARE mine AS SELECT 1; DEALLOCATE ALL; ALTER TABLE kept ADD b int;
+     DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$; ALTER TABLE kept ADD c int; PREPARE mine AS SELECT 2;",
 ];
 
 #[test]

@@ -1,13 +1,14 @@
 //! Random statements × random edits by the application in between, against the model of the merge rule that SQLite is
 //! held to, too: it knows only three states of each table, before, as the deployment left it, and now.
 //!
-//! `BACKOUT_SEED` repeats one run, `BACKOUT_RUNS` makes more of them.
+//! Which ones, and how to play others: `backout_testkit::seeds`.
 
 use std::io::Cursor;
 
 use backout_model::conflict::OnConflict;
 use backout_model::target::{Manner, Target, TargetError};
 use backout_testkit::postgres::Server;
+use backout_testkit::seeds::seeds;
 use fastrand::Rng;
 use postgres::Client;
 
@@ -231,12 +232,7 @@ fn setup(rng: &mut Rng) -> String {
 
 #[test]
 fn random_statements_and_edits_end_as_the_model_says() {
-    if let Ok(seed) = std::env::var("BACKOUT_SEED") {
-        return run(seed.parse().unwrap());
-    }
-    let runs = std::env::var("BACKOUT_RUNS").map_or(25, |runs| runs.parse().unwrap());
-    let first = fastrand::u64(..);
-    for seed in (0..runs).map(|at| first.wrapping_add(at)) {
+    for seed in seeds(25) {
         let failed = std::panic::catch_unwind(|| run(seed));
         if let Err(panic) = failed {
             eprintln!("BACKOUT_SEED={seed}");

@@ -1,0 +1,74 @@
+//! Gives objects the names and schemas that they shall have. Where one shall have the name that another still has, it
+//! waits under a name between.
+
+use super::catalog::{Kind, Object};
+use super::ddl_make::word;
+use super::ddl_turn::Act;
+
+/// The statements that rename and move, in an order that mostly works; the others work when tried again.
+pub(super) fn all(altered: &[(&Object, &Object)]) -> Vec<Act> {
+    let (mut first, mut then) = (Vec::new(), Vec::new());
+    for (at, (from, to)) in altered.iter().enumerate() {
+        let shown = format!("rename {}", from.shown());
+        let act = |sql: String| Act { sql, shown: shown.clone(), drops: false };
+        let renamed = from.text("name") != to.text("name");
+        let schema = schema(from, to);
+        let in_the_way =
+            |other: &(&Object, &Object)| !std::ptr::eq(other.0, *from) && other.0.text("name") == to.text("name");
+        if !(renamed || schema.is_some()) {
+            continue;
+        }
+        let mut now = (*from).clone();
+        if altered.iter().any(in_the_way) {
+            let between = format!("backout_between_{at}");
+            first.push(act(rename(&now, &between)));
+            call(&mut now, None, &between);
+        }
+        if let Some(schema) = schema {
+            then.push(act(format!("ALTER {} {} SET SCHEMA {schema}", word(&now), now.id())));
+            let name = now.text("name").to_owned();
+            call(&mut now, Some(schema), &name);
+        }
+        if now.text("name") != to.text("name") {
+            then.push(act(rename(&now, to.text("name"))));
+        }
+    }
+    first.extend(then);
+    first
+}
+
+/// The schema that it goes to. A table takes its indexes and the sequences of its columns along.
+fn schema<'a>(from: &Object, to: &'a Object) -> Option<&'a str> {
+    let goes_along = from.kind == Kind::Index || from.part("owned by").is_some();
+    let (now, then) = (from.part("schema")?, to.part("schema")?);
+    (!goes_along && now != then).then_some(then)
+}
+
+fn rename(now: &Object, name: &str) -> String {
+    let (id, of, old, word) = (now.id(), now.of(), now.text("name"), word(now));
+    match now.kind {
+        Kind::Column => format!("ALTER TABLE {of} RENAME COLUMN {old} TO {name}"),
+        Kind::Attribute => format!("ALTER TYPE {of} RENAME ATTRIBUTE {old} TO {name}"),
+        Kind::Constraint if now.part("on domain").is_some() => {
+            format!("ALTER DOMAIN {of} RENAME CONSTRAINT {old} TO {name}")
+        }
+        Kind::Constraint => format!("ALTER TABLE {of} RENAME CONSTRAINT {old} TO {name}"),
+        Kind::Rule | Kind::Trigger | Kind::Policy => format!("ALTER {word} {old} ON {of} RENAME TO {name}"),
+        _ => format!("ALTER {word} {id} RENAME TO {name}"),
+    }
+}
+
+/// Notes its new name, and schema.
+fn call(object: &mut Object, schema: Option<&str>, name: &str) {
+    let before = format!("{}.{}", object.text("schema"), object.text("name"));
+    let arguments = object.id().strip_prefix(&before).filter(|_| object.kind == Kind::Function).unwrap_or_default();
+    let id = match schema.or(object.part("schema")) {
+        Some(schema) => format!("{schema}.{name}{arguments}"),
+        None => name.to_owned(),
+    };
+    if let Some(schema) = schema {
+        object.parts.insert("schema".to_owned(), schema.to_owned());
+    }
+    object.parts.insert("id".to_owned(), id);
+    object.parts.insert("name".to_owned(), name.to_owned());
+}

@@ -1,0 +1,86 @@
+//! Indexes of one form in a partition: undo knows which of them is a part of the whole's index.
+
+use backout_model::target::TargetError;
+
+use crate::postgres::rows::there_and_back;
+use crate::postgres::stage::Stage;
+
+const SETUP: &str = "CREATE TABLE whole (at int NOT NULL, w int) PARTITION BY RANGE (at);
+    CREATE TABLE part (at int NOT NULL, w int); CREATE INDEX one ON part (w); CREATE INDEX two ON part (w); CREATE INDEX three ON part (w) WITH (fillfactor = 70);
+    ALTER TABLE whole ATTACH PARTITION part FOR VALUES FROM (0) TO (10); INSERT INTO whole VALUES (1, 2);
+    CREATE INDEX whole_w ON ONLY whole (w);";
+
+const TOO: &str = "CREATE INDEX whole_too ON ONLY whole (w);";
+
+const PARTS: &str = "SELECT coalesce(string_agg(concat_ws(' ', inhparent::regclass, inhrelid::regclass, inhrelid), ', ' ORDER BY 1, inhrelid), '')
+    FROM pg_inherits JOIN pg_index ON indexrelid = inhrelid";
+
+#[test]
+fn the_same_index_is_a_part_again() {
+    for parts in [
+        "ALTER INDEX whole_w ATTACH PARTITION two;",
+        "ALTER INDEX whole_w ATTACH PARTITION three;",
+        "ALTER INDEX whole_w ATTACH PARTITION one;",
+    ] {
+        for change in ["ALTER TABLE whole DETACH PARTITION part;", "DROP TABLE part;"] {
+            let mut stage = Stage::new(&format!("{SETUP}{parts}"));
+            let (before, dump) = (stage.ask(PARTS), stage.pg_dump());
+            let images = stage.apply(change);
+            stage.undo(&images);
+            assert_eq!(stage.ask(PARTS), before, "{parts} {change}");
+            assert_eq!(stage.pg_dump(), dump, "{parts} {change}");
+        }
+    }
+}
+
+#[test]
+fn each_of_two_is_a_part_of_its_own_whole_again() {
+    let mut stage = Stage::new(&format!(
+        "{SETUP}{TOO} ALTER INDEX whole_w ATTACH PARTITION three; ALTER INDEX whole_too ATTACH PARTITION one;"
+    ));
+    let before = stage.pg_dump();
+    let images = stage.apply("ALTER TABLE whole DETACH PARTITION part; INSERT INTO part VALUES (3, 4);");
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before);
+}
+
+#[test]
+fn a_key_of_the_whole_goes_back_to_the_keys_of_its_parts() {
+    for key in [
+        "ALTER TABLE part ADD CONSTRAINT own UNIQUE (at); ALTER TABLE whole ADD CONSTRAINT key UNIQUE (at);",
+        "ALTER TABLE part ADD CONSTRAINT a UNIQUE (at); ALTER TABLE part ADD CONSTRAINT b UNIQUE (at); ALTER TABLE whole ADD CONSTRAINT key UNIQUE (at);",
+        "ALTER TABLE whole ADD CONSTRAINT key PRIMARY KEY (at);",
+    ] {
+        let key = format!("ALTER INDEX whole_w ATTACH PARTITION two; {key}");
+        there_and_back(
+            &format!("{SETUP}{key}"),
+            "ALTER TABLE whole DROP CONSTRAINT key; INSERT INTO whole VALUES (2, 1);",
+        );
+        there_and_back(
+            &format!("{SETUP}{key}"),
+            "ALTER TABLE whole DETACH PARTITION part; INSERT INTO part VALUES (5, 1);",
+        );
+    }
+}
+
+#[test]
+fn what_a_foreign_key_counts_on_is_not_made_anew() {
+    let mut stage = Stage::new(
+        "CREATE TABLE whole (a int NOT NULL) PARTITION BY LIST (a); CREATE TABLE part (a int NOT NULL); CREATE UNIQUE INDEX own ON part (a);
+         CREATE UNIQUE INDEX attached ON part (a); ALTER TABLE whole ATTACH PARTITION part FOR VALUES IN (1);
+         CREATE UNIQUE INDEX key ON ONLY whole (a); ALTER INDEX key ATTACH PARTITION attached; CREATE TABLE c (a int REFERENCES part (a));",
+    );
+    let Err(TargetError::Refused(refusal)) = stage.try_apply("ALTER TABLE whole DETACH PARTITION part;") else {
+        panic!("it is not refused");
+    };
+    assert!(refusal.why.contains("its index public.own is of the form"), "{refusal}");
+}
+
+#[test]
+fn an_index_of_the_whole_without_a_part_would_get_one() {
+    let mut stage = Stage::new(SETUP);
+    let Err(TargetError::Refused(refusal)) = stage.try_apply("ALTER TABLE whole DETACH PARTITION part;") else {
+        panic!("it is not refused");
+    };
+    assert!(refusal.why.contains("no index of it is a part of public.whole_w"), "{refusal}");
+}

@@ -1,0 +1,160 @@
+//! What could be done but never taken back is refused before the step ends, and nothing of it stays.
+
+use backout_model::conflict::OnConflict;
+use backout_model::target::TargetError;
+
+use crate::postgres::stage::Stage;
+use crate::stage::told;
+
+const SETUP: &str = "CREATE TABLE dup (a int, b text); INSERT INTO dup VALUES (1, 'x'), (1, 'x'), (2, 'y');
+    CREATE TABLE item (id int PRIMARY KEY, name text); INSERT INTO item VALUES (1, 'one');
+    CREATE TABLE whole (r item, rs item[]); INSERT INTO whole VALUES ((1, 'one'), '{}');
+    CREATE TYPE addr AS (street text, no int); CREATE TABLE house (at addr);
+    INSERT INTO house VALUES (('a b', 7));
+    CREATE TABLE uq (id int PRIMARY KEY, u int); INSERT INTO uq VALUES (1, 10), (2, 20);
+    CREATE TABLE log (what text); CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO log SELECT 'count ' || count(*) FROM dup; RETURN NULL; END $$;
+    CREATE TABLE slow (a int);
+    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION late();
+    CREATE TABLE part (k int, v text) PARTITION BY LIST (k); ALTER TABLE part ADD PRIMARY KEY (k);
+    CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1); INSERT INTO part VALUES (1, 'v');";
+
+/// The script is refused with `why` in the reason, and leaves nothing.
+#[track_caller]
+fn refused(script: &str, why: &str) {
+    let mut stage = Stage::new(SETUP);
+    let before = stage.pg_dump();
+    match stage.try_apply(script) {
+        Err(TargetError::Refused(refusal)) => {
+            assert!(refusal.why.contains(why), "{script}: {}", refusal.why);
+            assert!(!refusal.ways_out.is_empty());
+        }
+        Err(error) => panic!("{script}: {}", told(&error)),
+        Ok(_) => panic!("{script}: done"),
+    }
+    assert_eq!(stage.pg_dump(), before, "{script}");
+    let images = stage.apply("UPDATE dup SET b = 'z'");
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before, "{script}, and a step after it");
+}
+
+/// The script is done and taken back.
+#[track_caller]
+fn there_and_back(script: &str) {
+    let mut stage = Stage::new(SETUP);
+    let before = stage.pg_dump();
+    let images = stage.apply(script);
+    assert_ne!(stage.pg_dump(), before, "{script} does nothing");
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before, "{script}");
+}
+
+#[test]
+fn a_column_that_goes_and_comes_in_one_statement() {
+    let why = "adds another of the same name";
+    refused("ALTER TABLE dup DROP COLUMN a, ADD COLUMN a int", why);
+    refused("ALTER TABLE dup DROP COLUMN a, ADD COLUMN a text DEFAULT 'q'", why);
+    there_and_back("ALTER TABLE dup DROP COLUMN a; ALTER TABLE dup ADD COLUMN a int");
+}
+
+#[test]
+fn attributes_of_a_type_whose_values_stand_in_rows() {
+    let why = "holds values of type";
+    refused("ALTER TYPE addr DROP ATTRIBUTE no", why);
+    refused("ALTER TYPE addr ADD ATTRIBUTE zip text", why);
+    there_and_back("CREATE TYPE free AS (a int); ALTER TYPE free ADD ATTRIBUTE b int");
+}
+
+#[test]
+fn rows_that_could_not_come_back_beside_a_constraint() {
+    refused(
+        "ALTER TABLE dup ADD CONSTRAINT nv CHECK (a < 2) NOT VALID; DELETE FROM dup WHERE a = 2;
+         ALTER TABLE dup VALIDATE CONSTRAINT nv",
+        "its undo was tried and fails",
+    );
+    there_and_back("DELETE FROM dup WHERE a = 2; ALTER TABLE dup ADD CONSTRAINT v CHECK (a < 2)");
+}
+
+#[test]
+fn a_table_whose_rows_are_values_elsewhere() {
+    let why = "its undo was tried and fails";
+    refused("ALTER TABLE item DROP COLUMN name CASCADE", why);
+    refused("DROP TABLE whole; DROP TABLE item", why);
+}
+
+#[test]
+fn a_partition_that_leaves_and_comes_again() {
+    there_and_back(
+        "ALTER TABLE part DETACH PARTITION part1; UPDATE part1 SET v = 'w';
+         ALTER TABLE part ATTACH PARTITION part1 FOR VALUES IN (1)",
+    );
+}
+
+#[test]
+fn values_that_change_under_the_same_type() {
+    let why = "under the type that it has";
+    refused("ALTER TABLE uq ALTER u TYPE int USING u + 1", why);
+    refused("ALTER TABLE uq ALTER u TYPE bigint USING u + 1, ALTER id TYPE int USING id + 5", why);
+    there_and_back("ALTER TABLE uq ALTER u TYPE bigint USING u + 1");
+}
+
+#[test]
+fn writes_that_nobody_counts() {
+    refused(
+        "DO $$ BEGIN SET LOCAL track_counts = off; DELETE FROM dup; SET LOCAL track_counts = on; END $$",
+        "without track_counts",
+    );
+    let mut stage = Stage::new(SETUP);
+    stage.others(
+        "CREATE FUNCTION unseen() RETURNS void LANGUAGE plpgsql SET track_counts = off AS $$ BEGIN DELETE FROM dup; END $$",
+    );
+    let before = stage.pg_dump();
+    match stage.try_apply("SELECT unseen()") {
+        Err(TargetError::Refused(refusal)) => assert!(refusal.why.contains("unseen()"), "{}", refusal.why),
+        other => panic!("{:?}", other.map(|(_, report)| report)),
+    }
+    assert_eq!(stage.pg_dump(), before);
+}
+
+#[test]
+fn a_trigger_that_waits_for_the_end_of_the_step() {
+    refused(
+        "INSERT INTO slow VALUES (1); UPDATE uq SET u = -u; ALTER TABLE uq ADD COLUMN q int; INSERT INTO dup VALUES (9, 'z')",
+        "waits for the end",
+    );
+    there_and_back("INSERT INTO slow VALUES (1); INSERT INTO dup VALUES (9, 'z')");
+}
+
+#[test]
+fn another_user_of_the_session() {
+    refused("SET SESSION AUTHORIZATION DEFAULT; CREATE TABLE mine (a int)", "SET ROLE does");
+}
+
+/// A sequence that starts anew and is used by somebody: what comes back must not be given once more.
+#[test]
+fn a_sequence_is_not_left_behind_the_rows_that_come_back() {
+    let mut stage =
+        Stage::new("CREATE TABLE t (id serial PRIMARY KEY, a int); INSERT INTO t (a) VALUES (1), (2), (3);");
+    let images = stage.apply("TRUNCATE t RESTART IDENTITY");
+    stage.others("SELECT nextval('t_id_seq')");
+    stage.undo(&images);
+    stage.others("INSERT INTO t (a) VALUES (4)");
+    assert_eq!(stage.ask("SELECT max(id) FROM t"), "4");
+}
+
+/// Emptied once more, a table would lose what others wrote since: that is theirs to decide.
+#[test]
+fn a_redo_of_truncate_finds_rows_of_others() {
+    let mut stage = Stage::new(SETUP);
+    let images = stage.apply("TRUNCATE dup");
+    stage.undo(&images);
+    let again = stage.redo(&images);
+    stage.undo(&again);
+    stage.others("INSERT INTO dup VALUES (5, 'n')");
+    match stage.try_redo(&again, OnConflict::Stop) {
+        Err(TargetError::Conflicts(conflicts)) => assert_eq!(conflicts.total, 1),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+    assert_eq!(stage.ask("SELECT count(*) FROM dup"), "4");
+}

@@ -1,0 +1,58 @@
+//! Where sequences stand: put back whatever they are called meanwhile, and whichever sequence had the name.
+
+use crate::postgres::rows::there_and_back;
+use crate::postgres::stage::Stage;
+
+const SETUP: &str =
+    "CREATE TABLE t (id serial PRIMARY KEY, a int); INSERT INTO t (a) SELECT 1 FROM generate_series(1, 5);
+    CREATE SEQUENCE s; SELECT nextval('s'); CREATE SEQUENCE r START 50; SELECT nextval('r');
+    CREATE SCHEMA x; CREATE SEQUENCE x.q START 7; SELECT nextval('x.q');
+    CREATE TABLE i (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, b text); INSERT INTO i (b) VALUES ('p'), ('q');";
+
+#[test]
+fn a_sequence_that_gets_another_name_goes_back_under_its_old_one() {
+    for change in [
+        "SELECT nextval('s'); ALTER SEQUENCE s RENAME TO s2;",
+        "ALTER SEQUENCE s RENAME TO s2; SELECT nextval('s2'), nextval('s2');",
+        "SELECT nextval('s'); ALTER SEQUENCE s RENAME TO s2; SELECT setval('s2', 99);",
+        "SELECT nextval('s'); ALTER SEQUENCE s SET SCHEMA x;",
+        "SELECT nextval('x.q'); ALTER SCHEMA x RENAME TO y; SELECT nextval('y.q');",
+        "INSERT INTO t (a) VALUES (9); ALTER TABLE t SET SCHEMA x; INSERT INTO x.t (a) VALUES (8);",
+        "INSERT INTO i (b) VALUES ('z'); ALTER SEQUENCE i_id_seq RENAME TO j; INSERT INTO i (b) VALUES ('zz');",
+        "ALTER SEQUENCE s RESTART WITH 77; ALTER SEQUENCE s RENAME TO z;",
+        "INSERT INTO t (a) VALUES (3); ALTER SEQUENCE t_id_seq OWNED BY NONE; ALTER SEQUENCE t_id_seq RENAME TO zz; INSERT INTO t (a) VALUES (4);",
+    ] {
+        there_and_back(SETUP, change);
+    }
+}
+
+#[test]
+fn a_name_that_goes_from_one_sequence_to_another_says_nothing() {
+    for change in [
+        "SELECT nextval('s'); ALTER SEQUENCE s RENAME TO n; ALTER SEQUENCE r RENAME TO s; ALTER SEQUENCE n RENAME TO r; SELECT nextval('s'), nextval('r');",
+        "DO $$ BEGIN PERFORM nextval('s'); ALTER SEQUENCE s RENAME TO n; ALTER SEQUENCE r RENAME TO s; ALTER SEQUENCE n RENAME TO r; PERFORM nextval('s'); END $$;",
+        "SELECT nextval('s'); ALTER SEQUENCE s RENAME TO old; CREATE SEQUENCE s START 500; SELECT nextval('s');",
+        "SELECT nextval('s'); DROP SEQUENCE s; CREATE SEQUENCE s START 9; SELECT nextval('s');",
+        "SELECT nextval('s'); ALTER SEQUENCE s RENAME TO s2; DROP SEQUENCE s2;",
+    ] {
+        there_and_back(SETUP, change);
+    }
+}
+
+#[test]
+fn a_script_that_fails_leaves_no_sequence_set_under_whatever_name() {
+    let mut stage = Stage::new(SETUP);
+    let before = stage.dump();
+    stage.try_apply("ALTER SEQUENCE s RENAME TO s2; SELECT setval('s2', 50); SELECT 1 / 0;").unwrap_err();
+    assert_eq!(stage.dump(), before);
+}
+
+#[test]
+fn a_renamed_sequence_that_others_used_since_stays() {
+    let mut stage = Stage::new(SETUP);
+    let images = stage.apply("SELECT nextval('s'); ALTER SEQUENCE s RENAME TO s2;");
+    stage.others("SELECT nextval('s2')");
+    let report = stage.undo(&images);
+    assert!(report.notes.iter().any(|note| note.contains("public.s was used since")), "{:?}", report.notes);
+    assert_eq!(stage.ask("SELECT last_value FROM s"), "3");
+}

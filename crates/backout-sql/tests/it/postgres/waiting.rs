@@ -1,0 +1,43 @@
+//! Somebody else holds what a change of the schema needs: no queue forms behind it, and in the end it says who that is.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::postgres::stage::Stage;
+use crate::stage::told;
+
+#[test]
+fn readers_never_wait_longer_than_a_turn_and_the_holder_is_named() {
+    let mut stage = Stage::new("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x')");
+    let before = stage.pg_dump();
+    let mut holder = stage.other();
+    holder.batch_execute("SET application_name = 'report'; BEGIN; SELECT count(*) FROM t").unwrap();
+    let mut reader = stage.other();
+    let (over, longest) = (AtomicBool::new(false), std::sync::Mutex::new((Duration::ZERO, 0)));
+    let error = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                reader.batch_execute("SELECT count(*) FROM t").unwrap();
+                let mut longest = longest.lock().unwrap();
+                *longest = (longest.0.max(began.elapsed()), longest.1 + 1);
+            }
+        });
+        let done = stage.try_apply("UPDATE t SET a = 'y';\nALTER TABLE t ADD b int;");
+        over.store(true, Ordering::Relaxed);
+        done.unwrap_err()
+    });
+    let text = told(&error);
+    assert!(
+        text.contains("sql/script.sql:2") && text.contains("report") && text.contains("idle in transaction"),
+        "{text}"
+    );
+    let (longest, reads) = *longest.lock().unwrap();
+    // Two seconds are a turn; the rest is for a machine with other work.
+    assert!(longest < Duration::from_millis(4500) && reads > 20, "{longest:?}, {reads} reads");
+    holder.batch_execute("COMMIT").unwrap();
+    assert_eq!(stage.pg_dump(), before);
+    let images = stage.apply("ALTER TABLE t ADD b int;");
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before);
+}
