@@ -157,6 +157,11 @@ impl Server {
         self.end(Signal::KILL);
     }
 
+    /// Stops the server at once, without its writing down where it stands: the next start recovers.
+    pub fn stop_at_once(&self) {
+        self.end(Signal::QUIT);
+    }
+
     fn end(&self, signal: Signal) {
         assert!(!self.shared, "the shared server must stay: take a fresh one");
         let Some(mut postmaster) = self.child.lock().unwrap().take() else {

@@ -31,6 +31,8 @@ impl Fault {
 }
 
 struct Script {
+    /// Done at a point, before the tool does its own there.
+    act: Option<(usize, Box<dyn FnOnce() + Send>)>,
     fault: Fault,
     syncs: bool,
     seen: Arc<Mutex<Vec<Point>>>,
@@ -41,6 +43,12 @@ impl Faults for Script {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.push(point);
         let now = seen.len();
+        if self.act.as_ref().is_some_and(|(at, _)| *at == now)
+            && let Some((_, act)) = self.act.take()
+        {
+            drop(seen);
+            act();
+        }
         match self.fault {
             Fault::CrashAt(n) if now >= n => {
                 Err(io::Error::other(format!("the process is dead since point {n} (now {now}, {point:?})")))
@@ -68,8 +76,17 @@ pub struct Playing {
 
 /// Plays a fault on this thread until the result is dropped. `syncs`: whether syncs are issued at all.
 pub fn play(fault: Fault, syncs: bool) -> Playing {
+    playing(fault, syncs, None)
+}
+
+/// Lets something happen around the tool at a point; the tool itself goes on. Syncs are not issued.
+pub fn play_act(at: usize, act: impl FnOnce() + Send + 'static) -> Playing {
+    playing(Fault::None, false, Some((at, Box::new(act))))
+}
+
+fn playing(fault: Fault, syncs: bool, act: Option<(usize, Box<dyn FnOnce() + Send>)>) -> Playing {
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let before = fault::set_local(Some(Box::new(Script { fault, syncs, seen: Arc::clone(&seen) })));
+    let before = fault::set_local(Some(Box::new(Script { act, fault, syncs, seen: Arc::clone(&seen) })));
     Playing { fault, seen, before }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::database::{self, Lines};
 use crate::files;
+use crate::postgres_dump;
 use crate::site::TestSite;
 
 /// Every database and every root, exactly.
@@ -18,7 +19,11 @@ impl Fingerprint {
     pub fn of(site: &TestSite) -> Self {
         let mut parts = BTreeMap::new();
         for name in site.databases() {
-            parts.insert(format!("database {name}"), database::read(&site.database(name)));
+            let lines = match site.postgres(name) {
+                Some(live) => postgres_dump::read(live),
+                None => database::read(&site.database(name)),
+            };
+            parts.insert(format!("database {name}"), lines);
         }
         for name in site.roots() {
             parts.insert(format!("root {name}"), files::read(&site.root(name)));

@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod database;
+pub mod every;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod files;
 pub mod fingerprint;
 pub mod observer;
 pub mod package;
+pub mod postgres_dump;
+pub mod proxy;
 pub mod seeds;
 pub mod site;
 #[cfg(feature = "faults")]

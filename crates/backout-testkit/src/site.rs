@@ -18,6 +18,7 @@ use backout_model::target::{Described, Finding};
 use backout_package::package::Package;
 use backout_package::site::{DatabaseUrl, Site};
 use backout_package::url_postgres::{self, PostgresUrl};
+use backout_servers::postgres::{self, Server};
 use backout_sql::database::Database;
 use backout_sql::postgres::{Options as PostgresOptions, Postgres};
 use backout_sql::sqlite::{Options as SqliteOptions, Sqlite};
@@ -33,17 +34,30 @@ use crate::tree::{SITE_TIME, Tree};
 /// What a site is made of.
 #[derive(Default)]
 pub struct Builder {
-    /// Name, the file to begin with, the script to run on it.
-    databases: Vec<(String, Vec<u8>, String)>,
+    databases: Vec<(String, Content)>,
     roots: Vec<(String, Tree, Vec<String>)>,
     maintenance: Option<(String, String)>,
     below: Option<PathBuf>,
 }
 
+enum Content {
+    /// The file to begin with, the script to run on it.
+    File(Vec<u8>, String),
+    /// With the URL under which the tool finds it.
+    Postgres(postgres::Database<'static>, String),
+}
+
+/// A database of a site.
+enum Live {
+    /// The file beside `site.yaml`.
+    Sqlite,
+    Postgres(postgres::Database<'static>),
+}
+
 /// A site that is removed when it is dropped.
 pub struct TestSite {
     dir: TempDir,
-    databases: Vec<String>,
+    databases: Vec<(String, Live)>,
     roots: Vec<String>,
     clock: Ticking,
     ids: Ids,
@@ -65,7 +79,29 @@ impl Builder {
     /// A database file of which `script` makes the site's.
     #[must_use]
     pub fn database_from(mut self, name: &str, file: &[u8], script: &str) -> Self {
-        self.databases.push((name.to_owned(), file.to_owned(), script.to_owned()));
+        self.databases.push((name.to_owned(), Content::File(file.to_owned(), script.to_owned())));
+        self
+    }
+
+    /// A new PostgreSQL database of the server, filled by `script`.
+    #[must_use]
+    pub fn postgres(self, name: &str, server: &'static Server, script: &str) -> Self {
+        self.postgres_at(name, server, script, postgres::Database::url)
+    }
+
+    /// As [`Builder::postgres`], reached as the URL says.
+    #[must_use]
+    pub fn postgres_at(
+        mut self,
+        name: &str,
+        server: &'static Server,
+        script: &str,
+        url: impl FnOnce(&postgres::Database<'static>) -> String,
+    ) -> Self {
+        let database = server.database();
+        database.connect().batch_execute(script).unwrap();
+        let url = url(&database);
+        self.databases.push((name.to_owned(), Content::Postgres(database, url)));
         self
     }
 
@@ -107,7 +143,8 @@ impl Builder {
             dir.disable_cleanup(true);
             eprintln!("kept: {}", dir.path().display());
         }
-        for (name, file, script) in &self.databases {
+        for (name, content) in &self.databases {
+            let Content::File(file, script) = content else { continue };
             let path = dir.path().join(format!("{name}.sqlite"));
             std::fs::write(&path, file).unwrap();
             let conn = Connection::open(path).unwrap();
@@ -117,9 +154,13 @@ impl Builder {
             tree.write(&dir.path().join(name), SITE_TIME);
         }
         std::fs::write(dir.path().join("site.yaml"), self.manifest().to_string()).unwrap();
+        let live = |content| match content {
+            Content::File(..) => Live::Sqlite,
+            Content::Postgres(database, _) => Live::Postgres(database),
+        };
         TestSite {
             dir,
-            databases: self.databases.into_iter().map(|(name, ..)| name).collect(),
+            databases: self.databases.into_iter().map(|(name, content)| (name, live(content))).collect(),
             roots: self.roots.into_iter().map(|(name, _, _)| name).collect(),
             clock: Ticking::default(),
             ids: Ids::default(),
@@ -130,7 +171,13 @@ impl Builder {
         let databases: Map<String, Value> = self
             .databases
             .iter()
-            .map(|(name, ..)| (name.clone(), json!({ "url": format!("sqlite:{name}.sqlite") })))
+            .map(|(name, content)| {
+                let url = match content {
+                    Content::File(..) => format!("sqlite:{name}.sqlite"),
+                    Content::Postgres(_, url) => url.clone(),
+                };
+                (name.clone(), json!({ "url": url }))
+            })
             .collect();
         let roots: Map<String, Value> =
             self.roots.iter().map(|(name, _, keep)| (name.clone(), json!({ "path": name, "keep": keep }))).collect();
@@ -166,7 +213,15 @@ impl TestSite {
     }
 
     pub fn databases(&self) -> impl Iterator<Item = &str> {
-        self.databases.iter().map(String::as_str)
+        self.databases.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The PostgreSQL database of that name; none where it is a SQLite file.
+    pub fn postgres(&self, name: &str) -> Option<&postgres::Database<'static>> {
+        self.databases.iter().find(|(own, _)| own == name).and_then(|(_, live)| match live {
+            Live::Sqlite => None,
+            Live::Postgres(database) => Some(database),
+        })
     }
 
     pub fn roots(&self) -> impl Iterator<Item = &str> {
@@ -341,7 +396,11 @@ impl TestSite {
     /// that the next session takes them over by the usual way. (The process of the test still lives; the lock of the
     /// state directory went with the session's file.)
     pub fn bury_the_dead(&self) {
-        for name in self.databases() {
+        for (name, live) in &self.databases {
+            if let Live::Postgres(database) = live {
+                crate::postgres_dump::bury_the_dead(database);
+                continue;
+            }
             let conn = self.connect(name);
             let there: bool = conn
                 .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'backout_shop'", [], |row| row.get(0))

@@ -5,12 +5,12 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use backout_testkit::every;
 use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::postgres::{Server, Setup};
 use backout_testkit::site::TestSite;
-use backout_testkit::stage::{Act, Stage, package};
+use backout_testkit::stage::{Act, Cast, Stage};
 
 /// Runs the binary on the site; syncs are counted, not issued: no power is lost here.
 fn backout(site: &TestSite, words: &[&str], fault: &str) -> Output {
@@ -28,7 +28,7 @@ fn words(act: Act, at: &Path) -> Vec<String> {
 }
 
 fn play(act: Act, stage: &Stage, fault: &str) -> Output {
-    let at = stage.site.write(&package());
+    let at = stage.site.write(&stage.cast.package());
     let words = words(act, &at);
     backout(&stage.site, &words.iter().map(String::as_str).collect::<Vec<_>>(), fault)
 }
@@ -38,8 +38,8 @@ fn shown(output: &Output) -> String {
     format!("{}\n    {}\n    {}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
-fn kill_at(act: Act, n: usize, twin: &Fingerprint) -> Result<(), String> {
-    let stage = act.stage();
+fn kill_at(cast: Cast, act: Act, n: usize, twin: &Fingerprint) -> Result<(), String> {
+    let stage = act.stage(cast);
     let died = play(act, &stage, &format!(",crash:{n}"));
     if died.status.code().is_some() {
         return Err(format!("it was not killed: {}", shown(&died)));
@@ -53,52 +53,51 @@ fn kill_at(act: Act, n: usize, twin: &Fingerprint) -> Result<(), String> {
 }
 
 /// How many points the act passes.
-fn count(act: Act) -> usize {
-    let stage = act.stage();
+fn count(cast: Cast, act: Act) -> usize {
+    let stage = act.stage(cast);
     let list = stage.site.dir().join("points");
     let done = play(act, &stage, &format!(",count:{}", list.display()));
     assert_eq!(done.status.code(), Some(0), "{}", shown(&done));
     std::fs::read_to_string(list).unwrap().lines().count()
 }
 
-fn at_every_point(act: Act) {
-    let (count, twin) = (count(act), Act::twin());
+fn at_every_point(cast: Cast, act: Act) {
+    let (count, twin) = (count(cast, act), Act::twin(cast));
     eprintln!("{act:?}: {count} points");
-    let only: Option<usize> = std::env::var("BACKOUT_POINT").ok().map(|text| text.parse().expect("a number"));
-    let next = AtomicUsize::new(1);
-    let failures = Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n > count || failures.lock().unwrap().len() >= 3 {
-                return;
-            }
-            if only.is_some_and(|only| only != n) {
-                continue;
-            }
-            let judged = std::panic::catch_unwind(|| kill_at(act, n, &twin));
-            if let Err(what) = judged.unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
-                failures.lock().unwrap().push(format!("{act:?} killed at {n}; again: BACKOUT_POINT={n}\n  {what}"));
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {count} points:\n{}", failures.len(), failures.join("\n"));
+    let points: Vec<usize> = (1..=count).collect();
+    every::point(&format!("{act:?} killed"), &points, || (), |(), n| kill_at(cast, act, n, &twin));
 }
 
 #[test]
 fn a_deployment_that_is_killed_anywhere() {
-    at_every_point(Act::Deploy);
+    at_every_point(Cast::Sqlite, Act::Deploy);
 }
 
 #[test]
 fn an_undo_that_is_killed_anywhere() {
-    at_every_point(Act::Undo);
+    at_every_point(Cast::Sqlite, Act::Undo);
 }
 
 #[test]
 fn a_redo_that_is_killed_anywhere() {
-    at_every_point(Act::Redo);
+    at_every_point(Cast::Sqlite, Act::Redo);
+}
+
+fn postgres() -> Cast {
+    Cast::Postgres(Box::leak(Box::new(Server::with(&Setup::default()))))
+}
+
+#[test]
+fn a_deployment_on_postgres_that_is_killed_anywhere() {
+    at_every_point(postgres(), Act::Deploy);
+}
+
+#[test]
+fn an_undo_on_postgres_that_is_killed_anywhere() {
+    at_every_point(postgres(), Act::Undo);
+}
+
+#[test]
+fn a_redo_on_postgres_that_is_killed_anywhere() {
+    at_every_point(postgres(), Act::Redo);
 }

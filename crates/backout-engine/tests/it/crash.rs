@@ -6,20 +6,20 @@
 //! only; `BACKOUT_KEEP=1` leaves the sites and says where they are.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backout_engine::outcome::Status;
 use backout_model::fault::Point;
+use backout_testkit::every;
 use backout_testkit::faults::{Fault, play};
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::stage::Act;
+use backout_testkit::postgres::{Server, Setup};
+use backout_testkit::stage::{Act, Cast};
 
 /// Plays one fault and judges what is left.
-fn play_one(act: Act, fault: Fault, twin: &Fingerprint, deaths: &[usize]) -> Result<(), String> {
-    let stage = act.stage();
+fn play_one(cast: Cast, act: Act, fault: Fault, twin: &Fingerprint, deaths: &[usize]) -> Result<(), String> {
+    let stage = act.stage(cast);
     let playing = play(fault, false);
-    let done = act.play(&stage.site);
+    let done = act.play(&stage);
     let struck = playing.struck();
     drop(playing);
     if !struck {
@@ -46,47 +46,30 @@ fn play_one(act: Act, fault: Fault, twin: &Fingerprint, deaths: &[usize]) -> Res
 }
 
 /// The points that the act passes.
-fn count(act: Act) -> Vec<Point> {
-    let stage = act.stage();
+pub fn count(cast: Cast, act: Act) -> Vec<Point> {
+    let stage = act.stage(cast);
     let playing = play(Fault::None, false);
-    act.play(&stage.site).expect(Status::Done);
+    act.play(&stage).expect(Status::Done);
     playing.seen()
 }
 
 /// Plays the fault at every point of the act, on as many threads as there are processors.
-fn at_every_point(act: Act, fault: fn(usize) -> Fault, deaths: fn(usize) -> Vec<usize>) {
-    let (seen, twin) = (count(act), Act::twin());
+fn at_every_point(cast: Cast, act: Act, fault: fn(usize) -> Fault, deaths: fn(usize) -> Vec<usize>) {
+    let (seen, twin) = (count(cast, act), Act::twin(cast));
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     seen.iter().for_each(|point| *kinds.entry(format!("{point:?}")).or_default() += 1);
     println!("{act:?}: {} points: {kinds:?}", seen.len());
-    let only: Option<usize> = std::env::var("BACKOUT_POINT").ok().map(|text| text.parse().expect("a number"));
-    let next = AtomicUsize::new(1);
-    let failures = Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n > seen.len() || failures.lock().unwrap().len() >= 5 {
-                return;
-            }
-            if only.is_some_and(|only| only != n) {
-                continue;
-            }
-            let judged = std::panic::catch_unwind(|| play_one(act, fault(n), &twin, &deaths(n)));
-            let judged = judged.unwrap_or_else(|_| Err("it panicked, see above".to_owned()));
-            if let Err(what) = judged {
-                let at = seen[n - 1];
-                failures.lock().unwrap().push(format!(
-                    "{act:?}, {:?} ({at:?}), deaths of the recovery at {:?}; again: BACKOUT_POINT={n}\n  {what}",
-                    fault(n),
-                    deaths(n)
-                ));
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {} points:\n{}", failures.len(), seen.len(), failures.join("\n"));
+    let points: Vec<usize> = (1..=seen.len()).collect();
+    every::point(
+        &format!("{act:?}"),
+        &points,
+        || (),
+        |(), n| {
+            play_one(cast, act, fault(n), &twin, &deaths(n)).map_err(|what| {
+                format!("{:?} ({:?}), deaths of the recovery at {:?}: {what}", fault(n), seen[n - 1], deaths(n))
+            })
+        },
+    );
 }
 
 fn none(_: usize) -> Vec<usize> {
@@ -98,38 +81,71 @@ fn twice(n: usize) -> Vec<usize> {
     vec![n * 37 % 97 + 1, n * 53 % 61 + 1]
 }
 
+/// A server of the test's own, whose syncs are left out: no power is lost here.
+pub fn server() -> &'static Server {
+    Box::leak(Box::new(Server::with(&Setup::default())))
+}
+
 #[test]
 fn a_deployment_that_dies_anywhere() {
-    at_every_point(Act::Deploy, Fault::CrashAt, none);
+    at_every_point(Cast::Sqlite, Act::Deploy, Fault::CrashAt, none);
 }
 
 #[test]
 fn an_undo_that_dies_anywhere() {
-    at_every_point(Act::Undo, Fault::CrashAt, none);
+    at_every_point(Cast::Sqlite, Act::Undo, Fault::CrashAt, none);
 }
 
 #[test]
 fn a_redo_that_dies_anywhere() {
-    at_every_point(Act::Redo, Fault::CrashAt, none);
+    at_every_point(Cast::Sqlite, Act::Redo, Fault::CrashAt, none);
 }
 
 #[test]
 fn a_recovery_that_dies_too() {
     for act in Act::ALL {
-        at_every_point(act, Fault::CrashAt, twice);
+        at_every_point(Cast::Sqlite, act, Fault::CrashAt, twice);
     }
 }
 
 #[test]
 fn a_full_disk_anywhere() {
     for act in Act::ALL {
-        at_every_point(act, Fault::NoSpaceAt, none);
+        at_every_point(Cast::Sqlite, act, Fault::NoSpaceAt, none);
     }
 }
 
 #[test]
 fn a_broken_disk_anywhere() {
     for act in Act::ALL {
-        at_every_point(act, Fault::BrokenAt, none);
+        at_every_point(Cast::Sqlite, act, Fault::BrokenAt, none);
     }
+}
+
+#[test]
+fn a_deployment_on_postgres_that_dies_anywhere() {
+    at_every_point(Cast::Postgres(server()), Act::Deploy, Fault::CrashAt, none);
+}
+
+#[test]
+fn an_undo_on_postgres_that_dies_anywhere() {
+    at_every_point(Cast::Postgres(server()), Act::Undo, Fault::CrashAt, none);
+}
+
+#[test]
+fn a_redo_on_postgres_that_dies_anywhere() {
+    at_every_point(Cast::Postgres(server()), Act::Redo, Fault::CrashAt, none);
+}
+
+#[test]
+fn a_recovery_on_postgres_that_dies_too() {
+    let cast = Cast::Postgres(server());
+    Act::ALL.into_iter().for_each(|act| at_every_point(cast, act, Fault::CrashAt, twice));
+}
+
+/// The full disk is that of the tool; the server's own is another suite's.
+#[test]
+fn a_full_disk_anywhere_beside_postgres() {
+    let cast = Cast::Postgres(server());
+    Act::ALL.into_iter().for_each(|act| at_every_point(cast, act, Fault::NoSpaceAt, none));
 }

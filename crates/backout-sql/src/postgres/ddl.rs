@@ -77,6 +77,11 @@ impl DdlEvent {
         }
     }
 
+    /// The same, with nothing done.
+    pub fn nothing(&self) -> Self {
+        Self { changes: Vec::new(), moved: Vec::new(), kept: Vec::new(), ..self.clone() }
+    }
+
     /// It took away or altered what was there.
     pub fn alters(&self) -> bool {
         self.destroys() || self.changes.iter().any(|change| change.before.is_some())

@@ -25,6 +25,9 @@ pub struct Moved {
     pub word: String,
     pub schema: String,
     pub name: String,
+    /// What it held, where the step may have copied that to a table of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 impl Moved {
@@ -83,6 +86,7 @@ pub(super) fn drop_aside(
             word: ddl_make::word(object),
             schema: object.text("schema").to_owned(),
             name: object.text("name").to_owned(),
+            content: None,
         });
     }
     let special = |object: &Object| stand_in(object, &tables, &moved);

@@ -72,9 +72,8 @@ pub fn redo(
     if event.changes.is_empty() && event.kept.is_empty() {
         return Ok(event.clone());
     }
-    let nothing = DdlEvent { changes: Vec::new(), moved: Vec::new(), kept: Vec::new(), ..event.clone() };
     if conflicts.total > found_before && manner.on_conflict != OnConflict::Overwrite {
-        return Ok(nothing);
+        return Ok(event.nothing());
     }
     let statement = Statement { line: event.line, sql: &event.sql };
     // The rows that CREATE TABLE AS or a block made come from the images; run again it might make others today.

@@ -16,15 +16,52 @@ use super::{catalog_changes, ddl_hold, ddl_observe};
 
 const SCHEMA: &str = "backout_shape";
 
+/// Why a table cannot have its old shape back.
+pub(super) enum ShapeError {
+    Target(TargetError),
+    /// What others made of it since does not go with that.
+    Stuck(TurnError),
+}
+
+impl From<TargetError> for ShapeError {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
 /// Brings the columns back for which values were kept. The session has the pinned settings.
-pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<(), TargetError> {
-    let values = load(context, kept)?;
+pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<(), ShapeError> {
     let failed =
         |error: TurnError| TargetError::failed(format!("cannot give table {} its old shape", kept.table), error);
-    reshape(context.client, context.version, kept, &values, changes).map_err(failed)?;
+    let stuck_or_failed = |error: TurnError| match error {
+        TurnError::Stuck { .. } => ShapeError::Stuck(error),
+        _ => failed(error).into(),
+    };
+    still_there(context.client, kept).map_err(stuck_or_failed)?;
+    let values = load(context, kept)?;
+    reshape(context.client, context.version, kept, &values, changes).map_err(stuck_or_failed)?;
     // A type that goes next must not be in use.
     let drop = format!("DROP TABLE IF EXISTS {BEFORE}, {AFTER}");
-    context.client.batch_execute(&drop).map_err(|error| failed(error.into()))
+    Ok(context.client.batch_execute(&drop).map_err(|error| failed(error.into()))?)
+}
+
+/// An error where the table is gone, or a column by which its rows are known again.
+fn still_there(client: &mut Client, kept: &Kept) -> Result<(), TurnError> {
+    let What::Values { key, others, .. } = &kept.what else { return Ok(()) };
+    let name = catalog::literal(&kept.table);
+    let columns = format!(
+        "SELECT pg_catalog.quote_ident(attname) FROM pg_catalog.pg_attribute \
+         WHERE attrelid = pg_catalog.to_regclass({name}) AND attnum > 0 AND NOT attisdropped"
+    );
+    let there: Vec<String> = catalog::column(client, &columns)?.into_iter().flatten().collect();
+    let exists = catalog::column(client, &format!("SELECT pg_catalog.to_regclass({name})::text"))?;
+    if exists.into_iter().flatten().next().is_none() {
+        return Err(stuck(kept, "it is gone"));
+    }
+    match key.iter().chain(others).find(|column| !there.contains(*column)) {
+        Some(column) => Err(stuck(kept, format!("its rows are not known again: column {column} is gone"))),
+        None => Ok(()),
+    }
 }
 
 /// The kept values in temporary tables.
@@ -113,6 +150,7 @@ fn reshape(
         word: "TABLE".to_owned(),
         schema: me.text("schema").to_owned(),
         name: me.text("name").to_owned(),
+        content: None,
     };
     client.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
     let all: Vec<&Object> = hanging.iter().collect();
@@ -123,7 +161,14 @@ fn reshape(
     let acts = ddl_turn::makes(&wanted, &|_| None)?;
     let (first, rest): (Vec<_>, Vec<_>) = acts.into_iter().partition(|act| act.shown == format!("make {}", me.shown()));
     ddl_turn::run(client, first)?;
-    client.batch_execute(&fill(client_columns(&wanted, table), &held, table, kept, values))?;
+    let defaults = old_defaults(changes, table);
+    client.batch_execute(&fill(client_columns(&wanted, table), &held, table, kept, values, &defaults)).map_err(
+        |error| match error.code() {
+            // Rows that came since, and a column that wants more of them than its default.
+            Some(code) if code.code().starts_with("23") => stuck(kept, ddl_turn::reason(&error)),
+            _ => error.into(),
+        },
+    )?;
     ddl_turn::run(client, rest)?;
     client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
     for (sequence, last, called) in positions {
@@ -214,8 +259,28 @@ fn client_columns(wanted: &[&Object], table: &str) -> Vec<Object> {
         .collect()
 }
 
+/// What a row gets in the columns that went, by their names; but for those that count by a sequence, which may have gone
+/// with them.
+fn old_defaults(changes: &[Change], table: &str) -> BTreeMap<String, String> {
+    changes
+        .iter()
+        .filter_map(|change| {
+            change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table)
+        })
+        .filter_map(|column| Some((column.text("name").to_owned(), column.part("default")?.to_owned())))
+        .filter(|(_, default)| !default.contains("nextval("))
+        .collect()
+}
+
 /// The statement that fills the new table from the held one and the kept values.
-fn fill(columns: Vec<Object>, held: &str, table: &str, kept: &Kept, values: &Values) -> String {
+fn fill(
+    columns: Vec<Object>,
+    held: &str,
+    table: &str,
+    kept: &Kept,
+    values: &Values,
+    defaults: &BTreeMap<String, String>,
+) -> String {
     let What::Values { key, others, columns: lost, .. } = &kept.what else { return String::new() };
     let keys = ddl_keep::row_key(key, others);
     let lost: BTreeMap<&str, bool> =
@@ -229,7 +294,8 @@ fn fill(columns: Vec<Object>, held: &str, table: &str, kept: &Kept, values: &Val
             None => format!("o.{name}"),
             // Rows that came since have what a new row would have.
             Some(false) => {
-                format!("CASE WHEN b.k0 IS NULL THEN {} ELSE b.{name} END", column.part("default").unwrap_or("NULL"))
+                let default = defaults.get(name).map_or("NULL", String::as_str);
+                format!("CASE WHEN b.k0 IS NULL THEN {default} ELSE b.{name} END")
             }
             // What others wrote since is cast, where PostgreSQL can.
             Some(true) => format!(

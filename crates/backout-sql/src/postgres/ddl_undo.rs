@@ -12,6 +12,7 @@ use super::ddl_hold;
 use super::ddl_keep::{Kept, What};
 use super::ddl_observe::pinned;
 use super::ddl_refill::Found;
+use super::ddl_shape::ShapeError;
 use super::ddl_turn::{self, Pair, Reach, TurnError};
 use super::{ddl_make, ddl_refill, ddl_rows, ddl_shape};
 
@@ -37,6 +38,15 @@ enum Left {
     Turn(TurnError),
     /// Rows that come back would point at nothing; the server's words.
     PointAtNothing(String),
+}
+
+impl From<ShapeError> for Left {
+    fn from(error: ShapeError) -> Self {
+        match error {
+            ShapeError::Target(error) => Self::Target(error),
+            ShapeError::Stuck(error) => Self::Turn(error),
+        }
+    }
 }
 
 impl From<TargetError> for Left {

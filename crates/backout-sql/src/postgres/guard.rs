@@ -84,6 +84,16 @@ impl Rows<'_, '_> {
         let key = keyed(table, "x", "f");
         let all = all_same(table, &self.all(), "x", "f");
         let only = only + &self.unneeded(needed)?;
+        if table.made && self.replay.replaces {
+            // The table that it took the place of would bring these back.
+            let missing = format!("{from} AS f WHERE NOT EXISTS (SELECT FROM ONLY {live} AS x WHERE {key}){only}");
+            let columns = format!("{}, {}", shown_key(table, "f"), shown_row(table, "f"));
+            self.look(&columns, "1", &missing, "", |replay, table, row| {
+                let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Missing);
+                let left = row[1].clone().unwrap_or_default();
+                replay.conflicts.push(Conflict { left, now: "no such row".to_owned(), ..conflict });
+            })?;
+        }
         let done =
             self.a.count(&format!("DELETE FROM ONLY {live} AS x USING {from} AS f WHERE {key}{only} AND {all}"))?;
         self.replay.rows += done;
@@ -95,7 +105,7 @@ impl Rows<'_, '_> {
         let (each, total) = self.differing(&all_columns, "f", None);
         let columns = format!("{}, {each}", shown_key(table, "x"));
         let from = format!("{from} AS f JOIN ONLY {live} AS x ON {key} WHERE NOT ({all}){only}");
-        self.look(&columns, &total, &from, " FOR UPDATE OF x", |replay, table, row| {
+        self.look(&columns, &total, &from, " FOR NO KEY UPDATE OF x", |replay, table, row| {
             for at in &all_columns {
                 if let Some([left, now]) = cell(row, 1 + 2 * at) {
                     let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Changed);
@@ -140,7 +150,7 @@ impl Rows<'_, '_> {
             );
             let shown = format!("{}, {}", shown_key(&link.table, "c"), shown_key(self.table, "f"));
             let parent = table::shown(self.table);
-            self.look(&shown, "1", &rows, " FOR UPDATE OF c", |replay, _, row| {
+            self.look(&shown, "1", &rows, " FOR NO KEY UPDATE OF c", |replay, _, row| {
                 let conflict = replay.conflict(&link.table, row[0].clone(), ConflictKind::ForeignKey);
                 let now = format!("{parent}({})", row[1].clone().unwrap_or_default());
                 replay.conflicts.push(Conflict { now, ..conflict });
@@ -298,7 +308,7 @@ impl Rows<'_, '_> {
             .collect();
         let shown = format!("{}, {each}, {}", shown_key(table, "x"), before.join(", "));
         let from = format!("{} AND NOT ({})", self.joined(columns), wanted.join(" AND "));
-        self.look(&shown, &total, &from, " FOR UPDATE OF x", |replay, table, row| {
+        self.look(&shown, &total, &from, " FOR NO KEY UPDATE OF x", |replay, table, row| {
             for (place, at) in columns.iter().enumerate() {
                 if let Some([left, now]) = cell(row, 1 + 2 * place) {
                     let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Changed);
@@ -385,7 +395,7 @@ impl Rows<'_, '_> {
             all_same(table, &all, "x", "t")
         );
         let columns = format!("{}, {each}", shown_key(table, "x"));
-        self.look(&columns, "1", &present, " FOR UPDATE OF x", |replay, table, row| {
+        self.look(&columns, "1", &present, " FOR NO KEY UPDATE OF x", |replay, table, row| {
             let Some((at, [before, now])) = all.iter().find_map(|at| Some((*at, cell(row, 1 + 2 * at)?))) else {
                 return;
             };

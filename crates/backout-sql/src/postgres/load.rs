@@ -20,6 +20,8 @@ pub struct Replay<'a> {
     pub rows: u64,
     /// Cascades of foreign keys are on.
     pub cascades: bool,
+    /// A table that the step made may stand in place of one that it dropped.
+    pub replaces: bool,
     /// Where sequences stood when it began.
     pub began: Positions,
     /// Numbers the temporary tables.
@@ -36,6 +38,7 @@ impl<'a> Replay<'a> {
             notes: Vec::new(),
             rows: 0,
             cascades: false,
+            replaces: false,
             began,
             loads: 0,
         }

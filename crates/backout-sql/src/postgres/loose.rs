@@ -6,10 +6,13 @@ use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::TargetError;
 
 use super::load::{Loaded, Replay};
-use super::session::Session;
+use super::session::{Session, is_taken, literal};
 use super::stream::Table;
 use super::table::{self, list, quoted};
 use super::terms::{same, shown_row};
+
+/// How often rows are looked for that others write meanwhile.
+const LOOKS: u32 = 3;
 
 /// Makes the change of one table's rows.
 pub fn rows(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loaded) -> Result<(), TargetError> {
@@ -47,7 +50,7 @@ fn inner(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loade
     };
     let out = count(a, "backout_out")?;
     if out > 0 {
-        let done = a.count(&format!(
+        let delete = format!(
             "WITH gone AS (
                  DELETE FROM ONLY {live} AS x USING (
                      SELECT s.at, s.h, row_number() OVER (PARTITION BY s.h) AS k
@@ -57,24 +60,69 @@ fn inner(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loade
              UPDATE pg_temp.backout_out AS o SET n = o.n - g.n
              FROM (SELECT h, count(*) AS n FROM gone GROUP BY h) AS g WHERE g.h = o.h",
             whole(table, "x")
-        ))?;
-        let missing = count(a, "backout_out")?;
-        replay.rows += if done > 0 { out - missing } else { 0 };
+        );
+        // A row that others write just now is passed over as the one that it was: it is looked for once more, as it is then.
+        let mut missing = out;
+        for _ in 0..LOOKS {
+            let found = a.count(&delete)?;
+            missing = count(a, "backout_out")?;
+            if missing == 0 || found == 0 && missing < out {
+                break;
+            }
+        }
+        replay.rows += out - missing;
         if missing > 0 {
             lost(a, replay, table, loaded)?;
         }
     }
-    if loaded.wanted > 0 {
-        replay.rows += a.count(&format!(
-            "INSERT INTO {live} ({names}) OVERRIDING SYSTEM VALUE
-             SELECT {of_t} FROM (SELECT t.*, row_number() OVER (PARTITION BY {whole}) AS backout_k, {whole} AS backout_h
-                                 FROM {to} AS t) AS t
-             JOIN pg_temp.backout_new AS n ON n.h = t.backout_h WHERE t.backout_k <= n.n",
-            names = list(table, ""),
-            of_t = list(table, "t"),
-            whole = whole(table, "t"),
-            to = loaded.to
+    if loaded.wanted > 0 { bring(a, replay, table, loaded, &live) } else { Ok(()) }
+}
+
+/// Inserts the rows that are only wanted; what a unique constraint has against one is a conflict.
+fn bring(
+    a: &mut Session,
+    replay: &mut Replay<'_>,
+    table: &Table,
+    loaded: &Loaded,
+    live: &str,
+) -> Result<(), postgres::Error> {
+    let wanted = format!(
+        "(SELECT t.ctid, t.*, row_number() OVER (PARTITION BY {whole}) AS backout_k, {whole} AS backout_h FROM {to} AS t) AS t
+         JOIN pg_temp.backout_new AS n ON n.h = t.backout_h WHERE t.backout_k <= n.n",
+        whole = whole(table, "t"),
+        to = loaded.to
+    );
+    let insert = format!(
+        "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {wanted}",
+        list(table, ""),
+        list(table, "t")
+    );
+    a.run("SAVEPOINT backout_rows")?;
+    match a.count(&insert) {
+        Ok(done) => {
+            replay.rows += done;
+            return a.run("RELEASE backout_rows");
+        }
+        Err(source) if is_taken(&source) => a.run("ROLLBACK TO backout_rows; RELEASE backout_rows")?,
+        Err(source) => return Err(source),
+    }
+    // One by one, as many as there are: which of them is left out only the constraint knows.
+    let rows = a.rows(&format!("SELECT t.ctid, {} FROM {wanted}", shown_row(table, "t")))?;
+    for row in rows {
+        let text = |at: usize| row[at].clone().unwrap_or_default();
+        let done = a.count(&format!(
+            "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS t WHERE t.ctid = {}::tid ON CONFLICT DO NOTHING",
+            list(table, ""),
+            list(table, "t"),
+            loaded.to,
+            literal(&text(0))
         ))?;
+        replay.rows += done;
+        if done == 0 {
+            let conflict = replay.conflict(table, Some(text(1)), ConflictKind::Constraint);
+            let now = "another row with the same value in a unique column".to_owned();
+            replay.conflicts.push(Conflict { before: text(1), now, ..conflict });
+        }
     }
     Ok(())
 }

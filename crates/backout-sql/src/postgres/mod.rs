@@ -69,6 +69,7 @@ mod prove;
 mod query;
 mod quiet;
 mod reader;
+mod rebuild;
 mod redo;
 mod schema;
 mod session;

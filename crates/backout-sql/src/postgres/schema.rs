@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use backout_model::conflict::Conflicts;
+use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 use postgres::Client;
 
@@ -13,6 +13,7 @@ use super::apply::{refused_or, uncaptured};
 use super::capture::{Capture, Sessions};
 use super::ddl::{self, Context, DdlEvent, Keep};
 use super::event_triggers::EventTriggers;
+use super::rebuild;
 use super::session::{Session, is_lock_timeout, literal};
 use super::split::Statement;
 use super::stream::{Reader, StreamError};
@@ -126,9 +127,11 @@ pub fn run(
         let mut context = context(a, tools, &mut images);
         ddl::run(&mut context, ddl::Statement { line: statement.line, sql: &statement.sql })
     })
-    .and_then(|event| {
+    .and_then(|mut event| {
         let accounted = capture.account_rows(sessions.a, &event.filled());
-        accounted.map(|()| event).map_err(|source| uncaptured(label, source))
+        accounted.map_err(|source| uncaptured(label, source))?;
+        noted(sessions.a, capture, label, &mut event)?;
+        Ok(event)
     })
 }
 
@@ -232,8 +235,22 @@ pub fn redo(
     manner: Manner,
     conflicts: &mut Conflicts,
 ) -> Result<DdlEvent, TargetError> {
-    let mut context = context(a, tools, images);
-    ddl::redo(&mut context, event, manner, conflicts)
+    let found_before = conflicts.total;
+    rebuild::compare(a, tools.label, event, conflicts)
+        .map_err(|source| TargetError::failed(format!("cannot read the tables of {}", tools.label), source))?;
+    if conflicts.total > found_before && manner.on_conflict != OnConflict::Overwrite {
+        return Ok(event.nothing());
+    }
+    let mut again = ddl::redo(&mut context(a, tools, images), event, manner, conflicts)?;
+    if let Some(capture) = &mut images.capture {
+        noted(a, capture, tools.label, &mut again)?;
+    }
+    Ok(again)
+}
+
+fn noted(a: &mut Session, capture: &mut Capture, label: &str, event: &mut DdlEvent) -> Result<(), TargetError> {
+    rebuild::note(a, capture.index(), event)
+        .map_err(|source| TargetError::failed(format!("cannot read the tables of {label}"), source))
 }
 
 fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: &'c mut Images<'_, '_>) -> Context<'c> {

@@ -14,7 +14,7 @@ use super::quiet::Quiet;
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
-use super::{Postgres, counters, foreign, guard, loose, table};
+use super::{Postgres, counters, foreign, guard, loose, rebuild, table};
 
 /// Which way a step is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +181,7 @@ impl Postgres {
         let tables = reader.index.tables.clone();
         let mut quiet = Quiet::begin(&mut self.a, &self.label)?;
         replay.cascades = !quiet.replica;
+        replay.replaces = rebuild::may_replace(&reader.index);
         if replay.cascades {
             self.order(&mut events, &tables)?;
         }
@@ -235,6 +236,11 @@ impl Postgres {
                     self.unsilence(&mut quiet, capture.as_deref_mut())?;
                     let again =
                         self.replay_ddl(reader, event, manner, replay, capture.as_deref_mut(), &mut next_hold)?;
+                    let redo = replay.direction == Direction::Redo;
+                    if redo && replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() {
+                        // What comes next builds on what was left undone.
+                        return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
+                    }
                     if let (Some(capture), Some(event)) = (capture.as_deref_mut(), again) {
                         let event = Event::Ddl { line: *line, sql: sql.clone(), event: Box::new(event) };
                         capture.ddl(event).map_err(|source| uncaptured(&self.label, source))?;

@@ -8,8 +8,10 @@ use backout_testkit::tree::{Node as TreeNode, Tree};
 use fastrand::Rng;
 use serde_json::json;
 
+use super::dialect::Dialect;
 use super::history::{KEPT, Spec, Step, Write};
 use super::index::{INDEX, Index};
+use super::noise::{BUSY, BUSY_ROWS};
 use super::statement::{self, FileWrite, Filter, Statement, Verb};
 use super::world::{Column, Form, Key, Node, Row, Table, Type, Value, World};
 
@@ -17,6 +19,7 @@ pub struct Generator {
     pub rng: Rng,
     /// Numbers that were never used before: for values, keys, names.
     next: u64,
+    dialect: Dialect,
 }
 
 /// What the names of an application's own tables begin with.
@@ -31,8 +34,12 @@ enum Scope {
 }
 
 impl Generator {
-    pub fn new(seed: u64) -> Self {
-        Self { rng: Rng::with_seed(seed), next: 1000 }
+    pub fn new(seed: u64, dialect: Dialect) -> Self {
+        Self { rng: Rng::with_seed(seed), next: 1000, dialect }
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     pub fn fresh(&mut self) -> u64 {
@@ -72,8 +79,8 @@ impl Generator {
     }
 
     fn column(&mut self, may_be_unique: bool) -> Column {
-        let kinds = [Type::Any, Type::Integer, Type::Real, Type::Text, Type::Blob];
-        let kind = kinds[self.rng.usize(0..5)];
+        let kinds = self.dialect.types();
+        let kind = kinds[self.rng.usize(0..kinds.len())];
         let unique = may_be_unique && kind != Type::Any && self.chance(20);
         let default = if !unique && self.chance(40) { Some(self.value(kind, false)) } else { None };
         Column {
@@ -111,7 +118,10 @@ impl Generator {
             column.references = Some(parent);
             columns.push(column);
         }
-        let strict = form != Form::Loose && columns.iter().all(|column| column.kind != Type::Any) && self.chance(30);
+        let strict = self.dialect == Dialect::Sqlite
+            && form != Form::Loose
+            && columns.iter().all(|column| column.kind != Type::Any)
+            && self.chance(30);
         let text = self.fresh();
         let mut table = Table {
             name: format!("t{}", self.fresh()),
@@ -121,10 +131,25 @@ impl Generator {
             columns,
             rows: BTreeMap::new(),
             text,
+            dialect: self.dialect,
+            busy: false,
         };
         for _ in 0..rows {
             let (key, row) = self.row(&table, &World::default()).expect("a table of our own");
             table.rows.insert(key, row);
+        }
+        table
+    }
+
+    /// The table that others write to all the time.
+    fn busy(&mut self) -> Table {
+        let column = |kind| Column { kind, unique: false, default: None, not_null: false, ..self.column(false) };
+        let columns: Vec<Column> = [Type::Integer, Type::Text].map(column).into();
+        let mut table = self.table(&[], 0);
+        table = Table { name: BUSY.to_owned(), form: Form::Integer, strict: false, columns, busy: true, ..table };
+        for id in 1..=BUSY_ROWS {
+            let (_, row) = self.row(&table, &World::default()).expect("a table of our own");
+            table.rows.insert(vec![Value::Integer(id as i64)], row);
         }
         table
     }
@@ -168,7 +193,7 @@ impl Generator {
     }
 
     pub fn world(&mut self) -> World {
-        let mut world = World::default();
+        let mut world = World { dialect: self.dialect, ..World::default() };
         let mut parents = Vec::new();
         for _ in 0..self.rng.usize(1..4) {
             let rows = self.rng.usize(0..7);
@@ -176,6 +201,10 @@ impl Generator {
             if matches!(table.form, Form::Integer | Form::Autoincrement) {
                 parents.push(table.name.clone());
             }
+            world.tables.insert(table.name.clone(), table);
+        }
+        if self.dialect == Dialect::Postgres {
+            let table = self.busy();
             world.tables.insert(table.name.clone(), table);
         }
         world.files.insert(KEPT.to_owned(), Node::Dir);
@@ -317,7 +346,7 @@ impl Generator {
         for _ in 0..self.rng.usize(1..=4) {
             let Some(statement) = self.statement(world, scope) else { continue };
             let sql = statement.sql(world);
-            if statement.apply(world, false).is_some() {
+            if statement.apply(world, self.dialect.enforces()).is_some() {
                 text.push_str(&sql);
                 text.push_str(";\n");
                 statements.push(statement);
@@ -333,6 +362,12 @@ impl Generator {
         let tables: Vec<&Table> = world.tables.values().collect();
         let table: Table = (*self.pick(&tables)?).clone();
         let name = table.name.clone();
+        if table.busy {
+            let column = self.pick(&table.columns)?.clone();
+            let value = self.value(column.kind, true);
+            let filter = self.filter(&table, false)?;
+            return Some(Statement::Update { table: name, set: vec![(column.name, value)], filter });
+        }
         let ours = table.key.is_empty();
         let may_go = scope == Scope::Anything && ours;
         let referenced =
@@ -351,7 +386,8 @@ impl Generator {
                 // Some of the keys are there already.
                 let keys: Vec<Key> = table.rows.keys().cloned().collect();
                 let (fresh, row) = self.row(&table, world)?;
-                let key = if self.chance(60) { self.pick(&keys).cloned().unwrap_or(fresh) } else { fresh };
+                let there = self.chance(60) && (self.dialect.numbers_rows() || table.form != Form::Loose);
+                let key = if there { self.pick(&keys).cloned().unwrap_or(fresh) } else { fresh };
                 let verb = if self.chance(50) { Verb::Replace } else { Verb::Ignore };
                 Some(Statement::Insert { table: name, verb, rows: vec![(key, row)] })
             }
@@ -433,7 +469,7 @@ impl Generator {
         {
             return Some(Statement::DropIndex { name });
         }
-        let tables: Vec<&Table> = world.tables.values().collect();
+        let tables: Vec<&Table> = world.tables.values().filter(|table| !table.busy).collect();
         let table: Table = (*self.pick(&tables)?).clone();
         let column = self.pick(&table.columns)?.name.clone();
         let name = format!("{INDEX}{}", self.fresh());
@@ -484,8 +520,10 @@ impl Generator {
         let keys: Vec<Key> = table.rows.keys().cloned().collect();
         let name = table.name.clone();
         let statement = match self.rng.u32(0..10) {
-            0..3 => Statement::Insert { table: name, verb: Verb::Insert, rows: vec![self.row(&table, world)?] },
-            3..5 if table.key.is_empty() => {
+            0..3 if !table.busy => {
+                Statement::Insert { table: name, verb: Verb::Insert, rows: vec![self.row(&table, world)?] }
+            }
+            3..5 if table.key.is_empty() && !table.busy => {
                 Statement::Delete { table: name, filter: Filter::Keys(vec![self.pick(&keys)?.clone()]) }
             }
             _ => {

@@ -54,11 +54,11 @@ impl Write {
         match self {
             Write::Sql(statement, _) => {
                 if let Some(Part::Indexed { .. }) = statement.apply(world, true) {
-                    world.era += 1;
+                    world.renumber();
                 }
             }
             Write::File(write) => write.apply(world),
-            Write::Table(_) => world.era += 1,
+            Write::Table(_) => world.renumber(),
             Write::Vacuum => world.vacuum(),
         }
     }

@@ -31,10 +31,11 @@ impl World {
         self.indexes.values().any(|index| index.table == table && index.column == column)
     }
 
-    /// Those of a table go with it.
-    pub fn take_indexes(&mut self, table: &str) -> Indexes {
-        let own = self.indexes_of(table);
-        self.indexes.retain(|_, index| index.table != table);
+    /// Those of a table go with it; or those on a column of it.
+    pub fn take_indexes(&mut self, table: &str, column: Option<&str>) -> Indexes {
+        let mut own = self.indexes_of(table);
+        own.retain(|_, index| column.is_none_or(|column| index.column == column));
+        self.indexes.retain(|name, _| !own.contains_key(name));
         own
     }
 
@@ -66,7 +67,7 @@ impl World {
             }
             return;
         }
-        let now = self.take_indexes(table);
+        let now = self.take_indexes(table, None);
         if let Some(name) = indexes.keys().find(|name| !now.contains_key(*name)) {
             found.hard.push(format!("the index {name} is gone"));
         }
@@ -76,8 +77,19 @@ impl World {
     }
 
     /// What indexes have against a change of a table's columns.
-    pub fn indexes_object(&self, from: &Table, to: &Table, rebuilt: bool, turn: Turn, found: &mut Found) {
+    pub fn indexes_object(
+        &self,
+        from: &Table,
+        to: &Table,
+        rebuilt: bool,
+        known: &Indexes,
+        turn: Turn,
+        found: &mut Found,
+    ) {
         for (name, index) in self.indexes_of(&from.name) {
+            if turn == Turn::Redo && !rebuilt && known.get(&name) == Some(&index) {
+                continue;
+            }
             if turn == Turn::Undo && rebuilt {
                 found.unknown.push(format!("the index {name} was made on the new table"));
             } else if to.column(&index.column).is_none() && !rebuilt {

@@ -3,40 +3,57 @@
 //!
 //! Which ones, and how to play others: `backout_testkit::seeds`.
 
+mod application;
+mod compare;
+mod dialect;
 mod generate;
 mod history;
 mod index;
+mod live;
+mod noise;
 mod play;
 mod statement;
 mod world;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use backout_testkit::postgres::{Server, Setup};
 use backout_testkit::seeds::seeds;
 use backout_testkit::site::memory;
 use rusqlite::Connection;
 
+use dialect::Dialect;
+use live::stored;
 use play::Setting;
-use world::{Column, Form, Table, Type, Value, World};
+use world::{Column, Form, Table, Type, World};
 
 #[test]
 fn ten_thousand_histories() {
-    histories(10_000, false);
+    histories(10_000, false, None);
 }
 
 #[test]
 fn three_hundred_histories_with_real_syncs() {
-    histories(300, true);
+    histories(300, true, None);
 }
 
-fn histories(usual: u64, syncs: bool) {
+/// Other sessions write and lock rows all the while. A database a history, on a server of the run's own.
+#[test]
+fn three_hundred_histories_on_postgres() {
+    let settings = vec![("max_connections", "100".to_owned()), ("synchronous_commit", "off".to_owned())];
+    histories(300, false, Some(Box::leak(Box::new(Server::with(&Setup { settings, ..Setup::default() })))));
+}
+
+fn histories(usual: u64, syncs: bool, server: Option<&'static Server>) {
     let seeds = seeds(usual);
     let below = if syncs { None } else { memory().map(PathBuf::from) };
     println!("syncs {}", if syncs { "issued" } else { "counted only" });
-    let setting = Setting { below, syncs, sample: sample() };
+    let sample = if server.is_some() { None } else { sample() };
+    let setting = Setting { below, syncs, sample, server, noise: Arc::default() };
     let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(Vec::new());
     let work = || {
@@ -45,7 +62,7 @@ fn histories(usual: u64, syncs: bool) {
             if seed >= seeds.end || failures.lock().unwrap().len() >= 3 {
                 return;
             }
-            let came = std::panic::catch_unwind(|| play::run(seed, &setting));
+            let came = std::panic::catch_unwind(AssertUnwindSafe(|| play::run(seed, &setting)));
             if let Err(what) = came.unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
                 failures.lock().unwrap().push(format!("again: BACKOUT_SEED={seed}\n{what}"));
             }
@@ -54,6 +71,9 @@ fn histories(usual: u64, syncs: bool) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let failures = failures.into_inner().unwrap();
+    if server.is_some() {
+        println!("meanwhile, by others: {:?}", setting.noise.lock().unwrap());
+    }
     assert!(failures.is_empty(), "{} histories failed:\n{}", failures.len(), failures.join("\n\n"));
 }
 
@@ -110,15 +130,19 @@ fn known(conn: &Connection, name: &str, tables: &[&str]) -> Table {
     let mut select = conn.prepare(&format!("SELECT {} FROM {name}", list.join(", "))).unwrap();
     let mut found = select.query([]).unwrap();
     while let Some(row) = found.next().unwrap() {
-        let value = |at: usize| match row.get_ref(at).unwrap() {
-            rusqlite::types::ValueRef::Null => Value::Null,
-            rusqlite::types::ValueRef::Integer(number) => Value::Integer(number),
-            rusqlite::types::ValueRef::Real(number) => Value::Real(number.to_bits()),
-            rusqlite::types::ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
-            rusqlite::types::ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
-        };
+        let value = |at: usize| stored(row.get_ref(at).unwrap());
         let values = columns.iter().enumerate().map(|(at, column)| (column.name.clone(), value(at + 1)));
         rows.insert(vec![value(0)], values.collect());
     }
-    Table { name: name.to_owned(), form: Form::Integer, key: vec![key], strict: false, columns, rows, text: 0 }
+    Table {
+        name: name.to_owned(),
+        form: Form::Integer,
+        key: vec![key],
+        strict: false,
+        columns,
+        rows,
+        text: 0,
+        dialect: Dialect::Sqlite,
+        busy: false,
+    }
 }

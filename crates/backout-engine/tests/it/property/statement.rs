@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::index::Index;
-use super::world::{Column, Effect, Form, Key, Node, Part, Row, Table, Type, Value, Way, World};
+use super::index::{Index, Indexes};
+use super::world::{Column, Effect, Form, Key, Node, Part, Row, Table, Value, Way, World};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
@@ -87,38 +87,6 @@ pub enum Statement {
     Fail,
 }
 
-/// The table whose check no row fulfils.
-pub const NEVER: &str = "CREATE TABLE never (n CHECK (n IS NULL AND n IS NOT NULL));";
-
-impl Value {
-    pub fn sql(&self) -> String {
-        match self {
-            Value::Null => "NULL".to_owned(),
-            Value::Integer(number) => number.to_string(),
-            Value::Real(bits) => format!("{:?}", f64::from_bits(*bits)),
-            Value::Text(text) => format!("'{}'", text.replace('\'', "''")),
-            Value::Blob(bytes) => format!("x'{}'", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-        }
-    }
-}
-
-impl Column {
-    fn sql(&self) -> String {
-        let kind = match self.kind {
-            Type::Any => "",
-            Type::Integer => " INTEGER",
-            Type::Real => " REAL",
-            Type::Text => " TEXT",
-            Type::Blob => " BLOB",
-        };
-        let default = self.default.as_ref().map(|value| format!(" DEFAULT {}", value.sql())).unwrap_or_default();
-        let not_null = if self.not_null { " NOT NULL" } else { "" };
-        let unique = if self.unique { " UNIQUE" } else { "" };
-        let references = self.references.as_ref().map(|table| format!(" REFERENCES {table} (id)")).unwrap_or_default();
-        format!("{}{kind}{not_null}{unique}{default}{references}", self.name)
-    }
-}
-
 impl Table {
     pub fn key_columns(&self) -> Vec<String> {
         if !self.key.is_empty() {
@@ -128,32 +96,18 @@ impl Table {
             Form::Integer | Form::Autoincrement => &["id"],
             Form::Text => &["k"],
             Form::Pair => &["a", "b"],
-            Form::Loose => &["rowid"],
+            Form::Loose => &[self.dialect.row_number()],
         };
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
     /// `CREATE TABLE` under a name.
     pub fn create(&self, name: &str) -> String {
-        let mut parts: Vec<String> = match self.form {
-            Form::Integer => vec!["id INTEGER PRIMARY KEY".to_owned()],
-            Form::Autoincrement => vec!["id INTEGER PRIMARY KEY AUTOINCREMENT".to_owned()],
-            Form::Text => vec!["k TEXT PRIMARY KEY".to_owned()],
-            Form::Pair => vec!["a INTEGER".to_owned(), "b TEXT".to_owned()],
-            Form::Loose => Vec::new(),
-        };
-        parts.extend(self.columns.iter().map(Column::sql));
-        if self.form == Form::Pair {
-            parts.push("PRIMARY KEY (a, b)".to_owned());
-        }
-        let mut options = Vec::new();
-        if self.form == Form::Pair {
-            options.push("WITHOUT ROWID");
-        }
-        if self.strict {
-            options.push("STRICT");
-        }
-        format!("CREATE TABLE {name} ({}) {};", parts.join(", "), options.join(", "))
+        self.dialect.create(self, name)
+    }
+
+    fn value(&self, value: &Value) -> String {
+        self.dialect.value(value)
     }
 
     fn place(&self, key: &Key) -> String {
@@ -161,28 +115,29 @@ impl Table {
         columns
             .iter()
             .zip(key)
-            .map(|(name, value)| format!("{name} = {}", value.sql()))
+            .map(|(name, value)| format!("{name} = {}", self.value(value)))
             .collect::<Vec<_>>()
             .join(" AND ")
     }
 
-    fn insert(&self, verb: &str, rows: &[(Key, Row)]) -> String {
+    fn insert(&self, verb: Verb, rows: &[(Key, Row)]) -> String {
+        let (verb, end) = self.dialect.verb(self, verb);
         let mut names = self.key_columns();
         names.extend(self.columns.iter().map(|column| column.name.clone()));
         let values: Vec<String> = rows
             .iter()
             .map(|(key, row)| {
                 let columns = self.columns.iter().map(|column| &row[&column.name]);
-                format!("({})", key.iter().chain(columns).map(Value::sql).collect::<Vec<_>>().join(", "))
+                format!("({})", key.iter().chain(columns).map(|value| self.value(value)).collect::<Vec<_>>().join(", "))
             })
             .collect();
-        format!("{verb} INTO {} ({}) VALUES {}", self.name, names.join(", "), values.join(", "))
+        format!("{verb} INTO {} ({}) VALUES {}{end}", self.name, names.join(", "), values.join(", "))
     }
 
     /// The script that makes the table with its rows.
     pub fn script(&self) -> String {
         let rows: Vec<(Key, Row)> = self.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
-        let insert = if rows.is_empty() { String::new() } else { self.insert("INSERT", &rows) + ";" };
+        let insert = if rows.is_empty() { String::new() } else { self.insert(Verb::Insert, &rows) + ";" };
         format!("{}{insert}", self.create(&self.name))
     }
 
@@ -198,12 +153,12 @@ impl Table {
 
     fn condition(&self, filter: &Filter) -> String {
         match filter {
-            Filter::All => "1".to_owned(),
-            Filter::Keys(keys) if keys.is_empty() => "0".to_owned(),
+            Filter::All => self.dialect.truth(true).to_owned(),
+            Filter::Keys(keys) if keys.is_empty() => self.dialect.truth(false).to_owned(),
             Filter::Keys(keys) => {
                 keys.iter().map(|key| format!("({})", self.place(key))).collect::<Vec<_>>().join(" OR ")
             }
-            Filter::Equals(column, value) => format!("{column} IS {}", value.sql()),
+            Filter::Equals(column, value) => format!("{column} {} {}", self.dialect.is(), self.value(value)),
         }
     }
 
@@ -227,27 +182,22 @@ impl Statement {
         let table = |name: &String| world.tables.get(name);
         match self {
             Statement::Insert { table: name, verb, rows } => {
-                let verb = match verb {
-                    Verb::Insert => "INSERT",
-                    Verb::Replace => "REPLACE",
-                    Verb::Ignore => "INSERT OR IGNORE",
-                };
-                table(name).map_or_else(gone, |table| table.insert(verb, rows))
+                table(name).map_or_else(gone, |table| table.insert(*verb, rows))
             }
             Statement::Upsert { table: name, key, row, column } => table(name).map_or_else(gone, |table| {
-                let insert = table.insert("INSERT", &[(key.clone(), row.clone())]);
+                let insert = table.insert(Verb::Insert, &[(key.clone(), row.clone())]);
                 let keys = table.key_columns().join(", ");
                 format!("{insert} ON CONFLICT ({keys}) DO UPDATE SET {column} = excluded.{column}")
             }),
             Statement::Update { table: name, set, filter } => table(name).map_or_else(gone, |table| {
                 let set: Vec<String> =
-                    set.iter().map(|(column, value)| format!("{column} = {}", value.sql())).collect();
+                    set.iter().map(|(column, value)| format!("{column} = {}", table.value(value))).collect();
                 format!("UPDATE {name} SET {} WHERE {}", set.join(", "), table.condition(filter))
             }),
             Statement::Swap { table: name, column, keys: [one, other], values: [first, second], between } => {
                 table(name).map_or_else(gone, |table| {
                     let set = |key: &Key, value: &Value| {
-                        format!("UPDATE {name} SET {column} = {} WHERE {}", value.sql(), table.place(key))
+                        format!("UPDATE {name} SET {column} = {} WHERE {}", table.value(value), table.place(key))
                     };
                     [set(one, between), set(other, first), set(one, second)].join("; ")
                 })
@@ -260,7 +210,9 @@ impl Statement {
             Statement::Drop { table } => format!("DROP TABLE {table}"),
             Statement::CreateIndex { name, index } => index.sql(name),
             Statement::DropIndex { name } => format!("DROP INDEX {name}"),
-            Statement::AddColumn { table, column, .. } => format!("ALTER TABLE {table} ADD COLUMN {}", column.sql()),
+            Statement::AddColumn { table, column, .. } => {
+                format!("ALTER TABLE {table} ADD COLUMN {}", world.dialect.column(column))
+            }
             Statement::DropColumn { table, column, .. } => format!("ALTER TABLE {table} DROP COLUMN {column}"),
             Statement::Rebuild { table: name, before, after, .. } => table(name).map_or_else(gone, |table| {
                 let shared: Vec<String> = table
@@ -409,7 +361,10 @@ impl Statement {
                 Some(Part::Created(table.clone()))
             }
             Statement::Drop { table } => {
-                let indexes = world.take_indexes(table);
+                if world.dialect.enforces() && world.is_referenced(table) {
+                    return None;
+                }
+                let indexes = world.take_indexes(table, None);
                 world.tables.remove(table).map(|table| Part::Dropped(table, indexes))
             }
             Statement::CreateIndex { name, index } => {
@@ -427,7 +382,7 @@ impl Statement {
             }
             Statement::DropColumn { table, column, .. } => {
                 let before = world.tables.get(table).filter(|table| table.column(column).is_some())?.clone();
-                if world.is_indexed(table, column) {
+                if world.is_indexed(table, column) && !world.dialect.indexes_go_with_columns() {
                     return None;
                 }
                 self.reshape(world, before)
@@ -443,9 +398,13 @@ impl Statement {
     fn reshape(&self, world: &mut World, before: Table) -> Option<Part> {
         let after = self.reshaped(&before)?;
         world.tables.insert(before.name.clone(), after.clone());
-        let is_new = matches!(self, Statement::Rebuild { .. });
-        let rebuilt = is_new.then(|| world.take_indexes(&before.name));
-        Some(Part::Reshaped { before, after, rebuilt })
+        let rebuilt = matches!(self, Statement::Rebuild { .. });
+        let indexes = match self {
+            Statement::Rebuild { .. } => world.take_indexes(&before.name, None),
+            Statement::DropColumn { column, .. } => world.take_indexes(&before.name, Some(column)),
+            _ => Indexes::new(),
+        };
+        Some(Part::Reshaped { before, after, rebuilt, indexes })
     }
 }
 
@@ -467,7 +426,8 @@ pub fn step(statements: &[Statement], world: &mut World) -> Option<Effect> {
     let mut after = world.clone();
     let mut effect = Effect { orphans: world.orphans(), era: world.era, ..Effect::default() };
     for statement in statements {
-        match (statement.apply(&mut after, false)?, effect.parts.last_mut()) {
+        let enforced = world.dialect.enforces();
+        match (statement.apply(&mut after, enforced)?, effect.parts.last_mut()) {
             (Part::Rows(new), Some(Part::Rows(net))) => {
                 for (key, way) in new {
                     net.entry(key).and_modify(|net| net.after.clone_from(&way.after)).or_insert(way);

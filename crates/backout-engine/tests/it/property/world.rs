@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backout_model::conflict::OnConflict;
 
+use super::dialect::Dialect;
 use super::index::{Index, Indexes};
 
 /// A value; a real number is kept by its bits, so that values can be keys.
@@ -67,6 +68,9 @@ pub struct Table {
     pub rows: BTreeMap<Key, Row>,
     /// Stands for the text of its definition: another one after each change of it.
     pub text: u64,
+    pub dialect: Dialect,
+    /// Others write to a column of it all the time, of which the model knows nothing.
+    pub busy: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,7 @@ pub struct World {
     pub indexes: Indexes,
     /// Counts what others did that may have numbered rows without a key anew.
     pub era: u64,
+    pub dialect: Dialect,
 }
 
 /// One row's or one path's way: what was there, what is left there.
@@ -121,8 +126,10 @@ pub enum Part {
     Reshaped {
         before: Table,
         after: Table,
-        /// By a new table in place of the old, whose indexes went with it.
-        rebuilt: Option<Indexes>,
+        /// By a new table in place of the old.
+        rebuilt: bool,
+        /// The indexes that went with the old table, or with a column.
+        indexes: Indexes,
     },
     Files(BTreeMap<String, Way<Node>>),
 }
@@ -249,7 +256,7 @@ impl Part {
                 self.clone()
             }
             Part::Created(made) => {
-                if turn == Turn::Undo && !world.take_indexes(&made.name).is_empty() {
+                if turn == Turn::Undo && !world.take_indexes(&made.name, None).is_empty() {
                     found.hard.push(format!("{} has others' indexes", made.name));
                 }
                 world.turn_table(made, turn == Turn::Redo, true, found);
@@ -264,14 +271,21 @@ impl Part {
                 world.turn_index(name, index, *made == (turn == Turn::Redo), turn, found);
                 self.clone()
             }
-            Part::Reshaped { before, after, rebuilt } => {
+            Part::Reshaped { before, after, rebuilt, indexes } => {
                 let (from, to) = if turn == Turn::Undo { (after, before) } else { (before, after) };
-                world.indexes_object(from, to, rebuilt.is_some(), turn, found);
+                world.indexes_object(from, to, *rebuilt, indexes, turn, found);
+                let now = world.tables.get(&from.name).map(|table| &table.rows);
+                if *rebuilt && !world.dialect.carries_rows() && now.is_some_and(|now| *now != from.rows) {
+                    found.hard.push(format!("{} was built anew and others wrote to it", from.name));
+                }
+                if turn == Turn::Redo && !*rebuilt {
+                    world.indexes.retain(|name, _| !indexes.contains_key(name));
+                }
                 let (before, after) = world.reshape(from, to, turn, found);
-                if let Some(indexes) = rebuilt {
+                if *rebuilt || turn == Turn::Undo {
                     world.turn_indexes(&from.name, indexes, turn == Turn::Undo, found);
                 }
-                Part::Reshaped { before, after, rebuilt: rebuilt.clone() }
+                Part::Reshaped { before, after, rebuilt: *rebuilt, indexes: indexes.clone() }
             }
             Part::Files(ways) => Part::Files(world.turn_files(ways, turn, manner, found)),
         }
@@ -301,6 +315,10 @@ impl Table {
         }
         let now = self.rows.get(key).cloned();
         let say = |what: &str| format!("{} {key:?} {what}", self.name);
+        if let Some(why) = self.dialect.whole_row(self, from, to, now.as_ref()) {
+            found.hard.push(say(why));
+            return;
+        }
         let conflicts = &mut found.conflicts;
         match (from, to, now) {
             (None, None, _) => {}
@@ -384,8 +402,24 @@ impl World {
         doubles
     }
 
+    /// True where another table has a foreign key that points at it.
+    pub fn is_referenced(&self, name: &str) -> bool {
+        let points = |column: &Column| column.references.as_deref() == Some(name);
+        self.tables.values().any(|table| table.name != name && table.columns.iter().any(points))
+    }
+
+    /// Others did what may number rows without a key anew.
+    pub fn renumber(&mut self) {
+        if self.dialect.numbers_rows() {
+            self.era += 1;
+        }
+    }
+
     /// Others vacuum the database.
     pub fn vacuum(&mut self) {
+        if !self.dialect.numbers_rows() {
+            return;
+        }
         self.era += 1;
         // An index keeps the rowids of a table as they are.
         let indexed = |table: &Table| self.indexes.values().any(|index| index.table == table.name);

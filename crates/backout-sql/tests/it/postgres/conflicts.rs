@@ -281,3 +281,125 @@ fn who_lost_the_lock_cannot_commit() {
     assert!(matches!(stage.try_undo(&images, OnConflict::Stop), Err(TargetError::LockLost(_))));
     assert_eq!(stage.dump(), applied);
 }
+
+/// Foreign keys that point at a row lock it like this, for as long as their transaction lasts.
+#[test]
+fn locks_of_foreign_keys_do_not_hold_an_undo_up() {
+    let mut stage = Stage::new(PLAIN);
+    let images = stage.apply("UPDATE t SET a = 'ours';");
+    stage.others("UPDATE t SET a = 'theirs' WHERE id = 1");
+    let mut holder = stage.other();
+    holder.batch_execute("BEGIN; SELECT FROM t FOR KEY SHARE").unwrap();
+    let report = stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(report.conflicts.total, 1);
+    assert_eq!(stage.ask("SELECT a FROM t WHERE id = 1"), "theirs");
+    holder.batch_execute("COMMIT").unwrap();
+}
+
+#[test]
+fn a_column_cannot_come_back_where_its_rows_are_not_known_again() {
+    for since in ["ALTER TABLE loose DROP COLUMN c", "DROP TABLE loose"] {
+        let mut stage =
+            Stage::new("CREATE TABLE loose (a int, b text, c text); INSERT INTO loose VALUES (1, 'b', 'c')");
+        let images = stage.apply("ALTER TABLE loose DROP COLUMN b;");
+        stage.others(since);
+        let before = stage.dump();
+        let conflicts = stage.conflicts(&images);
+        assert!(conflicts.total > 0, "{since}: {conflicts:?}");
+        assert_eq!(stage.dump(), before);
+    }
+}
+
+const REBUILD: &str = "CREATE TABLE t_new (id int PRIMARY KEY, a text, n int DEFAULT 1);
+    INSERT INTO t_new (id, a) SELECT id, a FROM t; DROP TABLE t; ALTER TABLE t_new RENAME TO t;";
+
+/// The old table would bring back what others deleted from the new one.
+#[test]
+fn a_row_that_others_deleted_from_a_table_built_anew_is_a_conflict() {
+    let mut stage = Stage::new("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    let images = stage.apply(REBUILD);
+    stage.others("DELETE FROM t WHERE id = 2");
+    let conflicts = stage.conflicts(&images);
+    assert_eq!((conflicts.total, conflicts.listed[0].kind), (1, ConflictKind::Missing), "{conflicts:?}");
+    stage.others("INSERT INTO t VALUES (2, 'b')");
+    stage.undo(&images);
+}
+
+/// The rows of the new table come back from images: what others wrote to the old one meanwhile would be gone.
+#[test]
+fn a_table_that_others_wrote_to_is_not_built_anew_from_old_rows() {
+    for others in
+        ["UPDATE t SET a = 'theirs' WHERE id = 1", "DELETE FROM t WHERE id = 1", "INSERT INTO t VALUES (3, 'c')"]
+    {
+        let mut stage =
+            Stage::new("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+        let images = stage.apply(REBUILD);
+        let applied = stage.dump();
+        stage.undo(&images);
+        let images = stage.redo(&images);
+        assert_eq!(stage.dump(), applied);
+        stage.undo(&images);
+        stage.others(others);
+        let before = stage.dump();
+        match stage.try_redo(&images, OnConflict::Stop) {
+            Err(TargetError::Conflicts(conflicts)) => assert_eq!(conflicts.listed[0].object, "table public.t"),
+            other => panic!("{others}: {other:?}"),
+        }
+        assert_eq!(stage.dump(), before);
+    }
+}
+
+/// Somebody writes the row as it is, and has not committed when it is looked for.
+#[test]
+fn a_row_without_a_key_that_others_just_touch_is_found_all_the_same() {
+    let mut stage = Stage::new("CREATE TABLE loose (a int, b text); INSERT INTO loose VALUES (1, 'b')");
+    let images = stage.apply("INSERT INTO loose VALUES (2, 'ours');");
+    let mut other = stage.other();
+    other.batch_execute("BEGIN; UPDATE loose SET a = a").unwrap();
+    let mut watch = stage.other();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                AND datname = current_database()";
+            while crate::postgres::stage::one(&mut watch, waits) == "0" {
+                std::thread::yield_now();
+            }
+            other.batch_execute("COMMIT").unwrap();
+        });
+        stage.undo(&images);
+    });
+    assert_eq!(stage.ask("SELECT count(*) FROM loose"), "1");
+}
+
+#[test]
+fn a_row_without_a_key_that_finds_its_value_taken_is_a_conflict() {
+    let mut stage =
+        Stage::new("CREATE TABLE loose (a int UNIQUE, b text); INSERT INTO loose VALUES (1, 'one'), (2, 'two')");
+    let images = stage.apply("UPDATE loose SET a = a + 10;");
+    stage.others("UPDATE loose SET a = 2 WHERE a = 11");
+    let before = stage.dump();
+    let conflicts = stage.conflicts(&images);
+    assert!(conflicts.listed.iter().any(|one| one.kind == ConflictKind::Constraint), "{conflicts:?}");
+    assert_eq!(stage.dump(), before);
+    stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(stage.ask("SELECT string_agg(a || b, ' ') FROM loose"), "2one");
+}
+
+/// They have what a new row had before the column went.
+#[test]
+fn rows_that_came_since_get_the_default_of_a_column_that_comes_back() {
+    let mut stage = Stage::new(
+        "CREATE TABLE t (id int PRIMARY KEY, a text NOT NULL DEFAULT 'old', b int NOT NULL); INSERT INTO t VALUES (1, 'x', 7)",
+    );
+    let images = stage.apply("ALTER TABLE t DROP COLUMN a;");
+    stage.others("INSERT INTO t VALUES (2, 8)");
+    stage.undo(&images);
+    assert_eq!(stage.ask("SELECT string_agg(t::text, ' ' ORDER BY id) FROM t"), "(1,x,7) (2,old,8)");
+    stage.others("DELETE FROM t WHERE id = 2");
+    let images = stage.apply("ALTER TABLE t DROP COLUMN b;");
+    stage.others("INSERT INTO t VALUES (2, 'y')");
+    let before = stage.dump();
+    let conflicts = stage.conflicts(&images);
+    assert_eq!(conflicts.listed[0].kind, ConflictKind::Definition, "{conflicts:?}");
+    assert_eq!(stage.dump(), before);
+}

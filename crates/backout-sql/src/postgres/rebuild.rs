@@ -1,0 +1,67 @@
+//! Tables that a script builds anew: it makes another, fills it from the old one, drops that and takes its name.
+//!
+//! What the new one was filled with comes back from images. So what others did to either table while the step was done, or
+//! undone, would be lost with it: a conflict.
+
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
+
+use super::ddl::DdlEvent;
+use super::session::Session;
+use super::stream::{Event, Index};
+
+/// True where the step has made a table.
+fn makes(index: &Index) -> bool {
+    index.events.iter().any(|event| matches!(event, Event::Ddl { event, .. } if event.made().next().is_some()))
+}
+
+/// True where a table that the step made may have taken the place of one that it dropped.
+pub fn may_replace(index: &Index) -> bool {
+    let drops = |event: &Event| matches!(event, Event::Ddl { event, .. } if !event.moved.is_empty());
+    makes(index) && index.events.iter().any(drops)
+}
+
+/// Notes what the tables held that were just dropped, where the step may have copied them.
+pub fn note(a: &mut Session, index: &Index, event: &mut DdlEvent) -> Result<(), postgres::Error> {
+    if event.moved.is_empty() || !makes(index) {
+        return Ok(());
+    }
+    let settings = a.neutral()?;
+    for moved in event.moved.iter_mut().filter(|moved| moved.word == "TABLE") {
+        moved.content = content(a, &moved.held())?;
+    }
+    a.restore(settings)
+}
+
+/// Lists the tables that are to be dropped again and hold something else than they did. Under neutral settings.
+pub fn compare(
+    a: &mut Session,
+    label: &str,
+    event: &DdlEvent,
+    conflicts: &mut Conflicts,
+) -> Result<(), postgres::Error> {
+    for moved in event.moved.iter().filter(|moved| moved.content.is_some()) {
+        let there = a.value(&format!("SELECT pg_catalog.to_regclass({})", super::session::literal(&moved.id)))?;
+        // That it is gone others say.
+        if there.is_some() && content(a, &moved.id)? != moved.content {
+            conflicts.push(Conflict {
+                target: label.to_owned(),
+                object: format!("table {}", moved.id),
+                key: None,
+                column: None,
+                kind: ConflictKind::Changed,
+                before: String::new(),
+                left: "the rows that the step copied".to_owned(),
+                now: "other rows".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// All rows of a table, in whatever order, in short.
+fn content(a: &mut Session, table: &str) -> Result<Option<String>, postgres::Error> {
+    a.value(&format!(
+        "SELECT pg_catalog.format('%s %s', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(x::pg_catalog.text, 0)))
+         FROM {table} AS x"
+    ))
+}
