@@ -63,7 +63,8 @@ const CATALOGS: &[Catalog] = &[
     Catalog {
         name: "pg_constraint",
         row: "x.oid::text",
-        key: "CASE WHEN x.contype IN ('t', 'n') THEN '' ELSE '2606,'||x.oid||',0' END",
+        key: "CASE WHEN x.contype = 't' OR x.contype = 'n' AND x.conrelid = 0 THEN '' \
+              WHEN x.contype = 'n' THEN '1259,'||x.conrelid||','||x.conkey[1] ELSE '2606,'||x.oid||',0' END",
         joins: "",
         users: "x.oid >= 16384",
     },

@@ -222,6 +222,14 @@ fn composites(condition: &str) -> String {
 fn columns(condition: &str, version: u32) -> String {
     let compression =
         if version >= 14 { "CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END" } else { "NULL" };
+    // From 18 on it is a constraint with a name of its own.
+    let not_null = if version >= 18 {
+        "(SELECT quote_ident(z.conname)||chr(10)||CASE WHEN z.connoinherit THEN ' NO INHERIT' ELSE '' END\
+         ||CASE WHEN z.convalidated THEN '' ELSE ' NOT VALID' END FROM pg_constraint z WHERE z.conrelid = a.attrelid \
+         AND z.contype = 'n' AND z.conkey[1] = a.attnum)"
+    } else {
+        "NULL"
+    };
     format!(
         "SELECT '1259,'||a.attrelid||','||a.attnum, CASE c.relkind WHEN 'c' THEN 'attribute' ELSE 'column' END, \
          json_build_object('id', c.oid::regclass::text||'.'||quote_ident(a.attname), 'of', c.oid::regclass::text, \
@@ -229,7 +237,8 @@ fn columns(condition: &str, version: u32) -> String {
          'relation', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'type' END, \
          'collation', (SELECT format('%I.%I', (SELECT nspname FROM pg_namespace WHERE oid = l.collnamespace), \
          l.collname) FROM pg_collation l WHERE l.oid = a.attcollation AND a.attcollation <> t.typcollation AND c.relkind IN ('r', 'p', 'c')), \
-         'not null', nullif(a.attnotnull, false), \
+         'not null', nullif(a.attnotnull, false), 'not null as', {not_null}, \
+         'virtual', CASE a.attgenerated WHEN 'v' THEN true END, \
          'default', CASE a.attgenerated WHEN '' THEN pg_get_expr(d.adbin, d.adrelid) END, \
          'generated', CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END, \
          'identity', CASE a.attidentity WHEN 'a' THEN 'ALWAYS' WHEN 'd' THEN 'BY DEFAULT' END, \

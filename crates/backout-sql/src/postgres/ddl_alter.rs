@@ -187,7 +187,24 @@ fn column(live: &Object, wanted: &Object, part: &str) -> Setter {
     let value = wanted.part(part);
     let start = format!("ALTER TABLE {} ALTER COLUMN {}", live.of(), live.text("name"));
     Setter::Sql(match part {
-        "type" | "collation" | "generated" => return Setter::Shape,
+        "type" | "collation" | "generated" | "virtual" => return Setter::Shape,
+        "not null as" | "not null" if wanted.part("not null as").is_some() => {
+            let parts = |object: &Object| -> Option<(String, String)> {
+                let (name, how) = object.part("not null as")?.split_once('\n')?;
+                Some((name.to_owned(), how.to_owned()))
+            };
+            let (Some((name, how)), of) = (parts(wanted), live.of()) else { return Setter::Never };
+            let add = format!("ALTER TABLE {of} ADD CONSTRAINT {name} NOT NULL {}{how}", live.text("name"));
+            match parts(live) {
+                None if part == "not null" && live.part("not null as").is_none() => add,
+                None => return Setter::Follows,
+                Some((old, same)) if same == how && old != name => {
+                    format!("ALTER TABLE {of} RENAME CONSTRAINT {old} TO {name}")
+                }
+                Some((old, _)) => format!("ALTER TABLE {of} DROP CONSTRAINT {old}; {add}"),
+            }
+        }
+        "not null as" => return Setter::Follows,
         "not null" => format!("{start} {} NOT NULL", if value.is_some() { "SET" } else { "DROP" }),
         "default" => match value {
             Some(default) => format!("{start} SET DEFAULT {default}"),

@@ -161,13 +161,23 @@ pub(super) fn column(object: &Object) -> String {
         sql.push_str(&format!(" DEFAULT {default}"));
     }
     if let Some(expression) = object.part("generated") {
-        sql.push_str(&format!(" GENERATED ALWAYS AS ({expression}) STORED"));
+        sql.push_str(&format!(
+            " GENERATED ALWAYS AS ({expression}) {}",
+            if object.part("virtual").is_some() { "VIRTUAL" } else { "STORED" }
+        ));
     }
     if let Some(identity) = object.part("identity") {
         sql.push_str(&identity_clause(object, identity));
     }
     if object.part("not null").is_some() {
-        sql.push_str(" NOT NULL");
+        match object.part("not null as").and_then(|text| text.split_once('\n')) {
+            // What is not valid is added afterwards.
+            Some((name, how)) if !how.contains("NOT VALID") => {
+                sql.push_str(&format!(" CONSTRAINT {name} NOT NULL{how}"))
+            }
+            Some(_) => {}
+            None => sql.push_str(" NOT NULL"),
+        }
     }
     sql
 }

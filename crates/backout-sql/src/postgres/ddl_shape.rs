@@ -225,7 +225,7 @@ fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Change]) -> Vec<
         if stays {
             let now = columns.iter_mut().find(|column| column.text("name") == before.text("name"));
             if let Some(now) = now {
-                for part in ["type", "collation", "generated", "default", "storage"] {
+                for part in ["type", "collation", "generated", "virtual", "default", "storage"] {
                     match before.part(part) {
                         Some(value) => now.parts.insert(part.to_owned(), value.to_owned()),
                         None => now.parts.remove(part),

@@ -5,6 +5,7 @@ mod conflicts;
 mod event_triggers;
 mod faults;
 mod mixed;
+mod newest;
 mod owner;
 mod pooler;
 mod proof;
