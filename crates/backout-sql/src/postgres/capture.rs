@@ -10,6 +10,7 @@ use std::io::Write;
 
 use super::candidates::{candidates, lock, placed, read_line};
 use super::capture_error::{CaptureError, reading};
+use super::deferred;
 use super::marks::{Marks, Seen};
 use super::place::Place;
 use super::session::{Session, Settings, ident};
@@ -118,14 +119,14 @@ impl Capture {
     /// Writes the images of all rows that A changed since the last flush. `only`: of these tables, in the midst of a step.
     pub fn flush(&mut self, sessions: &mut Sessions<'_>, only: Option<&[u32]>) -> Result<(), CaptureError> {
         if only.is_some() && !self.own_schema_changes {
-            nothing_waits(sessions.a)?;
+            deferred::nothing_waits(sessions.a)?;
         }
         sessions.a.run("SET CONSTRAINTS ALL IMMEDIATE").map_err(CaptureError::Deferred)?;
         self.close_statements()?;
         let settings = sessions.a.neutral().map_err(reading("the settings"))?;
         self.flush_neutral(sessions, only)?;
         if only.is_some() {
-            defer_again(sessions.a)?;
+            deferred::defer_again(sessions.a)?;
         }
         self.restore(sessions, settings)
     }
@@ -464,38 +465,4 @@ pub fn own_rows(alias: &str, top: &str) -> String {
 
 fn odd(shown: &str) -> CaptureError {
     CaptureError::Uncapturable(format!("the rows of {shown} did not come in the order of their places"))
-}
-
-/// An error where a trigger waits for the end of the transaction on a table that A wrote to: what it does is to be done
-/// then and not now.
-fn nothing_waits(a: &mut Session) -> Result<(), CaptureError> {
-    let waits = a
-        .value(
-            "SELECT pg_catalog.format('trigger %I on %s', t.tgname, t.tgrelid::pg_catalog.regclass)
-             FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-                 AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.granted
-                     AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.relation = t.tgrelid) LIMIT 1",
-        )
-        .map_err(reading("which triggers wait"))?;
-    match waits {
-        None => Ok(()),
-        Some(trigger) => Err(CaptureError::Uncapturable(format!(
-            "the {trigger} waits for the end of the transaction, and a change of the schema comes before; make that change \
-             a step of its own"
-        ))),
-    }
-}
-
-/// Gives constraints that are deferred of themselves back to the end of the transaction.
-fn defer_again(a: &mut Session) -> Result<(), CaptureError> {
-    let names = a
-        .value(
-            "SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
-             FROM pg_constraint AS c JOIN pg_namespace AS n ON n.oid = c.connamespace WHERE c.condeferred",
-        )
-        .map_err(reading("which constraints are deferred"))?;
-    match names {
-        Some(names) => a.run(&format!("SET CONSTRAINTS {names} DEFERRED")).map_err(reading("the constraints")),
-        None => Ok(()),
-    }
 }

@@ -47,6 +47,7 @@ mod ddl_rows;
 mod ddl_shape;
 mod ddl_turn;
 mod ddl_undo;
+mod deferred;
 mod describe;
 mod event_triggers;
 mod examine;

@@ -1,0 +1,38 @@
+//! What waits for the end of the transaction, where a change of the schema makes it come earlier.
+
+use super::capture_error::{CaptureError, reading};
+use super::session::Session;
+
+/// An error where a trigger waits for the end of the transaction on a table that A wrote to: what it does is to be done
+/// then and not now.
+pub fn nothing_waits(a: &mut Session) -> Result<(), CaptureError> {
+    let waits = a
+        .value(
+            "SELECT pg_catalog.format('trigger %I on %s', t.tgname, t.tgrelid::pg_catalog.regclass)
+             FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                 AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.granted
+                     AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.relation = t.tgrelid) LIMIT 1",
+        )
+        .map_err(reading("which triggers wait"))?;
+    match waits {
+        None => Ok(()),
+        Some(trigger) => Err(CaptureError::Uncapturable(format!(
+            "the {trigger} waits for the end of the transaction, and a change of the schema comes before; make that change \
+             a step of its own"
+        ))),
+    }
+}
+
+/// Gives constraints that are deferred of themselves back to the end of the transaction.
+pub fn defer_again(a: &mut Session) -> Result<(), CaptureError> {
+    let names = a
+        .value(
+            "SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
+             FROM pg_constraint AS c JOIN pg_namespace AS n ON n.oid = c.connamespace WHERE c.condeferred",
+        )
+        .map_err(reading("which constraints are deferred"))?;
+    match names {
+        Some(names) => a.run(&format!("SET CONSTRAINTS {names} DEFERRED")).map_err(reading("the constraints")),
+        None => Ok(()),
+    }
+}
