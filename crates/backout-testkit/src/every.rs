@@ -1,6 +1,6 @@
-//! Judges every point of a run, on as many threads as there are processors.
+//! Judges every point of a run, or each so manieth, on as many threads as there are processors.
 //!
-//! `BACKOUT_POINT=N` judges one point only.
+//! `BACKOUT_POINT=N` judges one point only, `BACKOUT_EVERY=N` each N-th, and so 1 every one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -9,15 +9,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// After so many failures the rest says nothing new.
 const ENOUGH: usize = 5;
 
-/// Panics with what is wrong at which points. Each thread has a place of its own, which `make` makes for it.
+/// Panics with what is wrong at which points, of which it usually plays each `stride`-th. Each thread has a place of its
+/// own, which `make` makes for it.
 pub fn point<T>(
     what: &str,
     points: &[usize],
+    stride: usize,
     make: impl Fn() -> T + Sync,
     judge: impl Fn(&T, usize) -> Result<(), String> + Sync,
 ) {
-    let only: Option<usize> = std::env::var("BACKOUT_POINT").ok().map(|text| text.parse().expect("a number"));
-    let points: Vec<usize> = points.iter().copied().filter(|point| only.is_none_or(|only| only == *point)).collect();
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<usize>().expect("a number"));
+    let stride = number("BACKOUT_EVERY").unwrap_or(stride).max(1);
+    let points: Vec<usize> = match number("BACKOUT_POINT") {
+        Some(only) => points.iter().copied().filter(|point| *point == only).collect(),
+        None => points.iter().copied().step_by(stride).collect(),
+    };
+    eprintln!("{what}: {} points are played, each {stride}. of them", points.len());
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     let work = || {

@@ -65,7 +65,7 @@ fn at_every_point(cast: Cast, act: Act) {
     let (count, twin) = (count(cast, act), Act::twin(cast));
     eprintln!("{act:?}: {count} points");
     let points: Vec<usize> = (1..=count).collect();
-    every::point(&format!("{act:?} killed"), &points, || (), |(), n| kill_at(cast, act, n, &twin));
+    every::point(&format!("{act:?} killed"), &points, cast.stride(), || (), |(), n| kill_at(cast, act, n, &twin));
 }
 
 #[test]

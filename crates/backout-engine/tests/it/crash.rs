@@ -63,6 +63,7 @@ fn at_every_point(cast: Cast, act: Act, fault: fn(usize) -> Fault, deaths: fn(us
     every::point(
         &format!("{act:?}"),
         &points,
+        cast.stride(),
         || (),
         |(), n| {
             play_one(cast, act, fault(n), &twin, &deaths(n)).map_err(|what| {

@@ -119,7 +119,7 @@ fn before_each(act: Act, blow: Blow, strikes: fn(Point) -> bool) {
     let points: Vec<usize> = (1..=seen.len()).filter(|n| strikes(seen[n - 1])).collect();
     println!("{act:?}, {blow:?}: {} of {} points", points.len(), seen.len());
     let seen = Arc::new(seen);
-    every::point(&format!("{act:?}, {blow:?}"), &points, Place::new, |place, n| {
+    every::point(&format!("{act:?}, {blow:?}"), &points, here.cast().stride(), Place::new, |place, n| {
         struck(place, act, blow, n).map_err(|what| format!("{:?}: {what}", seen[n - 1]))
     });
 }

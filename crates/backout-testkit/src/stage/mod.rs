@@ -40,6 +40,14 @@ impl Cast {
             Cast::Postgres(_) | Cast::Through(..) => postgres::package(),
         }
     }
+
+    /// How many points apart those are that are usually played: with a server each takes seconds.
+    pub fn stride(self) -> usize {
+        match self {
+            Cast::Sqlite => 1,
+            Cast::Postgres(_) | Cast::Through(..) => 10,
+        }
+    }
 }
 
 /// A command that leaves a file beside the root, and its undo.
