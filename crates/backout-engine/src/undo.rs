@@ -7,7 +7,7 @@ use backout_journal::Reader;
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
-use backout_model::target::{Described, Images, TargetError};
+use backout_model::target::{Described, Images, Summary, TargetError};
 use backout_package::step::SqlUndo;
 use serde_json::Value;
 
@@ -193,11 +193,34 @@ pub(crate) fn chosen(reader: &Reader, what: Option<&str>) -> Result<(View, Frame
     Ok((view, part))
 }
 
+/// A later step that stays on the site, and the tables or directories that it touched.
+struct Later {
+    target: String,
+    objects: Vec<String>,
+}
+
+impl Later {
+    /// True where it may be this step that made it so.
+    fn meets(&self, already: &Conflict) -> bool {
+        // More than are listed, or none: then it may be any of them, or the schema.
+        let unlisted = self.objects.is_empty() || self.objects.len() >= Summary::OBJECTS_KEPT;
+        let parent = already.object.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let is_there = |object: &String| {
+            *object == already.object || object.trim_start_matches('.') == parent && already.key.is_none()
+        };
+        // Of a row the table is known; whose schema a step changed is not listed.
+        let of_schema = already.key.is_none() && already.object.contains(' ');
+        self.target == already.target && (unlisted || of_schema || self.objects.iter().any(is_there))
+    }
+}
+
 impl Run<'_, '_> {
     /// The conflicts that can be known beforehand. A single step is its own check: it stops before its first change;
     /// but a site is not closed to its users to find that out.
     fn conflicts_of_undo(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Conflicts, EngineError> {
-        if self.view.steps_to_undo(part).len() > 1 || self.session.config.maintenance.is_some() {
+        let many = self.view.steps_to_undo(part).len() > 1;
+        let stops = on_conflict == OnConflict::Stop;
+        if many || self.session.config.maintenance.is_some() || stops && !self.later_steps(part)?.is_empty() {
             self.conflicts_of_undo_fully(part, on_conflict)
         } else {
             let mut conflicts = self.required_by(part)?;
@@ -228,18 +251,52 @@ impl Run<'_, '_> {
                 None => by_target.push((step.act(), label, vec![step.seq])),
             }
         }
+        let mut already = Conflicts::default();
+        // Whoever settles conflicts some way has them settled so: these are as the undo leaves them.
+        let later = if on_conflict == OnConflict::Stop { self.later_steps(part)? } else { Vec::new() };
         let session = &mut *self.session;
         let reader = session.journal.reader();
         for (act, _, seqs) in by_target {
             // Opened one at a time: a deployment may have more steps than a process may open files.
             let mut images = seqs.into_iter().map(|seq| open(reader, seq));
             match session.targets.of(act)?.check_undo(&mut images, on_conflict) {
-                Ok(report) => conflicts.extend(report.conflicts),
+                Ok(report) => {
+                    conflicts.extend(report.conflicts);
+                    already.extend(report.already);
+                }
                 Err(TargetError::Conflicts(found)) => conflicts.extend(found),
                 Err(error) => return Err(error.into()),
             }
         }
+        for conflict in already.listed.into_iter().filter(|conflict| later.iter().any(|step| step.meets(conflict))) {
+            conflicts.push(conflict);
+        }
         Ok(conflicts)
+    }
+
+    /// What later steps that stay on the site touched, of other deployments or of other parts of this one. What an undo
+    /// finds as it would leave it is theirs then: their own undo would bring it back.
+    fn later_steps(&mut self, part: &FramePath) -> Result<Vec<Later>, EngineError> {
+        let Some(first) = self.view.steps_to_undo(part).iter().map(|step| step.seq).min() else {
+            return Ok(Vec::new());
+        };
+        let own = |step: &&StepView| !part.contains(&step.frame);
+        let mut steps: Vec<StepView> = self.view.steps.values().filter(own).cloned().collect();
+        for row in self.session.journal.reader().deployments()? {
+            if row.first_seq > self.view.first_seq && row.state.is_on_site() {
+                steps.extend(View::load(self.session.journal.reader(), &row.id)?.steps.into_values());
+            }
+        }
+        let mut later = Vec::new();
+        for step in steps {
+            if step.seq > first && step.is_on_site() && !matches!(step.act(), Act::Run { .. }) {
+                // A target that the site no longer has is none of this undo's.
+                if let Ok(target) = self.session.targets.of(step.act()) {
+                    later.push(Later { target: target.label(), objects: step.intended.summary.objects });
+                }
+            }
+        }
+        Ok(later)
     }
 
     /// Which later deployments touched the objects of the conflicts: usually they are what to undo first.

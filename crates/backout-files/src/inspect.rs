@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 
-use backout_model::conflict::OnConflict;
+use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::{Described, Finding, Images, Probe, Report, TargetError};
 use rustix::fd::AsFd;
 
 use crate::beneath::{Beneath, is_blocked, is_missing, subdirectory};
 use crate::error::Acting;
 use crate::hold::Step;
-use crate::image::{self, Image, Kind};
+use crate::image::{self, Image, Kind, shown};
 use crate::judge::{Case, Now, Verdict, judge};
 use crate::local::LocalRoot;
 use crate::look::worth_hashing;
@@ -135,6 +135,7 @@ impl LocalRoot {
                         true
                     }
                     Verdict::Done(note) => {
+                        report.already.push(already(&label, change, &now));
                         report.notes.extend(note.filter(|_| report.notes.len() < NOTES_KEPT));
                         false
                     }
@@ -398,5 +399,19 @@ impl LocalRoot {
             Ok(())
         })?;
         Ok(findings)
+    }
+}
+
+/// A path that holds already what an undo would bring there.
+fn already(label: &str, change: &Change, now: &Now) -> Conflict {
+    Conflict {
+        target: label.to_owned(),
+        object: change.path.to_string(),
+        key: None,
+        column: None,
+        kind: if change.before.is_some() { ConflictKind::Changed } else { ConflictKind::Missing },
+        before: shown(change.before.as_ref()),
+        left: shown(change.after.as_ref()),
+        now: now.words(),
     }
 }

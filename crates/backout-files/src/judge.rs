@@ -29,7 +29,7 @@ impl Now {
         }
     }
 
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         match self {
             Now::Holds(image) => image.to_string(),
             Now::Absent => "nothing".to_owned(),

@@ -79,6 +79,10 @@ pub struct Report {
     pub conflicts: Conflicts,
     /// What the operator should know and need not act on.
     pub notes: Vec<String>,
+    /// What a check of an undo found as it is to be already: by the hand of others, or of a later deployment. That is
+    /// a conflict where it was the latter, whose own undo would bring it back.
+    #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
+    pub already: Conflicts,
 }
 
 /// How an undo or redo is to be done.

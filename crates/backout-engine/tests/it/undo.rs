@@ -7,7 +7,7 @@ use backout_model::conflict::{ConflictKind, OnConflict};
 use backout_model::state::DeploymentState;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::observer::Recorder;
-use backout_testkit::package::{Pkg, child, files, sql};
+use backout_testkit::package::{Pkg, child, delete, files, sql};
 use backout_testkit::site::{Done, TestSite};
 use backout_testkit::tree::Tree;
 
@@ -367,4 +367,49 @@ fn an_operator_who_stops_an_undo_gets_the_deployment_as_it_was() {
     before.assert_same(&Fingerprint::of(&site), "put back");
     site.undo(None).expect(Status::Done);
     assert_eq!(site.grave(), []);
+}
+
+/// What one deployment made and a later one took away again: undone one after the other, from the first on, the second
+/// undo would bring it back for good.
+#[test]
+fn what_a_later_deployment_took_away_is_a_conflict() {
+    let both = |first: Pkg, second: Pkg| {
+        let site = shop();
+        let before = Fingerprint::of(&site);
+        let id = site.deploy(&first).id();
+        site.deploy(&second).expect(Status::Done);
+        let then = Fingerprint::of(&site);
+        let outcome = site.undo(Some(&id)).expect(Status::Refused);
+        assert_eq!((outcome.conflicts_total, outcome.closing.as_str()), (1, NOTHING_CHANGED), "{outcome:?}");
+        then.assert_same(&Fingerprint::of(&site), "after a refused undo");
+        site.undo(None).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), "after both");
+        site
+    };
+    let step = |name: &str, text: &str| Pkg::new(name).step(sql(text));
+    both(
+        step("one", "INSERT INTO product VALUES (50, 'skis', 1, 1);"),
+        step("two", "DELETE FROM product WHERE id = 50;"),
+    );
+    both(
+        step("one", "UPDATE product SET stock = 500 WHERE id = 1;"),
+        step("two", "UPDATE product SET stock = 5 WHERE id = 1;"),
+    );
+    both(step("one", "CREATE INDEX by_price ON product (price);"), step("two", "DROP INDEX by_price;"));
+    both(
+        step("one", "ALTER TABLE settings DROP COLUMN value;"),
+        step("two", "DELETE FROM settings WHERE name = 'theme';"),
+    );
+    both(Pkg::new("one").step(files(Tree::new().file("new.txt", "new"))), Pkg::new("two").step(delete(["new.txt"])));
+}
+
+/// The same by the hand of others, who undo nothing: nothing of anybody's is lost.
+#[test]
+fn what_others_took_away_is_no_conflict_though_later_deployments_stay() {
+    let site = shop();
+    let id = site.deploy(&Pkg::new("one").step(sql("INSERT INTO product VALUES (50, 'skis', 1, 1);"))).id();
+    site.deploy(&Pkg::new("two").step(files(Tree::new().file("other.txt", "other")))).expect(Status::Done);
+    site.execute("DELETE FROM product WHERE id = 50");
+    site.undo(Some(&id)).expect(Status::Done);
 }

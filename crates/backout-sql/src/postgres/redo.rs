@@ -51,7 +51,7 @@ impl Postgres {
         self.flush(&mut capture)?;
         let summary = self.finish(capture, &before)?;
         self.seal(&summary, gate)?;
-        Ok(Report { summary, conflicts, notes })
+        Ok(Report { summary, conflicts, notes, ..Report::default() })
     }
 
     /// What was not captured runs again, triggers and all.

@@ -99,7 +99,7 @@ impl Postgres {
             summary.bytes = self.finish(capture, &before)?.bytes;
         }
         self.seal(&summary, gate)?;
-        Ok(Report { summary, conflicts, notes })
+        Ok(Report { summary, conflicts, notes, ..Report::default() })
     }
 
     /// A capture of what the tool itself does.
@@ -162,7 +162,7 @@ impl Postgres {
         summary.objects.sort_unstable();
         summary.objects.dedup();
         summary.objects.truncate(Summary::OBJECTS_KEPT);
-        Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes })
+        Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes, ..Report::default() })
     }
 
     /// Replays the events of one step within the open transaction: rows, schema, sequences; then looks at foreign keys.

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
+use backout_model::conflict::Conflicts;
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Report, Summary, TargetError};
 use rusqlite::Connection;
@@ -349,6 +350,7 @@ impl<'a> Step<'a> {
             target: self.label,
             foreign_keys: self.index.foreign_keys,
             next_hold: &mut next,
+            already: Conflicts::default(),
         });
         self.next_hold = Some(next);
         result

@@ -175,10 +175,11 @@ fn attempt(
     summary.objects.sort_unstable();
     summary.objects.dedup();
     summary.objects.truncate(Summary::OBJECTS_KEPT);
-    let (conflicts, notes) = (replay.guard.conflicts.clone(), replay.guard.notes.clone());
+    let Guard { conflicts, notes, already, .. } = &mut replay.guard;
+    let (conflicts, notes, already) = (std::mem::take(conflicts), std::mem::take(notes), std::mem::take(already));
     drop(replay);
     super::roll_back(conn, label).map_err(|error| (usize::MAX, error.into()))?;
-    Ok(Report { summary, conflicts, notes })
+    Ok(Report { summary, conflicts, notes, already })
 }
 
 /// How many bytes are free where SQLite puts its temporary files ("Temporary Files Used By SQLite", section 5).

@@ -3,6 +3,7 @@
 //! Data that a statement would destroy is held in the database itself, under names that begin with the site's prefix.
 //! Rows that other statements change are the hook's business; nothing here ends or begins a transaction.
 
+use backout_model::conflict::Conflicts;
 use backout_model::target::TargetError;
 use rusqlite::Connection;
 
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub foreign_keys: bool,
     /// The number of the next hold.
     pub next_hold: &'a mut u64,
+    /// What an undo found as it is to be already.
+    pub already: Conflicts,
 }
 
 impl Context<'_> {

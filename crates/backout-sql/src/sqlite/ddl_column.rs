@@ -3,6 +3,7 @@
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::{Manner, TargetError};
+use backout_model::words;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
@@ -189,8 +190,36 @@ pub fn put_back(
         (done, _) => done?,
     }
     if let Some(hold) = hold {
+        orphans(context, event, table, column, &hold).map_err(|error| context.cannot(&act, error))?;
         execute(context.conn, &format!("DROP TABLE main.{}", quote(&hold)))
             .map_err(|error| context.cannot(&act, error))?;
+    }
+    Ok(())
+}
+
+/// Values whose rows are gone: with those of a later deployment, its undo would bring the rows back without them.
+fn orphans(
+    context: &mut Context<'_>,
+    event: &DdlEvent,
+    table: &str,
+    column: &str,
+    hold: &str,
+) -> Result<(), rusqlite::Error> {
+    let shape = schema::shape(context.conn, table)?;
+    let Some(key) = key_of(&shape, event.by_key) else { return Ok(()) };
+    let join: Vec<String> =
+        key_columns(key.len()).iter().zip(&key).map(|(held, key)| format!("h.{held} = +t.{key}")).collect();
+    let sql = format!(
+        "SELECT count(*) FROM main.{} AS h WHERE NOT EXISTS (SELECT 1 FROM main.{} AS t WHERE {})",
+        quote(hold),
+        quote(table),
+        join.join(" AND ")
+    );
+    let rows: i64 = context.conn.query_row(&sql, [], |row| row.get(0))?;
+    if rows > 0 {
+        let left = format!("values in {}", words::count(rows.unsigned_abs(), "row"));
+        let gone = conflict(context, &format!("table {table}"), ConflictKind::Missing, "");
+        context.already.push(Conflict { column: Some(column.to_owned()), left, ..gone });
     }
     Ok(())
 }

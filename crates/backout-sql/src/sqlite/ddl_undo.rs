@@ -173,6 +173,8 @@ fn undo_create(
     let Some(now) = schema::object(conn, &made.kind, &made.name).map_err(reading)? else {
         if !manner.in_doubt {
             notes.push(format!("{}: {} was dropped since", context.target, made.shown()));
+            let gone = conflict(context, &made.shown(), ConflictKind::Missing, "");
+            context.already.push(Conflict { left: made.shown(), ..gone });
         }
         return Ok(true);
     };

@@ -89,6 +89,8 @@ pub struct Guard<'c> {
     /// Where rowids still name the rows that they named when the images were made.
     pub known: Known,
     pub conflicts: Conflicts,
+    /// What is as it is to be already.
+    pub already: Conflicts,
     pub notes: Vec<String>,
     /// The tables that replace others, whose rows are carried over as they go.
     pub carries: Vec<Carry>,
@@ -103,6 +105,7 @@ impl<'c> Guard<'c> {
             on_conflict,
             known: Known::default(),
             conflicts: Conflicts::default(),
+            already: Conflicts::default(),
             notes: Vec::new(),
             carries: Vec::new(),
             statements: Statements::new(conn),

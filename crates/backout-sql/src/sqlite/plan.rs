@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use backout_model::conflict::Conflicts;
 use backout_model::target::{PlannedChange, Refusal, TargetError, Verdict};
 use rusqlite::Connection;
 
@@ -169,8 +170,14 @@ impl<'a> SchemaClone<'a> {
     fn change_schema(&self, statement: &Statement, place: &str) -> Result<(), TargetError> {
         let failed = |source| TargetError::failed(format!("cannot copy the schema of {}", self.label), source);
         let foreign_keys = self.conn.query_row("PRAGMA foreign_keys", [], |row| row.get(0)).map_err(failed)?;
-        let mut context =
-            ddl::Context { conn: &self.conn, prefix: "backout_", target: self.label, foreign_keys, next_hold: &mut 1 };
+        let mut context = ddl::Context {
+            conn: &self.conn,
+            prefix: "backout_",
+            target: self.label,
+            foreign_keys,
+            next_hold: &mut 1,
+            already: Conflicts::default(),
+        };
         let without_rows = without_rows(&self.conn, statement);
         let changed = context.within(|context| ddl::run(context, without_rows.as_ref().unwrap_or(statement)));
         changed.map(drop).map_err(|error| ddl::placed(error, statement, place))

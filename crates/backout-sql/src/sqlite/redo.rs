@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 
@@ -224,7 +224,7 @@ fn redo_attempt(
     let summary: Summary = apply::finish(conn, &database.options.path, label, capture, &mut index)?;
     let numbering = numbering.text(conn, label, true)?;
     super::seal(conn, &database.marker, label, &numbering, &summary, gate)?;
-    Ok(Report { summary, conflicts, notes })
+    Ok(Report { summary, conflicts, notes, ..Report::default() })
 }
 
 /// Fills the new table of a pair once more: the rows of now are to be copied, not those of the first time.
@@ -346,6 +346,7 @@ fn redo_ddl(
         target: label,
         foreign_keys,
         next_hold: &mut next,
+        already: Conflicts::default(),
     };
     if !ddl::is_clear(&context, event, manner, &mut replay.guard.conflicts)? {
         return Ok(ddl::left(event));

@@ -56,8 +56,13 @@ impl Guard<'_> {
                     now: "no row like it".to_owned(),
                     ..self.conflict_at(table, change.rowid, expect, ConflictKind::NotFound)
                 });
+                return Ok(());
             }
             // Where it is gone already, nothing of anybody's is lost.
+            self.already.push(Conflict {
+                left: shown_row(table, expect),
+                ..self.conflict_at(table, change.rowid, expect, ConflictKind::Missing)
+            });
             return Ok(());
         };
         let now = found.values().map_err(|source| self.damaged(source))?;
@@ -94,7 +99,13 @@ impl Guard<'_> {
             let differing = written(table).find(|column| !value::same(now[*column], want[*column]));
             let keyed = table.rowid_column.is_some() || !keys(table).is_empty();
             match differing {
-                None => return Ok(()),
+                None => {
+                    self.already.push(Conflict {
+                        now: shown_row(table, &now),
+                        ..self.conflict(table, &found, ConflictKind::Appeared)?
+                    });
+                    return Ok(());
+                }
                 // A rowid that no column shows names nobody: the row that has it now is another one.
                 Some(_) if !keyed => {}
                 Some(column) => {
@@ -171,6 +182,10 @@ impl Guard<'_> {
             if !adrift && let Some(there) = self.find(number, table, change.new_rowid, want)? {
                 let now = there.values().map_err(|source| self.damaged(source))?;
                 if written(table).all(|column| value::same(now[column], want[column])) {
+                    self.already.push(Conflict {
+                        now: shown_row(table, &now),
+                        ..self.conflict(table, &there, ConflictKind::Appeared)?
+                    });
                     return Ok(Settled::Done);
                 }
             }
@@ -190,6 +205,13 @@ impl Guard<'_> {
         let mut to_set = Vec::new();
         for column in change.changed.iter().copied().filter(|column| !table.columns[*column].generated) {
             if value::same(now[column], want[column]) {
+                self.already.push(Conflict {
+                    column: Some(table.columns[column].name.clone()),
+                    before: value::shown(want[column]),
+                    left: value::shown(expect[column]),
+                    now: value::shown(now[column]),
+                    ..self.conflict(table, &found, ConflictKind::Changed)?
+                });
                 continue;
             }
             if !value::same(now[column], expect[column]) {

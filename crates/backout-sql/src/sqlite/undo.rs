@@ -2,7 +2,7 @@
 //!
 //! Nothing is undone in part: a conflict under `stop`, or any error, rolls the transaction back.
 
-use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Images, Manner, Refusal, Report, Summary, TargetError};
 use rusqlite::Connection;
@@ -217,7 +217,7 @@ fn undo_attempt(
     }
     let numbering = numbering.text(conn, label, true)?;
     super::seal(conn, &database.marker, label, &numbering, &summary, gate)?;
-    Ok(Report { summary, conflicts, notes })
+    Ok(Report { summary, conflicts, notes, ..Report::default() })
 }
 
 /// Undoes one step within the open transaction.
@@ -398,6 +398,7 @@ fn undo_ddl(
         target: label,
         foreign_keys: index.foreign_keys,
         next_hold: &mut next,
+        already: Conflicts::default(),
     };
     let guard = &mut replay.guard;
     let listed = guard.conflicts.total;
@@ -416,6 +417,7 @@ fn undo_ddl(
     } else {
         ddl::undo(&mut context, event, manner, &mut guard.conflicts, &mut guard.notes)
     };
+    guard.already.extend(std::mem::take(&mut context.already));
     *next_hold = Some(next);
     if let Some(capture) = replay.capture {
         capture.pause(false);

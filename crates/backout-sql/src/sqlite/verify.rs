@@ -1,6 +1,6 @@
 //! Compares images with themselves and with the live database. Changes nothing that stays.
 
-use backout_model::conflict::OnConflict;
+use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{Finding, Images, TargetError};
 
@@ -50,6 +50,7 @@ impl Sqlite {
                 target: &self.label,
                 foreign_keys: false,
                 next_hold: &mut next,
+                already: Conflicts::default(),
             };
             let mut numbering = Numbering::read(conn, &self.marker, &self.label)?;
             held.iter().try_for_each(|event| ddl::forget(&mut context, event))?;

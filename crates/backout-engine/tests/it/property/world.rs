@@ -212,6 +212,13 @@ impl Effect {
     }
 }
 
+impl Effect {
+    /// True where it changed what tables or indexes there are, or their columns.
+    pub fn is_of_schema(&self) -> bool {
+        self.parts.iter().any(|part| !matches!(part, Part::Rows(_) | Part::Emptied { .. } | Part::Files(_)))
+    }
+}
+
 impl Part {
     /// The tables in which it finds rows again.
     fn tables(&self) -> Vec<&String> {

@@ -10,7 +10,8 @@ use backout_testkit::faults::Fault;
 use backout_testkit::site::{Done, TestSite};
 
 use super::super::application::meanwhile;
-use super::super::history::{FrameState, join};
+use super::super::history::{self, FrameState, contains, join};
+use super::super::world::Found;
 use super::Run;
 
 impl Run<'_> {
@@ -43,7 +44,10 @@ impl Run<'_> {
         self.clock += 1;
         let attempt = |run: &Self, manner| {
             let (mut deployment, mut world, mut order) = (run.deployments[at].clone(), run.world.clone(), run.order);
-            let found = deployment.undo(&part, manner, &mut world, run.clock, &mut order);
+            let mut found = deployment.undo(&part, manner, &mut world, run.clock, &mut order);
+            if manner == OnConflict::Stop && found.is_clear() && run.may_be_of_later(at, &part, &found) {
+                found.unknown.push("a later step may have made it so".to_owned());
+            }
             (found, deployment, world, order)
         };
         let (mut found, mut deployment, mut world, mut order) = attempt(self, manner);
@@ -114,6 +118,19 @@ impl Run<'_> {
     }
 
     /// An undo that nothing stands in the way of when it begins, while the application writes.
+    /// True where something is as the undo would leave it, or may be, and later steps stay: whether they made it so decides.
+    fn may_be_of_later(&self, at: usize, part: &str, found: &Found) -> bool {
+        let here = |step: &&history::Done| contains(part, &step.frame) && step.undone.is_none();
+        let undone: Vec<&history::Done> = self.deployments[at].steps.iter().filter(here).collect();
+        let Some(first) = undone.iter().map(|step| step.order).min() else { return false };
+        let stays = self.deployments.iter().enumerate().any(|(number, deployment)| {
+            let own = |step: &history::Done| number == at && contains(part, &step.frame);
+            deployment.steps.iter().any(|step| step.order > first && step.undone.is_none() && !own(step))
+        });
+        let already = !found.left.is_empty() || !found.lost.is_empty();
+        stays && (already || undone.iter().any(|step| step.effect.is_of_schema()))
+    }
+
     pub(super) fn undo_meanwhile(&mut self, at: usize, part: &str, what: Option<&str>) -> Result<(), String> {
         let mut writes = BTreeMap::new();
         for _ in 0..self.generator.rng.usize(1..=2) {
