@@ -305,6 +305,7 @@ impl Step<'_> {
             version: self.version,
             event_triggers: &database.event_triggers,
             next_hold: &mut self.next_hold,
+            already: None,
         };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
         let event = schema::run(&mut sessions, &mut self.capture, &mut tools, statement, place)

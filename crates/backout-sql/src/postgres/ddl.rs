@@ -4,6 +4,7 @@
 //! ALTER. Tables that it drops are moved aside in constant time. Rows that other statements change are captured
 //! elsewhere; nothing here ends or begins a transaction.
 
+use backout_model::conflict::Conflicts;
 use backout_model::target::{Refusal, TargetError};
 use postgres::Client;
 use serde::{Deserialize, Serialize};
@@ -149,6 +150,8 @@ pub struct Context<'a> {
     /// The number of the next hold.
     pub next_hold: &'a mut u64,
     pub keep: &'a mut dyn Keep,
+    /// Where an undo that is tried tells what is as it is to be already.
+    pub already: Option<&'a mut Conflicts>,
 }
 
 impl Context<'_> {

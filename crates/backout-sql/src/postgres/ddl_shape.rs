@@ -30,7 +30,9 @@ impl From<TargetError> for ShapeError {
 }
 
 /// Brings the columns back for which values were kept. The session has the pinned settings.
-pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<(), ShapeError> {
+///
+/// How many of the values had no row to come back to; 0 where nobody asks.
+pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<u64, ShapeError> {
     let failed =
         |error: TurnError| TargetError::failed(format!("cannot give table {} its old shape", kept.table), error);
     let stuck_or_failed = |error: TurnError| match error {
@@ -39,10 +41,32 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change
     };
     still_there(context.client, kept).map_err(stuck_or_failed)?;
     let values = load(context, kept)?;
+    let orphans = if context.already.is_some() {
+        orphans(context.client, kept).map_err(|error| failed(error.into()))?
+    } else {
+        0
+    };
     reshape(context.client, context.version, kept, &values, changes).map_err(stuck_or_failed)?;
     // A type that goes next must not be in use.
     let drop = format!("DROP TABLE IF EXISTS {BEFORE}, {AFTER}");
-    Ok(context.client.batch_execute(&drop).map_err(|error| failed(error.into()))?)
+    context.client.batch_execute(&drop).map_err(|error| failed(error.into()))?;
+    Ok(orphans)
+}
+
+/// How many kept values belong to rows that are gone, or are other ones now.
+fn orphans(client: &mut Client, kept: &Kept) -> Result<u64, postgres::Error> {
+    let What::Values { key, others, .. } = &kept.what else { return Ok(0) };
+    let keys = ddl_keep::row_key(key, others);
+    let from: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
+    let same: Vec<String> = (0..keys.len()).map(|at| format!("o.k{at} = b.k{at}")).collect();
+    let sql = format!(
+        "SELECT count(*) FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM (SELECT {} FROM ONLY {}) o WHERE {})",
+        from.join(", "),
+        kept.table,
+        same.join(" AND ")
+    );
+    let rows = catalog::column(client, &sql)?.into_iter().flatten().next();
+    Ok(rows.and_then(|rows| rows.parse().ok()).unwrap_or(0))
 }
 
 /// An error where the table is gone, or a column by which its rows are known again.

@@ -4,6 +4,7 @@
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
+use backout_model::words;
 use postgres::error::SqlState;
 
 use super::catalog::{self, Kind, Object, Wanted, literal};
@@ -166,14 +167,19 @@ impl Undo<'_, '_> {
             match (&change.before, &change.after) {
                 (None, Some(after)) => {
                     as_before += usize::from(now.is_none());
+                    self.already(now.is_none(), after);
                     self.guard_made(after, now, &mut aim);
                 }
                 (Some(before), None) => {
-                    as_before += usize::from(now.as_ref().is_some_and(|now| now.is_same(before)));
+                    let is_there = now.as_ref().is_some_and(|now| now.is_same(before));
+                    as_before += usize::from(is_there);
+                    self.already(is_there, before);
                     self.guard_gone(before, now, &mut aim);
                 }
                 (Some(before), Some(after)) => {
-                    as_before += usize::from(now.as_ref().is_some_and(|now| now.is_same(before)));
+                    let is_back = now.as_ref().is_some_and(|now| now.is_same(before));
+                    as_before += usize::from(is_back);
+                    self.already(is_back && !before.is_same(after), before);
                     self.guard_altered(before, after, now, &mut aim);
                 }
                 (None, None) => {}
@@ -187,6 +193,22 @@ impl Undo<'_, '_> {
         }
         self.guard_families(&aim)?;
         Ok(aim)
+    }
+
+    /// Tells that a change is undone already, by whoever it was.
+    fn already(&mut self, undone: bool, object: &Object) {
+        if undone && let Some(already) = &mut self.context.already {
+            already.push(Conflict {
+                target: self.context.target.to_owned(),
+                object: object.shown(),
+                key: None,
+                column: None,
+                kind: ConflictKind::Definition,
+                before: String::new(),
+                left: String::new(),
+                now: "as it was before".to_owned(),
+            });
+        }
     }
 
     fn guard_made(&mut self, after: &Object, now: Option<Object>, aim: &mut Aim) {
@@ -305,7 +327,22 @@ impl Undo<'_, '_> {
             ddl_turn::run(self.context.client, ddl_turn::drops(&hung(aim, &event.kept), &|_| None))?;
         }
         for kept in shapes().filter(|_| !aim.pairs.is_empty()) {
-            ddl_shape::put_back(self.context, kept, &event.changes)?;
+            let rows = ddl_shape::put_back(self.context, kept, &event.changes)?;
+            if rows > 0
+                && let Some(already) = &mut self.context.already
+            {
+                // With those of a later deployment, its undo would bring the rows back without their values.
+                already.push(Conflict {
+                    target: self.context.target.to_owned(),
+                    object: format!("table {}", kept.table),
+                    key: None,
+                    column: None,
+                    kind: ConflictKind::Missing,
+                    before: String::new(),
+                    left: format!("values in {}", words::count(rows, "row")),
+                    now: String::new(),
+                });
+            }
         }
         let shaped = |object: &Object| {
             object.kind == Kind::Column

@@ -94,6 +94,8 @@ impl Rows<'_, '_> {
                 replay.conflicts.push(Conflict { left, now: "no such row".to_owned(), ..conflict });
             })?;
         }
+        let gone = format!("{from} AS f WHERE NOT EXISTS (SELECT FROM ONLY {live} AS x WHERE {key}){only}");
+        self.already(ConflictKind::Missing, "f", &gone)?;
         let done =
             self.a.count(&format!("DELETE FROM ONLY {live} AS x USING {from} AS f WHERE {key}{only} AND {all}"))?;
         self.replay.rows += done;
@@ -123,6 +125,24 @@ impl Rows<'_, '_> {
             let (live, from) = (&self.live, &self.loaded.from);
             self.replay.rows +=
                 self.a.count(&format!("DELETE FROM ONLY {live} AS x USING {from} AS f WHERE {key}{only}"))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the rows of `rows` that are as they are to be already, the first ones.
+    fn already(&mut self, kind: ConflictKind, alias: &str, rows: &str) -> Result<(), postgres::Error> {
+        if self.replay.already.is_none() {
+            return Ok(());
+        }
+        let table = self.table;
+        let columns = format!("{}, {}", shown_key(table, alias), shown_row(table, alias));
+        for row in self.a.rows(&format!("SELECT {columns} FROM {rows} LIMIT {}", Conflicts::KEPT))? {
+            let text = row[1].clone().unwrap_or_default();
+            let conflict = self.replay.conflict(table, row[0].clone(), kind);
+            let (left, now) = if kind == ConflictKind::Missing { (text, String::new()) } else { (String::new(), text) };
+            if let Some(already) = &mut self.replay.already {
+                already.push(Conflict { left, now, ..conflict });
+            }
         }
         Ok(())
     }
@@ -237,6 +257,10 @@ impl Rows<'_, '_> {
             .map(|at| format!("({} OR {})", same(table, *at, "f", "t"), same(table, *at, "x", "f")))
             .collect();
         let guard = guard.join(" AND ");
+        let is_so =
+            columns.iter().map(|at| format!("NOT {} AND {}", same(table, *at, "f", "t"), same(table, *at, "x", "t")));
+        let is_so = is_so.collect::<Vec<_>>().join(" OR ");
+        self.already(ConflictKind::Appeared, "t", &format!("{} AND ({is_so})", self.joined(columns)))?;
         match self.update(columns, &set, &guard)? {
             Some(done) => {
                 self.replay.rows += done;
@@ -383,11 +407,14 @@ impl Rows<'_, '_> {
         let (table, to) = (self.table, self.loaded.to.clone());
         let only = self.only(pairs, "t", &self.loaded.from, "f");
         let key = keyed(table, "x", "t");
+        let all = self.all();
+        let back =
+            format!("{to} AS t JOIN ONLY {} AS x ON {key} WHERE {}{only}", self.live, all_same(table, &all, "x", "t"));
+        self.already(ConflictKind::Appeared, "t", &back)?;
         let free = format!("{to} AS t WHERE NOT EXISTS (SELECT FROM ONLY {} AS x WHERE {key}){only}", self.live);
         if self.insert(&free)? == wanted {
             return Ok(());
         }
-        let all = self.all();
         let (each, _) = self.differing(&all, "t", None);
         let present = format!(
             "{to} AS t JOIN ONLY {} AS x ON {key} WHERE NOT ({}){only}",

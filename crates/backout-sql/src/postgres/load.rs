@@ -15,6 +15,8 @@ pub struct Replay<'a> {
     pub direction: Direction,
     pub on_conflict: OnConflict,
     pub conflicts: Conflicts,
+    /// What is as it is to be already; looked for only where an undo is tried.
+    pub already: Option<Conflicts>,
     pub notes: Vec<String>,
     /// Rows that were changed.
     pub rows: u64,
@@ -35,6 +37,7 @@ impl<'a> Replay<'a> {
             direction,
             on_conflict,
             conflicts: Conflicts::default(),
+            already: None,
             notes: Vec::new(),
             rows: 0,
             cascades: false,
@@ -42,6 +45,12 @@ impl<'a> Replay<'a> {
             began,
             loads: 0,
         }
+    }
+
+    /// The same, which is to look for what is as it is to be already.
+    pub fn looking_for_what_is_already(mut self) -> Self {
+        self.already = Some(Conflicts::default());
+        self
     }
 
     pub fn overwrites(&self) -> bool {

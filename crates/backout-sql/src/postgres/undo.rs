@@ -143,7 +143,8 @@ impl Postgres {
         let label = self.label.clone();
         let manner = Manner { on_conflict, in_doubt: false };
         self.begin()?;
-        let mut replay = Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new());
+        let mut replay =
+            Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new()).looking_for_what_is_already();
         let mut summary = Summary::default();
         for mut images in steps {
             let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
@@ -162,7 +163,12 @@ impl Postgres {
         summary.objects.sort_unstable();
         summary.objects.dedup();
         summary.objects.truncate(Summary::OBJECTS_KEPT);
-        Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes, ..Report::default() })
+        Ok(Report {
+            summary,
+            conflicts: replay.conflicts,
+            notes: replay.notes,
+            already: replay.already.unwrap_or_default(),
+        })
     }
 
     /// Replays the events of one step within the open transaction: rows, schema, sequences; then looks at foreign keys.
@@ -369,9 +375,15 @@ impl Postgres {
     ) -> Result<Option<DdlEvent>, TargetError> {
         let version = self.version()?;
         let label = self.label.clone();
-        let mut tools =
-            Tools { own: &self.own, label: &label, version, event_triggers: &self.event_triggers, next_hold };
-        let Replay { direction, conflicts, notes, .. } = replay;
+        let Replay { direction, conflicts, notes, already, .. } = replay;
+        let mut tools = Tools {
+            own: &self.own,
+            label: &label,
+            version,
+            event_triggers: &self.event_triggers,
+            next_hold,
+            already: already.as_mut(),
+        };
         let shown = reader.index.shown.clone();
         let mut work = |a: &mut Session, capture: Option<&mut Capture>| {
             let mut images = schema::Images { capture, reader: Some(reader), label: &label };

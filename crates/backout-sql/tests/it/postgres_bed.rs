@@ -58,6 +58,7 @@ impl Deployer {
             event_triggers: &EventTriggers::default(),
             next_hold: &mut self.next_hold,
             keep: &mut self.blocks,
+            already: None,
         };
         let done = work(&mut context);
         self.client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).unwrap();
