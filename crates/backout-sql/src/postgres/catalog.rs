@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use postgres::{Client, Error, SimpleQueryMessage};
 use serde::{Deserialize, Serialize};
 
-use super::prepared;
+use super::{prepared, spelling};
 
 /// Where an object stands in the catalogs, as `pg_depend` has it: valid within one step only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,7 +162,7 @@ impl Object {
         let mut names: Vec<&str> = self.parts.keys().chain(other.parts.keys()).map(String::as_str).collect();
         names.sort_unstable();
         names.dedup();
-        names.retain(|name| !NOT_COMPARED.contains(name) && self.part(name) != other.part(name));
+        names.retain(|name| !NOT_COMPARED.contains(name) && !spelling::is_same(self.part(name), other.part(name)));
         names
     }
 

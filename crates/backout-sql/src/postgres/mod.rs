@@ -75,6 +75,7 @@ mod redo;
 mod schema;
 mod session;
 mod setting;
+mod spelling;
 mod split;
 #[cfg(test)]
 mod split_psql;

@@ -177,3 +177,18 @@ fn overwrite_ends_in_an_error_where_it_is_not_done() {
     assert_eq!(stage.pg_dump(), then);
     assert_eq!(stage.conflicts(&images).total, 1);
 }
+
+/// What PostgreSQL writes down in another way once it has read it back is the same all the same.
+#[test]
+fn lists_of_varchar_come_back_in_another_spelling() {
+    let mut stage = Stage::new(
+        "CREATE TABLE state (s varchar(9), CONSTRAINT known CHECK (s IN ('a', 'b'))); INSERT INTO state VALUES ('a');
+         CREATE UNIQUE INDEX one ON state (s) WHERE s IN ('a', 'b');",
+    );
+    let images = stage.apply("ALTER TABLE state DROP CONSTRAINT known; DROP INDEX one;");
+    stage.undo(&images);
+    assert!(stage.other().batch_execute("INSERT INTO state VALUES ('a')").is_err(), "the index is back");
+    assert!(stage.other().batch_execute("INSERT INTO state VALUES ('c')").is_err(), "the constraint is back");
+    let again = stage.redo(&images);
+    stage.undo(&again);
+}
