@@ -90,6 +90,10 @@ fn struck(place: &Place, act: Act, blow: Blow, n: usize) -> Result<(), String> {
     if !passed {
         return Err("the point was not passed: the run is not the same every time".to_owned());
     }
+    if matches!(blow, Blow::Sever) {
+        // A server that heard nothing ends such a session once its keepalive does; until then it has the lock.
+        strike(Blow::Terminate, server, proxy);
+    }
     // What was lost with the connection is the tool's own, too: its lock may still name it.
     stage.site.bury_the_dead();
     let state = stage.state(&place.twin).map_err(|what| format!("{what}\n  it said: {done:?}"))?;

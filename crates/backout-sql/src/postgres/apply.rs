@@ -305,6 +305,7 @@ impl Step<'_> {
             version: self.version,
             event_triggers: &database.event_triggers,
             next_hold: &mut self.next_hold,
+            passing: &[],
             already: None,
         };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };

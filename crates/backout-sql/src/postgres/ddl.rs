@@ -94,6 +94,15 @@ impl DdlEvent {
         self.changes.iter().filter_map(|change| change.after.as_ref()).any(|object| kinds(object.kind))
     }
 
+    /// What becomes of a table: its name afterwards, none where it was dropped and is held.
+    pub fn course<'a>(&'a self, table: &'a str) -> Option<&'a str> {
+        let is_it = |object: &Object| object.kind == Kind::Table && object.id() == table;
+        match self.changes.iter().find(|change| change.before.as_ref().is_some_and(is_it)) {
+            None => Some(table),
+            Some(change) => change.after.as_ref().map(Object::id),
+        }
+    }
+
     /// Rows, values or relations went and are kept.
     pub fn destroys(&self) -> bool {
         !self.kept.is_empty() || !self.moved.is_empty()
@@ -150,6 +159,8 @@ pub struct Context<'a> {
     /// The number of the next hold.
     pub next_hold: &'a mut u64,
     pub keep: &'a mut dyn Keep,
+    /// Tables that the same step made and dropped: what they hold when that goes back is its own.
+    pub passing: &'a [String],
     /// Where an undo that is tried tells what is as it is to be already.
     pub already: Option<&'a mut Conflicts>,
 }

@@ -87,6 +87,8 @@ pub struct Tools<'a> {
     pub version: u32,
     pub event_triggers: &'a EventTriggers,
     pub next_hold: &'a mut u64,
+    /// Tables that the same step made and dropped.
+    pub passing: &'a [String],
     /// Where an undo that is tried tells what is as it is to be already.
     pub already: Option<&'a mut Conflicts>,
 }
@@ -264,6 +266,7 @@ fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: &'c mut Ima
         event_triggers: tools.event_triggers,
         next_hold: tools.next_hold,
         keep: images,
+        passing: tools.passing,
         already: tools.already.as_deref_mut(),
     }
 }

@@ -240,8 +240,19 @@ impl Postgres {
                         self.let_go(&mut loaded)?;
                     }
                     self.unsilence(&mut quiet, capture.as_deref_mut())?;
-                    let again =
-                        self.replay_ddl(reader, event, manner, replay, capture.as_deref_mut(), &mut next_hold)?;
+                    let passing = match replay.direction {
+                        Direction::Undo => made_and_dropped(event, &events[..at]),
+                        Direction::Redo => Vec::new(),
+                    };
+                    let again = self.replay_ddl(
+                        reader,
+                        event,
+                        &passing,
+                        manner,
+                        replay,
+                        capture.as_deref_mut(),
+                        &mut next_hold,
+                    )?;
                     let redo = replay.direction == Direction::Redo;
                     if redo && replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() {
                         // What comes next builds on what was left undone.
@@ -368,6 +379,7 @@ impl Postgres {
         &mut self,
         reader: &mut Reader<'_>,
         event: &DdlEvent,
+        passing: &[String],
         manner: Manner,
         replay: &mut Replay<'_>,
         capture: Option<&mut Capture>,
@@ -382,6 +394,7 @@ impl Postgres {
             version,
             event_triggers: &self.event_triggers,
             next_hold,
+            passing,
             already: already.as_mut(),
         };
         let shown = reader.index.shown.clone();
@@ -455,4 +468,16 @@ pub fn summary_of(index: &Index) -> Summary {
     objects.dedup();
     objects.truncate(Summary::OBJECTS_KEPT);
     Summary { changes: index.statements, objects, ..Summary::default() }
+}
+
+/// The tables that a change made and one of those after it, which are undone already, dropped: the last of them first.
+fn made_and_dropped(event: &DdlEvent, undone: &[Event]) -> Vec<String> {
+    let is_dropped = |made: &&str| {
+        let later = undone.iter().rev().filter_map(|event| match event {
+            Event::Ddl { event, .. } => Some(event),
+            Event::Rows { .. } | Event::Statements { .. } => None,
+        });
+        later.into_iter().try_fold(*made, |name, event| event.course(name)).is_none()
+    };
+    event.made().filter(is_dropped).map(str::to_owned).collect()
 }

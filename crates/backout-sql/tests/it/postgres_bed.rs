@@ -58,6 +58,7 @@ impl Deployer {
             event_triggers: &EventTriggers::default(),
             next_hold: &mut self.next_hold,
             keep: &mut self.blocks,
+            passing: &[],
             already: None,
         };
         let done = work(&mut context);
