@@ -24,6 +24,8 @@ pub struct Replay<'a> {
     pub cascades: bool,
     /// A table that the step made may stand in place of one that it dropped.
     pub replaces: bool,
+    /// Tables that the change of the schema at hand made and the same step dropped.
+    pub passing: Vec<String>,
     /// Where sequences stood when it began.
     pub began: Positions,
     /// Numbers the temporary tables.
@@ -42,6 +44,7 @@ impl<'a> Replay<'a> {
             rows: 0,
             cascades: false,
             replaces: false,
+            passing: Vec::new(),
             began,
             loads: 0,
         }

@@ -240,19 +240,12 @@ impl Postgres {
                         self.let_go(&mut loaded)?;
                     }
                     self.unsilence(&mut quiet, capture.as_deref_mut())?;
-                    let passing = match replay.direction {
+                    replay.passing = match replay.direction {
                         Direction::Undo => made_and_dropped(event, &events[..at]),
                         Direction::Redo => Vec::new(),
                     };
-                    let again = self.replay_ddl(
-                        reader,
-                        event,
-                        &passing,
-                        manner,
-                        replay,
-                        capture.as_deref_mut(),
-                        &mut next_hold,
-                    )?;
+                    let again =
+                        self.replay_ddl(reader, event, manner, replay, capture.as_deref_mut(), &mut next_hold)?;
                     let redo = replay.direction == Direction::Redo;
                     if redo && replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() {
                         // What comes next builds on what was left undone.
@@ -379,7 +372,6 @@ impl Postgres {
         &mut self,
         reader: &mut Reader<'_>,
         event: &DdlEvent,
-        passing: &[String],
         manner: Manner,
         replay: &mut Replay<'_>,
         capture: Option<&mut Capture>,
@@ -387,14 +379,14 @@ impl Postgres {
     ) -> Result<Option<DdlEvent>, TargetError> {
         let version = self.version()?;
         let label = self.label.clone();
-        let Replay { direction, conflicts, notes, already, .. } = replay;
+        let Replay { direction, conflicts, notes, already, passing, .. } = replay;
         let mut tools = Tools {
             own: &self.own,
             label: &label,
             version,
             event_triggers: &self.event_triggers,
             next_hold,
-            passing,
+            passing: passing.as_slice(),
             already: already.as_mut(),
         };
         let shown = reader.index.shown.clone();
