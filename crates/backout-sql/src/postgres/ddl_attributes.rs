@@ -7,16 +7,18 @@ use super::ddl::Change;
 
 /// Why these changes cannot be taken back: a column that holds values of a type whose attributes come or go.
 pub(super) fn in_use(client: &mut Client, changes: &[Change]) -> Result<Option<String>, Error> {
-    let is_made = |of: &str| {
-        changes
-            .iter()
-            .any(|change| change.before.is_none() && change.after.as_ref().is_some_and(|made| made.id() == of))
+    // Of a type that comes or goes as a whole nothing is left to hold.
+    let comes_or_goes = |of: &str| {
+        changes.iter().any(|change| match (&change.before, &change.after) {
+            (None, Some(one)) | (Some(one), None) => one.id() == of,
+            _ => false,
+        })
     };
     let altered = changes.iter().filter_map(|change| change.before.as_ref().or(change.after.as_ref()));
     let mut types: Vec<&str> =
         altered.filter(|object| object.kind == Kind::Attribute).map(|object| object.of()).collect();
     types.dedup();
-    for of in types.into_iter().filter(|of| !is_made(of)) {
+    for of in types.into_iter().filter(|of| !comes_or_goes(of)) {
         if let Some(column) = column_of(client, of)? {
             return Ok(Some(format!("{column} holds values of type {of}, and what becomes of them is not captured")));
         }
