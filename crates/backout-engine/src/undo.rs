@@ -57,7 +57,8 @@ pub fn plan(
 ) -> Result<Outcome, EngineError> {
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
-    let conflicts = run.conflicts_of_undo_fully(&part, on_conflict)?;
+    let later = run.later_steps(&part, on_conflict)?;
+    let conflicts = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
     for step in run.view.steps_to_undo(&part) {
         run.describe(&step, each)?;
     }
@@ -219,9 +220,9 @@ impl Run<'_, '_> {
     /// but a site is not closed to its users to find that out.
     fn conflicts_of_undo(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Conflicts, EngineError> {
         let many = self.view.steps_to_undo(part).len() > 1;
-        let stops = on_conflict == OnConflict::Stop;
-        if many || self.session.config.maintenance.is_some() || stops && !self.later_steps(part)?.is_empty() {
-            self.conflicts_of_undo_fully(part, on_conflict)
+        let later = self.later_steps(part, on_conflict)?;
+        if many || self.session.config.maintenance.is_some() || !later.is_empty() {
+            self.conflicts_of_undo_fully(part, on_conflict, &later)
         } else {
             let mut conflicts = self.required_by(part)?;
             conflicts.extend(self.view.undecided(part));
@@ -229,7 +230,12 @@ impl Run<'_, '_> {
         }
     }
 
-    fn conflicts_of_undo_fully(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Conflicts, EngineError> {
+    fn conflicts_of_undo_fully(
+        &mut self,
+        part: &FramePath,
+        on_conflict: OnConflict,
+        later: &[Later],
+    ) -> Result<Conflicts, EngineError> {
         let mut conflicts = self.required_by(part)?;
         conflicts.extend(self.view.undecided(part));
         let steps = self.view.steps_to_undo(part);
@@ -252,8 +258,6 @@ impl Run<'_, '_> {
             }
         }
         let mut already = Conflicts::default();
-        // Whoever settles conflicts some way has them settled so: these are as the undo leaves them.
-        let later = if on_conflict == OnConflict::Stop { self.later_steps(part)? } else { Vec::new() };
         let session = &mut *self.session;
         let reader = session.journal.reader();
         for (act, _, seqs) in by_target {
@@ -275,8 +279,12 @@ impl Run<'_, '_> {
     }
 
     /// What later steps that stay on the site touched, of other deployments or of other parts of this one. What an undo
-    /// finds as it would leave it is theirs then: their own undo would bring it back.
-    fn later_steps(&mut self, part: &FramePath) -> Result<Vec<Later>, EngineError> {
+    /// finds as it would leave it is theirs then: their own undo would bring it back. Nothing where conflicts are
+    /// settled some way: these are as that undo leaves them.
+    fn later_steps(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Vec<Later>, EngineError> {
+        if on_conflict != OnConflict::Stop {
+            return Ok(Vec::new());
+        }
         let Some(first) = self.view.steps_to_undo(part).iter().map(|step| step.seq).min() else {
             return Ok(Vec::new());
         };

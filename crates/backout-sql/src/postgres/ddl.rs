@@ -4,7 +4,7 @@
 //! ALTER. Tables that it drops are moved aside in constant time. Rows that other statements change are captured
 //! elsewhere; nothing here ends or begins a transaction.
 
-use backout_model::conflict::Conflicts;
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::{Refusal, TargetError};
 use postgres::Client;
 use serde::{Deserialize, Serialize};
@@ -166,6 +166,27 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// A conflict about one object of the schema.
+    pub(super) fn conflict(&self, object: String, kind: ConflictKind, left: String, now: String) -> Conflict {
+        Conflict {
+            target: self.target.to_owned(),
+            object,
+            key: None,
+            column: None,
+            kind,
+            before: String::new(),
+            left,
+            now,
+        }
+    }
+
+    /// Tells what is as it is to be already, where somebody asked.
+    pub(super) fn already(&mut self, conflict: Conflict) {
+        if let Some(already) = &mut self.already {
+            already.push(conflict);
+        }
+    }
+
     pub(super) fn cannot(&self, act: &str, error: impl Into<TurnError>) -> TargetError {
         TargetError::failed(format!("cannot {act} in {}", self.target), error.into())
     }

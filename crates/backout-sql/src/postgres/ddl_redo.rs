@@ -1,6 +1,6 @@
 //! Runs an undone schema change again, to the same result.
 
-use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
+use backout_model::conflict::{ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 
 use super::catalog::{self, Kind, Object, literal};
@@ -29,16 +29,7 @@ pub fn redo(
             continue;
         }
         let mut push = |object: &Object, kind, now: String| {
-            conflicts.push(Conflict {
-                target: context.target.to_owned(),
-                object: object.shown(),
-                key: None,
-                column: None,
-                kind,
-                before: String::new(),
-                left: String::new(),
-                now,
-            });
+            conflicts.push(context.conflict(object.shown(), kind, String::new(), now));
         };
         match (&change.before, &change.after, now) {
             (Some(before), None, Some(now)) if !before.is_same(&now) => {
@@ -58,16 +49,7 @@ pub fn redo(
         }
     }
     for Found { table, kind, now } in pinned_rows(context, event)? {
-        conflicts.push(Conflict {
-            target: context.target.to_owned(),
-            object: format!("table {table}"),
-            key: None,
-            column: None,
-            kind,
-            before: String::new(),
-            left: String::new(),
-            now,
-        });
+        conflicts.push(context.conflict(format!("table {table}"), kind, String::new(), now));
     }
     if event.changes.is_empty() && event.kept.is_empty() {
         return Ok(event.clone());

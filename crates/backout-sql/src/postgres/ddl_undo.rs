@@ -122,17 +122,8 @@ impl Undo<'_, '_> {
     }
 
     fn push(&mut self, object: &str, kind: ConflictKind, before: String, left: String, now: String) {
-        let target = self.context.target.to_owned();
-        self.conflicts.push(Conflict {
-            target,
-            object: object.to_owned(),
-            key: None,
-            column: None,
-            kind,
-            before,
-            left,
-            now,
-        });
+        let conflict = self.context.conflict(object.to_owned(), kind, left, now);
+        self.conflicts.push(Conflict { before, ..conflict });
     }
 
     fn whole(&mut self) -> Result<(), Left> {
@@ -197,17 +188,10 @@ impl Undo<'_, '_> {
 
     /// Tells that a change is undone already, by whoever it was.
     fn already(&mut self, undone: bool, object: &Object) {
-        if undone && let Some(already) = &mut self.context.already {
-            already.push(Conflict {
-                target: self.context.target.to_owned(),
-                object: object.shown(),
-                key: None,
-                column: None,
-                kind: ConflictKind::Definition,
-                before: String::new(),
-                left: String::new(),
-                now: "as it was before".to_owned(),
-            });
+        if undone {
+            let now = "as it was before".to_owned();
+            let conflict = self.context.conflict(object.shown(), ConflictKind::Definition, String::new(), now);
+            self.context.already(conflict);
         }
     }
 
@@ -328,20 +312,12 @@ impl Undo<'_, '_> {
         }
         for kept in shapes().filter(|_| !aim.pairs.is_empty()) {
             let rows = ddl_shape::put_back(self.context, kept, &event.changes)?;
-            if rows > 0
-                && let Some(already) = &mut self.context.already
-            {
+            if rows > 0 {
                 // With those of a later deployment, its undo would bring the rows back without their values.
-                already.push(Conflict {
-                    target: self.context.target.to_owned(),
-                    object: format!("table {}", kept.table),
-                    key: None,
-                    column: None,
-                    kind: ConflictKind::Missing,
-                    before: String::new(),
-                    left: format!("values in {}", words::count(rows, "row")),
-                    now: String::new(),
-                });
+                let left = format!("values in {}", words::count(rows, "row"));
+                let table = format!("table {}", kept.table);
+                let conflict = self.context.conflict(table, ConflictKind::Missing, left, String::new());
+                self.context.already(conflict);
             }
         }
         let shaped = |object: &Object| {
