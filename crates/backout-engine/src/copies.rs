@@ -31,7 +31,9 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
     let rows = session.journal.reader().deployments()?;
     let needed: BTreeSet<DeploymentId> = rows
         .into_iter()
-        .filter(|row| !matches!(row.state, DeploymentState::Refused | DeploymentState::FailedClean))
+        .filter(|row| {
+            !matches!(row.state, DeploymentState::Refused | DeploymentState::FailedClean | DeploymentState::GivenUp)
+        })
         .map(|row| row.id)
         .collect();
     for id in found.iter().filter(|id| !needed.contains(id)) {

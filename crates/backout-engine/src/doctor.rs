@@ -28,7 +28,7 @@ pub fn doctor(site: &Site, targets: &mut Targets) -> Result<Vec<Finding>, Engine
     findings.push(state_directory(site));
     let reader = Journal::read(&site.state)?;
     findings.extend(ahead(targets, reader.last_seq()?)?);
-    findings.extend(behind(targets, &reader)?);
+    findings.extend(behind(targets, &reader)?.into_iter().map(|behind| behind.finding));
     Ok(findings)
 }
 

@@ -196,9 +196,10 @@ impl View {
                 self.before_part = before;
                 self.settled = Conflicts::default();
             }
-            Event::DeploymentFailing | Event::DeploymentNeedsHand | Event::DeploymentRefused => {
-                self.why = read(payload, seq)?
-            }
+            Event::DeploymentFailing
+            | Event::DeploymentNeedsHand
+            | Event::DeploymentRefused
+            | Event::DeploymentGivenUp => self.why = read(payload, seq)?,
             Event::MaintenanceEntering => self.in_maintenance = true,
             Event::MaintenanceLeft => self.in_maintenance = false,
             Event::FrameStarted

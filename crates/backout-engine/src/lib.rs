@@ -16,6 +16,7 @@ pub mod fresh;
 mod gate;
 mod group;
 pub mod history;
+mod later;
 mod lookup;
 mod marks;
 pub mod observer;

@@ -111,8 +111,13 @@ pub(crate) fn now_at(reader: &Reader) -> Result<String, EngineError> {
         return Ok(format!("the site is now at {} {} ({})", row.package, row.version, row.id));
     }
     let mut left = Vec::new();
-    for row in rows.iter().filter(|row| row.state == DeploymentState::Undone) {
-        if View::load(reader, &row.id)?.left_something() {
+    for row in &rows {
+        let left_something = match row.state {
+            DeploymentState::GivenUp => true,
+            DeploymentState::Undone => View::load(reader, &row.id)?.left_something(),
+            _ => false,
+        };
+        if left_something {
             left.push(row.id.to_string());
         }
     }

@@ -1,11 +1,11 @@
 //! What the databases' markers say against the journal: one that is ahead shows a journal that lacks what was done,
 //! one that is behind shows a database that is not the one that it was. Reads only.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use backout_journal::Reader;
-use backout_model::state::StepState;
+use backout_model::id::DeploymentId;
+use backout_model::state::{DeploymentState, StepState};
 use backout_model::target::Finding;
 
 use crate::act::Act;
@@ -16,6 +16,10 @@ use crate::session::Targets;
 /// The ways out where a journal lacks what was done.
 pub(crate) const AHEAD_HINT: &str = "put the state directory back that belongs to this site; if it is lost, `backout unlock --anew` begins a \
                          new history, and what the lost one did can't be undone any more";
+
+/// The ways out where a database lacks what the journal says was done to it.
+pub(crate) const BEHIND_HINT: &str = "put the database back that belongs to this history; or, to go on from what it is now, \
+                          `backout unlock --anew` gives up what it lacks, which can't be undone any more";
 
 /// Databases that were last changed by an entry which the journal, whose last is `last_seq`, does not have: the state
 /// directory is an older copy of itself, or another one.
@@ -32,15 +36,39 @@ pub(crate) fn ahead(targets: &mut Targets, last_seq: u64) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// Databases that do not know of what the journal says was done to them: restored from an older copy, or others.
-pub(crate) fn behind(targets: &mut Targets, reader: &Reader) -> Result<Vec<Finding>, EngineError> {
-    let mut findings = Vec::new();
-    for (name, (seq, step)) in last_done(targets, reader)? {
-        let Some(database) = targets.databases.get_mut(&name) else { continue };
-        let mark = database.last_mark()?;
-        let done = format!("the journal's entry {seq} changed it ({step})");
-        let what = match mark {
-            Some(mark) if mark.seq >= seq => continue,
+/// A database that does not know of what the journal says was done to it: restored from an older copy, or another one.
+pub(crate) struct Behind {
+    pub finding: Finding,
+    /// The deployments whose changes, or whose undo, it does not know of, the newest first.
+    pub deployments: Vec<DeploymentId>,
+}
+
+/// The databases that are behind the journal. Reads only what came after their markers.
+pub(crate) fn behind(targets: &mut Targets, reader: &Reader) -> Result<Vec<Behind>, EngineError> {
+    let mut marks = BTreeMap::new();
+    for (name, database) in &mut targets.databases {
+        marks.insert(name.clone(), database.last_mark()?);
+    }
+    let known = |name: &str| marks.get(name).map(|mark| mark.as_ref().map_or(0, |mark| mark.seq));
+    let Some(oldest) = marks.keys().filter_map(|name| known(name)).min() else { return Ok(Vec::new()) };
+    let mut lacks: BTreeMap<String, Lacks> = BTreeMap::new();
+    for row in reader.deployments()?.into_iter().filter(|row| row.last_seq > oldest) {
+        if row.state == DeploymentState::GivenUp {
+            continue;
+        }
+        for step in View::load(reader, &row.id)?.steps.values() {
+            let Act::Sql { database, .. } = step.act() else { continue };
+            let (Some(seq), Some(known)) = (committed(step), known(database)) else { continue };
+            if seq > known {
+                let lacks = lacks.entry(database.clone()).or_default();
+                lacks.add(seq, step, &row.id);
+            }
+        }
+    }
+    let behind = lacks.into_iter().filter_map(|(name, lacks)| {
+        let label = targets.databases.get(&name)?.label();
+        let done = format!("the journal's entry {} changed it ({})", lacks.seq, lacks.step);
+        let what = match marks.get(&name)? {
             Some(mark) => format!(
                 "it was set back, or is another one: its marker knows of no entry after {}, and {done}; what was \
                  deployed since can't be undone there",
@@ -51,31 +79,30 @@ pub(crate) fn behind(targets: &mut Targets, reader: &Reader) -> Result<Vec<Findi
                  back to a time before the first deployment, or is another one"
             ),
         };
-        findings.push(Finding { target: database.label(), what, grave: true });
-    }
-    Ok(findings)
+        Some(Behind { finding: Finding { target: label, what, grave: true }, deployments: lacks.deployments })
+    });
+    Ok(behind.collect())
 }
 
-/// The last entry whose change each database committed, and what that was.
-fn last_done(targets: &Targets, reader: &Reader) -> Result<BTreeMap<String, (u64, String)>, EngineError> {
-    let mut done: BTreeMap<String, (u64, String)> = BTreeMap::new();
-    let mut rows = reader.deployments()?;
-    rows.sort_by_key(|row| Reverse(row.last_seq));
-    for row in rows {
-        // What is left to read is older than what is known of every database.
-        if targets.databases.keys().all(|name| done.get(name).is_some_and(|(seq, _)| *seq > row.last_seq)) {
-            break;
+/// What a database lacks of the journal.
+#[derive(Default)]
+struct Lacks {
+    /// The last entry whose change it should know, and what that was.
+    seq: u64,
+    step: String,
+    deployments: Vec<DeploymentId>,
+}
+
+impl Lacks {
+    fn add(&mut self, seq: u64, step: &StepView, id: &DeploymentId) {
+        if seq > self.seq {
+            self.seq = seq;
+            self.step = format!("{} of {id}", step.act().words());
         }
-        let view = View::load(reader, &row.id)?;
-        for step in view.steps.values() {
-            let Act::Sql { database, .. } = step.act() else { continue };
-            let Some(seq) = committed(step) else { continue };
-            if done.get(database).is_none_or(|(known, _)| *known < seq) {
-                done.insert(database.clone(), (seq, format!("{} of {}", step.act().words(), row.id)));
-            }
+        if self.deployments.last() != Some(id) {
+            self.deployments.push(id.clone());
         }
     }
-    Ok(done)
 }
 
 /// The entry that the step's database must know of; none where it may not have come to it.

@@ -83,7 +83,8 @@ impl Run<'_, '_> {
                 | DeploymentState::FailedClean
                 | DeploymentState::Undone
                 | DeploymentState::PartlyUndone
-                | DeploymentState::NeedsHand,
+                | DeploymentState::NeedsHand
+                | DeploymentState::GivenUp,
             )
             | None => Ok(self.only_maintenance()),
         }

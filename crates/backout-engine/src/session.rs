@@ -9,7 +9,7 @@ use backout_journal::{Clock, Journal, Options, process};
 use backout_model::entry::Draft;
 use backout_model::id::{DeploymentId, FramePath, ID_LENGTH};
 use backout_model::state::Event;
-use backout_model::target::Target;
+use backout_model::target::{Finding, Target};
 use backout_package::fill::fill;
 use backout_package::site::Site;
 use backout_sql::database::{Database, Holder};
@@ -17,7 +17,8 @@ use serde_json::json;
 
 use crate::act::Act;
 use crate::error::EngineError;
-use crate::marks::{AHEAD_HINT, ahead};
+use crate::history::{Why, payload};
+use crate::marks::{AHEAD_HINT, BEHIND_HINT, Behind, ahead, behind};
 use crate::observer::{Happening, Observer};
 
 /// The targets of a site by name, as the binary wired them.
@@ -96,8 +97,8 @@ impl<'o> Session<'o> {
         Self::open_on(config, targets, surroundings, purpose, observer, false)
     }
 
-    /// Begins a new history on databases that know of entries which this journal does not have. What those did cannot
-    /// be undone any more.
+    /// Begins a new history where databases and journal are not of one: entries that one of them does not have are given
+    /// up, and what those did cannot be undone any more.
     pub fn open_anew(
         config: Site,
         targets: Targets,
@@ -136,8 +137,8 @@ impl<'o> Session<'o> {
         let last_seq = session.journal.reader().last_seq()?;
         if anew {
             session.begin_anew(last_seq)?;
-        } else if let Some(finding) = ahead(&mut session.targets, last_seq)?.into_iter().next() {
-            return Err(EngineError::not_now(format!("{}: {}", finding.target, finding.what), AHEAD_HINT));
+        } else {
+            session.knows_its_databases(last_seq)?;
         }
         let epoch = session.epoch;
         session.journal.defer(Draft {
@@ -150,7 +151,38 @@ impl<'o> Session<'o> {
         Ok(session)
     }
 
+    /// Refuses where journal and databases are not of one history: an undo would put back what is not gone.
+    fn knows_its_databases(&mut self, last_seq: u64) -> Result<(), EngineError> {
+        let refused =
+            |finding: Finding, hint: &str| EngineError::not_now(format!("{}: {}", finding.target, finding.what), hint);
+        if let Some(finding) = ahead(&mut self.targets, last_seq)?.into_iter().next() {
+            return Err(refused(finding, AHEAD_HINT));
+        }
+        match behind(&mut self.targets, self.journal.reader())?.into_iter().next() {
+            Some(behind) => Err(refused(behind.finding, BEHIND_HINT)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives up the deployments that a database lacks, and lets those databases that are ahead forget the history that
+    /// is lost.
     fn begin_anew(&mut self, last_seq: u64) -> Result<(), EngineError> {
+        let mut given_up: BTreeMap<DeploymentId, Vec<String>> = BTreeMap::new();
+        for Behind { finding, deployments } in behind(&mut self.targets, self.journal.reader())? {
+            for id in deployments {
+                given_up.entry(id).or_default().push(format!("{}: {}", finding.target, finding.what));
+            }
+        }
+        for (id, causes) in given_up {
+            self.observer.heard(Happening::Warning { text: format!("{id} is given up: {}", causes.join("; ")) });
+            self.journal.append(&[Draft {
+                deployment: Some(id),
+                frame: FramePath::root(),
+                step: None,
+                event: Event::DeploymentGivenUp,
+                payload: payload(&Why { causes, left: Vec::new() })?,
+            }])?;
+        }
         for database in self.targets.databases.values_mut() {
             database.set_mark(last_seq)?;
         }

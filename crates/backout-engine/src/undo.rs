@@ -1,19 +1,19 @@
 //! Undo of a deployment or of one child of it, while later ones stay. Appends to the history, never erases.
 
-use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use backout_journal::Reader;
-use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
+use backout_model::conflict::{ConflictKind, Conflicts, OnConflict};
 use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
-use backout_model::target::{Described, Images, Summary, TargetError};
+use backout_model::target::{Described, Images, TargetError};
 use backout_package::step::SqlUndo;
 use serde_json::Value;
 
 use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{Part, StepView, View, Why, payload};
+use crate::later::LaterStep;
 use crate::lookup::{find, now_at, split};
 use crate::observer::Happening;
 use crate::outcome::{Left, NOTHING_CHANGED, Outcome, STOPPED, Status};
@@ -57,7 +57,7 @@ pub fn plan(
 ) -> Result<Outcome, EngineError> {
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
-    let later = run.later_steps(&part, on_conflict)?;
+    let later = run.later_where_it_counts(&part, on_conflict)?;
     let conflicts = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
     for step in run.view.steps_to_undo(&part) {
         run.describe(&step, each)?;
@@ -93,7 +93,7 @@ impl Seek for Unreadable {
 
 fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Outcome {
     let id = name_of_part(&run.view, part);
-    let overlaps = run.overlaps(&conflicts).unwrap_or_else(|error| error.causes());
+    let overlaps = run.overlaps(&conflicts, part).unwrap_or_else(|error| error.causes());
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
     outcome.deployment = Some(run.view.id.clone());
     outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name())];
@@ -167,6 +167,17 @@ pub(crate) fn chosen(reader: &Reader, what: Option<&str>) -> Result<(View, Frame
                 "`backout redo` brings back what was last undone",
             ));
         }
+        Some(DeploymentState::GivenUp) => {
+            return Err(EngineError::NotNow {
+                what: format!(
+                    "{} ({}) was given up and can't be undone: {}",
+                    view.id,
+                    view.name(),
+                    view.why.causes.join("; ")
+                ),
+                hint: None,
+            });
+        }
         _ => {
             return Err(EngineError::NotNow {
                 what: format!("{} ({}) left nothing on the site to undo", view.id, view.name()),
@@ -194,33 +205,12 @@ pub(crate) fn chosen(reader: &Reader, what: Option<&str>) -> Result<(View, Frame
     Ok((view, part))
 }
 
-/// A later step that stays on the site, and the tables or directories that it touched.
-struct Later {
-    target: String,
-    objects: Vec<String>,
-}
-
-impl Later {
-    /// True where it may be this step that made it so.
-    fn meets(&self, already: &Conflict) -> bool {
-        // More than are listed, or none: then it may be any of them, or the schema.
-        let unlisted = self.objects.is_empty() || self.objects.len() >= Summary::OBJECTS_KEPT;
-        let parent = already.object.rsplit_once('/').map_or("", |(parent, _)| parent);
-        let is_there = |object: &String| {
-            *object == already.object || object.trim_start_matches('.') == parent && already.key.is_none()
-        };
-        // Of a row the table is known; whose schema a step changed is not listed.
-        let of_schema = already.key.is_none() && already.object.contains(' ');
-        self.target == already.target && (unlisted || of_schema || self.objects.iter().any(is_there))
-    }
-}
-
 impl Run<'_, '_> {
     /// The conflicts that can be known beforehand. A single step is its own check: it stops before its first change;
     /// but a site is not closed to its users to find that out.
     fn conflicts_of_undo(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Conflicts, EngineError> {
         let many = self.view.steps_to_undo(part).len() > 1;
-        let later = self.later_steps(part, on_conflict)?;
+        let later = self.later_where_it_counts(part, on_conflict)?;
         if many || self.session.config.maintenance.is_some() || !later.is_empty() {
             self.conflicts_of_undo_fully(part, on_conflict, &later)
         } else {
@@ -230,11 +220,21 @@ impl Run<'_, '_> {
         }
     }
 
+    /// What an undo finds as it would leave it may be a later step's: then that one's undo would bring it back. Nothing
+    /// where conflicts are settled some way: these are as that undo leaves them.
+    fn later_where_it_counts(
+        &mut self,
+        part: &FramePath,
+        on_conflict: OnConflict,
+    ) -> Result<Vec<LaterStep>, EngineError> {
+        if on_conflict == OnConflict::Stop { self.later_steps(part) } else { Ok(Vec::new()) }
+    }
+
     fn conflicts_of_undo_fully(
         &mut self,
         part: &FramePath,
         on_conflict: OnConflict,
-        later: &[Later],
+        later: &[LaterStep],
     ) -> Result<Conflicts, EngineError> {
         let mut conflicts = self.required_by(part)?;
         conflicts.extend(self.view.undecided(part));
@@ -272,68 +272,12 @@ impl Run<'_, '_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        for conflict in already.listed.into_iter().filter(|conflict| later.iter().any(|step| step.meets(conflict))) {
+        for conflict in
+            already.listed.into_iter().filter(|conflict| later.iter().any(|step| step.may_have_made(conflict)))
+        {
             conflicts.push(conflict);
         }
         Ok(conflicts)
-    }
-
-    /// What later steps that stay on the site touched, of other deployments or of other parts of this one. What an undo
-    /// finds as it would leave it is theirs then: their own undo would bring it back. Nothing where conflicts are
-    /// settled some way: these are as that undo leaves them.
-    fn later_steps(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Vec<Later>, EngineError> {
-        if on_conflict != OnConflict::Stop {
-            return Ok(Vec::new());
-        }
-        let Some(first) = self.view.steps_to_undo(part).iter().map(|step| step.seq).min() else {
-            return Ok(Vec::new());
-        };
-        let own = |step: &&StepView| !part.contains(&step.frame);
-        let mut steps: Vec<StepView> = self.view.steps.values().filter(own).cloned().collect();
-        for row in self.session.journal.reader().deployments()? {
-            if row.first_seq > self.view.first_seq && row.state.is_on_site() {
-                steps.extend(View::load(self.session.journal.reader(), &row.id)?.steps.into_values());
-            }
-        }
-        let mut later = Vec::new();
-        for step in steps {
-            if step.seq > first && step.is_on_site() && !matches!(step.act(), Act::Run { .. }) {
-                // A target that the site no longer has is none of this undo's.
-                if let Ok(target) = self.session.targets.of(step.act()) {
-                    later.push(Later { target: target.label(), objects: step.intended.summary.objects });
-                }
-            }
-        }
-        Ok(later)
-    }
-
-    /// Which later deployments touched the objects of the conflicts: usually they are what to undo first.
-    fn overlaps(&mut self, conflicts: &Conflicts) -> Result<Vec<String>, EngineError> {
-        let mut lines = Vec::new();
-        let rows = self.session.journal.reader().deployments()?;
-        for row in rows.iter().filter(|row| row.first_seq > self.view.first_seq && row.state.is_on_site()) {
-            let later = View::load(self.session.journal.reader(), &row.id)?;
-            let mut objects = BTreeSet::new();
-            for step in later.steps.values().filter(|step| step.is_on_site() && !matches!(step.act(), Act::Run { .. }))
-            {
-                let label = self.session.targets.of(step.act())?.label();
-                for object in &step.intended.summary.objects {
-                    let directory = format!("{}/", object.trim_end_matches('/'));
-                    let meets = |conflict: &&Conflict| {
-                        conflict.target == label
-                            && (conflict.object == *object || conflict.object.starts_with(&directory))
-                    };
-                    if conflicts.listed.iter().any(|conflict| meets(&conflict)) {
-                        objects.insert(format!("{label}: {object}"));
-                    }
-                }
-            }
-            if !objects.is_empty() {
-                let objects = objects.into_iter().collect::<Vec<_>>().join(", ");
-                lines.push(format!("{} ({}) came later and changed the same: {objects}", later.name(), later.id));
-            }
-        }
-        Ok(lines)
     }
 
     fn undo_now(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Outcome, EngineError> {

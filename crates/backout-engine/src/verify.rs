@@ -41,7 +41,7 @@ pub fn verify(
         each(finding);
     };
     let mut findings = ahead(targets, reader.last_seq()?)?;
-    findings.extend(behind(targets, reader)?);
+    findings.extend(behind(targets, reader)?.into_iter().map(|behind| behind.finding));
     let journal = reader.verify(&mut |finding| findings.push(finding))?;
     checked.entries = journal.entries;
     checked.images = journal.images;

@@ -38,6 +38,8 @@ pub enum Event {
     /// The retried child failed again and was undone; the rest stays.
     DeploymentRetryFailed,
     DeploymentNeedsHand,
+    /// A database was found set back to before it: whatever is left of it cannot be undone or redone any more.
+    DeploymentGivenUp,
 
     FrameStarted,
     FrameDone,
@@ -99,6 +101,7 @@ pub enum DeploymentState {
     Redoing,
     Retrying,
     NeedsHand,
+    GivenUp,
 }
 
 /// The state of a frame.
@@ -146,6 +149,7 @@ impl Event {
         Event::DeploymentRetrying,
         Event::DeploymentRetryFailed,
         Event::DeploymentNeedsHand,
+        Event::DeploymentGivenUp,
         Event::FrameStarted,
         Event::FrameDone,
         Event::FrameFailing,
@@ -183,7 +187,8 @@ impl Event {
             | Event::DeploymentRedoStopped
             | Event::DeploymentRetrying
             | Event::DeploymentRetryFailed
-            | Event::DeploymentNeedsHand => Scope::Deployment,
+            | Event::DeploymentNeedsHand
+            | Event::DeploymentGivenUp => Scope::Deployment,
             Event::FrameStarted
             | Event::FrameDone
             | Event::FrameFailing
@@ -239,6 +244,7 @@ impl DeploymentState {
         DeploymentState::Redoing,
         DeploymentState::Retrying,
         DeploymentState::NeedsHand,
+        DeploymentState::GivenUp,
     ];
 
     /// True where the process that wrote this state must still be at work: found after a crash, it has to be resumed.
@@ -253,7 +259,7 @@ impl DeploymentState {
             | S::Undoing
             | S::Redoing
             | S::Retrying => true,
-            S::Refused | S::Done | S::FailedClean | S::Undone | S::PartlyUndone | S::NeedsHand => false,
+            S::Refused | S::Done | S::FailedClean | S::Undone | S::PartlyUndone | S::NeedsHand | S::GivenUp => false,
         }
     }
 
@@ -272,7 +278,8 @@ impl DeploymentState {
             | S::Retrying
             | S::Refused
             | S::FailedClean
-            | S::Undone => false,
+            | S::Undone
+            | S::GivenUp => false,
         }
     }
 }
@@ -306,6 +313,10 @@ pub fn deployment(from: Option<DeploymentState>, event: Event) -> Option<Deploym
             &[S::Applying, S::Verifying, S::Failing, S::Undoing, S::Redoing, S::Retrying, S::NeedsHand],
             S::NeedsHand,
         ),
+        Event::DeploymentGivenUp => match from {
+            None | Some(S::Refused | S::GivenUp) => None,
+            Some(_) => Some(S::GivenUp),
+        },
         Event::FrameStarted
         | Event::FrameDone
         | Event::FrameFailing
@@ -398,7 +409,7 @@ mod tests {
             all.iter().copied().collect::<std::collections::HashSet<_>>().len()
         }
         assert_eq!(distinct(Event::ALL), Event::ImagesDropped as usize + 1);
-        assert_eq!(distinct(DeploymentState::ALL), DeploymentState::NeedsHand as usize + 1);
+        assert_eq!(distinct(DeploymentState::ALL), DeploymentState::GivenUp as usize + 1);
         assert_eq!(distinct(FrameState::ALL), FrameState::Undone as usize + 1);
         assert_eq!(distinct(StepState::ALL), StepState::Undone as usize + 1);
     }

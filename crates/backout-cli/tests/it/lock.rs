@@ -1,5 +1,7 @@
 //! Locks whose holder is gone, or on another machine.
 
+use rusqlite::types::Value;
+
 use crate::scene::{Ran, Scene};
 
 /// Writes into the database a lock that a process on another host holds.
@@ -122,7 +124,37 @@ fn a_database_that_was_set_back_is_found() {
     }
     scene.sql("DROP TABLE backout_shop");
     scene.run(&["verify"]).exits(3).answers("database main: it has no marker of this site");
-    // The next run makes the table anew: that it is empty tells the same.
-    scene.run(&["resume"]).exits(0);
+    // The first to try makes the table anew: that it is empty tells the same.
+    scene.refused(&["resume"], 4).says("database main: it");
     scene.run(&["verify"]).exits(3).answers("database main: it was set back");
+}
+
+/// Rows that a deployment took away would come twice: once from the dump, once from the undo.
+#[test]
+fn a_database_that_was_set_back_is_not_worked_on() {
+    let scene = Scene::with_good_package();
+    scene.package("spring", "steps:\n  - sql: sql/010.sql\n");
+    scene.write("spring/sql/010.sql", "CREATE TABLE list (name TEXT); INSERT INTO list VALUES ('a'), ('a');\n");
+    scene.run(&["deploy", "spring"]).exits(0);
+    scene.write("spring/sql/010.sql", "DELETE FROM list;\n");
+    std::fs::copy(scene.path("shop.sqlite"), scene.path("dump")).unwrap();
+    scene.run(&["deploy", "spring"]).exits(0);
+    scene.run(&["deploy", "winter"]).exits(0);
+    std::fs::copy(scene.path("dump"), scene.path("shop.sqlite")).unwrap();
+    for words in [&["deploy", "winter"][..], &["undo"], &["undo", "--plan"], &["redo"], &["resume"], &["retry", "x/y"]]
+    {
+        scene.refused(words, 4).says("database main: it was set back").says("unlock --anew");
+    }
+    scene.run(&["unlock", "--anew", "--yes"]).exits(0).says("is given up").answers("a new history begins here");
+    scene.run(&["verify"]).exits(0);
+    scene.run(&["doctor"]).exits(0);
+    let log = scene.run(&["log"]).exits(0).stdout;
+    let (given_up, stays) = (log.lines().filter(|line| line.contains("given-up")).count(), log.contains("  done  "));
+    assert!(given_up == 2 && stays, "{log}");
+    let id = log.lines().next().unwrap().split_whitespace().next().unwrap().to_owned();
+    scene.refused(&["undo", &id], 4).says("was given up and can't be undone: database main: it was set back");
+    scene.run(&["deploy", "spring"]).exits(0);
+    scene.run(&["undo"]).exits(0).answers("the site is now at spring");
+    assert_eq!(scene.value("SELECT count(*) FROM list"), Value::Integer(2));
+    scene.run(&["undo"]).exits(0).answers("as it was before its first deployment, except for what was kept of");
 }

@@ -1,0 +1,96 @@
+//! What came after a deployment and stays on the site: which later steps touched the same as an undo that is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backout_model::conflict::{Conflict, Conflicts};
+use backout_model::id::FramePath;
+use backout_model::target::Summary;
+
+use crate::act::Act;
+use crate::error::EngineError;
+use crate::history::View;
+use crate::step::Run;
+use crate::step_view::StepView;
+
+/// A later step that stays on the site, and the tables or directories that it touched.
+pub(crate) struct LaterStep {
+    /// The deployment, or the other part of the same one, as people are told of it.
+    of: String,
+    /// The label of its target.
+    target: String,
+    objects: Vec<String>,
+}
+
+impl LaterStep {
+    /// The object that both are about: the same one, or the directory of a path.
+    fn meets(&self, conflict: &Conflict) -> Option<&str> {
+        let parent = conflict.object.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let is_there = |object: &&String| {
+            **object == conflict.object || object.trim_start_matches('.') == parent && conflict.key.is_none()
+        };
+        self.objects.iter().find(is_there).filter(|_| self.target == conflict.target).map(String::as_str)
+    }
+
+    /// True where it may be this step that made it so that an undo finds nothing to do.
+    pub fn may_have_made(&self, already: &Conflict) -> bool {
+        // More than are listed, or none: then it may be any of them, or the schema.
+        let unlisted = self.objects.is_empty() || self.objects.len() >= Summary::OBJECTS_KEPT;
+        // Of a row the table is known; whose schema a step changed is not listed.
+        let of_schema = already.key.is_none() && already.object.contains(' ');
+        self.target == already.target && (unlisted || of_schema || self.meets(already).is_some())
+    }
+}
+
+impl Run<'_, '_> {
+    /// The later steps that stay on the site, of other deployments or of other parts of this one.
+    pub(crate) fn later_steps(&mut self, part: &FramePath) -> Result<Vec<LaterStep>, EngineError> {
+        let Some(first) = self.view.steps_to_undo(part).iter().map(|step| step.seq).min() else {
+            return Ok(Vec::new());
+        };
+        let named = |name: String, view: &View, frame: Option<&FramePath>| match frame {
+            Some(frame) => format!("{frame} of {name} ({}/{frame})", view.id),
+            None => format!("{name} ({})", view.id),
+        };
+        let mut steps: Vec<(String, StepView)> = Vec::new();
+        for step in self.view.steps.values().filter(|step| !part.contains(&step.frame)) {
+            let frame = Some(&step.frame).filter(|frame| !frame.is_root());
+            steps.push((named(self.view.name(), &self.view, frame), step.clone()));
+        }
+        for row in self.session.journal.reader().deployments()? {
+            if row.first_seq > self.view.first_seq && row.state.is_on_site() {
+                let view = View::load(self.session.journal.reader(), &row.id)?;
+                let name = named(view.name(), &view, None);
+                steps.extend(view.steps.into_values().map(|step| (name.clone(), step)));
+            }
+        }
+        let mut later = Vec::new();
+        for (of, step) in steps {
+            if step.seq > first && step.is_on_site() && !matches!(step.act(), Act::Run { .. }) {
+                // A target that the site no longer has is none of this undo's.
+                if let Ok(target) = self.session.targets.of(step.act()) {
+                    later.push(LaterStep { of, target: target.label(), objects: step.intended.summary.objects });
+                }
+            }
+        }
+        Ok(later)
+    }
+
+    /// Which of what came later touched the objects of the conflicts: usually that is what to undo first.
+    pub(crate) fn overlaps(&mut self, conflicts: &Conflicts, part: &FramePath) -> Result<Vec<String>, EngineError> {
+        let mut objects: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut order = Vec::new();
+        for step in self.later_steps(part)? {
+            for object in conflicts.listed.iter().filter_map(|conflict| step.meets(conflict)) {
+                if !order.contains(&step.of) {
+                    order.push(step.of.clone());
+                }
+                objects.entry(step.of.clone()).or_default().insert(format!("{}: {object}", step.target));
+            }
+        }
+        let mut line = |of: String| {
+            let objects = objects.remove(&of).unwrap_or_default().into_iter().collect::<Vec<_>>().join(", ");
+            format!("{of} came later and changed the same: {objects}")
+        };
+        Ok(order.into_iter().map(&mut line).collect())
+    }
+}
