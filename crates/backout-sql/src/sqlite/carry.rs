@@ -11,6 +11,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::courses::Pair;
 use super::ddl_hold::is_constraint;
+use super::late::Late;
 use super::schema::{self, Shape};
 use super::stream::Table;
 use super::token::quote;
@@ -28,9 +29,13 @@ pub struct Carry {
     key: Vec<String>,
     /// What others wrote and the old table has no place for: conflicts, by which that is lost when it comes back.
     pub lost: Conflicts,
+    /// The old table may forbid what the new one allows: checks are off while rows go back, but for what is carried over.
+    has_checks: bool,
+    late: Late,
 }
 
-struct Bound<'a>(ValueRef<'a>);
+/// A value to bind as it is.
+pub struct Bound<'a>(pub ValueRef<'a>);
 
 impl ToSql for Bound<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -61,6 +66,11 @@ impl Carry {
         if key.is_empty() || key != names(&old_shape) || halves {
             return Ok(None);
         }
+        let definition = schema::object(conn, "table", &pair.old)
+            .map_err(|error| TargetError::failed(format!("cannot read the schema of {target}"), error))?;
+        let has_checks =
+            definition.and_then(|row| row.sql).is_some_and(|sql| sql.to_ascii_uppercase().contains("CHECK"));
+        let late = Late::of(&pair.old, &old_shape);
         Ok(Some(Self {
             target: target.to_owned(),
             on_conflict,
@@ -70,6 +80,8 @@ impl Carry {
             old_shape,
             key,
             lost: Conflicts::default(),
+            has_checks,
+            late,
         }))
     }
 
@@ -128,19 +140,29 @@ impl Carry {
                 .map_err(|error| self.cannot(error))?;
             return Ok(true);
         };
+        let mut newer = Vec::new();
         for (at, column) in table.columns.iter().enumerate() {
             let (Some(expect), Some(now)) = (expect.get(at).copied(), now.get(at).copied()) else { continue };
             if column.generated || value::same(expect, now) {
                 continue;
             }
-            self.value(conn, &column.name, &key, &shown, expect, now, conflicts)?;
+            if let Some(place) = self.place_of(conn, &column.name, &key, &shown, expect, now, conflicts)? {
+                newer.push((place, now));
+            }
+        }
+        // The value in its way may be about to go, too; and what is to be checked is checked all at once.
+        if !newer.is_empty() && (self.has_checks || self.update(conn, &key, &newer)?.is_some()) {
+            let at = self.where_key(1);
+            let parked = self.late.park(conn, &at, &key, &newer);
+            parked.map_err(|error| self.cannot(error))?;
         }
         Ok(true)
     }
 
-    /// One value that somebody changed.
+    /// The column of the old table that a value goes to which somebody changed; none where it has none, or where the
+    /// deployment changed it, too.
     #[allow(clippy::too_many_arguments)] // One value with all that a conflict says of it.
-    fn value(
+    fn place_of(
         &mut self,
         conn: &Connection,
         column: &str,
@@ -149,7 +171,7 @@ impl Carry {
         expect: ValueRef<'_>,
         now: ValueRef<'_>,
         conflicts: &mut Conflicts,
-    ) -> Result<(), TargetError> {
+    ) -> Result<Option<usize>, TargetError> {
         let changed = self.conflict(ConflictKind::Changed, shown, value::shown(now));
         let both = |before: String| Conflict {
             column: Some(column.to_owned()),
@@ -157,45 +179,102 @@ impl Carry {
             left: value::shown(expect),
             ..changed.clone()
         };
-        let Some(there) = self.old_shape.column(column).filter(|column| !column.generated) else {
+        let place = self.old_shape.stored().position(|there| there.name.eq_ignore_ascii_case(column));
+        let Some(place) = place else {
             self.lost.push(both("no such column".to_owned()));
             conflicts.push(both("no such column".to_owned()));
-            return Ok(());
+            return Ok(None);
         };
-        let (old, name) = (quote(&self.old), quote(&there.name));
+        let (old, name) = (quote(&self.old), quote(column));
         // Compared with the column's own affinity: the copy may have another type.
         let sql = format!("SELECT {name}, {name} COLLATE BINARY IS ?1 FROM main.{old} WHERE {}", self.where_key(2));
-        let bound = || params_from_iter(std::iter::once(expect).chain(key.iter().copied()).map(Bound));
+        let bound = params_from_iter(std::iter::once(expect).chain(key.iter().copied()).map(Bound));
         let (untouched, before) = conn
             .prepare_cached(&sql)
             .and_then(|mut select| {
-                select.query_row(bound(), |row| Ok((row.get::<_, bool>(1)?, value::shown(row.get_ref(0)?))))
+                select.query_row(bound, |row| Ok((row.get::<_, bool>(1)?, value::shown(row.get_ref(0)?))))
             })
             .map_err(|error| self.cannot(error))?;
         if !untouched {
             conflicts.push(both(before));
-            if self.on_conflict != OnConflict::Keep {
-                return Ok(());
-            }
         }
-        let sql = format!("UPDATE main.{old} SET {name} = ?1 WHERE {}", self.where_key(2));
-        let bound = params_from_iter(std::iter::once(now).chain(key.iter().copied()).map(Bound));
+        Ok((untouched || self.on_conflict == OnConflict::Keep).then_some(place))
+    }
+
+    /// Sets values of a row, by the places of their columns. What forbids it, where a constraint does.
+    fn update(
+        &self,
+        conn: &Connection,
+        key: &[ValueRef<'_>],
+        newer: &[(usize, ValueRef<'_>)],
+    ) -> Result<Option<String>, TargetError> {
+        let columns: Vec<_> = self.old_shape.stored().collect();
+        let set: Vec<String> =
+            newer.iter().zip(1..).map(|((place, _), at)| format!("{} = ?{at}", quote(&columns[*place].name))).collect();
+        let sql = format!(
+            "UPDATE main.{} SET {} WHERE {}",
+            quote(&self.old),
+            set.join(", "),
+            self.where_key(newer.len() + 1)
+        );
+        let bound = params_from_iter(newer.iter().map(|(_, now)| *now).chain(key.iter().copied()).map(Bound));
         match conn.prepare_cached(&sql).and_then(|mut update| update.execute(bound)) {
-            Ok(_) => Ok(()),
-            Err(error) if is_constraint(&error) => {
-                let mut found = self.conflict(ConflictKind::Constraint, shown, error.to_string());
-                found.column = Some(column.to_owned());
-                self.lost.push(found.clone());
-                conflicts.push(found);
-                Ok(())
-            }
+            Ok(_) => Ok(None),
+            Err(error) if is_constraint(&error) => Ok(Some(error.to_string())),
             Err(error) => Err(self.cannot(error)),
         }
+    }
+
+    /// Brings the rows back that were out of the way. What a constraint of the old table still forbids is lost.
+    fn bring_late_ones_back(
+        &mut self,
+        conn: &Connection,
+        conflicts: &mut Conflicts,
+        ignore_checks: &dyn Fn(bool) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        let names: Vec<String> = self.old_shape.stored().map(|column| column.name.clone()).collect();
+        let key: Vec<usize> =
+            self.key.iter().filter_map(|key| names.iter().position(|name| name.eq_ignore_ascii_case(key))).collect();
+        for id in self.late.bring_back(conn).map_err(|error| self.cannot(error))? {
+            // As it was it may break a check already.
+            ignore_checks(true)?;
+            let row = self.late.give_in(conn, id).map_err(|error| self.cannot(error))?;
+            let key: Vec<ValueRef<'_>> = key.iter().map(|at| ValueRef::from(&row.was[*at])).collect();
+            let shown = key.iter().map(|value| value::shown(*value)).collect::<Vec<_>>().join(",");
+            for (at, (was, now)) in row.was.iter().zip(&row.now).enumerate().filter(|(_, (was, now))| was != now) {
+                ignore_checks(false)?;
+                let forbidden = self.update(conn, &key, &[(at, now.into())])?;
+                ignore_checks(true)?;
+                let Some(forbidden) = forbidden else { continue };
+                let mut found = self.conflict(ConflictKind::Constraint, &shown, forbidden);
+                found.column = Some(names[at].clone());
+                found.before = value::shown(was.into());
+                self.lost.push(found.clone());
+                conflicts.push(found);
+                if row.is_now && self.update(conn, &key, &[(at, was.into())])?.is_some() {
+                    return Err(TargetError::Conflicts(conflicts.clone()));
+                }
+            }
+            ignore_checks(false)?;
+        }
+        self.late.end(conn).map_err(|error| self.cannot(error))
     }
 
     /// The rows that are left in the new table are others' own: puts them into the old one and leaves the new one empty.
     /// Whether there were any.
     pub fn rest(&mut self, conn: &Connection, conflicts: &mut Conflicts) -> Result<bool, TargetError> {
+        let ignore_checks = |ignore: bool| {
+            let sql = format!("PRAGMA ignore_check_constraints = {ignore}");
+            conn.execute_batch(&sql).map_err(|error| TargetError::failed("cannot heed checks", error))
+        };
+        ignore_checks(false)?;
+        let done =
+            self.bring_late_ones_back(conn, conflicts, &ignore_checks).and_then(|()| self.carry_rest(conn, conflicts));
+        ignore_checks(true)?;
+        done
+    }
+
+    fn carry_rest(&mut self, conn: &Connection, conflicts: &mut Conflicts) -> Result<bool, TargetError> {
         let (new, old) = (quote(&self.new), quote(&self.old));
         let stored: Vec<_> = self.new_shape.stored().collect();
         let is_shared = |name: &str| self.old_shape.column(name).is_some_and(|column| !column.generated);

@@ -43,6 +43,7 @@ mod form;
 mod fts;
 mod guard;
 mod head;
+mod late;
 mod lessons;
 mod limits;
 mod lock;

@@ -321,3 +321,64 @@ fn a_redo_runs_nothing_again_on_other_tables() {
     stage.redo(&images);
     assert_eq!(list(&stage.other(), "SELECT what FROM log"), ["theirs"]);
 }
+
+/// Each is in the other's way until both have moved.
+#[test]
+fn unique_values_that_others_moved_round_are_carried_over() {
+    let tables = [
+        "(k TEXT PRIMARY KEY, u REAL UNIQUE, v)",
+        "(k TEXT PRIMARY KEY, u REAL UNIQUE, v) WITHOUT ROWID",
+        "(k INTEGER PRIMARY KEY, u UNIQUE, v, g AS (u + 1) UNIQUE)",
+        "(rowid, k, u UNIQUE, v CHECK (v <> 'z'), oid, PRIMARY KEY (k))",
+    ];
+    for table in tables {
+        for on_conflict in [OnConflict::Stop, OnConflict::Keep, OnConflict::Overwrite] {
+            let what = format!("{table} {on_conflict:?}");
+            let rows =
+                "INSERT INTO t (k, u, v) VALUES (1, 10, 'a'), (2, 20, 'b'), (3, 30, 'c'), (4, 40, 'd'), (5, NULL, 'e')";
+            let mut stage = live("", &format!("CREATE TABLE t {table}; {rows}"));
+            let script = format!(
+                "CREATE TABLE n {table}; INSERT INTO n (k, u, v) SELECT k, u, v FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t"
+            );
+            let images = apply(&mut stage, &script, &what);
+            let theirs = "UPDATE t SET u = 0 WHERE k = 1; UPDATE t SET u = 10, v = 'B' WHERE k = 2; UPDATE t SET u = 20 WHERE k = 3;
+                UPDATE t SET u = 30 WHERE k = 1; UPDATE t SET u = 41 WHERE k = 4; UPDATE t SET u = 40 WHERE k = 5;
+                INSERT INTO t (k, u, v) VALUES (6, 60, 'f')";
+            stage.other().execute_batch(theirs).unwrap();
+            let all = "SELECT k || ' ' || u || ' ' || v FROM t ORDER BY k";
+            let before = list(&stage.other(), all);
+            let report = stage.try_undo(&images, on_conflict).unwrap();
+            assert!(report.conflicts.is_empty(), "{what}: {:?}", report.conflicts);
+            assert_eq!(list(&stage.other(), all), before, "{what}");
+        }
+    }
+}
+
+/// What moved, and is forbidden in the old table besides, is told for the one value; the others come over.
+#[test]
+fn a_value_that_moved_and_is_forbidden_is_a_conflict_of_its_own() {
+    let mut stage = live(
+        "",
+        "CREATE TABLE t (k INTEGER PRIMARY KEY, u UNIQUE, v CHECK (v < 100)); INSERT INTO t VALUES (1, 10, 1), (2, 20, 2), (3, 30, 3)",
+    );
+    let script = "CREATE TABLE n (k INTEGER PRIMARY KEY, u UNIQUE, v); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t";
+    let images = apply(&mut stage, script, script);
+    let theirs =
+        "UPDATE t SET u = 0 WHERE k = 1; UPDATE t SET u = 10 WHERE k = 2; UPDATE t SET u = 20, v = 500 WHERE k = 1";
+    stage.other().execute_batch(theirs).unwrap();
+    match stage.try_undo(&images, OnConflict::Stop) {
+        Err(TargetError::Conflicts(found)) => {
+            let told: Vec<_> = found.listed.iter().map(|one| (one.kind, one.column.as_deref())).collect();
+            assert_eq!(told, [(ConflictKind::Constraint, Some("v"))], "{found:?}");
+        }
+        other => panic!(
+            "no conflict: {other:?} {:?}",
+            list(&stage.other(), "SELECT k || ' ' || u || ' ' || v FROM t ORDER BY k")
+        ),
+    }
+    stage.try_undo(&images, OnConflict::Overwrite).unwrap();
+    assert_eq!(
+        list(&stage.other(), "SELECT k || ' ' || u || ' ' || v FROM t ORDER BY k"),
+        ["1 20 1", "2 10 2", "3 30 3"]
+    );
+}

@@ -48,13 +48,6 @@ fn three_hundred_histories_on_postgres() {
     histories(300, false, Some(Box::leak(Box::new(Server::with(&Setup { settings, ..Setup::default() })))));
 }
 
-/// Histories on SQLite that fail, and why: to be mended. `BACKOUT_SEED` plays one all the same.
-const KNOWN: [(u64, &str); 1] = [(
-    6589,
-    "overwrite of a table built anew, in whose rows a later deployment moved unique values round: the newer ones stay, \
-     and are told as conflicts",
-)];
-
 fn histories(usual: u64, syncs: bool, server: Option<&'static Server>) {
     let seeds = seeds(usual);
     let below = if syncs { None } else { memory().map(PathBuf::from) };
@@ -68,11 +61,6 @@ fn histories(usual: u64, syncs: bool, server: Option<&'static Server>) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end || failures.lock().unwrap().len() >= 3 {
                 return;
-            }
-            let known = KNOWN.iter().find(|(known, _)| *known == seed && setting.server.is_none() && !syncs);
-            if let Some((_, why)) = known.filter(|_| seeds.end - seeds.start > 1) {
-                eprintln!("NOT PLAYED: BACKOUT_SEED={seed}: {why}");
-                continue;
             }
             let came = std::panic::catch_unwind(AssertUnwindSafe(|| play::run(seed, &setting)));
             if let Err(what) = came.unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
