@@ -68,15 +68,14 @@ pub(crate) fn behind(targets: &mut Targets, reader: &Reader) -> Result<Vec<Behin
     let behind = lacks.into_iter().filter_map(|(name, lacks)| {
         let label = targets.databases.get(&name)?.label();
         let done = format!("the journal's entry {} changed it ({})", lacks.seq, lacks.step);
-        let what = match marks.get(&name)? {
-            Some(mark) => format!(
-                "it was set back, or is another one: its marker knows of no entry after {}, and {done}; what was \
-                 deployed since can't be undone there",
-                mark.seq
+        let what = match marks.get(&name)?.as_ref().map(|mark| mark.seq).filter(|seq| *seq > 0) {
+            Some(seq) => format!(
+                "it was set back, or is another one: its marker knows of no entry after {seq}, and {done}; what was \
+                 deployed since can't be undone there"
             ),
             None => format!(
                 "it has no marker of this site, and {done}: the marker's table was dropped, or the database was set \
-                 back to a time before the first deployment, or is another one"
+                 back to a time before the first deployment, or is another one, or the site had another name"
             ),
         };
         Some(Behind { finding: Finding { target: label, what, grave: true }, deployments: lacks.deployments })

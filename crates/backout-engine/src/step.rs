@@ -78,7 +78,7 @@ impl<'s, 'o> Run<'s, 'o> {
     ) -> Result<(), EngineError> {
         let draft = self.draft(event, frame, step, payload);
         self.session.journal.defer(draft.clone())?;
-        self.view.add_draft(&draft, 0, false)
+        self.view.add_draft(&draft, self.session.journal.last_seq(), false)
     }
 
     /// Writes an entry and makes it durable, with all that came before. Returns its number.

@@ -12,6 +12,7 @@ fn status_0_done() {
     let after = scene.fingerprint();
 
     let undone = scene.run(&["undo"]).exits(0).answers("undid winter 2026.11.1");
+    let undone = undone.closes("Undone and verified. `backout redo` brings it back.");
     assert_eq!(undone.stdout.lines().count(), 2, "{undone}");
     assert_eq!(scene.fingerprint(), before);
 
