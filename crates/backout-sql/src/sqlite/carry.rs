@@ -4,6 +4,8 @@
 //! Rows meet by primary key, values by the names of their columns. A conflict is only what both changed, or what the
 //! old table has no place for. Never touches a table that the deployment did not make.
 
+use std::collections::BTreeSet;
+
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::TargetError;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
@@ -11,7 +13,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::courses::Pair;
 use super::ddl_hold::is_constraint;
-use super::late::Late;
+use super::late::{Late, Newer};
 use super::schema::{self, Shape};
 use super::stream::Table;
 use super::token::quote;
@@ -29,8 +31,6 @@ pub struct Carry {
     key: Vec<String>,
     /// What others wrote and the old table has no place for: conflicts, by which that is lost when it comes back.
     pub lost: Conflicts,
-    /// The old table may forbid what the new one allows: checks are off while rows go back, but for what is carried over.
-    has_checks: bool,
     late: Late,
 }
 
@@ -44,8 +44,8 @@ impl ToSql for Bound<'_> {
 }
 
 impl Carry {
-    /// Looks at the two tables; none where they have no primary key in common, so that nobody can say which row is
-    /// which, or text that would not come over whole.
+    /// Looks at the two tables; none where they have no primary key in common, or rows without one, so that nobody can
+    /// say which row is which, or text that would not come over whole.
     pub fn begin(
         conn: &Connection,
         target: &str,
@@ -63,13 +63,16 @@ impl Carry {
         let key = names(&new_shape);
         let halves = encoding::has_halves(conn, &pair.new)
             .map_err(|error| TargetError::failed(format!("cannot read {} of {target}", pair.new), error))?;
-        if key.is_empty() || key != names(&old_shape) || halves {
+        // SQLite lets any number of rows have NULL for a key.
+        let unknown = |table: &str| {
+            let nulls: Vec<String> = key.iter().map(|name| format!("{} IS NULL", quote(name))).collect();
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE {})", quote(table), nulls.join(" OR "));
+            conn.query_row(&sql, [], |row| row.get::<_, bool>(0))
+                .map_err(|error| TargetError::failed(format!("cannot read {table} of {target}"), error))
+        };
+        if key.is_empty() || key != names(&old_shape) || halves || unknown(&pair.new)? || unknown(&pair.old)? {
             return Ok(None);
         }
-        let definition = schema::object(conn, "table", &pair.old)
-            .map_err(|error| TargetError::failed(format!("cannot read the schema of {target}"), error))?;
-        let has_checks =
-            definition.and_then(|row| row.sql).is_some_and(|sql| sql.to_ascii_uppercase().contains("CHECK"));
         let late = Late::of(&pair.old, &old_shape);
         Ok(Some(Self {
             target: target.to_owned(),
@@ -80,7 +83,6 @@ impl Carry {
             old_shape,
             key,
             lost: Conflicts::default(),
-            has_checks,
             late,
         }))
     }
@@ -150,8 +152,8 @@ impl Carry {
                 newer.push((place, now));
             }
         }
-        // The value in its way may be about to go, too; and what is to be checked is checked all at once.
-        if !newer.is_empty() && (self.has_checks || self.update(conn, &key, &newer)?.is_some()) {
+        // A value in its way may be about to go, too.
+        if !newer.is_empty() {
             let at = self.where_key(1);
             let parked = self.late.park(conn, &at, &key, &newer);
             parked.map_err(|error| self.cannot(error))?;
@@ -201,76 +203,125 @@ impl Carry {
         Ok((untouched || self.on_conflict == OnConflict::Keep).then_some(place))
     }
 
-    /// Sets values of a row, by the places of their columns. What forbids it, where a constraint does.
-    fn update(
-        &self,
-        conn: &Connection,
-        key: &[ValueRef<'_>],
-        newer: &[(usize, ValueRef<'_>)],
-    ) -> Result<Option<String>, TargetError> {
-        let columns: Vec<_> = self.old_shape.stored().collect();
-        let set: Vec<String> =
-            newer.iter().zip(1..).map(|((place, _), at)| format!("{} = ?{at}", quote(&columns[*place].name))).collect();
-        let sql = format!(
-            "UPDATE main.{} SET {} WHERE {}",
-            quote(&self.old),
-            set.join(", "),
-            self.where_key(newer.len() + 1)
-        );
-        let bound = params_from_iter(newer.iter().map(|(_, now)| *now).chain(key.iter().copied()).map(Bound));
-        match conn.prepare_cached(&sql).and_then(|mut update| update.execute(bound)) {
-            Ok(_) => Ok(None),
-            Err(error) if is_constraint(&error) => Ok(Some(error.to_string())),
-            Err(error) => Err(self.cannot(error)),
+    /// Brings the rows back that wait, with their newer values. What a constraint of the old table forbids is a conflict,
+    /// and the older value stays: that of one column where that is enough, else of all that is in each other's way.
+    fn late_ones(&mut self, conn: &Connection, conflicts: &mut Conflicts) -> rusqlite::Result<()> {
+        if self.late.count() == 0 {
+            return Ok(());
         }
+        let found = match self.with_newer_values(conn)? {
+            Ok(found) => found,
+            Err(mut old) => loop {
+                match self.with_older_values(conn, &old)? {
+                    Ok(found) => break found,
+                    Err(more) => old.extend(more),
+                }
+            },
+        };
+        for conflict in found {
+            self.lost.push(conflict.clone());
+            conflicts.push(conflict);
+        }
+        self.late.end(conn)
     }
 
-    /// Brings the rows back that were out of the way. What a constraint of the old table still forbids is lost.
-    fn bring_late_ones_back(
-        &mut self,
+    /// All rows with all newer values but for those single ones that are forbidden. The rows for which that is not enough;
+    /// then nothing has changed.
+    fn with_newer_values(&self, conn: &Connection) -> rusqlite::Result<Result<Vec<Conflict>, BTreeSet<i64>>> {
+        conn.execute_batch("SAVEPOINT backout_late")?;
+        let mut forbidden = Vec::new();
+        for id in 1..=self.late.count() {
+            forbidden.extend(self.late.give_back(conn, id)?.err());
+        }
+        let mut found = Vec::new();
+        let mut stuck = false;
+        for (id, _) in &forbidden {
+            match self.without_one(conn, *id)? {
+                Some(conflict) => found.extend(conflict),
+                None => stuck = true,
+            }
+        }
+        if stuck {
+            conn.execute_batch("ROLLBACK TO backout_late; RELEASE backout_late")?;
+            return Ok(Err(forbidden.into_iter().map(|(id, _)| id).collect()));
+        }
+        conn.execute_batch("RELEASE backout_late")?;
+        Ok(Ok(found))
+    }
+
+    /// A row with all newer values but one, which is the conflict, or with all of them; none where neither is allowed.
+    fn without_one(&self, conn: &Connection, id: i64) -> rusqlite::Result<Option<Vec<Conflict>>> {
+        let Err((_, why)) = self.late.give_back(conn, id)? else { return Ok(Some(Vec::new())) };
+        for newer in self.late.newer(conn, id)? {
+            conn.execute_batch("SAVEPOINT backout_one")?;
+            self.late.revert(conn, id, newer.place)?;
+            if self.late.give_back(conn, id)?.is_ok() {
+                conn.execute_batch("RELEASE backout_one")?;
+                return Ok(Some(vec![self.forbidden(conn, id, &newer, &why)?]));
+            }
+            conn.execute_batch("ROLLBACK TO backout_one; RELEASE backout_one")?;
+        }
+        Ok(None)
+    }
+
+    /// The rows `old` as they were, and then with each newer value that is allowed; all others with their newer values.
+    /// Others that are forbidden now; then nothing has changed.
+    fn with_older_values(
+        &self,
         conn: &Connection,
-        conflicts: &mut Conflicts,
-        ignore_checks: &dyn Fn(bool) -> Result<(), TargetError>,
-    ) -> Result<(), TargetError> {
-        let names: Vec<String> = self.old_shape.stored().map(|column| column.name.clone()).collect();
-        let key: Vec<usize> =
-            self.key.iter().filter_map(|key| names.iter().position(|name| name.eq_ignore_ascii_case(key))).collect();
-        for id in self.late.bring_back(conn).map_err(|error| self.cannot(error))? {
-            // As it was it may break a check already.
-            ignore_checks(true)?;
-            let row = self.late.give_in(conn, id).map_err(|error| self.cannot(error))?;
-            let key: Vec<ValueRef<'_>> = key.iter().map(|at| ValueRef::from(&row.was[*at])).collect();
-            let shown = key.iter().map(|value| value::shown(*value)).collect::<Vec<_>>().join(",");
-            for (at, (was, now)) in row.was.iter().zip(&row.now).enumerate().filter(|(_, (was, now))| was != now) {
-                ignore_checks(false)?;
-                let forbidden = self.update(conn, &key, &[(at, now.into())])?;
-                ignore_checks(true)?;
-                let Some(forbidden) = forbidden else { continue };
-                let mut found = self.conflict(ConflictKind::Constraint, &shown, forbidden);
-                found.column = Some(names[at].clone());
-                found.before = value::shown(was.into());
-                self.lost.push(found.clone());
-                conflicts.push(found);
-                if row.is_now && self.update(conn, &key, &[(at, was.into())])?.is_some() {
-                    return Err(TargetError::Conflicts(conflicts.clone()));
+        old: &BTreeSet<i64>,
+    ) -> rusqlite::Result<Result<Vec<Conflict>, Vec<i64>>> {
+        conn.execute_batch("SAVEPOINT backout_late")?;
+        // As they were they may break a check already.
+        ignore_checks(conn, true)?;
+        for id in old {
+            self.late.give_up(conn, *id)?;
+        }
+        ignore_checks(conn, false)?;
+        let mut more = Vec::new();
+        for id in (1..=self.late.count()).filter(|id| !old.contains(id)) {
+            more.extend(self.late.give_back(conn, id)?.err().map(|(id, _)| id));
+        }
+        if !more.is_empty() {
+            conn.execute_batch("ROLLBACK TO backout_late; RELEASE backout_late")?;
+            return Ok(Err(more));
+        }
+        let mut found = Vec::new();
+        let key = self.key_places();
+        for id in old {
+            for newer in self.late.newer(conn, *id)? {
+                if let Err((_, why)) = self.late.set(conn, *id, newer.place, &key)? {
+                    found.push(self.forbidden(conn, *id, &newer, &why)?);
                 }
             }
-            ignore_checks(false)?;
         }
-        self.late.end(conn).map_err(|error| self.cannot(error))
+        conn.execute_batch("RELEASE backout_late")?;
+        Ok(Ok(found))
+    }
+
+    /// Where the key's columns are among the stored ones of the old table.
+    fn key_places(&self) -> Vec<usize> {
+        let place = |key: &String| self.old_shape.stored().position(|column| column.name.eq_ignore_ascii_case(key));
+        self.key.iter().filter_map(place).collect()
+    }
+
+    fn forbidden(&self, conn: &Connection, id: i64, newer: &Newer, why: &str) -> rusqlite::Result<Conflict> {
+        let row = self.late.shown(conn, id)?;
+        let key = self.key_places().into_iter().map(|at| row[at].clone()).collect::<Vec<_>>().join(",");
+        Ok(Conflict {
+            column: self.old_shape.stored().nth(newer.place).map(|column| column.name.clone()),
+            before: newer.was.clone(),
+            ..self.conflict(ConflictKind::Constraint, &key, format!("{}, and {why}", newer.now))
+        })
     }
 
     /// The rows that are left in the new table are others' own: puts them into the old one and leaves the new one empty.
     /// Whether there were any.
     pub fn rest(&mut self, conn: &Connection, conflicts: &mut Conflicts) -> Result<bool, TargetError> {
-        let ignore_checks = |ignore: bool| {
-            let sql = format!("PRAGMA ignore_check_constraints = {ignore}");
-            conn.execute_batch(&sql).map_err(|error| TargetError::failed("cannot heed checks", error))
-        };
-        ignore_checks(false)?;
-        let done =
-            self.bring_late_ones_back(conn, conflicts, &ignore_checks).and_then(|()| self.carry_rest(conn, conflicts));
-        ignore_checks(true)?;
+        ignore_checks(conn, false).map_err(|error| self.cannot(error))?;
+        let late = self.late_ones(conn, conflicts).map_err(|error| self.cannot(error));
+        let done = late.and_then(|()| self.carry_rest(conn, conflicts));
+        ignore_checks(conn, true).map_err(|error| self.cannot(error))?;
         done
     }
 
@@ -323,6 +374,11 @@ impl Carry {
         let gone = conn.execute(&format!("DELETE FROM main.{new}"), []).map_err(|error| self.cannot(error))?;
         Ok(gone > 0)
     }
+}
+
+/// Checks are off while rows go back, but for what is carried over.
+fn ignore_checks(conn: &Connection, ignore: bool) -> rusqlite::Result<()> {
+    conn.execute_batch(&format!("PRAGMA ignore_check_constraints = {ignore}"))
 }
 
 fn is_default(default: &str, quoted: &str) -> bool {

@@ -94,6 +94,8 @@ pub struct Guard<'c> {
     pub notes: Vec<String>,
     /// The tables that replace others, whose rows are carried over as they go.
     pub carries: Vec<Carry>,
+    /// The tables that replace others from which no row can be carried over, and what others took out of them.
+    pub uncarried: Vec<(String, Conflicts)>,
     pub(super) statements: Statements<'c>,
 }
 
@@ -108,6 +110,7 @@ impl<'c> Guard<'c> {
             already: Conflicts::default(),
             notes: Vec::new(),
             carries: Vec::new(),
+            uncarried: Vec::new(),
             statements: Statements::new(conn),
         }
     }

@@ -1,13 +1,18 @@
 //! Rows that are taken out of a table until all others have their values: where values of a unique column change places,
 //! each is in the other's way. They wait in a temporary table, on disk, each as it was and as it is to be.
 
-use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params_from_iter};
 
 use super::carry::Bound;
 use super::ddl_hold::is_constraint;
+use super::guard::encoded;
 use super::schema::Shape;
 use super::token::quote;
+use super::value;
+
+/// A value to the bit, and as people are shown it.
+type Shown = (Vec<u8>, String);
 
 const WAS: u8 = 0;
 const NOW: u8 = 1;
@@ -24,13 +29,15 @@ pub struct Late {
     count: i64,
 }
 
-/// A row that a constraint does not let be as it is to be: the values of its stored columns.
-pub struct Waiting {
-    pub was: Vec<Value>,
-    pub now: Vec<Value>,
-    /// It is in the table as it is to be, and only breaks a check there.
-    pub is_now: bool,
+/// A value that is to be another: its column's place among the stored ones, and both as people are shown them.
+pub struct Newer {
+    pub place: usize,
+    pub was: String,
+    pub now: String,
 }
+
+/// What a constraint said of a row, and which row.
+pub type Forbidden = (i64, String);
 
 impl Late {
     pub fn of(table: &str, shape: &Shape) -> Self {
@@ -82,34 +89,73 @@ impl Late {
         Ok(())
     }
 
-    /// Puts the rows back as they are to be. Returns the numbers of those that a constraint forbids.
-    pub fn bring_back(&mut self, conn: &Connection) -> rusqlite::Result<Vec<i64>> {
-        let mut forbidden = Vec::new();
-        for id in 1..=self.count {
-            match self.insert(conn, id, NOW) {
-                Ok(()) => {}
-                Err(error) if is_constraint(&error) => forbidden.push(id),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(forbidden)
+    /// How many wait. They are numbered from 1.
+    pub fn count(&self) -> i64 {
+        self.count
     }
 
-    /// Puts a row back without heed to checks, as it is to be where nothing else forbids that, else as it was.
-    pub fn give_in(&self, conn: &Connection, id: i64) -> rusqlite::Result<Waiting> {
-        let is_now = match self.insert(conn, id, NOW) {
-            Ok(()) => true,
-            Err(error) if is_constraint(&error) => false,
-            Err(error) => return Err(error),
-        };
-        if !is_now {
-            self.insert(conn, id, WAS)?;
+    /// Puts a row back as it was; a constraint that forbids it is an error.
+    pub fn give_up(&self, conn: &Connection, id: i64) -> rusqlite::Result<()> {
+        self.insert(conn, id, WAS)
+    }
+
+    /// Puts a row back as it is to be, unless a constraint forbids it.
+    pub fn give_back(&self, conn: &Connection, id: i64) -> rusqlite::Result<Result<(), Forbidden>> {
+        match self.insert(conn, id, NOW) {
+            Ok(()) => Ok(Ok(())),
+            Err(error) if is_constraint(&error) => Ok(Err((id, error.to_string()))),
+            Err(error) => Err(error),
         }
-        let first = 2 + usize::from(self.has_place);
-        let values = |row: &Row<'_>| (first..2 + self.columns.len()).map(|at| row.get(at)).collect();
-        let mut select = conn.prepare_cached(&format!("SELECT * FROM {} WHERE id = ?1 AND form = ?2", self.waiting))?;
-        let mut get = |form| select.query_row((id, form), values);
-        Ok(Waiting { was: get(WAS)?, now: get(NOW)?, is_now })
+    }
+
+    /// The values of a row that are to be others.
+    pub fn newer(&self, conn: &Connection, id: i64) -> rusqlite::Result<Vec<Newer>> {
+        let (was, now) = (self.values(conn, id, WAS)?, self.values(conn, id, NOW)?);
+        let differs = |(_, (was, now)): &(usize, (&Shown, &Shown))| was.0 != now.0;
+        let pairs = was.iter().zip(&now).enumerate().filter(differs);
+        Ok(pairs.map(|(place, (was, now))| Newer { place, was: was.1.clone(), now: now.1.clone() }).collect())
+    }
+
+    /// The values of a row as people are shown them, as it was.
+    pub fn shown(&self, conn: &Connection, id: i64) -> rusqlite::Result<Vec<String>> {
+        Ok(self.values(conn, id, WAS)?.into_iter().map(|(_, shown)| shown).collect())
+    }
+
+    /// Lets a value of a row be what it was.
+    pub fn revert(&self, conn: &Connection, id: i64, place: usize) -> rusqlite::Result<()> {
+        let (waiting, at) = (&self.waiting, usize::from(self.has_place) + place);
+        let was = format!("SELECT c{at} FROM {waiting} WHERE id = ?1 AND form = {WAS}");
+        let sql = format!("UPDATE {waiting} SET c{at} = ({was}) WHERE id = ?1 AND form = {NOW}");
+        conn.prepare_cached(&sql)?.execute([id]).map(drop)
+    }
+
+    /// Lets a value of a row that was given up be what it is to be, unless a constraint forbids it. `key` holds the
+    /// places of the columns that tell the row.
+    pub fn set(
+        &self,
+        conn: &Connection,
+        id: i64,
+        place: usize,
+        key: &[usize],
+    ) -> rusqlite::Result<Result<(), Forbidden>> {
+        let first = usize::from(self.has_place);
+        let waiting = |form: u8, place: usize| {
+            format!("(SELECT c{} FROM {} WHERE id = ?1 AND form = {form})", first + place, self.waiting)
+        };
+        let at: Vec<String> =
+            key.iter().map(|key| format!("{} IS {}", self.columns[first + key], waiting(WAS, *key))).collect();
+        let sql = format!(
+            "UPDATE {} SET {} = {} WHERE {}",
+            self.table,
+            self.columns[first + place],
+            waiting(NOW, place),
+            at.join(" AND ")
+        );
+        match conn.prepare_cached(&sql)?.execute([id]) {
+            Ok(_) => Ok(Ok(())),
+            Err(error) if is_constraint(&error) => Ok(Err((id, error.to_string()))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Nobody waits any more.
@@ -119,6 +165,18 @@ impl Late {
             self.count = 0;
         }
         Ok(())
+    }
+
+    fn values(&self, conn: &Connection, id: i64, form: u8) -> rusqlite::Result<Vec<Shown>> {
+        let sql = format!("SELECT * FROM {} WHERE id = ?1 AND form = ?2", self.waiting);
+        let first = 2 + usize::from(self.has_place);
+        conn.prepare_cached(&sql)?.query_row((id, form), |row| {
+            let one = |at| {
+                let value = row.get_ref(at)?;
+                Ok((encoded(&[value]), value::shown(value)))
+            };
+            (first..2 + self.columns.len()).map(one).collect()
+        })
     }
 
     fn insert(&self, conn: &Connection, id: i64, form: u8) -> rusqlite::Result<()> {

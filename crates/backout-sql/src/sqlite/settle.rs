@@ -58,11 +58,20 @@ impl Guard<'_> {
                 });
                 return Ok(());
             }
-            // Where it is gone already, nothing of anybody's is lost.
-            self.already.push(Conflict {
+            let missing = || Conflict {
                 left: shown_row(table, expect),
                 ..self.conflict_at(table, change.rowid, expect, ConflictKind::Missing)
-            });
+            };
+            // With the old table it would come back.
+            if let Some(at) = self.uncarried.iter().position(|(new, _)| new.eq_ignore_ascii_case(&table.name)) {
+                let missing = missing();
+                self.uncarried[at].1.push(missing.clone());
+                self.conflicts.push(missing);
+                return Ok(());
+            }
+            // Where it is gone already, nothing of anybody's is lost.
+            let missing = missing();
+            self.already.push(missing);
             return Ok(());
         };
         let now = found.values().map_err(|source| self.damaged(source))?;

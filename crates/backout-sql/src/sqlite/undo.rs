@@ -349,7 +349,10 @@ fn begin_carry(
     number: usize,
 ) -> Result<(), TargetError> {
     let Some(pair) = replay.track.pairs.iter().find(|pair| pair.drop == number) else { return Ok(()) };
-    replay.guard.carries.extend(Carry::begin(conn, label, pair, manner.on_conflict)?);
+    match Carry::begin(conn, label, pair, manner.on_conflict)? {
+        Some(carry) => replay.guard.carries.push(carry),
+        None => replay.guard.uncarried.push((pair.new.clone(), Conflicts::default())),
+    }
     Ok(())
 }
 
@@ -357,16 +360,21 @@ fn begin_carry(
 fn end_carry(conn: &Connection, events: &[Event], replay: &mut Replay<'_>, number: usize) -> Result<(), Halt> {
     let Some(pair) = replay.track.pairs.iter().find(|pair| pair.create == number).cloned() else { return Ok(()) };
     let guard = &mut replay.guard;
-    let Some(at) = guard.carries.iter().position(|carry| carry.new.eq_ignore_ascii_case(&pair.new)) else {
+    let is_new = |new: &str| new.eq_ignore_ascii_case(&pair.new);
+    let lost = if let Some(at) = guard.carries.iter().position(|carry| is_new(&carry.new)) {
+        let mut carry = guard.carries.swap_remove(at);
+        if carry.rest(conn, &mut guard.conflicts)? {
+            replay.track.carried(&pair);
+        }
+        carry.lost
+    } else if let Some(at) = guard.uncarried.iter().position(|(new, _)| is_new(new)) {
+        guard.uncarried.swap_remove(at).1
+    } else {
         return Ok(());
     };
-    let mut carry = guard.carries.swap_remove(at);
-    if carry.rest(conn, &mut guard.conflicts)? {
-        replay.track.carried(&pair);
-    }
-    if replay.guard.on_conflict == OnConflict::Keep && !carry.lost.is_empty() {
+    if replay.guard.on_conflict == OnConflict::Keep && !lost.is_empty() {
         let together = replay.track.together(events, pair.create);
-        return Err(Halt::Leave { events: together, conflicts: carry.lost });
+        return Err(Halt::Leave { events: together, conflicts: lost });
     }
     Ok(())
 }

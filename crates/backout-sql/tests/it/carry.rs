@@ -189,8 +189,16 @@ fn without_a_key_what_others_changed_is_a_conflict() {
     let script =
         "CREATE TABLE n(a, b, c); INSERT INTO n(a, b) SELECT a, b FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t";
     let images = apply(&mut stage, script, "");
-    stage.other().execute_batch("UPDATE t SET b = 9 WHERE a = 1").unwrap();
-    assert!(!kinds(&mut stage, &images).is_empty());
+    for theirs in ["DELETE FROM t WHERE a = 1", "UPDATE t SET b = 9 WHERE a = 3"] {
+        stage.other().execute_batch(theirs).unwrap();
+        assert!(!kinds(&mut stage, &images).is_empty(), "{theirs}");
+        let before = list(&stage.other(), "SELECT a || b FROM t");
+        let kept = stage.try_undo(&images, OnConflict::Keep).unwrap();
+        assert!(!kept.conflicts.is_empty(), "{theirs}");
+        assert_eq!(list(&stage.other(), "SELECT a || b FROM t"), before, "{theirs}");
+        stage = live("", "CREATE TABLE t(a, b); INSERT INTO t VALUES (1, 2), (3, 4)");
+        apply(&mut stage, script, "");
+    }
 }
 
 /// A table with so many rows that it is held, and one with so few that they are deleted before it goes.
@@ -370,6 +378,7 @@ fn a_value_that_moved_and_is_forbidden_is_a_conflict_of_its_own() {
         Err(TargetError::Conflicts(found)) => {
             let told: Vec<_> = found.listed.iter().map(|one| (one.kind, one.column.as_deref())).collect();
             assert_eq!(told, [(ConflictKind::Constraint, Some("v"))], "{found:?}");
+            assert!(found.listed[0].now.starts_with("500, and CHECK"), "{found:?}");
         }
         other => panic!(
             "no conflict: {other:?} {:?}",
@@ -381,4 +390,85 @@ fn a_value_that_moved_and_is_forbidden_is_a_conflict_of_its_own() {
         list(&stage.other(), "SELECT k || ' ' || u || ' ' || v FROM t ORDER BY k"),
         ["1 20 1", "2 10 2", "3 30 3"]
     );
+}
+
+/// Where a newer value is forbidden, an older one may be taken by now: then older ones stay of all that are in each
+/// other's way, and there is a way out in every manner.
+#[test]
+fn a_value_that_is_forbidden_and_whose_place_is_taken() {
+    let cases = [
+        ("id INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE, v", "id INTEGER PRIMARY KEY, u TEXT UNIQUE, v", "NULL"),
+        (
+            "id INTEGER PRIMARY KEY, u TEXT UNIQUE CHECK (length(u) < 3), v",
+            "id INTEGER PRIMARY KEY, u TEXT UNIQUE, v",
+            "'long'",
+        ),
+        ("id INT PRIMARY KEY, u TEXT NOT NULL UNIQUE, v", "id INT PRIMARY KEY, u TEXT UNIQUE, v", "NULL"),
+    ];
+    for (old, new, forbidden) in cases {
+        for on_conflict in [OnConflict::Stop, OnConflict::Keep, OnConflict::Overwrite] {
+            let what = format!("{old} {on_conflict:?}");
+            let rows = "INSERT INTO t VALUES (1, 'a', CAST(x'ff41' AS TEXT)), (2, 'b', 1), (3, 'c', 1), (4, 'd', 1)";
+            let mut stage = live("", &format!("CREATE TABLE t ({old}); {rows}"));
+            let script = format!(
+                "CREATE TABLE n ({new}); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t"
+            );
+            let images = apply(&mut stage, &script, &what);
+            let theirs = format!(
+                "UPDATE t SET u = {forbidden}, v = 'mine' WHERE id = 2; UPDATE t SET u = 'b' WHERE id = 1;
+                 UPDATE t SET u = 'x' WHERE id = 3; UPDATE t SET u = 'c' WHERE id = 4; UPDATE t SET u = 'd' WHERE id = 3"
+            );
+            stage.other().execute_batch(&theirs).unwrap();
+            let before = dump(&stage.other());
+            let rows =
+                |stage: &Stage| list(&stage.other(), "SELECT id || coalesce(u, 'NULL') || hex(v) FROM t ORDER BY id");
+            match (on_conflict, stage.try_undo(&images, on_conflict)) {
+                (OnConflict::Stop, Err(TargetError::Conflicts(found))) => {
+                    assert!(found.listed.iter().any(|one| one.column.as_deref() == Some("u")), "{what}: {found:?}");
+                    same(&dump(&stage.other()), &before, &what);
+                }
+                (OnConflict::Keep, Ok(report)) => {
+                    assert!(!report.conflicts.is_empty(), "{what}");
+                    let kept: Vec<String> = before.into_iter().filter(|line| line.starts_with("t: ")).collect();
+                    let now: Vec<String> =
+                        dump(&stage.other()).into_iter().filter(|line| line.starts_with("t: ")).collect();
+                    same(&now, &kept, &what);
+                }
+                (OnConflict::Overwrite, Ok(report)) => {
+                    let told: Vec<_> = report.conflicts.listed.iter().map(|one| one.key.clone().unwrap()).collect();
+                    assert_eq!(told, ["id=2", "id=1"], "{what}: {:?}", report.conflicts);
+                    assert_eq!(rows(&stage), ["1aFF41", "2b6D696E65", "3d31", "4c31"], "{what}");
+                }
+                (_, other) => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// SQLite lets several rows have NULL for a key: which is which nobody can say.
+#[test]
+fn rows_without_a_key_are_not_carried_over_by_it() {
+    for key in ["k TEXT PRIMARY KEY, u TEXT", "k INT, u TEXT, PRIMARY KEY (k, u)"] {
+        for theirs in [
+            "DELETE FROM t WHERE u = 'b'",
+            "UPDATE t SET u = 'mine' WHERE u = 'a'",
+            "INSERT INTO t VALUES (NULL, 'new', 1), (NULL, 'new2', 1)",
+        ] {
+            let what = format!("{key}: {theirs}");
+            let rows = "INSERT INTO t VALUES (NULL, 'a'), (NULL, 'b'), ('x', 'c')";
+            let mut stage = live("", &format!("CREATE TABLE t ({key}); {rows}"));
+            let new = key.replace("PRIMARY KEY (", "w INT, PRIMARY KEY (");
+            let new = if new == key { format!("{key}, w INT") } else { new };
+            let script = format!(
+                "CREATE TABLE n ({new}); INSERT INTO n SELECT k, u, NULL FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t"
+            );
+            let images = apply(&mut stage, &script, &what);
+            stage.other().execute_batch(theirs).unwrap();
+            let before = dump(&stage.other());
+            match stage.try_undo(&images, OnConflict::Stop) {
+                Err(TargetError::Conflicts(_)) => same(&dump(&stage.other()), &before, &what),
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
 }
