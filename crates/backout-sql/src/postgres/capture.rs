@@ -13,6 +13,7 @@ use super::capture_error::{CaptureError, reading};
 use super::deferred;
 use super::marks::{Marks, Seen};
 use super::place::Place;
+use super::prepared::Client;
 use super::session::{Session, Settings, ident};
 use super::stream::{Event, Index, Side, Span, Table, Writer};
 use super::table;
@@ -227,7 +228,7 @@ impl Capture {
     }
 
     /// Takes in what `COPY … TO STDOUT` writes: rows that a change of the schema would destroy.
-    pub fn keep(&mut self, client: &mut postgres::Client, copy_out: &str) -> Result<u64, CaptureError> {
+    pub fn keep(&mut self, client: &mut Client, copy_out: &str) -> Result<u64, CaptureError> {
         self.close_statements()?;
         let start = self.writer.boundary()?;
         let mut records = 0;

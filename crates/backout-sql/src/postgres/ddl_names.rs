@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use postgres::{Client, Error};
+use postgres::Error;
 
-use super::catalog::{Key, Wanted, class, literal, rows};
+use super::catalog::{Key, Wanted, class, literal};
+use super::prepared::{self, Asked, Client};
 
 /// More names than these are not looked up.
 const MOST: usize = 60;
@@ -92,18 +93,15 @@ pub(super) fn named(client: &mut Client, sql: &str) -> Result<Wanted, Error> {
     if names.is_empty() || names.len() > MOST {
         return Ok(Wanted::default());
     }
+    const NAMED: &str = "SELECT 1259, oid, relkind IN ('r', 'p') FROM pg_class WHERE relname = ANY ($1) AND oid >= 16384 \
+         UNION ALL SELECT 1247, oid, false FROM pg_type WHERE typname = ANY ($1) AND typrelid = 0 AND oid >= 16384 \
+         UNION ALL SELECT 1255, oid, false FROM pg_proc WHERE proname = ANY ($1) AND oid >= 16384 \
+         UNION ALL SELECT 2615, oid, false FROM pg_namespace WHERE nspname = ANY ($1) \
+         UNION ALL SELECT 2606, oid, false FROM pg_constraint WHERE conname = ANY ($1) AND contypid <> 0";
     let list: Vec<String> = names.iter().map(|name| literal(name)).collect();
-    let list = list.join(",");
-    let sql = format!(
-        "SELECT 1259, oid, relkind IN ('r', 'p') FROM pg_catalog.pg_class WHERE relname IN ({list}) AND oid >= 16384 \
-         UNION ALL SELECT 1247, oid, false FROM pg_catalog.pg_type WHERE typname IN ({list}) AND typrelid = 0 \
-         AND oid >= 16384 \
-         UNION ALL SELECT 1255, oid, false FROM pg_catalog.pg_proc WHERE proname IN ({list}) AND oid >= 16384 \
-         UNION ALL SELECT 2615, oid, false FROM pg_catalog.pg_namespace WHERE nspname IN ({list}) \
-         UNION ALL SELECT 2606, oid, false FROM pg_catalog.pg_constraint WHERE conname IN ({list}) AND contypid <> 0"
-    );
+    let asked = Asked::new(NAMED.to_owned(), "name[]", format!("ARRAY[{}]", list.join(",")));
     let mut wanted = Wanted::default();
-    for row in rows(client, &sql)? {
+    for row in prepared::rows(client, &[asked])? {
         let [Ok(class), Ok(oid)] = [row[0].parse::<u32>(), row[1].parse::<u32>()] else { continue };
         if row[2] == "t" && class == class::RELATION {
             wanted.families.push(oid);
@@ -112,12 +110,6 @@ pub(super) fn named(client: &mut Client, sql: &str) -> Result<Wanted, Error> {
         }
     }
     Ok(wanted)
-}
-
-impl Wanted {
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.families.is_empty()
-    }
 }
 
 #[cfg(test)]

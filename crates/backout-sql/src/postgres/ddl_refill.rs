@@ -4,12 +4,13 @@
 use backout_model::conflict::{ConflictKind, OnConflict};
 use backout_model::target::{Manner, TargetError};
 use backout_model::words;
-use postgres::{Client, Error};
+use postgres::Error;
 
 use super::catalog::{self, literal};
 use super::ddl::Context;
 use super::ddl_keep::{Keep, Kept, What};
 use super::ddl_rows::count;
+use super::prepared::Client;
 use super::quiet::may_be_replica;
 
 /// What stands in the way of a table's rows.

@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 
-use postgres::{Client, Error};
+use postgres::Error;
 
 use super::catalog::{self, Object};
+use super::prepared::Client;
 use super::quiet::may_be_replica;
 
 /// A setting and the value under which no event trigger fires.

@@ -65,7 +65,7 @@ mod marks;
 mod place;
 mod plan;
 mod pooler;
-mod prepared;
+pub mod prepared;
 mod prove;
 mod query;
 mod quiet;

@@ -4,10 +4,39 @@
 //! Never relies on one to be there: a script may have let go of all that the session had prepared.
 
 use std::collections::HashSet;
+use std::ops::{Deref, DerefMut};
 
-use postgres::{Client, Error};
+use postgres::Error;
+use postgres::error::SqlState;
 
 use super::catalog;
+
+/// A connection, and what was prepared in it as far as this process knows.
+pub struct Client {
+    inner: postgres::Client,
+    /// A guess, which the server decides on each time.
+    prepared: HashSet<String>,
+}
+
+impl From<postgres::Client> for Client {
+    fn from(inner: postgres::Client) -> Self {
+        Self { inner, prepared: HashSet::new() }
+    }
+}
+
+impl Deref for Client {
+    type Target = postgres::Client;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inner
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.inner
+    }
+}
 
 /// A question with its parameters' values.
 pub struct Asked {
@@ -38,21 +67,44 @@ impl Asked {
     }
 }
 
-/// The answers to all, one after the other. The session must have the settings of [`catalog::PINNED`].
+/// The answers to all, one after the other, in one message and under the settings of [`catalog::PINNED`], whatever those of
+/// the transaction are, which has to be open.
 pub fn rows(client: &mut Client, all: &[Asked]) -> Result<Vec<Vec<String>>, Error> {
     if all.is_empty() {
         return Ok(Vec::new());
     }
+    if all.iter().any(|asked| !client.prepared.contains(&asked.name)) {
+        prepare(client, all)?;
+    }
+    let sql = within_pins(&all.iter().map(Asked::execute).collect::<String>());
+    match catalog::rows(client, &sql) {
+        Err(error) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {
+            client.batch_execute(UNPIN)?;
+            prepare(client, all)?;
+            catalog::rows(client, &sql)
+        }
+        done => done,
+    }
+}
+
+/// Prepares what is not there.
+fn prepare(client: &mut Client, all: &[Asked]) -> Result<(), Error> {
     let there = catalog::column(
         client,
         &format!("SELECT name FROM pg_catalog.pg_prepared_statements WHERE name OPERATOR(pg_catalog.~) '{NAMES}'"),
     )?;
-    let mut there: HashSet<String> = there.into_iter().flatten().collect();
-    let missing: String = all.iter().filter(|asked| there.insert(asked.name.clone())).map(Asked::prepare).collect();
-    if !missing.is_empty() {
-        client.batch_execute(&missing)?;
-    }
-    catalog::rows(client, &all.iter().map(Asked::execute).collect::<String>())
+    client.prepared = there.into_iter().flatten().collect();
+    let missing = all.iter().filter(|asked| client.prepared.insert(asked.name.clone()));
+    let missing: String = missing.map(Asked::prepare).collect();
+    if missing.is_empty() { Ok(()) } else { client.inner.batch_execute(&within_pins(&missing)) }
+}
+
+const UNPIN: &str = "ROLLBACK TO SAVEPOINT backout_pin; RELEASE SAVEPOINT backout_pin";
+
+/// Statements that change nothing, under the pinned settings: these go back with the savepoint.
+fn within_pins(sql: &str) -> String {
+    let pins: String = catalog::PINNED.iter().map(|(name, value)| format!("SET LOCAL {name} = '{value}';")).collect();
+    format!("SAVEPOINT backout_pin; {pins} {sql} {UNPIN}")
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 //! [`super::guard`] leaves rows alone that a cascade would follow from.
 
 use backout_model::target::TargetError;
-use postgres::Client;
 
 use super::catalog;
+use super::prepared::Client;
 use super::session::{Session, ident};
 use super::stream::Table;
 use super::table::quoted;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
-use postgres::Client;
 
 use super::Postgres;
 use super::apply::{refused_or, uncaptured};
 use super::capture::{Capture, Sessions};
 use super::ddl::{self, Context, DdlEvent, Keep};
 use super::event_triggers::EventTriggers;
+use super::prepared::Client;
 use super::rebuild;
 use super::session::{Session, is_lock_timeout, literal};
 use super::split::Statement;

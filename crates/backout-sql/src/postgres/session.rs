@@ -3,11 +3,12 @@
 //! Never builds on a setting of the script's: what the tool itself asks goes between [`Session::neutral`] and
 //! [`Session::restore`].
 
+use postgres::SimpleQueryMessage;
 use postgres::error::SqlState;
-use postgres::{Client, SimpleQueryMessage};
 
 use super::event_triggers::Mute;
-use super::{pooler, prepared};
+use super::pooler;
+use super::prepared::{self, Client};
 
 /// One row of an answer, as text.
 pub type Row = Vec<Option<String>>;
@@ -56,11 +57,11 @@ pub struct Session {
 pub struct Settings(Vec<(String, String)>);
 
 impl Session {
-    pub fn new(mut client: Client) -> Result<Self, postgres::Error> {
+    pub fn new(mut client: postgres::Client) -> Result<Self, postgres::Error> {
         let found = rows(&mut client, "SELECT session_user")?;
         let user = found.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
         let process = pooler::process(&mut client)?;
-        Ok(Self { user, client, process, mute: None })
+        Ok(Self { user, client: client.into(), process, mute: None })
     }
 
     /// The number of the server's process, where it is known.
@@ -184,7 +185,7 @@ impl Session {
     }
 }
 
-pub fn rows(client: &mut Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {
+pub fn rows(client: &mut postgres::Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {
     let mut found = Vec::new();
     for message in client.simple_query(sql)? {
         if let SimpleQueryMessage::Row(row) = message {
