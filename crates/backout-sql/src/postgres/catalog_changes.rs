@@ -302,7 +302,8 @@ impl Touched {
 
 /// Finds what was written since the mark.
 pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
-    let now = counters(&rows(client, &format!("{COUNTERS}{FOLLOWING})"))?);
+    let asked = Asked::new(format!("{COUNTERS}{FOLLOWING})"), "", String::new());
+    let now = counters(&prepared::rows(client, &[asked])?);
     let mut touched = Touched::default();
     let mut asked = Vec::new();
     const OWN: &str = "CASE WHEN age(x.xmin) <= age($1) THEN pg_xact_status(($2 + (age($1) \

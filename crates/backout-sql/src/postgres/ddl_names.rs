@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use postgres::Error;
 
-use super::catalog::{Key, Wanted, class, literal};
+use super::catalog::{Key, Wanted, literal};
 use super::prepared::{self, Asked, Client};
+use super::token::each_token;
 
 /// More names than these are not looked up.
 const MOST: usize = 60;
@@ -87,6 +88,19 @@ fn identifiers(sql: &str) -> BTreeSet<String> {
     found
 }
 
+/// True where the statement likely makes something and alters nothing. What it makes is not there yet; of the tables
+/// around it no more changes than that they have it.
+fn only_makes(sql: &str) -> bool {
+    let has = |words: &[&str]| each_token(sql).any(|token| words.iter().any(|word| token.is(word)));
+    let adds = || {
+        each_token(sql).nth(1).is_some_and(|token| token.is("TABLE"))
+            && has(&["ADD"])
+            && each_token(sql).filter(|token| token.is("ALTER")).count() == 1
+            && !has(&["DROP", "PRIMARY", "USING"])
+    };
+    starts_with(sql, "CREATE") && !has(&["REPLACE"]) || starts_with(sql, "ALTER") && adds()
+}
+
 /// What the names in the text are in this database, in whatever schema.
 pub(super) fn named(client: &mut Client, sql: &str) -> Result<Wanted, Error> {
     let names = identifiers(sql);
@@ -100,10 +114,11 @@ pub(super) fn named(client: &mut Client, sql: &str) -> Result<Wanted, Error> {
          UNION ALL SELECT 2606, oid, false FROM pg_constraint WHERE conname = ANY ($1) AND contypid <> 0";
     let list: Vec<String> = names.iter().map(|name| literal(name)).collect();
     let asked = Asked::new(NAMED.to_owned(), "name[]", format!("ARRAY[{}]", list.join(",")));
+    let only_makes = only_makes(sql);
     let mut wanted = Wanted::default();
     for row in prepared::rows(client, &[asked])? {
         let [Ok(class), Ok(oid)] = [row[0].parse::<u32>(), row[1].parse::<u32>()] else { continue };
-        if row[2] == "t" && class == class::RELATION {
+        if row[2] == "t" && !only_makes {
             wanted.families.push(oid);
         } else {
             wanted.keys.push(Key { class, oid, sub: 0 });
@@ -121,6 +136,23 @@ mod tests {
         let sql = "ALTER TABLE \"T \"\"x\"\"\".Abc -- no\n SET 'str''ing' $q$ body $q$ $1 DEFAULT é";
         let found: Vec<String> = identifiers(sql).into_iter().collect();
         assert_eq!(found, ["T \"x\"", "abc", "alter", "default", "set", "table", "é"]);
+    }
+
+    #[test]
+    fn what_only_adds_needs_no_columns_to_be_known() {
+        for sql in ["CREATE INDEX i ON t (a)", "alter table t add c int, add check (c > 0)"] {
+            assert!(only_makes(sql), "{sql}");
+        }
+        let others = [
+            "CREATE OR REPLACE VIEW v AS SELECT 1",
+            "ALTER TABLE t ADD c int, ALTER d SET NOT NULL",
+            "ALTER TABLE t ADD PRIMARY KEY (a)",
+            "ALTER TABLE t DROP c",
+            "COMMENT ON TABLE t IS 'ADD'",
+        ];
+        for sql in others {
+            assert!(!only_makes(sql), "{sql}");
+        }
     }
 
     #[test]

@@ -73,18 +73,32 @@ pub fn rows(client: &mut Client, all: &[Asked]) -> Result<Vec<Vec<String>>, Erro
     if all.is_empty() {
         return Ok(Vec::new());
     }
-    if all.iter().any(|asked| !client.prepared.contains(&asked.name)) {
+    let pins = pins();
+    if !all.iter().chain([&pins]).all(|asked| client.prepared.contains(&asked.name)) {
         prepare(client, all)?;
     }
-    let sql = within_pins(&all.iter().map(Asked::execute).collect::<String>());
-    match catalog::rows(client, &sql) {
+    let questions: String = [&pins].into_iter().chain(all).map(Asked::execute).collect();
+    let sql = format!("SAVEPOINT backout_pin; {questions} {UNPIN}");
+    let answers = match catalog::rows(client, &sql) {
         Err(error) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {
             client.batch_execute(UNPIN)?;
             prepare(client, all)?;
-            catalog::rows(client, &sql)
+            catalog::rows(client, &sql)?
         }
-        done => done,
-    }
+        answers => answers?,
+    };
+    // The first are the settings.
+    Ok(answers.into_iter().skip(1).collect())
+}
+
+/// What was set since the savepoint goes back with it.
+const UNPIN: &str = "ROLLBACK TO SAVEPOINT backout_pin; RELEASE SAVEPOINT backout_pin";
+
+/// Sets the pinned settings.
+fn pins() -> Asked {
+    let set = |(name, value)| format!("pg_catalog.set_config('{name}', '{value}', true)");
+    let set: Vec<String> = catalog::PINNED.into_iter().map(set).collect();
+    Asked::new(format!("SELECT {}", set.join(", ")), "", String::new())
 }
 
 /// Prepares what is not there.
@@ -94,17 +108,14 @@ fn prepare(client: &mut Client, all: &[Asked]) -> Result<(), Error> {
         &format!("SELECT name FROM pg_catalog.pg_prepared_statements WHERE name OPERATOR(pg_catalog.~) '{NAMES}'"),
     )?;
     client.prepared = there.into_iter().flatten().collect();
-    let missing = all.iter().filter(|asked| client.prepared.insert(asked.name.clone()));
+    let pins = pins();
+    let missing = all.iter().chain([&pins]).filter(|asked| client.prepared.insert(asked.name.clone()));
     let missing: String = missing.map(Asked::prepare).collect();
-    if missing.is_empty() { Ok(()) } else { client.inner.batch_execute(&within_pins(&missing)) }
-}
-
-const UNPIN: &str = "ROLLBACK TO SAVEPOINT backout_pin; RELEASE SAVEPOINT backout_pin";
-
-/// Statements that change nothing, under the pinned settings: these go back with the savepoint.
-fn within_pins(sql: &str) -> String {
-    let pins: String = catalog::PINNED.iter().map(|(name, value)| format!("SET LOCAL {name} = '{value}';")).collect();
-    format!("SAVEPOINT backout_pin; {pins} {sql} {UNPIN}")
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // The names in them mean what they mean under the pinned settings.
+    client.inner.batch_execute(&format!("SAVEPOINT backout_pin; {}; {missing} {UNPIN}", pins.sql))
 }
 
 #[cfg(test)]

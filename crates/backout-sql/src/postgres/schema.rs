@@ -109,12 +109,6 @@ impl Postgres {
         let numbers = found.into_iter().filter_map(|row| row[0].as_deref()?.parse::<u64>().ok());
         Ok(numbers.max().unwrap_or(0) + 1)
     }
-
-    pub(super) fn version(&mut self) -> Result<u32, TargetError> {
-        let version = self.a.value("SHOW server_version_num");
-        let version = version.map_err(|source| self.failed("cannot read the version of", source))?;
-        Ok(version.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0) / 10_000)
-    }
 }
 
 /// Runs a statement that may change the schema, with its undo kept.

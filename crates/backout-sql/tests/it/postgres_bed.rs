@@ -41,7 +41,7 @@ pub struct Deployer {
 impl Deployer {
     pub fn on(database: &Database<'_>) -> Self {
         Self {
-            client: database.connect(),
+            client: database.connect().into(),
             blocks: Blocks::default(),
             next_hold: 1,
             version: database.server().version(),
