@@ -3,6 +3,8 @@
 //! A query gives key, kind and a JSON object of the parts. Parts that have their default are NULL and left out, so
 //! that a definition reads the same on every version.
 
+use std::collections::HashMap;
+
 use super::catalog::{Key, Wanted, class};
 use super::prepared::Asked;
 
@@ -49,7 +51,7 @@ fn comment(class: u32, oid: &str, sub: &str) -> String {
 }
 
 /// Object numbers as an array; `None` where there are none.
-fn list(oids: impl Iterator<Item = u32>) -> Option<String> {
+pub(super) fn list(oids: impl Iterator<Item = u32>) -> Option<String> {
     let mut oids: Vec<u32> = oids.collect();
     oids.sort_unstable();
     oids.dedup();
@@ -66,32 +68,24 @@ fn ask(into: &mut Vec<Asked>, oids: Option<&String>, (condition, query): Questio
     }
 }
 
-/// The questions for what is wanted. An object may be in more answers than one.
+/// The questions for what is wanted, `relations` being the kinds of the relations among it. An object may be in more answers than one.
 ///
 /// By own number and by relation are two questions, so that either finds its rows by an index.
-pub(super) fn queries(wanted: &Wanted, version: u32) -> Vec<Asked> {
+pub(super) fn queries(wanted: &Wanted, relations: &HashMap<u32, char>, version: u32) -> Vec<Asked> {
     let mut all = Vec::new();
     let of = |class: u32| list(wanted.keys.iter().filter(|key| key.class == class && key.sub == 0).map(|key| key.oid));
     let families = list(wanted.families.iter().copied());
     let family = families.as_ref();
-    let own = of(class::RELATION);
-    let relations = list(
-        wanted
-            .keys
-            .iter()
-            .filter(|key| key.class == class::RELATION && key.sub == 0)
-            .map(|key| key.oid)
-            .chain(wanted.families.iter().copied()),
-    );
+    let are = |kinds: &[char]| list(relations.iter().filter(|(_, kind)| kinds.contains(kind)).map(|(oid, _)| *oid));
     ask(&mut all, of(class::SCHEMA).as_ref(), ("n.oid = ANY ($1)", &schemas));
-    ask(&mut all, relations.as_ref(), ("c.oid = ANY ($1)", &tables));
-    ask(&mut all, relations.as_ref(), ("c.oid = ANY ($1)", &views));
-    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &sequences));
+    ask(&mut all, are(&['r', 'p']).as_ref(), ("c.oid = ANY ($1)", &tables));
+    ask(&mut all, are(&['v', 'm']).as_ref(), ("c.oid = ANY ($1)", &views));
+    ask(&mut all, are(&['S']).as_ref(), ("c.oid = ANY ($1)", &sequences));
     let owned = "c.oid IN (SELECT objid FROM pg_depend d WHERE d.classid = 1259 AND d.refclassid = 1259 \
                  AND d.deptype = 'a' AND d.refobjid = ANY ($1))";
     ask(&mut all, family, (owned, &sequences));
-    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &composites));
-    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &|condition| indexes(condition, version)));
+    ask(&mut all, are(&['c']).as_ref(), ("c.oid = ANY ($1)", &composites));
+    ask(&mut all, are(&['i', 'I']).as_ref(), ("c.oid = ANY ($1)", &|condition| indexes(condition, version)));
     ask(&mut all, family, ("i.indrelid = ANY ($1)", &|condition| indexes(condition, version)));
     let columns: Vec<&Key> = wanted.keys.iter().filter(|key| key.class == class::RELATION && key.sub > 0).collect();
     if let Some(oids) = list(columns.iter().map(|key| key.oid)) {
