@@ -1,4 +1,5 @@
-//! A network that fails: a TCP port in front of a private PostgreSQL server, whose connections a test cuts.
+//! A network that fails: a TCP port in front of a private PostgreSQL server, whose connections a test cuts, and whose
+//! questions it counts.
 //!
 //! New connections are always let through. Never looks into what passes.
 
@@ -6,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backout_servers::postgres::{Database, SUPERUSER, Server};
@@ -15,6 +16,7 @@ use backout_servers::postgres::{Database, SUPERUSER, Server};
 pub struct Proxy {
     port: u16,
     links: Arc<Mutex<Vec<Arc<Link>>>>,
+    trips: Arc<AtomicU64>,
 }
 
 /// One connection through it.
@@ -25,6 +27,9 @@ struct Link {
     swallow: AtomicBool,
     /// The server hears nothing more, not even that the client went.
     severed: AtomicBool,
+    /// The server spoke last: what the client says next is another question.
+    answered: AtomicBool,
+    trips: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -33,9 +38,15 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let socket = server.socket().join(format!(".s.PGSQL.{}", server.port()));
         let links = Arc::default();
-        let shared = Arc::clone(&links);
-        std::thread::spawn(move || accept(&listener, &socket, &shared));
-        Self { port, links }
+        let trips = Arc::default();
+        let (shared, counter) = (Arc::clone(&links), Arc::clone(&trips));
+        std::thread::spawn(move || accept(&listener, &socket, &shared, &counter));
+        Self { port, links, trips }
+    }
+
+    /// How often a client has asked and waited for the answer, on all connections together.
+    pub fn round_trips(&self) -> u64 {
+        self.trips.load(Ordering::SeqCst)
     }
 
     /// The URL that leads through it.
@@ -74,6 +85,9 @@ impl Link {
         let mut from = &self.client;
         let mut buffer = [0; 1 << 14];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if self.answered.swap(false, Ordering::SeqCst) {
+                self.trips.fetch_add(1, Ordering::SeqCst);
+            }
             if (&self.server).write_all(&buffer[..length]).is_err() {
                 break;
             }
@@ -89,6 +103,7 @@ impl Link {
         let mut buffer = [0; 1 << 14];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             let severed = self.severed.load(Ordering::SeqCst);
+            self.answered.store(true, Ordering::SeqCst);
             if self.swallow.load(Ordering::SeqCst) || !severed && (&self.client).write_all(&buffer[..length]).is_err() {
                 break;
             }
@@ -97,13 +112,20 @@ impl Link {
     }
 }
 
-fn accept(listener: &TcpListener, socket: &PathBuf, links: &Mutex<Vec<Arc<Link>>>) {
+fn accept(listener: &TcpListener, socket: &PathBuf, links: &Mutex<Vec<Arc<Link>>>, trips: &Arc<AtomicU64>) {
     for client in listener.incoming() {
         let client = client.unwrap();
         // While the server is down, whoever comes is turned away.
         let Ok(server) = UnixStream::connect(socket) else { continue };
         client.set_nodelay(true).unwrap();
-        let link = Arc::new(Link { client, server, swallow: AtomicBool::new(false), severed: AtomicBool::new(false) });
+        let link = Arc::new(Link {
+            client,
+            server,
+            swallow: AtomicBool::new(false),
+            severed: AtomicBool::new(false),
+            answered: AtomicBool::new(true),
+            trips: Arc::clone(trips),
+        });
         links.lock().unwrap().push(Arc::clone(&link));
         let other = Arc::clone(&link);
         std::thread::spawn(move || link.forth());
@@ -132,7 +154,9 @@ mod tests {
             postgres::Client::connect(&url, postgres::NoTls).unwrap()
         };
         let mut client = connect();
+        let before = proxy.round_trips();
         client.batch_execute("CREATE TABLE t (a int)").unwrap();
+        assert_eq!(proxy.round_trips(), before + 1);
         proxy.cut();
         assert!(client.batch_execute("INSERT INTO t VALUES (1)").is_err());
         let mut client = connect();

@@ -34,7 +34,7 @@ impl Postgres {
             ScriptUndo::Never { because } => Way::Never { because: because.clone() },
         };
         let capture = Capture::new(gate.images(), self.place.clone()).map_err(|source| self.uncaptured(source))?;
-        let (version, next_hold) = (self.version()?, self.next_hold()?);
+        let next_hold = self.next_hold()?;
         let before = counters::read(&mut self.a, &self.label)?;
         let mut step = Step {
             database: self,
@@ -43,7 +43,6 @@ impl Postgres {
             capture,
             wrapping: Wrapping::default(),
             done: 0,
-            version,
             next_hold,
             before,
             set: Vec::new(),
@@ -125,7 +124,6 @@ struct Step<'a> {
     capture: Capture,
     wrapping: Wrapping,
     done: u64,
-    version: u32,
     next_hold: u64,
     /// Where the sequences stood before.
     before: counters::Positions,
@@ -302,7 +300,7 @@ impl Step<'_> {
         let mut tools = Tools {
             own: &database.own,
             label: &database.label,
-            version: self.version,
+            version: database.a.version,
             event_triggers: &database.event_triggers,
             next_hold: &mut self.next_hold,
             passing: &[],

@@ -13,10 +13,11 @@ use super::capture_error::{CaptureError, reading};
 use super::deferred;
 use super::marks::{Marks, Seen};
 use super::place::Place;
+use super::prepared::Client;
 use super::session::{Session, Settings, ident};
 use super::stream::{Event, Index, Side, Span, Table, Writer};
 use super::table;
-use super::touched::{Counts, Touched, catalogs, counted, judge, note_made, touched};
+use super::touched::{Counts, Touched, Written, judge, note_made, touched, written};
 
 /// Both sessions of a step.
 pub struct Sessions<'a> {
@@ -76,9 +77,10 @@ impl Capture {
 
     /// Where the counters stand as the transaction begins: what the session did before it may not be booked yet.
     pub fn begin(&mut self, a: &mut Session) -> Result<(), CaptureError> {
-        self.begun = counted(a)?;
-        self.seen = self.begun.clone();
-        self.catalogs = catalogs(a)?;
+        let Written { catalogs, tables } = written(a)?;
+        self.catalogs = catalogs;
+        self.seen = tables.clone();
+        self.begun = tables;
         Ok(())
     }
 
@@ -134,12 +136,11 @@ impl Capture {
     /// Before a statement that may change the schema: captures what is marked, whose marks would be in its way, and tells
     /// which other tables have changes that are not captured yet.
     pub fn before_schema(&mut self, sessions: &mut Sessions<'_>) -> Result<Vec<u32>, CaptureError> {
+        let now = written(sessions.a)?;
         if !self.own_schema_changes {
-            self.schema_is_accounted_for(sessions.a)?;
+            self.schema_is_accounted_for(&now)?;
         }
-        let settings = sessions.a.neutral().map_err(reading("the settings"))?;
-        let changed = self.changed(sessions)?;
-        self.restore(sessions, settings)?;
+        let changed = if self.were_seen(&now) { Vec::new() } else { self.changed(sessions, &now)? };
         let (marked, pending): (Vec<u32>, Vec<u32>) = changed.into_iter().partition(|oid| self.marks.has(*oid));
         if !marked.is_empty() {
             self.flush(sessions, Some(&marked))?;
@@ -175,7 +176,7 @@ impl Capture {
     /// Takes the rows of these relations for accounted for: how they come and go is known.
     pub fn account_rows(&mut self, a: &mut Session, of: &[u32]) -> Result<(), CaptureError> {
         if !of.is_empty() {
-            let now = counted(a)?;
+            let now = written(a)?.tables;
             // TRUNCATE has the server forget what it counted before.
             self.seen.extend(of.iter().map(|oid| (*oid, now.get(oid).copied().unwrap_or_default())));
         }
@@ -184,19 +185,18 @@ impl Capture {
 
     /// Takes what was written to the catalogs so far for accounted for.
     pub fn account(&mut self, a: &mut Session) -> Result<(), CaptureError> {
-        self.catalogs = catalogs(a)?;
+        self.catalogs = written(a)?.catalogs;
         Ok(())
     }
 
     /// True where the catalogs were written to since that was last accounted for.
     pub fn schema_changed(&self, a: &mut Session) -> Result<bool, CaptureError> {
-        Ok(catalogs(a)? != self.catalogs)
+        Ok(written(a)?.catalogs != self.catalogs)
     }
 
     /// An error where a statement that should change rows changed the schema, or large objects.
-    fn schema_is_accounted_for(&self, a: &mut Session) -> Result<(), CaptureError> {
-        let now = catalogs(a)?;
-        let Some((name, _)) = now.iter().find(|(name, count)| self.catalogs.get(*name) != Some(*count)) else {
+    fn schema_is_accounted_for(&self, now: &Written) -> Result<(), CaptureError> {
+        let Some((name, _)) = now.catalogs.iter().find(|(name, count)| self.catalogs.get(*name) != Some(*count)) else {
             return Ok(());
         };
         Err(CaptureError::Uncapturable(if name.starts_with("pg_largeobject") {
@@ -212,7 +212,7 @@ impl Capture {
             return Ok(());
         }
         let settings = sessions.a.neutral().map_err(reading("the settings"))?;
-        let moved = self.moved(sessions.a)?;
+        let moved = self.moved(&written(sessions.a)?);
         let mut all = touched(sessions.a, self.place.as_ref(), &moved)?;
         note_made(sessions.b, &mut all)?;
         for one in all.iter().filter(|one| one.kind == "r" && one.strong && !one.made) {
@@ -227,7 +227,7 @@ impl Capture {
     }
 
     /// Takes in what `COPY … TO STDOUT` writes: rows that a change of the schema would destroy.
-    pub fn keep(&mut self, client: &mut postgres::Client, copy_out: &str) -> Result<u64, CaptureError> {
+    pub fn keep(&mut self, client: &mut Client, copy_out: &str) -> Result<u64, CaptureError> {
         self.close_statements()?;
         let start = self.writer.boundary()?;
         let mut records = 0;
@@ -244,9 +244,10 @@ impl Capture {
     }
 
     /// Tables with changes since they were last looked at, made ones left out: theirs wait for the end of the step.
-    fn changed(&self, sessions: &mut Sessions<'_>) -> Result<Vec<u32>, CaptureError> {
-        let moved = self.moved(sessions.a)?;
-        let mut all = touched(sessions.a, self.place.as_ref(), &moved)?;
+    fn changed(&mut self, sessions: &mut Sessions<'_>, now: &Written) -> Result<Vec<u32>, CaptureError> {
+        let settings = sessions.a.neutral().map_err(reading("the settings"))?;
+        let mut all = touched(sessions.a, self.place.as_ref(), &self.moved(now))?;
+        self.restore(sessions, settings)?;
         note_made(sessions.b, &mut all)?;
         let changed = |one: &&Touched| {
             one.counts != self.seen.get(&one.oid).copied().unwrap_or_default() && one.kind == "r" && !one.made
@@ -254,24 +255,30 @@ impl Capture {
         Ok(all.iter().filter(changed).map(|one| one.oid).collect())
     }
 
+    /// True where nothing changed in any table since it was last looked at.
+    fn were_seen(&self, now: &Written) -> bool {
+        let counts = |all: &HashMap<u32, Counts>, oid: &u32| all.get(oid).copied().unwrap_or_default();
+        now.tables.keys().chain(self.seen.keys()).all(|oid| counts(&now.tables, oid) == counts(&self.seen, oid))
+    }
+
     fn restore(&mut self, sessions: &mut Sessions<'_>, settings: Settings) -> Result<(), CaptureError> {
         sessions.a.restore(settings).map_err(reading("the settings"))
     }
 
     fn flush_neutral(&mut self, sessions: &mut Sessions<'_>, only: Option<&[u32]>) -> Result<(), CaptureError> {
-        let top = sessions.a.value("SELECT pg_current_xact_id_if_assigned()").map_err(reading("the transaction"))?;
-        let Some(top) = top else { return Ok(()) };
-        let counted = sessions.a.value("SELECT current_setting('track_counts')").map_err(reading("the settings"))?;
+        let state = sessions.a.rows("SELECT pg_current_xact_id_if_assigned(), current_setting('track_counts')");
+        let state = state.map_err(reading("the transaction"))?.pop().unwrap_or_default();
+        let [Some(top), counted] = state.as_slice() else { return Ok(()) };
         if counted.as_deref() != Some("on") {
             return Err(CaptureError::Uncapturable(
                 "track_counts is off, so that the server does not say which tables were written to".to_owned(),
             ));
         }
+        let now = written(sessions.a)?;
         if !self.own_schema_changes {
-            self.schema_is_accounted_for(sessions.a)?;
+            self.schema_is_accounted_for(&now)?;
         }
-        let moved = self.moved(sessions.a)?;
-        let mut all = touched(sessions.a, self.place.as_ref(), &moved)?;
+        let mut all = touched(sessions.a, self.place.as_ref(), &self.moved(&now))?;
         note_made(sessions.b, &mut all)?;
         for one in &mut all {
             one.seen = self.seen.get(&one.oid).copied().unwrap_or_default();
@@ -288,7 +295,7 @@ impl Capture {
             }
             let counts = one.counts.since(one.seen);
             if counts != Counts::default() {
-                self.table(sessions, one, counts, &top)?;
+                self.table(sessions, one, counts, top)?;
             }
             self.seen.insert(one.oid, one.counts);
         }
@@ -297,9 +304,9 @@ impl Capture {
 
     /// The oracle beside the locks: tables that the server counted changes in. Where one is not locked, a part of the
     /// transaction that was rolled back changed it, or nobody knows why: it is looked at like the others.
-    fn moved(&self, a: &mut Session) -> Result<Vec<u32>, CaptureError> {
+    fn moved(&self, now: &Written) -> Vec<u32> {
         let before = |oid: &u32| self.begun.get(oid).copied().unwrap_or_default();
-        Ok(counted(a)?.into_iter().filter(|(oid, counts)| *counts != before(oid)).map(|(oid, _)| oid).collect())
+        now.tables.iter().filter(|(oid, counts)| **counts != before(oid)).map(|(oid, _)| *oid).collect()
     }
 
     /// The images of one table.

@@ -4,11 +4,12 @@
 //! rendered with `search_path = pg_catalog`. Nothing here changes the database; members of extensions, temporary
 //! objects and those of the tool are never read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use postgres::{Client, Error, SimpleQueryMessage};
+use postgres::{Error, SimpleQueryMessage};
 use serde::{Deserialize, Serialize};
 
+use super::prepared::{Asked, Client};
 use super::{prepared, spelling};
 
 /// Where an object stands in the catalogs, as `pg_depend` has it: valid within one step only.
@@ -262,7 +263,7 @@ pub fn literal(text: &str) -> String {
 }
 
 /// The first column of every row that `sql` gives.
-pub(super) fn column(client: &mut Client, sql: &str) -> Result<Vec<Option<String>>, Error> {
+pub(super) fn column(client: &mut postgres::Client, sql: &str) -> Result<Vec<Option<String>>, Error> {
     let messages = client.simple_query(sql)?;
     Ok(messages
         .into_iter()
@@ -274,7 +275,7 @@ pub(super) fn column(client: &mut Client, sql: &str) -> Result<Vec<Option<String
 }
 
 /// All rows that `sql` gives, as text; NULL is the empty string.
-pub(super) fn rows(client: &mut Client, sql: &str) -> Result<Vec<Vec<String>>, Error> {
+pub(super) fn rows(client: &mut postgres::Client, sql: &str) -> Result<Vec<Vec<String>>, Error> {
     let messages = client.simple_query(sql)?;
     Ok(messages
         .into_iter()
@@ -295,14 +296,37 @@ pub struct Wanted {
     pub families: Vec<u32>,
 }
 
-/// Reads objects as they are now. Those that are not there, or are not to be seen, are left out. The session must have
-/// the settings of [`PINNED`].
+impl Wanted {
+    /// These and nothing beside.
+    pub(super) fn of(keys: BTreeSet<Key>) -> Self {
+        Self { keys: keys.into_iter().collect(), families: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.families.is_empty()
+    }
+}
+
+/// Reads objects as they are now. Those that are not there, or are not to be seen, are left out.
 pub fn read(client: &mut Client, wanted: &Wanted, version: u32) -> Result<Vec<Object>, Error> {
-    let asked = super::catalog_read::queries(wanted, version);
+    let relations = relations(client, wanted)?;
+    let asked = super::catalog_read::queries(wanted, &relations, version);
     let mut objects: Vec<Object> = prepared::rows(client, &asked)?.iter().filter_map(|row| object(row)).collect();
     objects.sort_by_key(|object| (object.kind, object.key));
     objects.dedup_by_key(|object| object.key);
     Ok(objects)
+}
+
+/// What the wanted relations are, as `pg_class.relkind` has it: each kind has a question of its own, and even one
+/// without an answer takes its time.
+fn relations(client: &mut Client, wanted: &Wanted) -> Result<HashMap<u32, char>, Error> {
+    let keys = wanted.keys.iter().filter(|key| key.class == class::RELATION && key.sub == 0).map(|key| key.oid);
+    let Some(oids) = super::catalog_read::list(keys.chain(wanted.families.iter().copied())) else {
+        return Ok(HashMap::new());
+    };
+    let sql = "SELECT oid, relkind FROM pg_class WHERE oid = ANY ($1)";
+    let rows = prepared::rows(client, &[Asked::new(sql.to_owned(), "oid[]", oids)])?;
+    Ok(rows.iter().filter_map(|row| Some((row[0].parse().ok()?, row[1].chars().next()?))).collect())
 }
 
 fn object(row: &[String]) -> Option<Object> {

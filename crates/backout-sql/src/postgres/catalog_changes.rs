@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use postgres::{Client, Error};
+use postgres::Error;
 
 use super::catalog::{Key, class, rows};
-use super::prepared::{self, Asked};
+use super::prepared::{self, Asked, Client};
 
 /// One catalog whose rows belong to objects.
 struct Catalog {
@@ -227,11 +227,19 @@ fn counters(rows: &[Vec<String>]) -> Counters {
         .collect()
 }
 
+/// A transaction number is used up and given up: only numbers that ended are known to a snapshot, so that without it
+/// what the transaction itself wrote before would pass for later.
+const NUMBERED: &str = "SAVEPOINT backout_number; SELECT pg_catalog.pg_logical_emit_message(true, 'backout', ''); \
+     ROLLBACK TO SAVEPOINT backout_number; RELEASE SAVEPOINT backout_number;";
+
 /// Sets a savepoint and notes the state of the catalogs. What is written after it has a transaction number of its own.
 pub fn mark(client: &mut Client, savepoint: &str) -> Result<Mark, Error> {
-    let sql = format!("SAVEPOINT {savepoint}; SELECT pg_snapshot_xmax(pg_current_snapshot()); {COUNTERS}{FOLLOWING})");
+    let sql = format!(
+        "{NUMBERED} SAVEPOINT {savepoint}; SELECT pg_snapshot_xmax(pg_current_snapshot()); {COUNTERS}{FOLLOWING})"
+    );
     let rows = rows(client, &sql)?;
-    let next = rows.first().and_then(|row| row.first()).and_then(|text| text.parse().ok()).unwrap_or(0);
+    // After the place of the message in the log.
+    let next = rows.get(1).and_then(|row| row.first()).and_then(|text| text.parse().ok()).unwrap_or(0);
     Ok(Mark { counters: counters(&rows), next })
 }
 
@@ -294,7 +302,8 @@ impl Touched {
 
 /// Finds what was written since the mark.
 pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
-    let now = counters(&rows(client, &format!("{COUNTERS}{FOLLOWING})"))?);
+    let asked = Asked::new(format!("{COUNTERS}{FOLLOWING})"), "", String::new());
+    let now = counters(&prepared::rows(client, &[asked])?);
     let mut touched = Touched::default();
     let mut asked = Vec::new();
     const OWN: &str = "CASE WHEN age(x.xmin) <= age($1) THEN pg_xact_status(($2 + (age($1) \

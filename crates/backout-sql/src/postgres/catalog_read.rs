@@ -3,6 +3,8 @@
 //! A query gives key, kind and a JSON object of the parts. Parts that have their default are NULL and left out, so
 //! that a definition reads the same on every version.
 
+use std::collections::HashMap;
+
 use super::catalog::{Key, Wanted, class};
 use super::prepared::Asked;
 
@@ -15,9 +17,9 @@ const USERS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
 fn acl(column: &str, default: &str) -> String {
     let list = if default.is_empty() { column.to_owned() } else { format!("coalesce({column}, {default})") };
     format!(
-        "(SELECT string_agg(g, chr(10) ORDER BY g COLLATE \"C\") FROM (SELECT concat_ws(chr(9), \
+        "CASE WHEN {list} IS NOT NULL THEN (SELECT string_agg(g, chr(10) ORDER BY g COLLATE \"C\") FROM (SELECT concat_ws(chr(9), \
          CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, a.privilege_type, \
-         a.is_grantable, quote_ident(pg_get_userbyid(a.grantor))) g FROM aclexplode({list}) a) a)"
+         a.is_grantable, quote_ident(pg_get_userbyid(a.grantor))) g FROM aclexplode({list}) a) a) END"
     )
 }
 
@@ -40,8 +42,16 @@ fn not_of_extension(class: u32, oid: &str) -> String {
     format!("NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = {class} AND e.objid = {oid} AND e.deptype = 'e')")
 }
 
+/// The comment on an object. As obj_description() has it; that is a function of SQL, which is planned anew in every question.
+fn comment(class: u32, oid: &str, sub: &str) -> String {
+    format!(
+        "(SELECT remark.description FROM pg_description remark \
+         WHERE remark.classoid = {class} AND remark.objoid = {oid} AND remark.objsubid = {sub})"
+    )
+}
+
 /// Object numbers as an array; `None` where there are none.
-fn list(oids: impl Iterator<Item = u32>) -> Option<String> {
+pub(super) fn list(oids: impl Iterator<Item = u32>) -> Option<String> {
     let mut oids: Vec<u32> = oids.collect();
     oids.sort_unstable();
     oids.dedup();
@@ -58,32 +68,24 @@ fn ask(into: &mut Vec<Asked>, oids: Option<&String>, (condition, query): Questio
     }
 }
 
-/// The questions for what is wanted. An object may be in more answers than one.
+/// The questions for what is wanted, `relations` being the kinds of the relations among it. An object may be in more answers than one.
 ///
 /// By own number and by relation are two questions, so that either finds its rows by an index.
-pub(super) fn queries(wanted: &Wanted, version: u32) -> Vec<Asked> {
+pub(super) fn queries(wanted: &Wanted, relations: &HashMap<u32, char>, version: u32) -> Vec<Asked> {
     let mut all = Vec::new();
     let of = |class: u32| list(wanted.keys.iter().filter(|key| key.class == class && key.sub == 0).map(|key| key.oid));
     let families = list(wanted.families.iter().copied());
     let family = families.as_ref();
-    let own = of(class::RELATION);
-    let relations = list(
-        wanted
-            .keys
-            .iter()
-            .filter(|key| key.class == class::RELATION && key.sub == 0)
-            .map(|key| key.oid)
-            .chain(wanted.families.iter().copied()),
-    );
+    let are = |kinds: &[char]| list(relations.iter().filter(|(_, kind)| kinds.contains(kind)).map(|(oid, _)| *oid));
     ask(&mut all, of(class::SCHEMA).as_ref(), ("n.oid = ANY ($1)", &schemas));
-    ask(&mut all, relations.as_ref(), ("c.oid = ANY ($1)", &tables));
-    ask(&mut all, relations.as_ref(), ("c.oid = ANY ($1)", &views));
-    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &sequences));
+    ask(&mut all, are(&['r', 'p']).as_ref(), ("c.oid = ANY ($1)", &tables));
+    ask(&mut all, are(&['v', 'm']).as_ref(), ("c.oid = ANY ($1)", &views));
+    ask(&mut all, are(&['S']).as_ref(), ("c.oid = ANY ($1)", &sequences));
     let owned = "c.oid IN (SELECT objid FROM pg_depend d WHERE d.classid = 1259 AND d.refclassid = 1259 \
                  AND d.deptype = 'a' AND d.refobjid = ANY ($1))";
     ask(&mut all, family, (owned, &sequences));
-    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &composites));
-    ask(&mut all, own.as_ref(), ("c.oid = ANY ($1)", &|condition| indexes(condition, version)));
+    ask(&mut all, are(&['c']).as_ref(), ("c.oid = ANY ($1)", &composites));
+    ask(&mut all, are(&['i', 'I']).as_ref(), ("c.oid = ANY ($1)", &|condition| indexes(condition, version)));
     ask(&mut all, family, ("i.indrelid = ANY ($1)", &|condition| indexes(condition, version)));
     let columns: Vec<&Key> = wanted.keys.iter().filter(|key| key.class == class::RELATION && key.sub > 0).collect();
     if let Some(oids) = list(columns.iter().map(|key| key.oid)) {
@@ -120,10 +122,11 @@ fn schemas(condition: &str) -> String {
     format!(
         "SELECT '2615,'||n.oid||',0', 'schema', json_build_object('id', quote_ident(nspname), \
          'name', quote_ident(nspname), 'owner', quote_ident(pg_get_userbyid(nspowner)), 'acl', {acl}, \
-         'comment', obj_description(n.oid, 'pg_namespace')) \
+         'comment', {comment}) \
          FROM pg_namespace n WHERE {condition} AND {USERS} AND {free}",
         acl = acl("nspacl", "acldefault('n', nspowner)"),
         free = not_of_extension(class::SCHEMA, "n.oid"),
+        comment = comment(class::SCHEMA, "n.oid", "0"),
     )
 }
 
@@ -132,8 +135,9 @@ fn named(letter: &str) -> String {
     format!(
         "'id', c.oid::regclass::text, 'schema', quote_ident(n.nspname), 'name', quote_ident(c.relname), \
          'owner', quote_ident(pg_get_userbyid(c.relowner)), 'acl', {acl}, \
-         'comment', obj_description(c.oid, 'pg_class')",
+         'comment', {comment}",
         acl = acl("c.relacl", &format!("acldefault('{letter}', c.relowner)")),
+        comment = comment(class::RELATION, "c.oid", "0"),
     )
 }
 
@@ -206,7 +210,7 @@ fn composites(condition: &str) -> String {
         "SELECT '1259,'||c.oid||',0', 'composite', json_build_object('id', c.oid::regclass::text, \
          'schema', quote_ident(n.nspname), 'name', quote_ident(c.relname), \
          'owner', quote_ident(pg_get_userbyid(t.typowner)), 'acl', {acl}, \
-         'comment', obj_description(t.oid, 'pg_type'), \
+         'comment', {comment}, \
          'attributes', (SELECT string_agg(quote_ident(attname)||' '||format_type(atttypid, atttypmod)||{collation}, \
          ', ' ORDER BY attnum) FROM pg_attribute a WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.typrelid = c.oid \
@@ -216,6 +220,7 @@ fn composites(condition: &str) -> String {
                      WHERE oid = collnamespace), collname) FROM pg_collation l, pg_type y WHERE y.oid = atttypid \
                      AND l.oid = attcollation AND attcollation <> typcollation), '')",
         free = not_of_extension(class::TYPE, "t.oid"),
+        comment = comment(class::TYPE, "t.oid", "0"),
     )
 }
 
@@ -251,7 +256,7 @@ fn columns(condition: &str, version: u32) -> String {
          'storage', CASE WHEN c.relkind IN ('r', 'p', 'm') THEN CASE a.attstorage \
          WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END, \
          'compression', {compression}, 'statistics', nullif(a.attstattarget, -1), 'options', {options}, \
-         'acl', {acl}, 'comment', col_description(a.attrelid, a.attnum), \
+         'acl', {acl}, 'comment', {comment}, \
          'inherited', CASE WHEN a.attinhcount > 0 AND NOT a.attislocal THEN true END, \
          'from parent', CASE WHEN a.attinhcount > 0 AND NOT a.attislocal AND NOT c.relispartition THEN true END, \
          'position', (SELECT count(*) FROM pg_attribute b WHERE b.attrelid = a.attrelid AND b.attnum > 0 \
@@ -264,6 +269,7 @@ fn columns(condition: &str, version: u32) -> String {
         options = column_options(),
         acl = acl("a.attacl", ""),
         free = not_of_extension(class::RELATION, "c.oid"),
+        comment = comment(class::RELATION, "a.attrelid", "a.attnum"),
     )
 }
 
@@ -276,7 +282,7 @@ fn indexes(condition: &str, version: u32) -> String {
          'definition', substr(pg_get_indexdef(c.oid), length(format('CREATE %sINDEX %I ON %s%s ', \
          CASE WHEN i.indisunique THEN 'UNIQUE ' END, c.relname, CASE c.relkind WHEN 'I' THEN 'ONLY ' END, \
          i.indrelid::regclass)) + 1), \
-         'comment', obj_description(c.oid, 'pg_class'), 'clustered', nullif(i.indisclustered, false), \
+         'comment', {comment}, 'clustered', nullif(i.indisclustered, false), \
          'replica identity', nullif(i.indisreplident, false), \
          'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace), \
          'statistics', (SELECT string_agg(a.attnum||' '||a.attstattarget, chr(10) ORDER BY a.attnum) \
@@ -288,6 +294,7 @@ fn indexes(condition: &str, version: u32) -> String {
          WHERE {condition} AND {USERS} AND {free} \
          AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))",
         free = not_of_extension(class::RELATION, "i.indrelid"),
+        comment = comment(class::RELATION, "c.oid", "0"),
     )
 }
 
@@ -298,9 +305,9 @@ fn constraints(condition: &str) -> String {
          'of', coalesce(nullif(k.conrelid, 0)::regclass::text, k.contypid::regtype::text), \
          'on domain', CASE k.conrelid WHEN 0 THEN true END, 'name', quote_ident(conname), 'type', k.contype, \
          'definition', pg_get_constraintdef(k.oid), 'references', nullif(k.confrelid, 0)::regclass::text, \
-         'comment', obj_description(k.oid, 'pg_constraint'), 'only', nullif(k.connoinherit AND k.contype NOT IN ('c', 'p', 'u', 'x'), false), \
+         'comment', {comment}, 'only', nullif(k.connoinherit AND k.contype NOT IN ('c', 'p', 'u', 'x'), false), \
          'index', nullif(x.indexrelid, 0)::regclass::text, 'index options', (SELECT {options} FROM pg_class c WHERE c.oid = x.indexrelid), \
-         'index comment', CASE WHEN x.indexrelid IS NOT NULL THEN obj_description(x.indexrelid, 'pg_class') END, \
+         'index comment', CASE WHEN x.indexrelid IS NOT NULL THEN {index_comment} END, \
          'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s JOIN pg_class c ON s.oid = c.reltablespace \
          WHERE c.oid = x.indexrelid), \
          'clustered', nullif(x.indisclustered, false), 'replica identity', nullif(x.indisreplident, false), \
@@ -312,6 +319,8 @@ fn constraints(condition: &str) -> String {
          WHERE {condition} AND k.contype IN ('c', 'f', 'p', 'u', 'x') AND {USERS} AND {free}",
         options = options("c.reloptions"),
         free = not_of_extension(class::RELATION, "k.conrelid"),
+        comment = comment(class::CONSTRAINT, "k.oid", "0"),
+        index_comment = comment(class::RELATION, "x.indexrelid", "0"),
     )
 }
 
@@ -320,11 +329,12 @@ fn rules(condition: &str) -> String {
         "SELECT '2618,'||r.oid||',0', 'rule', json_build_object('id', quote_ident(rulename), \
          'of', r.ev_class::regclass::text, 'name', quote_ident(rulename), 'definition', \
          substr(pg_get_ruledef(r.oid), length(format('CREATE RULE %I', rulename)) + 1), \
-         'enabled', nullif(r.ev_enabled, 'O'), 'comment', obj_description(r.oid, 'pg_rewrite'), \
+         'enabled', nullif(r.ev_enabled, 'O'), 'comment', {comment}, \
          'relation', CASE c.relkind WHEN 'v' THEN 'view' END) \
          FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE {condition} AND rulename <> '_RETURN' AND {USERS} AND {free}",
         free = not_of_extension(class::RELATION, "c.oid"),
+        comment = comment(class::RULE, "r.oid", "0"),
     )
 }
 
@@ -334,11 +344,12 @@ fn triggers(condition: &str) -> String {
          'of', t.tgrelid::regclass::text, 'name', quote_ident(tgname), 'constraint', CASE WHEN t.tgconstraint <> 0 \
          THEN true END, 'definition', substr(pg_get_triggerdef(t.oid), length(format('CREATE %sTRIGGER %I', \
          CASE WHEN t.tgconstraint <> 0 THEN 'CONSTRAINT ' END, tgname)) + 1), \
-         'enabled', nullif(t.tgenabled, 'O'), 'comment', obj_description(t.oid, 'pg_trigger'), \
+         'enabled', nullif(t.tgenabled, 'O'), 'comment', {comment}, \
          'relation', CASE c.relkind WHEN 'v' THEN 'view' END) \
          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE {condition} AND NOT t.tgisinternal AND {USERS} AND {free}",
         free = not_of_extension(class::RELATION, "c.oid"),
+        comment = comment(class::TRIGGER, "t.oid", "0"),
     )
 }
 
@@ -350,9 +361,10 @@ fn policies(condition: &str) -> String {
          WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END, \
          'roles', (SELECT string_agg(CASE o WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(o)) END, ', ') \
          FROM unnest(polroles) o), 'using', pg_get_expr(polqual, polrelid), \
-         'check', pg_get_expr(polwithcheck, polrelid), 'comment', obj_description(p.oid, 'pg_policy')) \
+         'check', pg_get_expr(polwithcheck, polrelid), 'comment', {comment}) \
          FROM pg_policy p JOIN pg_class c ON c.oid = polrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE {condition} AND {USERS}"
+         WHERE {condition} AND {USERS}",
+        comment = comment(class::POLICY, "p.oid", "0"),
     )
 }
 
@@ -362,8 +374,9 @@ fn statistics(condition: &str) -> String {
          'schema', quote_ident(n.nspname), 'name', quote_ident(stxname), 'table', s.stxrelid::regclass::text, \
          'owner', quote_ident(pg_get_userbyid(stxowner)), 'definition', substr(pg_get_statisticsobjdef(s.oid), \
          length(format('CREATE STATISTICS %I.%I', n.nspname, stxname)) + 1), 'target', nullif(stxstattarget, -1), \
-         'comment', obj_description(s.oid, 'pg_statistic_ext')) \
-         FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = stxnamespace WHERE {condition} AND {USERS}"
+         'comment', {comment}) \
+         FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = stxnamespace WHERE {condition} AND {USERS}",
+        comment = comment(class::STATISTICS, "s.oid", "0"),
     )
 }
 
@@ -371,7 +384,7 @@ fn types(condition: &str) -> String {
     format!(
         "SELECT '1247,'||t.oid||',0', CASE typtype WHEN 'e' THEN 'enum' WHEN 'd' THEN 'domain' ELSE 'range' END, \
          json_build_object('id', t.oid::regtype::text, 'schema', quote_ident(n.nspname), 'name', quote_ident(typname), \
-         'owner', quote_ident(pg_get_userbyid(typowner)), 'acl', {acl}, 'comment', obj_description(t.oid, 'pg_type'), \
+         'owner', quote_ident(pg_get_userbyid(typowner)), 'acl', {acl}, 'comment', {comment}, \
          'labels', (SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) FROM pg_enum \
          WHERE enumtypid = t.oid), \
          'base', CASE typtype WHEN 'd' THEN format_type(typbasetype, typtypmod) END, \
@@ -391,6 +404,7 @@ fn types(condition: &str) -> String {
          WHERE {condition} AND typtype IN ('e', 'd', 'r') AND {USERS} AND {free}",
         acl = acl("typacl", "acldefault('T', typowner)"),
         free = not_of_extension(class::TYPE, "t.oid"),
+        comment = comment(class::TYPE, "t.oid", "0"),
     )
 }
 
@@ -399,7 +413,7 @@ fn functions(condition: &str) -> String {
         "SELECT '1255,'||p.oid||',0', 'function', json_build_object('id', p.oid::regprocedure::text, \
          'schema', quote_ident(n.nspname), 'name', quote_ident(proname), 'routine', CASE prokind WHEN 'p' \
          THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END, \
-         'owner', quote_ident(pg_get_userbyid(proowner)), 'acl', {acl}, 'comment', obj_description(p.oid, 'pg_proc'), \
+         'owner', quote_ident(pg_get_userbyid(proowner)), 'acl', {acl}, 'comment', {comment}, \
          'definition', CASE WHEN prokind <> 'a' THEN substr(pg_get_functiondef(p.oid), \
          length(format('CREATE OR REPLACE %s %I.%I', CASE prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, \
          n.nspname, proname)) + 1) END, \
@@ -408,6 +422,7 @@ fn functions(condition: &str) -> String {
          AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 1255 AND i.objid = p.oid AND i.deptype = 'i')",
         acl = acl("proacl", "acldefault('f', proowner)"),
         free = not_of_extension(class::PROCEDURE, "p.oid"),
+        comment = comment(class::PROCEDURE, "p.oid", "0"),
     )
 }
 
@@ -418,7 +433,8 @@ fn publications(condition: &str) -> String {
          'all tables', nullif(puballtables, false), 'publish', concat_ws(', ', CASE WHEN pubinsert THEN 'insert' END, \
          CASE WHEN pubupdate THEN 'update' END, CASE WHEN pubdelete THEN 'delete' END, \
          CASE WHEN pubtruncate THEN 'truncate' END), 'via root', nullif(pubviaroot, false), \
-         'comment', obj_description(p.oid, 'pg_publication')) FROM pg_publication p WHERE {condition}"
+         'comment', {comment}) FROM pg_publication p WHERE {condition}",
+        comment = comment(class::PUBLICATION, "p.oid", "0"),
     )
 }
 
@@ -461,6 +477,7 @@ fn extensions(condition: &str) -> String {
     format!(
         "SELECT '3079,'||x.oid||',0', 'extension', json_build_object('id', quote_ident(extname), \
          'name', quote_ident(extname), 'version', extversion, 'schema', extnamespace::regnamespace::text, \
-         'comment', obj_description(x.oid, 'pg_extension')) FROM pg_extension x WHERE {condition}"
+         'comment', {comment}) FROM pg_extension x WHERE {condition}",
+        comment = comment(class::EXTENSION, "x.oid", "0"),
     )
 }

@@ -6,16 +6,15 @@
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::{Refusal, TargetError};
-use postgres::Client;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{self, Kind, Object, Wanted};
 use super::ddl_hold::Moved;
 use super::ddl_keep::Kept;
-use super::ddl_observe::{self, pinned};
 use super::ddl_turn::TurnError;
 pub use super::event_triggers::EventTriggers;
-use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names};
+use super::prepared::Client;
+use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe};
 
 pub use super::ddl_keep::Keep;
 pub use super::ddl_redo::redo;
@@ -283,11 +282,8 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     };
     // What the text names is likely what changes: to know it beforehand saves a second run.
     let named = ddl_names::named(context.client, statement.sql).map_err(failed)?;
-    let known = if named.is_empty() {
-        Vec::new()
-    } else {
-        pinned(context.client, |client| catalog::read(client, &named, version)).map_err(failed)?
-    };
+    let known =
+        if named.is_empty() { Vec::new() } else { catalog::read(context.client, &named, version).map_err(failed)? };
     // What stands in the text was looked at before anything ran.
     let hidden = !ddl_names::is_ddl(statement.sql);
     let members = if hidden { catalog_changes::members(context.client).map_err(failed)? } else { None };
@@ -305,7 +301,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     }
     let is_known = |key: catalog::Key| known.iter().any(|object| object.key == Some(key));
     let one_run = touched.only_makes_beyond(is_known);
-    let seen = pinned(context.client, |client| ddl_observe::see(client, touched, version)).map_err(failed)?;
+    let seen = ddl_observe::see(context.client, touched, version).map_err(failed)?;
     check_known(statement, &seen)?;
     let made: Vec<&Object> = seen.after.iter().filter(|object| object.key.is_some_and(|key| !is_known(key))).collect();
     if let Some(why) = context.event_triggers.objection(&written_before, &written, &made, false) {
@@ -323,7 +319,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         }
     }
     context.client.batch_execute(&format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
-    let before = pinned(context.client, |client| ddl_observe::before(client, &seen, version)).map_err(failed)?;
+    let before = ddl_observe::before(context.client, &seen, version).map_err(failed)?;
     if let Some(what) = before.unhandled.first() {
         return Err(refusal(statement, format!("{what} cannot be brought back")));
     }
@@ -364,12 +360,8 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         let mark = catalog_changes::mark(context.client, SAVEPOINT).map_err(failed)?;
         context.client.batch_execute(statement.sql).map_err(failed)?;
         let touched = catalog_changes::since(context.client, &mark).map_err(failed)?;
-        let again = pinned(context.client, |client| {
-            let mut keys = touched.written.clone();
-            keys.extend(all.iter().filter_map(|object| object.key));
-            catalog::read(client, &Wanted { keys: keys.into_iter().collect(), families: Vec::new() }, version)
-        })
-        .map_err(failed)?;
+        let keys = touched.written.iter().copied().chain(all.iter().filter_map(|object| object.key)).collect();
+        let again = catalog::read(context.client, &Wanted::of(keys), version).map_err(failed)?;
         event.changes = ddl_observe::differences(all, again);
         let outline = ddl_observe::outline(&changes);
         if !ddl_observe::outline(&event.changes).is_superset(&outline) {
@@ -400,7 +392,7 @@ fn check_known(statement: Statement<'_>, seen: &ddl_observe::Seen) -> Result<(),
 
 /// What could not go back once it is done is refused while it can be taken back as a whole.
 fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &[Change]) -> Result<(), TargetError> {
-    let in_use = pinned(context.client, |client| ddl_attributes::in_use(client, changes));
+    let in_use = ddl_attributes::in_use(context.client, changes);
     if let Some(why) = in_use.map_err(|error| context.cannot("read the catalogs", error))? {
         return Err(refusal(statement, why));
     }

@@ -1,9 +1,8 @@
 //! Makes an object anew where PostgreSQL has no statement to change it, with all that hangs on it.
 
-use postgres::Client;
-
 use super::catalog::{Kind, Object};
 use super::ddl_turn::{Pair, Reach, TurnError, turn};
+use super::prepared::Client;
 use super::{catalog_changes, ddl_make, ddl_observe};
 
 /// Drops `now` with its dependents, makes `wanted` in its place, and the dependents as they were. Refused where that

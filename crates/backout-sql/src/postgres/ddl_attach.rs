@@ -4,10 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use postgres::Client;
-
 use super::catalog::{self, Key, Kind, Object, Wanted, class, literal};
 use super::ddl_turn::{self, Act, Reach, TurnError};
+use super::prepared::Client;
 use super::{ddl_make, ddl_observe};
 
 /// The statement that attaches an index, where it is not attached yet and its table is a partition already.

@@ -1,9 +1,11 @@
 //! Attributes of a composite type whose values stand in rows: a change of them reaches into those rows, unseen.
 
-use postgres::{Client, Error};
+use postgres::Error;
 
 use super::catalog::{self, Kind, literal};
 use super::ddl::Change;
+use super::ddl_observe::pinned;
+use super::prepared::Client;
 
 /// Why these changes cannot be taken back: a column that holds values of a type whose attributes come or go.
 pub(super) fn in_use(client: &mut Client, changes: &[Change]) -> Result<Option<String>, Error> {
@@ -19,7 +21,7 @@ pub(super) fn in_use(client: &mut Client, changes: &[Change]) -> Result<Option<S
         altered.filter(|object| object.kind == Kind::Attribute).map(|object| object.of()).collect();
     types.dedup();
     for of in types.into_iter().filter(|of| !comes_or_goes(of)) {
-        if let Some(column) = column_of(client, of)? {
+        if let Some(column) = pinned(client, |client| column_of(client, of))? {
             return Ok(Some(format!("{column} holds values of type {of}, and what becomes of them is not captured")));
         }
     }

@@ -1,13 +1,13 @@
 //! Rows and values that a schema change would destroy go to the images first, as COPY text with the keys of their rows.
 
 use backout_model::target::TargetError;
-use postgres::Client;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{self, Kind, Object, literal};
 use super::ddl::{Change, Context, Statement};
 use super::ddl_names::starts_with;
 use super::ddl_observe::pinned;
+use super::prepared::Client;
 use super::token::each_token;
 
 /// Where rows go that a statement would destroy, and where undo finds them again: the images of the step.

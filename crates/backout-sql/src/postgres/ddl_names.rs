@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use postgres::{Client, Error};
+use postgres::Error;
 
-use super::catalog::{Key, Wanted, class, literal, rows};
+use super::catalog::{Key, Wanted, literal};
+use super::prepared::{self, Asked, Client};
+use super::token::each_token;
 
 /// More names than these are not looked up.
 const MOST: usize = 60;
@@ -86,38 +88,43 @@ fn identifiers(sql: &str) -> BTreeSet<String> {
     found
 }
 
+/// True where the statement likely makes something and alters nothing. What it makes is not there yet; of the tables
+/// around it no more changes than that they have it.
+fn only_makes(sql: &str) -> bool {
+    let has = |words: &[&str]| each_token(sql).any(|token| words.iter().any(|word| token.is(word)));
+    let adds = || {
+        each_token(sql).nth(1).is_some_and(|token| token.is("TABLE"))
+            && has(&["ADD"])
+            && each_token(sql).filter(|token| token.is("ALTER")).count() == 1
+            && !has(&["DROP", "PRIMARY", "USING"])
+    };
+    starts_with(sql, "CREATE") && !has(&["REPLACE"]) || starts_with(sql, "ALTER") && adds()
+}
+
 /// What the names in the text are in this database, in whatever schema.
 pub(super) fn named(client: &mut Client, sql: &str) -> Result<Wanted, Error> {
     let names = identifiers(sql);
     if names.is_empty() || names.len() > MOST {
         return Ok(Wanted::default());
     }
+    const NAMED: &str = "SELECT 1259, oid, relkind IN ('r', 'p') FROM pg_class WHERE relname = ANY ($1) AND oid >= 16384 \
+         UNION ALL SELECT 1247, oid, false FROM pg_type WHERE typname = ANY ($1) AND typrelid = 0 AND oid >= 16384 \
+         UNION ALL SELECT 1255, oid, false FROM pg_proc WHERE proname = ANY ($1) AND oid >= 16384 \
+         UNION ALL SELECT 2615, oid, false FROM pg_namespace WHERE nspname = ANY ($1) \
+         UNION ALL SELECT 2606, oid, false FROM pg_constraint WHERE conname = ANY ($1) AND contypid <> 0";
     let list: Vec<String> = names.iter().map(|name| literal(name)).collect();
-    let list = list.join(",");
-    let sql = format!(
-        "SELECT 1259, oid, relkind IN ('r', 'p') FROM pg_catalog.pg_class WHERE relname IN ({list}) AND oid >= 16384 \
-         UNION ALL SELECT 1247, oid, false FROM pg_catalog.pg_type WHERE typname IN ({list}) AND typrelid = 0 \
-         AND oid >= 16384 \
-         UNION ALL SELECT 1255, oid, false FROM pg_catalog.pg_proc WHERE proname IN ({list}) AND oid >= 16384 \
-         UNION ALL SELECT 2615, oid, false FROM pg_catalog.pg_namespace WHERE nspname IN ({list}) \
-         UNION ALL SELECT 2606, oid, false FROM pg_catalog.pg_constraint WHERE conname IN ({list}) AND contypid <> 0"
-    );
+    let asked = Asked::new(NAMED.to_owned(), "name[]", format!("ARRAY[{}]", list.join(",")));
+    let only_makes = only_makes(sql);
     let mut wanted = Wanted::default();
-    for row in rows(client, &sql)? {
+    for row in prepared::rows(client, &[asked])? {
         let [Ok(class), Ok(oid)] = [row[0].parse::<u32>(), row[1].parse::<u32>()] else { continue };
-        if row[2] == "t" && class == class::RELATION {
+        if row[2] == "t" && !only_makes {
             wanted.families.push(oid);
         } else {
             wanted.keys.push(Key { class, oid, sub: 0 });
         }
     }
     Ok(wanted)
-}
-
-impl Wanted {
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.families.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -129,6 +136,23 @@ mod tests {
         let sql = "ALTER TABLE \"T \"\"x\"\"\".Abc -- no\n SET 'str''ing' $q$ body $q$ $1 DEFAULT é";
         let found: Vec<String> = identifiers(sql).into_iter().collect();
         assert_eq!(found, ["T \"x\"", "abc", "alter", "default", "set", "table", "é"]);
+    }
+
+    #[test]
+    fn what_only_adds_needs_no_columns_to_be_known() {
+        for sql in ["CREATE INDEX i ON t (a)", "alter table t add c int, add check (c > 0)"] {
+            assert!(only_makes(sql), "{sql}");
+        }
+        let others = [
+            "CREATE OR REPLACE VIEW v AS SELECT 1",
+            "ALTER TABLE t ADD c int, ALTER d SET NOT NULL",
+            "ALTER TABLE t ADD PRIMARY KEY (a)",
+            "ALTER TABLE t DROP c",
+            "COMMENT ON TABLE t IS 'ADD'",
+        ];
+        for sql in others {
+            assert!(!only_makes(sql), "{sql}");
+        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use postgres::{Client, Error};
+use postgres::Error;
 
 use super::catalog::{self, Key, Kind, Object, PINNED, Wanted};
 use super::catalog_changes::{self, Listing, Touched};
 use super::ddl::Change;
+use super::prepared::Client;
 
 /// Reads under the pinned settings and puts the script's own back. After an error the caller rolls back, and with that
 /// the settings.
@@ -39,8 +40,7 @@ pub(super) struct Seen {
 }
 
 pub(super) fn see(client: &mut Client, touched: Touched, version: u32) -> Result<Seen, Error> {
-    let written = Wanted { keys: touched.written.iter().copied().collect(), families: Vec::new() };
-    let after = catalog::read(client, &written, version)?;
+    let after = catalog::read(client, &Wanted::of(touched.written.clone()), version)?;
     let listing = catalog_changes::listing(client, &touched)?;
     Ok(Seen { touched, after, listing })
 }
@@ -64,7 +64,7 @@ pub(super) fn before(client: &mut Client, seen: &Seen, version: u32) -> Result<B
         .collect();
     let keys: BTreeSet<Key> =
         missing.gone.into_iter().chain(less.iter().copied()).chain(seen.touched.written.iter().copied()).collect();
-    let objects = catalog::read(client, &Wanted { keys: keys.into_iter().collect(), families: Vec::new() }, version)?;
+    let objects = catalog::read(client, &Wanted::of(keys), version)?;
     Ok(Before { objects, less, unhandled: missing.unhandled })
 }
 

@@ -4,12 +4,13 @@
 use backout_model::conflict::{ConflictKind, OnConflict};
 use backout_model::target::{Manner, TargetError};
 use backout_model::words;
-use postgres::{Client, Error};
+use postgres::Error;
 
 use super::catalog::{self, literal};
 use super::ddl::Context;
 use super::ddl_keep::{Keep, Kept, What};
 use super::ddl_rows::count;
+use super::prepared::Client;
 use super::quiet::may_be_replica;
 
 /// What stands in the way of a table's rows.
@@ -28,7 +29,7 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &[Kept], manner: Manner)
     }
     let failed =
         |error: Error| TargetError::failed(format!("cannot put the rows of {} back", tables.join(", ")), error);
-    let silence = Silence::of(context.client, &tables).map_err(failed)?;
+    let silence = Silence::of(context.client, context.version, &tables).map_err(failed)?;
     context.client.batch_execute(&silence.begin).map_err(failed)?;
     let mut conflicts = Vec::new();
     for kept in kept {
@@ -183,9 +184,9 @@ struct Silence {
 }
 
 impl Silence {
-    fn of(client: &mut Client, tables: &[&str]) -> Result<Self, Error> {
+    fn of(client: &mut Client, version: u32, tables: &[&str]) -> Result<Self, Error> {
         let list = regclasses(tables);
-        let replica = may_be_replica(client)?;
+        let replica = may_be_replica(client, version)?;
         let (mut begin, mut end) = (String::new(), String::new());
         // A key that waits anyway is left as it is; one to a table that was not emptied holds at once.
         let keys = format!(

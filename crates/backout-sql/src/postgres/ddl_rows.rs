@@ -1,8 +1,9 @@
 //! Rows that stand in the way of a schema change's undo.
 
-use postgres::{Client, Error};
+use postgres::Error;
 
 use super::catalog::{self, Object, literal};
+use super::prepared::Client;
 
 /// How many rows of a relation meet a condition.
 pub(super) fn count(client: &mut Client, relation: &str, condition: &str) -> Result<i64, Error> {

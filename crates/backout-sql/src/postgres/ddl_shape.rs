@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use backout_model::target::TargetError;
-use postgres::Client;
 
 use super::catalog::{self, Kind, Object, Wanted};
 use super::ddl::{Change, Context};
 use super::ddl_hold::Moved;
 use super::ddl_keep::{self, Kept, What};
 use super::ddl_turn::{self, Reach, TurnError};
+use super::prepared::Client;
 use super::{catalog_changes, ddl_hold, ddl_observe};
 
 const SCHEMA: &str = "backout_shape";

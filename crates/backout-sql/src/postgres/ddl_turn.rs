@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 
+use postgres::Error;
 use postgres::error::SqlState;
-use postgres::{Client, Error};
 
 use super::catalog::{self, Key, Kind, Object, Wanted};
 use super::ddl_alter::{self, Setter};
+use super::prepared::Client;
 use super::{ddl_attach, ddl_make, ddl_rename};
 
 /// One object as it is and as it shall be.

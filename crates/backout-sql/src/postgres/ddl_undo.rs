@@ -15,6 +15,7 @@ use super::ddl_observe::pinned;
 use super::ddl_refill::Found;
 use super::ddl_shape::ShapeError;
 use super::ddl_turn::{self, Pair, Reach, TurnError};
+use super::prepared::Client;
 use super::{ddl_make, ddl_refill, ddl_rows, ddl_shape};
 
 /// Takes a schema change back. Conflicts are pushed; under `Keep` a statement with conflicts stays as it is, else the
@@ -86,10 +87,11 @@ struct Aim {
 impl Undo<'_, '_> {
     fn within(&mut self, work: impl Fn(&mut Self) -> Result<(), Left>) -> Result<(), TargetError> {
         let failed = |error: postgres::Error| TargetError::failed("cannot set a savepoint", error);
-        self.context.client.batch_execute("SAVEPOINT backout_undo").map_err(failed)?;
+        let settings = begin(self.context.client).map_err(failed)?;
         let error = match work(self) {
             Ok(()) => {
-                return self.context.client.batch_execute("RELEASE SAVEPOINT backout_undo").map_err(failed);
+                let end = format!("{settings}; RELEASE SAVEPOINT backout_undo");
+                return self.context.client.batch_execute(&end).map_err(failed);
             }
             Err(error) => error,
         };
@@ -128,16 +130,10 @@ impl Undo<'_, '_> {
 
     fn whole(&mut self) -> Result<(), Left> {
         let found_before = self.conflicts.total;
-        // A savepoint stands around all of this; its end gives the settings back as well.
-        let settings: Vec<String> =
-            catalog::PINNED.iter().map(|(name, value)| format!("SET LOCAL {name} = {}", literal(value))).collect();
-        let old = settings_now(self)?;
-        self.context.client.batch_execute(&settings.join("; "))?;
         let aim = self.guard()?;
         if self.conflicts.total == found_before || self.manner.on_conflict != OnConflict::Keep {
             self.turn(&aim)?;
         }
-        self.context.client.batch_execute(&old)?;
         Ok(())
     }
 
@@ -398,10 +394,13 @@ fn is_type(object: &&Object) -> bool {
     matches!(object.kind, Kind::Schema | Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Function)
 }
 
-/// A statement that gives back the settings as they are now.
-fn settings_now(work: &mut Undo<'_, '_>) -> Result<String, Left> {
+/// Sets a savepoint and the pinned settings, which go back with it; gives the statement that gives them back without.
+fn begin(client: &mut Client) -> Result<String, postgres::Error> {
     let list: Vec<String> = catalog::PINNED.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
-    let rows = catalog::rows(work.context.client, &format!("SELECT {}", list.join(", ")))?;
+    let set: Vec<String> =
+        catalog::PINNED.iter().map(|(name, value)| format!("SET LOCAL {name} = {}", literal(value))).collect();
+    let rows =
+        catalog::rows(client, &format!("SAVEPOINT backout_undo; SELECT {}; {}", list.join(", "), set.join("; ")))?;
     let row = rows.into_iter().next().unwrap_or_default();
     let back: Vec<String> = catalog::PINNED
         .iter()

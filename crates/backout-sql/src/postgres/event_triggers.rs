@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 
-use postgres::{Client, Error};
+use postgres::Error;
 
 use super::catalog::{self, Object};
+use super::prepared::Client;
 use super::quiet::may_be_replica;
 
 /// A setting and the value under which no event trigger fires.
@@ -23,15 +24,14 @@ pub struct EventTriggers {
 }
 
 impl EventTriggers {
-    pub fn find(client: &mut Client) -> Result<Self, Error> {
+    pub fn find(client: &mut Client, version: u32) -> Result<Self, Error> {
         let found = catalog::rows(
             client,
             "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(evtname), ', ' ORDER BY evtname), \
-             pg_catalog.bool_or(evtenabled IN ('A', 'R')), \
-             pg_catalog.current_setting('server_version_num')::int >= 170000 \
+             pg_catalog.bool_or(evtenabled IN ('A', 'R')) \
              FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'",
         )?;
-        let [names, always, has_switch] = found.first().map(Vec::as_slice).unwrap_or_default() else {
+        let [names, always] = found.first().map(Vec::as_slice).unwrap_or_default() else {
             return Ok(Self::default());
         };
         if names.is_empty() {
@@ -39,12 +39,12 @@ impl EventTriggers {
         }
         let may_switch = "SELECT rolsuper OR pg_catalog.has_parameter_privilege('event_triggers', 'SET') \
                           FROM pg_catalog.pg_roles WHERE rolname = current_user";
-        let mute = if has_switch == "t"
+        let mute = if version >= 17
             && catalog::column(client, may_switch)?.into_iter().flatten().next().as_deref() == Some("t")
         {
             Some(("event_triggers", "off"))
         } else {
-            let heeded = always != "t" && may_be_replica(client)?;
+            let heeded = always != "t" && may_be_replica(client, version)?;
             heeded.then_some(("session_replication_role", "replica"))
         };
         Ok(Self { names: Some(names.clone()), mute })

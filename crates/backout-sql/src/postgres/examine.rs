@@ -147,7 +147,7 @@ impl Postgres {
         self.ready()?;
         let mut findings = Vec::new();
         let reading = |source| TargetError::failed("cannot read what the role may do", source);
-        if !quiet::may_be_replica(&mut self.a.client).map_err(reading)? {
+        if !quiet::may_be_replica(&mut self.a.client, self.a.version).map_err(reading)? {
             findings.push(self.finding(
                 "the role may not set session_replication_role: an undo disables triggers by ALTER TABLE, which waits for writers, \
                  and cascades of foreign keys stay on"

@@ -8,6 +8,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::TargetError;
 
 use super::load::{Loaded, Replay};
+use super::prepared::{self, Asked};
 use super::session::{Session, ident, literal};
 use super::stream::Table;
 use super::table::{self, quoted};
@@ -110,9 +111,8 @@ pub fn children_first(a: &mut Session, tables: &[&Table]) -> Result<Vec<usize>, 
 }
 
 fn links(a: &mut Session, table: &Table) -> Result<Vec<Link>, postgres::Error> {
-    let rows = a.rows(&format!(
-        "WITH own AS (SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                      WHERE n.nspname = {} AND c.relname = {}),
+    const LINKS: &str = "WITH own AS (SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                      WHERE n.nspname = $1 AND c.relname = $2),
               all_own AS (SELECT oid FROM own UNION SELECT relid FROM own, pg_partition_ancestors(own.oid))
          SELECT f.oid, f.conrelid, f.conrelid IN (SELECT oid FROM all_own), f.confrelid IN (SELECT oid FROM all_own),
              format('%s%I.%I', CASE WHEN c.relkind = 'p' THEN '' ELSE 'ONLY ' END, cn.nspname, c.relname),
@@ -128,15 +128,14 @@ fn links(a: &mut Session, table: &Table) -> Result<Vec<Link>, postgres::Error> {
          JOIN pg_operator AS of ON of.oid = f.conffeqop[at] JOIN pg_namespace AS opf ON opf.oid = of.oprnamespace
          WHERE f.contype = 'f' AND f.conparentid = 0
              AND (f.conrelid IN (SELECT oid FROM all_own) OR f.confrelid IN (SELECT oid FROM all_own))
-         ORDER BY f.oid, at",
-        literal(&table.schema),
-        literal(&table.name)
-    ))?;
+         ORDER BY f.oid, at";
+    let values = format!("{}, {}", literal(&table.schema), literal(&table.name));
+    let rows = prepared::rows(&mut a.client, &[Asked::new(LINKS.to_owned(), "name, name", values)])?;
     let mut found: Vec<Link> = Vec::new();
     let mut last = None;
     let mut sides: (bool, bool) = (false, false);
     for row in rows {
-        let text = |at: usize| row[at].clone().unwrap_or_default();
+        let text = |at: usize| row[at].clone();
         let column =
             Pair { parent: ident(&text(6)), equals: text(7), child: ident(&text(8)), among_children: text(10) };
         if last.as_ref() != Some(&row[0]) {

@@ -65,7 +65,7 @@ mod marks;
 mod place;
 mod plan;
 mod pooler;
-mod prepared;
+pub mod prepared;
 mod prove;
 mod query;
 mod quiet;
@@ -162,7 +162,7 @@ impl Postgres {
         if !self.a.is_itself().map_err(|source| self.failed("cannot ask for the session in", source))? {
             return Err(TargetError::failed(format!("cannot go on in {}", self.label), pooler::WHY));
         }
-        let found = EventTriggers::find(&mut self.a.client);
+        let found = EventTriggers::find(&mut self.a.client, self.a.version);
         let muted = found.and_then(|found| {
             self.a.mute(found.mute)?;
             self.b.mute(found.mute)?;
@@ -174,7 +174,7 @@ impl Postgres {
 
     /// Ends what a step began, however it went: no transaction, no setting and no temporary table is left.
     fn after_step(&mut self) {
-        let a = self.a.roll_back().and_then(|()| self.a.forget()).and_then(|()| self.a.stay_neutral());
+        let a = self.a.forget();
         let b = self.b.roll_back();
         if a.is_err() || b.is_err() {
             // What came of the step is decided; where the server stays away, the next act says so.

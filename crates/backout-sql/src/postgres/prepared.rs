@@ -4,10 +4,39 @@
 //! Never relies on one to be there: a script may have let go of all that the session had prepared.
 
 use std::collections::HashSet;
+use std::ops::{Deref, DerefMut};
 
-use postgres::{Client, Error};
+use postgres::Error;
+use postgres::error::SqlState;
 
 use super::catalog;
+
+/// A connection, and what was prepared in it as far as this process knows.
+pub struct Client {
+    inner: postgres::Client,
+    /// A guess, which the server decides on each time.
+    prepared: HashSet<String>,
+}
+
+impl From<postgres::Client> for Client {
+    fn from(inner: postgres::Client) -> Self {
+        Self { inner, prepared: HashSet::new() }
+    }
+}
+
+impl Deref for Client {
+    type Target = postgres::Client;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inner
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.inner
+    }
+}
 
 /// A question with its parameters' values.
 pub struct Asked {
@@ -38,21 +67,55 @@ impl Asked {
     }
 }
 
-/// The answers to all, one after the other. The session must have the settings of [`catalog::PINNED`].
+/// The answers to all, one after the other, in one message and under the settings of [`catalog::PINNED`], whatever those of
+/// the transaction are, which has to be open.
 pub fn rows(client: &mut Client, all: &[Asked]) -> Result<Vec<Vec<String>>, Error> {
     if all.is_empty() {
         return Ok(Vec::new());
     }
+    let pins = pins();
+    if !all.iter().chain([&pins]).all(|asked| client.prepared.contains(&asked.name)) {
+        prepare(client, all)?;
+    }
+    let questions: String = [&pins].into_iter().chain(all).map(Asked::execute).collect();
+    let sql = format!("SAVEPOINT backout_pin; {questions} {UNPIN}");
+    let answers = match catalog::rows(client, &sql) {
+        Err(error) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {
+            client.batch_execute(UNPIN)?;
+            prepare(client, all)?;
+            catalog::rows(client, &sql)?
+        }
+        answers => answers?,
+    };
+    // The first are the settings.
+    Ok(answers.into_iter().skip(1).collect())
+}
+
+/// What was set since the savepoint goes back with it.
+const UNPIN: &str = "ROLLBACK TO SAVEPOINT backout_pin; RELEASE SAVEPOINT backout_pin";
+
+/// Sets the pinned settings.
+fn pins() -> Asked {
+    let set = |(name, value)| format!("pg_catalog.set_config('{name}', '{value}', true)");
+    let set: Vec<String> = catalog::PINNED.into_iter().map(set).collect();
+    Asked::new(format!("SELECT {}", set.join(", ")), "", String::new())
+}
+
+/// Prepares what is not there.
+fn prepare(client: &mut Client, all: &[Asked]) -> Result<(), Error> {
     let there = catalog::column(
         client,
         &format!("SELECT name FROM pg_catalog.pg_prepared_statements WHERE name OPERATOR(pg_catalog.~) '{NAMES}'"),
     )?;
-    let mut there: HashSet<String> = there.into_iter().flatten().collect();
-    let missing: String = all.iter().filter(|asked| there.insert(asked.name.clone())).map(Asked::prepare).collect();
-    if !missing.is_empty() {
-        client.batch_execute(&missing)?;
+    client.prepared = there.into_iter().flatten().collect();
+    let pins = pins();
+    let missing = all.iter().chain([&pins]).filter(|asked| client.prepared.insert(asked.name.clone()));
+    let missing: String = missing.map(Asked::prepare).collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    catalog::rows(client, &all.iter().map(Asked::execute).collect::<String>())
+    // The names in them mean what they mean under the pinned settings.
+    client.inner.batch_execute(&format!("SAVEPOINT backout_pin; {}; {missing} {UNPIN}", pins.sql))
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 //! [`super::guard`] leaves rows alone that a cascade would follow from.
 
 use backout_model::target::TargetError;
-use postgres::Client;
 
 use super::catalog;
+use super::prepared::Client;
 use super::session::{Session, ident};
 use super::stream::Table;
 use super::table::quoted;
@@ -26,7 +26,7 @@ pub struct Quiet {
 impl Quiet {
     pub fn begin(a: &mut Session, label: &str) -> Result<Self, TargetError> {
         let failed = |source| TargetError::failed(format!("cannot silence the triggers of {label}"), source);
-        let replica = may_be_replica(&mut a.client).map_err(failed)?;
+        let replica = may_be_replica(&mut a.client, a.version).map_err(failed)?;
         let was = a.value("SHOW session_replication_role").map_err(failed)?.unwrap_or_default();
         Ok(Self { replica, was, back: Vec::new(), done: Vec::new() })
     }
@@ -119,7 +119,7 @@ impl Quiet {
         for sql in std::mem::take(&mut self.back) {
             a.run(&sql).map_err(failed)?;
         }
-        if self.replica {
+        if self.replica && !self.done.is_empty() {
             a.run(&format!("SET LOCAL session_replication_role = {}", self.was)).map_err(failed)?;
         }
         self.done.clear();
@@ -128,14 +128,12 @@ impl Quiet {
 }
 
 /// True where the role may set `session_replication_role`: superusers, and from 15 on whom it was granted to.
-pub fn may_be_replica(client: &mut Client) -> Result<bool, postgres::Error> {
-    let mut value = |sql: &str| catalog::column(client, sql).map(|rows| rows.into_iter().flatten().next());
-    let version: u32 = value("SHOW server_version_num")?.and_then(|text| text.parse().ok()).unwrap_or(0);
-    let granted = if version >= 150_000 {
+pub fn may_be_replica(client: &mut Client, version: u32) -> Result<bool, postgres::Error> {
+    let granted = if version >= 15 {
         "pg_catalog.has_parameter_privilege(current_user, 'session_replication_role', 'SET')"
     } else {
-        "rolsuper"
+        "false"
     };
-    let may = value(&format!("SELECT rolsuper OR {granted} FROM pg_catalog.pg_roles WHERE rolname = current_user"))?;
-    Ok(may.as_deref() == Some("t"))
+    let sql = format!("SELECT rolsuper OR {granted} FROM pg_catalog.pg_roles WHERE rolname = current_user");
+    Ok(catalog::column(client, &sql)?.into_iter().flatten().next().as_deref() == Some("t"))
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
-use postgres::Client;
 
 use super::Postgres;
 use super::apply::{refused_or, uncaptured};
 use super::capture::{Capture, Sessions};
 use super::ddl::{self, Context, DdlEvent, Keep};
 use super::event_triggers::EventTriggers;
+use super::prepared::Client;
 use super::rebuild;
 use super::session::{Session, is_lock_timeout, literal};
 use super::split::Statement;
@@ -108,12 +108,6 @@ impl Postgres {
             .map_err(|source| self.failed("cannot read the schemas of", source))?;
         let numbers = found.into_iter().filter_map(|row| row[0].as_deref()?.parse::<u64>().ok());
         Ok(numbers.max().unwrap_or(0) + 1)
-    }
-
-    pub(super) fn version(&mut self) -> Result<u32, TargetError> {
-        let version = self.a.value("SHOW server_version_num");
-        let version = version.map_err(|source| self.failed("cannot read the version of", source))?;
-        Ok(version.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0) / 10_000)
     }
 }
 

@@ -3,11 +3,12 @@
 //! Never builds on a setting of the script's: what the tool itself asks goes between [`Session::neutral`] and
 //! [`Session::restore`].
 
+use postgres::SimpleQueryMessage;
 use postgres::error::SqlState;
-use postgres::{Client, SimpleQueryMessage};
 
 use super::event_triggers::Mute;
-use super::{pooler, prepared};
+use super::pooler;
+use super::prepared::{self, Client};
 
 /// One row of an answer, as text.
 pub type Row = Vec<Option<String>>;
@@ -47,6 +48,8 @@ pub struct Session {
     user: String,
     /// The server's process.
     process: Option<String>,
+    /// The server's major version.
+    pub version: u32,
     /// Silences event triggers for what the tool itself does.
     mute: Option<Mute>,
 }
@@ -56,11 +59,13 @@ pub struct Session {
 pub struct Settings(Vec<(String, String)>);
 
 impl Session {
-    pub fn new(mut client: Client) -> Result<Self, postgres::Error> {
-        let found = rows(&mut client, "SELECT session_user")?;
-        let user = found.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
-        let process = pooler::process(&mut client)?;
-        Ok(Self { user, client, process, mute: None })
+    pub fn new(mut client: postgres::Client) -> Result<Self, postgres::Error> {
+        const WHO: &str =
+            "SELECT session_user, pg_catalog.current_setting('server_version_num'), pg_catalog.pg_backend_pid()";
+        let found = rows(&mut client, WHO)?.pop().unwrap_or_default();
+        let [user, number, process] = <[Option<String>; 3]>::try_from(found).unwrap_or_default();
+        let version = number.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0) / 10_000;
+        Ok(Self { user: user.unwrap_or_default(), client: client.into(), process, version, mute: None })
     }
 
     /// The number of the server's process, where it is known.
@@ -104,17 +109,17 @@ impl Session {
             ["session_authorization", "role"].into_iter().chain(self.own_settings().map(|(name, _)| name)).collect();
         let ask: Vec<String> =
             names.iter().map(|name| format!("pg_catalog.current_setting({})", literal(name))).collect();
-        let found = self.rows(&format!("SELECT {}", ask.join(", ")))?.into_iter().next().unwrap_or_default();
-        let before: Vec<(String, String)> =
-            names.iter().zip(found).map(|(name, value)| ((*name).to_owned(), value.unwrap_or_default())).collect();
-        let mut wanted: Vec<(String, String)> = Vec::new();
-        if before[0].1 != self.user {
-            wanted.push(("session_authorization".to_owned(), self.user.clone()));
-        }
-        wanted.push(("role".to_owned(), "none".to_owned()));
-        wanted.extend(self.own_settings().map(|(name, value)| (name.to_owned(), value.to_owned())));
-        self.set(&wanted)?;
-        Ok(Settings(before))
+        // Who is who he is already need not become it.
+        let user = literal(&self.user);
+        let who = format!(
+            "CASE WHEN pg_catalog.current_setting('session_authorization') OPERATOR(pg_catalog.<>) {user}
+                 THEN pg_catalog.set_config('session_authorization', {user}, true) END"
+        );
+        let wanted = [("role", "none")].into_iter().chain(self.own_settings());
+        let sql = format!("SELECT {}; SELECT {who}; SELECT {}", ask.join(", "), calls(wanted, true));
+        let found = self.rows(&sql)?.into_iter().next().unwrap_or_default();
+        let before = names.iter().zip(found).map(|(name, value)| ((*name).to_owned(), value.unwrap_or_default()));
+        Ok(Settings(before.collect()))
     }
 
     /// Puts the script's settings back.
@@ -124,31 +129,24 @@ impl Session {
         who.retain(|(name, value)| name != "session_authorization" || *value != self.user);
         // The script's role may not set what its user may.
         before.append(&mut who);
-        self.set(&before)
-    }
-
-    fn set(&mut self, settings: &[(String, String)]) -> Result<(), postgres::Error> {
-        let calls: Vec<String> = settings
-            .iter()
-            .map(|(name, value)| format!("pg_catalog.set_config({}, {}, true)", literal(name), literal(value)))
-            .collect();
-        self.run(&format!("SELECT {}", calls.join(", ")))
+        let before = before.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.run(&format!("SELECT {}", calls(before, true)))
     }
 
     /// As the plain client begins: what the script runs under.
     pub fn plain(&mut self) -> Result<(), postgres::Error> {
-        self.run("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET application_name = 'backout'")
+        self.run(PLAIN)
     }
 
-    /// Forgets what a script left in the session. Advisory locks and the tool's own prepared questions stay.
+    /// Ends the transaction, where one is open, and forgets what a script left in the session. Advisory locks and the
+    /// tool's own prepared questions stay, and the neutral settings come back.
     pub fn forget(&mut self) -> Result<(), postgres::Error> {
-        self.plain()?;
-        self.run("CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES")?;
         let left = self.rows(&format!(
-            "SELECT name FROM pg_catalog.pg_prepared_statements
-             WHERE from_sql AND name OPERATOR(pg_catalog.!~) '{}'",
+            "ROLLBACK; {PLAIN}; CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;
+             SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql AND name OPERATOR(pg_catalog.!~) '{}'",
             prepared::NAMES
         ))?;
+        self.stay_neutral()?;
         let left: String = left.iter().flatten().flatten().map(|name| format!("DEALLOCATE {};", ident(name))).collect();
         if left.is_empty() { Ok(()) } else { self.run(&left) }
     }
@@ -171,11 +169,7 @@ impl Session {
 
     /// Makes the neutral settings those of the session.
     pub fn stay_neutral(&mut self) -> Result<(), postgres::Error> {
-        let calls: Vec<String> = self
-            .own_settings()
-            .map(|(name, value)| format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value)))
-            .collect();
-        self.run(&format!("SELECT {}", calls.join(", ")))
+        self.run(&format!("SELECT {}", calls(self.own_settings(), false)))
     }
 
     /// Ends the transaction, where one is open; an error where the connection is gone.
@@ -184,7 +178,16 @@ impl Session {
     }
 }
 
-pub fn rows(client: &mut Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {
+/// As the plain client begins.
+const PLAIN: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET application_name = 'backout'";
+
+/// Calls that set these, for the transaction (`local`) or the session.
+fn calls<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>, local: bool) -> String {
+    let call = |(name, value)| format!("pg_catalog.set_config({}, {}, {local})", literal(name), literal(value));
+    settings.map(call).collect::<Vec<_>>().join(", ")
+}
+
+pub fn rows(client: &mut postgres::Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {
     let mut found = Vec::new();
     for message in client.simple_query(sql)? {
         if let SimpleQueryMessage::Row(row) = message {

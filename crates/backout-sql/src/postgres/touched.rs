@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::capture_error::{CaptureError, reading};
 use super::place::Place;
+use super::prepared::{self, Asked};
 use super::session::Session;
 
 /// What the counters of A's transaction say of a table. They never say less than was done.
@@ -110,51 +111,39 @@ pub fn judge(one: &Touched) -> Result<(), CaptureError> {
     Err(CaptureError::Uncapturable(why))
 }
 
-/// How often each catalog was written to in A's transaction. Statistics are no part of the schema.
-pub fn catalogs(a: &mut Session) -> Result<BTreeMap<String, i64>, CaptureError> {
-    let rows = a
-        .rows(
-            // As pg_stat_xact_sys_tables has it; the view takes five times as long.
-            "SELECT s.relname, s.n FROM (
-                 SELECT c.relname, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid)
-                     + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
-                     + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) AS n
-                 FROM pg_catalog.pg_class c WHERE c.relnamespace = 11 AND c.relkind IN ('r', 't', 'm')
-                     AND c.relname NOT IN ('pg_statistic', 'pg_statistic_ext_data') OFFSET 0) AS s WHERE s.n > 0",
-        )
-        .map_err(reading("which catalogs were written to"))?;
-    Ok(rows
-        .into_iter()
-        .map(|mut row| {
-            let count = row[1].as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
-            (row[0].take().unwrap_or_default(), count)
-        })
-        .collect())
+/// What A's transaction wrote so far, by the server's counters.
+#[derive(Default)]
+pub struct Written {
+    /// How often each catalog was written to, by their names. Statistics are no part of the schema.
+    pub catalogs: BTreeMap<String, i64>,
+    /// The tables that the server counted changes in.
+    pub tables: HashMap<u32, Counts>,
 }
 
-/// The tables that the server counted changes in.
-pub fn counted(a: &mut Session) -> Result<HashMap<u32, Counts>, CaptureError> {
-    let rows = a
-        .rows(
-            // As pg_stat_xact_user_tables has it; the view takes five times as long.
-            "SELECT s.oid, s.i, s.u, s.d FROM (
-                 SELECT c.oid, c.relnamespace, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) AS i,
-                     pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) AS u,
-                     pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) AS d
-                 FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 't', 'm', 'p') OFFSET 0) AS s
-             WHERE s.i + s.u + s.d > 0 AND (SELECT n.nspname !~ '^pg_(temp|toast)'
-                 AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-                 FROM pg_catalog.pg_namespace n WHERE n.oid = s.relnamespace)",
-        )
-        .map_err(reading("which tables were counted"))?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let number = |at: usize| row[at].as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
-            let oid = row[0].as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
-            (oid, Counts { inserts: number(1), updates: number(2), deletes: number(3) })
-        })
-        .collect())
+/// Asks for both at once: they are one look through all relations.
+pub fn written(a: &mut Session) -> Result<Written, CaptureError> {
+    // As pg_stat_xact_sys_tables and pg_stat_xact_user_tables have it; the views take five times as long.
+    const WRITTEN: &str = "SELECT s.oid, CASE WHEN s.relnamespace = 11 THEN s.relname END, s.i, s.u, s.d FROM (
+             SELECT c.oid, c.relname, c.relnamespace, pg_stat_get_xact_tuples_inserted(c.oid) AS i,
+                 pg_stat_get_xact_tuples_updated(c.oid) AS u, pg_stat_get_xact_tuples_deleted(c.oid) AS d
+             FROM pg_class c WHERE c.relkind IN ('r', 't', 'm', 'p') OFFSET 0) AS s
+         WHERE s.i + s.u + s.d > 0 AND (SELECT n.nspname !~ '^pg_(temp|toast)' FROM pg_namespace n WHERE n.oid = s.relnamespace)";
+    let asked = Asked::new(WRITTEN.to_owned(), "", String::new());
+    let rows = prepared::rows(&mut a.client, &[asked]).map_err(reading("what was written to"))?;
+    let mut written = Written::default();
+    for row in rows {
+        let number = |at: usize| row[at].parse().unwrap_or_default();
+        let counts = Counts { inserts: number(2), updates: number(3), deletes: number(4) };
+        match row[1].as_str() {
+            "" => drop(written.tables.insert(row[0].parse().unwrap_or_default(), counts)),
+            "pg_statistic" | "pg_statistic_ext_data" => {}
+            catalog => {
+                let all = counts.inserts + counts.updates + counts.deletes;
+                written.catalogs.insert(catalog.to_owned(), all);
+            }
+        }
+    }
+    Ok(written)
 }
 
 /// Notes which relations are A's own: B does not see them.

@@ -377,13 +377,12 @@ impl Postgres {
         capture: Option<&mut Capture>,
         next_hold: &mut u64,
     ) -> Result<Option<DdlEvent>, TargetError> {
-        let version = self.version()?;
         let label = self.label.clone();
         let Replay { direction, conflicts, notes, already, passing, .. } = replay;
         let mut tools = Tools {
             own: &self.own,
             label: &label,
-            version,
+            version: self.a.version,
             event_triggers: &self.event_triggers,
             next_hold,
             passing: passing.as_slice(),

@@ -5,8 +5,8 @@ use std::io::Read;
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 use backout_sql::postgres::ddl::{self, Context, DdlEvent, EventTriggers, Keep, Statement};
+use backout_sql::postgres::prepared::Client;
 use backout_testkit::postgres::{Database, Server};
-use postgres::Client;
 
 /// Images in memory.
 #[derive(Default)]
@@ -41,7 +41,7 @@ pub struct Deployer {
 impl Deployer {
     pub fn on(database: &Database<'_>) -> Self {
         Self {
-            client: database.connect(),
+            client: database.connect().into(),
             blocks: Blocks::default(),
             next_hold: 1,
             version: database.server().version(),

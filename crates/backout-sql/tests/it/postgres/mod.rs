@@ -16,5 +16,6 @@ mod rows_random;
 mod sequences;
 mod stage;
 mod surroundings;
+mod trips;
 mod values;
 mod waiting;
