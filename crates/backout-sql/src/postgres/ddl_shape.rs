@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use backout_model::target::TargetError;
 use postgres::Client;
 
+use super::admit::is_barred;
 use super::catalog::{self, Kind, Object, Wanted};
 use super::ddl::{Change, Context};
 use super::ddl_hold::Moved;
@@ -21,6 +22,32 @@ pub(super) enum ShapeError {
     Target(TargetError),
     /// What others made of it since does not go with that.
     Stuck(TurnError),
+    /// Rows that others wrote since do not go with that.
+    Rows(Vec<Unfit>),
+    Turn(TurnError),
+}
+
+/// A row that others wrote since, and why the old shape has no place for it.
+pub(super) struct Unfit {
+    pub table: String,
+    pub key: String,
+    pub column: Option<String>,
+    pub now: String,
+}
+
+impl From<TurnError> for ShapeError {
+    fn from(error: TurnError) -> Self {
+        match error {
+            TurnError::Stuck { .. } => Self::Stuck(error),
+            _ => Self::Turn(error),
+        }
+    }
+}
+
+impl From<postgres::Error> for ShapeError {
+    fn from(error: postgres::Error) -> Self {
+        Self::Turn(error.into())
+    }
 }
 
 impl From<TargetError> for ShapeError {
@@ -35,11 +62,11 @@ impl From<TargetError> for ShapeError {
 pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<u64, ShapeError> {
     let failed =
         |error: TurnError| TargetError::failed(format!("cannot give table {} its old shape", kept.table), error);
-    let stuck_or_failed = |error: TurnError| match error {
-        TurnError::Stuck { .. } => ShapeError::Stuck(error),
-        _ => failed(error).into(),
+    let stuck_or_failed = |error: ShapeError| match error {
+        ShapeError::Turn(error) => ShapeError::Target(failed(error)),
+        error => error,
     };
-    still_there(context.client, kept).map_err(stuck_or_failed)?;
+    still_there(context.client, kept).map_err(|error| stuck_or_failed(error.into()))?;
     let values = load(context, kept)?;
     let orphans = if context.already.is_some() {
         orphans(context.client, kept).map_err(|error| failed(error.into()))?
@@ -146,7 +173,7 @@ fn reshape(
     kept: &Kept,
     values: &Values,
     changes: &[Change],
-) -> Result<(), TurnError> {
+) -> Result<(), ShapeError> {
     let table = kept.table.as_str();
     let oid = catalog::column(client, &format!("SELECT {}::regclass::oid", catalog::literal(table)))?;
     let oid: u32 =
@@ -164,7 +191,7 @@ fn reshape(
             || object.kind == Kind::Column && object.of() != table && object.part("relation").is_none()
     });
     if let Some(other) = other {
-        return Err(stuck(kept, format!("{} hangs on it", other.shown())));
+        return Err(stuck(kept, format!("{} hangs on it", other.shown())).into());
     }
     let positions = identity_positions(client, &hanging)?;
     let wanted = with_old_columns(&hanging, kept, changes);
@@ -186,13 +213,14 @@ fn reshape(
     let (first, rest): (Vec<_>, Vec<_>) = acts.into_iter().partition(|act| act.shown == format!("make {}", me.shown()));
     ddl_turn::run(client, first)?;
     let defaults = old_defaults(changes, table);
-    client.batch_execute(&fill(client_columns(&wanted, table), &held, table, kept, values, &defaults)).map_err(
-        |error| match error.code() {
-            // Rows that came since, and a column that wants more of them than its default.
-            Some(code) if code.code().starts_with("23") => stuck(kept, ddl_turn::reason(&error)),
-            _ => error.into(),
-        },
-    )?;
+    let fill = fill(client_columns(&wanted, table), &held, table, kept, values, &defaults);
+    if let Err(error) = ddl_turn::attempt(client, &fill) {
+        // What others wrote since is more than the old shape holds.
+        return match is_barred(&error) {
+            true => Err(unfit(client, &held, kept, values, &error)?),
+            false => Err(TurnError::from(error).into()),
+        };
+    }
     ddl_turn::run(client, rest)?;
     client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
     for (sequence, last, called) in positions {
@@ -201,7 +229,70 @@ fn reshape(
     }
     let mut all: Vec<&Object> = wanted;
     all.extend(&owned);
-    ddl_turn::converge(client, version, &all, Reach::Whole)
+    Ok(ddl_turn::converge(client, version, &all, Reach::Whole)?)
+}
+
+/// The rows that do not fit: those that came since or hold another value in a column that gets its old type back.
+fn unfit(
+    client: &mut Client,
+    held: &str,
+    kept: &Kept,
+    values: &Values,
+    error: &postgres::Error,
+) -> Result<ShapeError, postgres::Error> {
+    /// How many are looked at.
+    const LOOKED_AT: usize = 1000;
+    let What::Values { key, others, columns, .. } = &kept.what else {
+        return Ok(stuck(kept, "it has no values").into());
+    };
+    let keys = ddl_keep::row_key(key, others);
+    let numbered: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
+    let same = |other: &str| -> String {
+        (0..keys.len()).map(|at| format!("{other}.k{at} = o.k{at}")).collect::<Vec<_>>().join(" AND ")
+    };
+    let named: Vec<String> = if key.is_empty() { others } else { key }
+        .iter()
+        .map(|name| format!("{} || coalesce(o.{name}::text, 'NULL')", catalog::literal(&format!("{name}="))))
+        .collect();
+    let shown = if named.is_empty() { "''".to_owned() } else { format!("concat_ws(', ', {})", named.join(", ")) };
+    let from = format!("(SELECT *, {} FROM {held}) o", numbered.join(", "));
+    let mut found = Vec::new();
+    if let Some(after) = values.after {
+        for column in columns.iter().filter(|column| column.new_type.is_some()) {
+            let name = &column.name;
+            let rows = catalog::rows(
+                client,
+                &format!(
+                    "SELECT {shown}, o.{name}::text FROM {from} LEFT JOIN {after} a ON {} \
+                     WHERE (a.k0 IS NULL OR a.{name}::text IS DISTINCT FROM o.{name}::text) AND o.{name} IS NOT NULL \
+                     LIMIT {LOOKED_AT}",
+                    same("a")
+                ),
+            )?;
+            for row in rows {
+                let cast = format!("SELECT {}::{}", catalog::literal(&row[1]), column.old_type);
+                let Err(error) = ddl_turn::attempt(client, &cast) else { continue };
+                found.push(Unfit {
+                    table: kept.table.clone(),
+                    key: row[0].clone(),
+                    column: Some(name.clone()),
+                    now: ddl_turn::reason(&error),
+                });
+            }
+        }
+    }
+    if found.is_empty() {
+        let came = format!(
+            "SELECT {shown} FROM {from} LEFT JOIN {} b ON {} WHERE b.k0 IS NULL LIMIT {LOOKED_AT}",
+            values.before,
+            same("b")
+        );
+        let why = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+        for key in catalog::column(client, &came)?.into_iter().flatten() {
+            found.push(Unfit { table: kept.table.clone(), key, column: None, now: why.clone() });
+        }
+    }
+    Ok(if found.is_empty() { stuck(kept, ddl_turn::reason(error)).into() } else { ShapeError::Rows(found) })
 }
 
 /// All that would go with the table.

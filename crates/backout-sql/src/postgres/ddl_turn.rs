@@ -82,7 +82,8 @@ pub(super) fn reason(error: &Error) -> String {
     }
 }
 
-fn attempt(client: &mut Client, sql: &str) -> Result<(), Error> {
+/// Runs statements; after an error nothing of them stays.
+pub(super) fn attempt(client: &mut Client, sql: &str) -> Result<(), Error> {
     // By itself: a text that does not parse runs not even its first statement.
     client.batch_execute("SAVEPOINT backout_act")?;
     let Err(error) = client.batch_execute(&format!("{sql}; RELEASE SAVEPOINT backout_act")) else { return Ok(()) };

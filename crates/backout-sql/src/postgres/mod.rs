@@ -17,6 +17,7 @@ use self::place::Place;
 use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 
+mod admit;
 mod apply;
 mod blockers;
 mod candidates;
@@ -52,6 +53,7 @@ mod describe;
 mod event_triggers;
 mod examine;
 mod exchange;
+mod followers;
 mod foreign;
 mod functions;
 mod guard;

@@ -80,12 +80,7 @@ impl Session {
 
     /// Runs one statement; how many rows it says it touched.
     pub fn count(&mut self, sql: &str) -> Result<u64, postgres::Error> {
-        Ok(self
-            .client
-            .simple_query(sql)?
-            .iter()
-            .map(|message| if let SimpleQueryMessage::CommandComplete(rows) = message { *rows } else { 0 })
-            .sum())
+        count(&mut self.client, sql)
     }
 
     /// Asks; the answer is held in memory.
@@ -182,6 +177,15 @@ impl Session {
     pub fn roll_back(&mut self) -> Result<(), postgres::Error> {
         self.run("ROLLBACK")
     }
+}
+
+/// Runs one statement; how many rows it says it touched.
+pub fn count(client: &mut Client, sql: &str) -> Result<u64, postgres::Error> {
+    let rows = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::CommandComplete(rows) => *rows,
+        _ => 0,
+    };
+    Ok(client.simple_query(sql)?.iter().map(rows).sum())
 }
 
 pub fn rows(client: &mut Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {

@@ -154,7 +154,14 @@ impl Postgres {
             }
             let before = replay.rows;
             replay.began = counters::read(&mut self.a, &label)?;
-            self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}).map_err(|halt| self.halted(halt))?;
+            match self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}) {
+                Ok(()) => {}
+                Err(Halt::Error(TargetError::Conflicts(conflicts))) => {
+                    replay.conflicts = conflicts;
+                    break;
+                }
+                Err(halt) => return Err(self.halted(halt)),
+            }
             let this = summary_of(&reader.index);
             summary.changes += this.changes;
             summary.rows += replay.rows - before;
@@ -262,7 +269,13 @@ impl Postgres {
         if !(redo && reader.index.unenforced) {
             foreign::check(&mut self.a, replay, &tables, &loaded)?;
         }
-        self.unsilence(&mut quiet, capture)?;
+        if let Err(error) = self.unsilence(&mut quiet, capture) {
+            if replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() && !self.a.client.is_closed() {
+                // Foreign keys that are enforced at the end say once more what is a conflict.
+                return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
+            }
+            return Err(error.into());
+        }
         let Replay { began, notes, .. } = replay;
         counters::put_back(&mut self.a, &self.label, began, &reader.index.sequences, redo, notes)?;
         Ok(())

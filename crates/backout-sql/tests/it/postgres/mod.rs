@@ -17,4 +17,5 @@ mod sequences;
 mod stage;
 mod surroundings;
 mod values;
+mod violations;
 mod waiting;
