@@ -50,6 +50,7 @@ mod ddl_turn;
 mod ddl_undo;
 mod deferred;
 mod describe;
+mod drawn;
 mod event_triggers;
 mod examine;
 mod exchange;

@@ -400,6 +400,7 @@ impl Postgres {
             event_triggers: &self.event_triggers,
             next_hold,
             passing: passing.as_slice(),
+            drawn: &[],
             already: already.as_mut(),
         };
         let shown = reader.index.shown.clone();
