@@ -13,7 +13,7 @@ use super::ddl::{Change, Context};
 use super::ddl_hold::Moved;
 use super::ddl_keep::{self, Kept, What};
 use super::ddl_turn::{self, Reach, TurnError};
-use super::{catalog_changes, ddl_hold, ddl_observe};
+use super::{catalog_changes, ddl_columns, ddl_hold, ddl_observe};
 
 const SCHEMA: &str = "backout_shape";
 
@@ -194,7 +194,8 @@ fn reshape(
         return Err(stuck(kept, format!("{} hangs on it", other.shown())).into());
     }
     let positions = identity_positions(client, &hanging)?;
-    let wanted = with_old_columns(&hanging, kept, changes);
+    let mut wanted = ddl_columns::with_old_columns(&hanging, kept, changes);
+    let room = ddl_columns::room(&mut wanted, table);
     let moved = Moved {
         id: table.to_owned(),
         hold: SCHEMA.to_owned(),
@@ -209,9 +210,14 @@ fn reshape(
     ddl_turn::run(client, ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &[&me], &moved)))?;
     let held = moved[0].held();
     let wanted: Vec<&Object> = wanted.iter().collect();
-    let acts = ddl_turn::makes(&wanted, &|_| None)?;
+    let made: Vec<&Object> = wanted.iter().copied().chain(&room).collect();
+    let acts = ddl_turn::makes(&made, &|_| None)?;
     let (first, rest): (Vec<_>, Vec<_>) = acts.into_iter().partition(|act| act.shown == format!("make {}", me.shown()));
     ddl_turn::run(client, first)?;
+    if !room.is_empty() {
+        let drops: Vec<String> = room.iter().map(|column| format!("DROP COLUMN {}", column.text("name"))).collect();
+        client.batch_execute(&format!("ALTER TABLE {table} {}", drops.join(", ")))?;
+    }
     let defaults = old_defaults(changes, table);
     let fill = fill(client_columns(&wanted, table), &held, table, kept, values, &defaults);
     if let Err(error) = ddl_turn::attempt(client, &fill) {
@@ -320,50 +326,6 @@ fn identity_positions(client: &mut Client, objects: &[Object]) -> Result<Vec<(St
         positions.push((sequence.to_owned(), last, called));
     }
     Ok(positions)
-}
-
-/// The objects as they shall be: kept columns in their old places and types.
-fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Change]) -> Vec<Object> {
-    let table = kept.table.as_str();
-    let mut columns: Vec<Object> =
-        hanging.iter().filter(|object| object.kind == Kind::Column && object.of() == table).cloned().collect();
-    columns.sort_by_key(|column| column.text("position").parse::<usize>().unwrap_or(usize::MAX));
-    let mut old: Vec<(&Object, bool)> = changes
-        .iter()
-        .filter_map(|change| {
-            let before = change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table)?;
-            Some((before, change.after.is_some()))
-        })
-        .collect();
-    old.sort_by_key(|(column, _)| column.text("position").parse::<usize>().unwrap_or(usize::MAX));
-    for (before, stays) in old {
-        if stays {
-            let now = columns.iter_mut().find(|column| column.text("name") == before.text("name"));
-            if let Some(now) = now {
-                for part in ["type", "collation", "generated", "virtual", "default", "storage"] {
-                    match before.part(part) {
-                        Some(value) => now.parts.insert(part.to_owned(), value.to_owned()),
-                        None => now.parts.remove(part),
-                    };
-                }
-            }
-        } else {
-            let at = before.text("position").parse::<usize>().unwrap_or(usize::MAX).saturating_sub(1);
-            let mut column = before.clone();
-            // The sequence that it counts by may have gone with it and comes later.
-            column.parts.remove("default");
-            columns.insert(at.min(columns.len()), column);
-        }
-    }
-    for (at, column) in (1..).zip(&mut columns) {
-        column.parts.insert("position".to_owned(), format!("{at}"));
-        // Read by number only while the old table was there.
-        column.key = None;
-    }
-    let rest = hanging.iter().filter(|object| object.kind != Kind::Column || object.of() != table).cloned();
-    let mut wanted: Vec<Object> = rest.chain(columns).collect();
-    wanted.sort_by_key(|object| object.kind);
-    wanted
 }
 
 fn client_columns(wanted: &[&Object], table: &str) -> Vec<Object> {

@@ -36,6 +36,7 @@ mod ddl_alter;
 mod ddl_anew;
 mod ddl_attach;
 mod ddl_attributes;
+mod ddl_columns;
 mod ddl_hold;
 mod ddl_keep;
 mod ddl_make;
