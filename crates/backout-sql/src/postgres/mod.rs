@@ -49,6 +49,7 @@ mod ddl_rows;
 mod ddl_shape;
 mod ddl_turn;
 mod ddl_undo;
+mod ddl_varying;
 mod deferred;
 mod describe;
 mod drawn;

@@ -132,7 +132,10 @@ impl Session {
 
     /// As the plain client begins: what the script runs under.
     pub fn plain(&mut self) -> Result<(), postgres::Error> {
-        self.run("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET application_name = 'backout'")
+        // Names are read back and compared as the server writes them: a database that has it quote all is none to us.
+        self.run(
+            "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET application_name = 'backout'; SET quote_all_identifiers = off",
+        )
     }
 
     /// Forgets what a script left in the session. Advisory locks and the tool's own prepared questions stay.

@@ -258,6 +258,10 @@ impl Postgres {
                         // What comes next builds on what was left undone.
                         return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
                     }
+                    for column in again.iter().flat_map(DdlEvent::varying) {
+                        let what = "has values that were computed anew: they may be others than the first time";
+                        replay.notes.push(format!("{}: {column} {what}", self.label));
+                    }
                     if let (Some(capture), Some(event)) = (capture.as_deref_mut(), again) {
                         let event = Event::Ddl { line: *line, sql: sql.clone(), event: Box::new(event) };
                         capture.ddl(event).map_err(|source| uncaptured(&self.label, source))?;
