@@ -39,7 +39,7 @@ pub(super) enum TurnError {
 pub(super) struct Act {
     pub sql: String,
     pub shown: String,
-    /// What is gone already is well.
+    /// What is gone already is well: it went, or got its new name, along with something else.
     pub drops: bool,
 }
 
@@ -63,6 +63,7 @@ fn is_gone(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         [
             &SqlState::UNDEFINED_TABLE,
+            &SqlState::UNDEFINED_COLUMN,
             &SqlState::UNDEFINED_OBJECT,
             &SqlState::UNDEFINED_FUNCTION,
             &SqlState::INVALID_SCHEMA_NAME,
@@ -329,9 +330,11 @@ pub(super) fn converge(client: &mut Client, version: u32, wanted: &[&Object], re
         if differing.is_none() {
             return Ok(());
         }
-        let first = acts.is_empty();
+        let mut first = acts.is_empty();
         match run(client, acts) {
             Err(TurnError::Stuck { .. }) if reach == Reach::AsFarAsItGoes => {}
+            // It may wait for what is made anew: a column of a key that becomes another.
+            Err(TurnError::Stuck { .. }) if anew.is_some() && reach == Reach::Whole => first = true,
             done => done?,
         }
         if let Some((now, object)) = anew

@@ -275,3 +275,22 @@ fn columns_whose_default_gives_something_else_today() {
     stage.others("UPDATE uq SET t = '2001-01-01' WHERE id = 1");
     assert_eq!(stage.conflicts(&images).total, 1);
 }
+
+/// Also where a partition has the column in its own right, in another place.
+#[test]
+fn a_column_of_all_partitions_gets_its_name_back() {
+    let mut stage = Stage::new(SETUP);
+    stage.others(
+        "CREATE TABLE part2 (v text, k int NOT NULL); ALTER TABLE part ATTACH PARTITION part2 FOR VALUES IN (2);
+         CREATE INDEX ON part (v)",
+    );
+    let before = stage.pg_dump();
+    let images = stage.apply("ALTER TABLE part RENAME COLUMN v TO vv");
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before);
+}
+
+#[test]
+fn a_primary_key_moves_to_another_column_and_back() {
+    there_and_back("ALTER TABLE uq DROP CONSTRAINT uq_pkey, ADD PRIMARY KEY (u)");
+}
