@@ -14,11 +14,12 @@ use backout_model::target::{Gate, Refusal, Report, Summary, TargetError};
 use super::capture::{Capture, Sessions};
 use super::capture_error::CaptureError;
 use super::classify::{self, Class};
+use super::ddl::Drawn;
 use super::schema::{self, Tools};
 use super::split::{self, Statement};
 use super::stream::{Event, Sequence, Way};
 use super::wrapping::Wrapping;
-use super::{Postgres, counters, marker};
+use super::{Postgres, counters, drawn, marker};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -202,14 +203,15 @@ impl Step<'_> {
         self.wrapping.admit(&class, statement, place).map_err(TargetError::Refused)?;
         fault::point(Point::Statement).map_err(|source| cannot_run(place, &statement.sql, source))?;
         let captured = self.way == Way::Captured;
+        let drawn = if captured { self.own_sequences(statement, &class, place)? } else { Vec::new() };
         if matches!(&class, Class::Setting(setting) if setting.name == "session_replication_role") {
             self.capture.index().unenforced = true;
         }
         match class {
             Class::Begin | Class::Commit => {}
             Class::Setting(setting) if setting.ignored => {}
-            Class::Ddl(_) if captured => self.schema_change(statement, place, false)?,
-            Class::Unknown(_) if captured => self.unknown(statement, place)?,
+            Class::Ddl(_) if captured => self.schema_change(statement, place, false, &drawn)?,
+            Class::Unknown(_) if captured => self.unknown(statement, place, &drawn)?,
             Class::Lock if captured => {
                 let database = &mut *self.database;
                 let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
@@ -238,6 +240,18 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Has the transaction take sequences along that the statement names.
+    fn own_sequences(&mut self, statement: &Statement, class: &Class, place: &str) -> Result<Vec<Drawn>, TargetError> {
+        let failed = |source| cannot_run(place, &statement.sql, source);
+        let draws = matches!(class, Class::Ddl(_) | Class::Unknown(_));
+        let all = drawn::own(&mut self.database.a, &statement.sql, draws).map_err(failed)?;
+        if !all.is_empty() {
+            let accounted = self.capture.account(&mut self.database.a);
+            accounted.map_err(|source| uncaptured(&self.database.label, source))?;
+        }
+        Ok(all)
+    }
+
     fn execute(&mut self, statement: &Statement, place: &str) -> Result<u64, TargetError> {
         execute(&mut self.database.a, &statement.sql).map_err(|source| cannot_run(place, &statement.sql, source))
     }
@@ -256,7 +270,7 @@ impl Step<'_> {
 
     /// A statement that nobody can tell before it ran: first as one that changes rows, and where it turns out that it
     /// changes the schema, once more as such.
-    fn unknown(&mut self, statement: &Statement, place: &str) -> Result<(), TargetError> {
+    fn unknown(&mut self, statement: &Statement, place: &str, drawn: &[Drawn]) -> Result<(), TargetError> {
         self.before_rows(place)?;
         let failed = |source| cannot_run(place, &statement.sql, source);
         self.database.a.run("SAVEPOINT backout_unknown").map_err(failed)?;
@@ -275,7 +289,7 @@ impl Step<'_> {
         self.database.a.run("ROLLBACK TO backout_unknown; RELEASE backout_unknown").map_err(failed)?;
         let accounted = self.capture.account(&mut self.database.a);
         accounted.map_err(|source| uncaptured(&self.database.label, source))?;
-        self.schema_change(statement, place, true)
+        self.schema_change(statement, place, true, drawn)
     }
 
     fn copy_out(&mut self, statement: &Statement, place: &str) -> Result<u64, TargetError> {
@@ -295,7 +309,13 @@ impl Step<'_> {
         into.finish().map_err(|source| cannot_run(place, sql, source))
     }
 
-    fn schema_change(&mut self, statement: &Statement, place: &str, unknown: bool) -> Result<(), TargetError> {
+    fn schema_change(
+        &mut self,
+        statement: &Statement,
+        place: &str,
+        unknown: bool,
+        drawn: &[Drawn],
+    ) -> Result<(), TargetError> {
         let database = &mut *self.database;
         let mut tools = Tools {
             own: &database.own,
@@ -304,6 +324,7 @@ impl Step<'_> {
             event_triggers: &database.event_triggers,
             next_hold: &mut self.next_hold,
             passing: &[],
+            drawn,
             already: None,
         };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek as _, Write as _};
 
+use super::capture::own_rows;
 use super::capture_error::{CaptureError, reading};
 use super::marks::{RowPlace, parse_ctid};
 use super::session::{Session, ident, is_lock_timeout, literal};
@@ -28,6 +29,15 @@ pub fn lock(a: &mut Session, touched: &Touched) -> Result<(), CaptureError> {
         }
     }
     Err(CaptureError::Uncapturable(format!("{shown} is held by VACUUM or a change of its schema for too long")))
+}
+
+/// True where a row that is no one of A's has the number of A's transaction `top` or of a part of it: numbers of transactions
+/// begin anew after 2^32 of them, and a row keeps its own. B sees these, and none of A's.
+pub fn has_namesakes(b: &mut Session, place: &str, top: &str) -> Result<bool, postgres::Error> {
+    if top.parse::<u64>().is_ok_and(|top| top <= u64::from(u32::MAX)) {
+        return Ok(false);
+    }
+    Ok(b.value(&format!("SELECT 1 FROM {place} AS x WHERE {} LIMIT 1", own_rows("x", top)))?.is_some())
 }
 
 /// Of so many candidates at most A is told the places, so that it need not look through the whole table for them.
@@ -111,7 +121,25 @@ pub fn placed(line: &[u8]) -> Option<(RowPlace, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use backout_testkit::postgres::Server;
+
     use super::*;
+
+    /// As after a wraparound: an old row of the number that the transaction has, in the next round.
+    #[test]
+    fn rows_of_an_old_transaction_of_the_same_number_are_seen() {
+        let live = Server::shared().database();
+        for sql in ["CREATE TABLE t (a int); INSERT INTO t VALUES (1)", "VACUUM (FREEZE) t"] {
+            live.connect().batch_execute(sql).unwrap();
+        }
+        let mut b = Session::new(live.connect()).unwrap();
+        let number: u64 = b.value("SELECT xmin FROM t").unwrap().unwrap().parse().unwrap();
+        let mut in_round =
+            |round: u64, number: u64| has_namesakes(&mut b, "ONLY t", &((round << 32) + number).to_string()).unwrap();
+        assert!(in_round(1, number) && in_round(7, number));
+        assert!(!in_round(0, number), "before the first wraparound nobody is asked");
+        assert!(!in_round(1, number + 1));
+    }
 
     #[test]
     fn a_candidate_is_its_place_and_its_image() {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
-use super::candidates::{candidates, lock, placed, read_line};
+use super::candidates::{candidates, has_namesakes, lock, placed, read_line};
 use super::capture_error::{CaptureError, reading};
 use super::deferred;
 use super::marks::{Marks, Seen};
@@ -333,6 +333,12 @@ impl Capture {
         } else {
             let goes = !touched.made && (counts.updates > 0 || counts.deletes > 0);
             let comes = counts.inserts > 0 || counts.updates > 0;
+            let place = format!("ONLY {}.{}", ident(&touched.schema), ident(&touched.name));
+            if comes && !touched.made && has_namesakes(sessions.b, &place, top).map_err(reading(&shown))? {
+                return Err(CaptureError::Uncapturable(format!(
+                    "{shown} holds rows of an old transaction that had the number of this one; deploy once more"
+                )));
+            }
             if !touched.made {
                 self.flushed.insert(touched.oid);
             }

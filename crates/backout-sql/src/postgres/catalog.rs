@@ -124,7 +124,8 @@ pub struct Object {
 }
 
 /// Parts that say where an object stands or how it came to be there, not what it is.
-const NOT_COMPARED: [&str; 8] = ["id", "of", "position", "file", "inherited", "referenced", "index", "builtin"];
+const NOT_COMPARED: [&str; 9] =
+    ["id", "of", "position", "number", "file", "inherited", "referenced", "index", "builtin"];
 
 impl Object {
     pub fn part(&self, name: &str) -> Option<&str> {

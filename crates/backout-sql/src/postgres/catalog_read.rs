@@ -259,7 +259,7 @@ fn columns(condition: &str, version: u32) -> String {
          'acl', {acl}, 'comment', {comment}, \
          'inherited', CASE WHEN a.attinhcount > 0 AND NOT a.attislocal THEN true END, \
          'from parent', CASE WHEN a.attinhcount > 0 AND NOT a.attislocal AND NOT c.relispartition THEN true END, \
-         'position', (SELECT count(*) FROM pg_attribute b WHERE b.attrelid = a.attrelid AND b.attnum > 0 \
+         'number', a.attnum, 'position', (SELECT count(*) FROM pg_attribute b WHERE b.attrelid = a.attrelid AND b.attnum > 0 \
          AND NOT b.attisdropped AND b.attnum <= a.attnum)) \
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_type t ON t.oid = a.atttypid \

@@ -12,9 +12,10 @@ use super::catalog::{self, Kind, Object, Wanted};
 use super::ddl_hold::Moved;
 use super::ddl_keep::Kept;
 use super::ddl_turn::TurnError;
+pub use super::drawn::Drawn;
 pub use super::event_triggers::EventTriggers;
 use super::prepared::Client;
-use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe};
+use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe, drawn};
 
 pub use super::ddl_keep::Keep;
 pub use super::ddl_redo::redo;
@@ -160,6 +161,8 @@ pub struct Context<'a> {
     pub keep: &'a mut dyn Keep,
     /// Tables that the same step made and dropped: what they hold when that goes back is its own.
     pub passing: &'a [String],
+    /// Sequences to put back before a statement runs another time.
+    pub drawn: &'a [Drawn],
     /// Where an undo that is tried tells what is as it is to be already.
     pub already: Option<&'a mut Conflicts>,
 }
@@ -289,6 +292,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let members = if hidden { catalog_changes::members(context.client).map_err(failed)? } else { None };
     let mark = catalog_changes::mark(context.client, SAVEPOINT).map_err(failed)?;
     let written_before = context.event_triggers.written(context.client).map_err(failed)?;
+    drawn::put_back(context.client, context.drawn).map_err(failed)?;
     context.client.batch_execute(statement.sql).map_err(failed)?;
     let written = context.event_triggers.written(context.client).map_err(failed)?;
     let touched = catalog_changes::since(context.client, &mark).map_err(failed)?;
@@ -358,6 +362,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     } else {
         // Where the rest of this fails, all of the transaction goes back.
         let mark = catalog_changes::mark(context.client, SAVEPOINT).map_err(failed)?;
+        drawn::put_back(context.client, context.drawn).map_err(failed)?;
         context.client.batch_execute(statement.sql).map_err(failed)?;
         let touched = catalog_changes::since(context.client, &mark).map_err(failed)?;
         let keys = touched.written.iter().copied().chain(all.iter().filter_map(|object| object.key)).collect();

@@ -6,6 +6,7 @@ use backout_model::target::{Manner, TargetError};
 use backout_model::words;
 use postgres::Error;
 
+use super::admit::Excluding;
 use super::catalog::{self, literal};
 use super::ddl::Context;
 use super::ddl_keep::{Keep, Kept, What};
@@ -98,27 +99,21 @@ fn one_table(
     let list = columns.join(", ");
     bring(context.client, context.keep, table, &list, block)?;
     let client = &mut *context.client;
-    let keys = keys(client, table).map_err(failed)?;
-    let same: Vec<String> = keys
-        .iter()
-        .map(|key| {
-            let terms: Vec<String> = key.iter().map(|column| format!("b.{column} = t.{column}")).collect();
-            format!("({})", terms.join(" AND "))
-        })
-        .collect();
+    let excluding = Excluding::of(client, table).map_err(failed)?;
+    let same: Vec<String> = excluding.all().map(|condition| format!("({condition})")).collect();
     let mut conflict = None;
     if !same.is_empty() {
         let same = same.join(" OR ");
-        let there = format!("ONLY {table} t JOIN pg_temp.backout_rows b ON {same}");
+        let there = format!("ONLY {table} x JOIN pg_temp.backout_rows t ON {same}");
         let rows = count(client, &there, "true").map_err(failed)?;
         if rows > 0 {
             conflict = Some(format!("{rows} row{} with keys of old rows", if rows == 1 { "" } else { "s" }));
             let sql = match manner.on_conflict {
                 OnConflict::Overwrite => {
-                    format!("DELETE FROM ONLY {table} t USING pg_temp.backout_rows b WHERE {same}")
+                    format!("DELETE FROM ONLY {table} x USING pg_temp.backout_rows t WHERE {same}")
                 }
                 OnConflict::Keep | OnConflict::Stop => {
-                    format!("DELETE FROM pg_temp.backout_rows b USING ONLY {table} t WHERE {same}")
+                    format!("DELETE FROM pg_temp.backout_rows t USING ONLY {table} x WHERE {same}")
                 }
             };
             client.batch_execute(&sql).map_err(failed)?;
@@ -128,19 +123,6 @@ fn one_table(
         format!("INSERT INTO {table} ({list}) OVERRIDING SYSTEM VALUE SELECT {list} FROM pg_temp.backout_rows");
     client.batch_execute(&format!("{insert}; DROP TABLE pg_temp.backout_rows")).map_err(failed)?;
     Ok(conflict)
-}
-
-/// The columns of each unique index over plain columns.
-fn keys(client: &mut Client, table: &str) -> Result<Vec<Vec<String>>, Error> {
-    let sql = format!(
-        "SELECT (SELECT string_agg(quote_ident(attname), chr(10)) FROM pg_catalog.pg_attribute a \
-         WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) FROM pg_catalog.pg_index i \
-         WHERE i.indrelid = {}::regclass AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL \
-         AND i.indnkeyatts = i.indnatts",
-        literal(table)
-    );
-    let keys = catalog::column(client, &sql)?.into_iter().flatten();
-    Ok(keys.map(|key| key.lines().map(str::to_owned).collect()).collect())
 }
 
 /// Rows that point at nothing in tables that were not emptied. What points at another emptied table points at what it did.

@@ -10,7 +10,8 @@ pub(super) fn all(altered: &[(&Object, &Object)]) -> Vec<Act> {
     let (mut first, mut then) = (Vec::new(), Vec::new());
     for (at, (from, to)) in altered.iter().enumerate() {
         let shown = format!("rename {}", from.shown());
-        let act = |sql: String| Act { sql, shown: shown.clone(), drops: false };
+        // A parent's column takes those of its children along.
+        let act = |sql: String| Act { sql, shown: shown.clone(), drops: from.kind == Kind::Column };
         let renamed = from.text("name") != to.text("name");
         let schema = schema(from, to);
         let in_the_way =

@@ -3,6 +3,7 @@
 use postgres::Error;
 
 use super::catalog::{self, Object, literal};
+use super::ddl_varying::is_computed;
 use super::prepared::Client;
 
 /// How many rows of a relation meet a condition.
@@ -18,16 +19,22 @@ pub(super) fn not_as_added(client: &mut Client, column: &Object) -> Result<Optio
     if column.part("generated").is_some() || column.part("identity").is_some() {
         return Ok(None);
     }
-    let Some(default) = column.part("default") else { return Ok(Some(format!("{name} IS NOT NULL"))) };
+    // What rows got that were there already is kept beside the column, as a list of one, until the table is written anew.
     let sql = format!(
-        "SELECT atthasmissing OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p \
-         ON d.refclassid = 1255 AND p.oid = d.refobjid JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid \
-         WHERE d.classid = 2604 AND f.adrelid = attrelid AND f.adnum = attnum) AND {literal} !~ '[(]' \
-         FROM pg_catalog.pg_attribute WHERE attrelid = {of}::regclass AND quote_ident(attname) = {quoted}",
-        literal = literal(default),
-        of = literal(column.of()),
-        quoted = literal(name)
+        "SELECT atthasmissing, (attmissingval::text::text[])[1], t.typdefault, EXISTS (SELECT FROM pg_catalog.pg_depend d \
+         JOIN pg_catalog.pg_proc p ON d.refclassid = 1255 AND p.oid = d.refobjid \
+         JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid WHERE d.classid = 2604 AND f.adrelid = attrelid AND f.adnum = attnum) \
+         FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type t ON t.oid = atttypid \
+         WHERE attrelid = {}::regclass AND quote_ident(attname) = {}",
+        literal(column.of()),
+        literal(name)
     );
-    let constant = catalog::column(client, &sql)?.into_iter().flatten().next().as_deref() == Some("t");
+    let Some(row) = catalog::rows(client, &sql)?.into_iter().next() else { return Ok(None) };
+    if row[0] == "t" {
+        return Ok(Some(format!("{name}::text IS DISTINCT FROM {}", literal(&row[1]))));
+    }
+    let of_domain = Some(row[2].as_str()).filter(|default| !default.is_empty());
+    let Some(default) = column.part("default").or(of_domain) else { return Ok(Some(format!("{name} IS NOT NULL"))) };
+    let constant = row[3] != "t" && !is_computed(default);
     Ok(constant.then(|| format!("{name}::text IS DISTINCT FROM ({default})::{}::text", column.text("type"))))
 }

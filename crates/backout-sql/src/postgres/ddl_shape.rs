@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use backout_model::target::TargetError;
 
+use super::admit::is_barred;
 use super::catalog::{self, Kind, Object, Wanted};
 use super::ddl::{Change, Context};
 use super::ddl_hold::Moved;
 use super::ddl_keep::{self, Kept, What};
 use super::ddl_turn::{self, Reach, TurnError};
 use super::prepared::Client;
-use super::{catalog_changes, ddl_hold, ddl_observe};
+use super::{catalog_changes, ddl_columns, ddl_hold, ddl_observe};
 
 const SCHEMA: &str = "backout_shape";
 
@@ -21,6 +22,32 @@ pub(super) enum ShapeError {
     Target(TargetError),
     /// What others made of it since does not go with that.
     Stuck(TurnError),
+    /// Rows that others wrote since do not go with that.
+    Rows(Vec<Unfit>),
+    Turn(TurnError),
+}
+
+/// A row that others wrote since, and why the old shape has no place for it.
+pub(super) struct Unfit {
+    pub table: String,
+    pub key: String,
+    pub column: Option<String>,
+    pub now: String,
+}
+
+impl From<TurnError> for ShapeError {
+    fn from(error: TurnError) -> Self {
+        match error {
+            TurnError::Stuck { .. } => Self::Stuck(error),
+            _ => Self::Turn(error),
+        }
+    }
+}
+
+impl From<postgres::Error> for ShapeError {
+    fn from(error: postgres::Error) -> Self {
+        Self::Turn(error.into())
+    }
 }
 
 impl From<TargetError> for ShapeError {
@@ -35,11 +62,11 @@ impl From<TargetError> for ShapeError {
 pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<u64, ShapeError> {
     let failed =
         |error: TurnError| TargetError::failed(format!("cannot give table {} its old shape", kept.table), error);
-    let stuck_or_failed = |error: TurnError| match error {
-        TurnError::Stuck { .. } => ShapeError::Stuck(error),
-        _ => failed(error).into(),
+    let stuck_or_failed = |error: ShapeError| match error {
+        ShapeError::Turn(error) => ShapeError::Target(failed(error)),
+        error => error,
     };
-    still_there(context.client, kept).map_err(stuck_or_failed)?;
+    still_there(context.client, kept).map_err(|error| stuck_or_failed(error.into()))?;
     let values = load(context, kept)?;
     let orphans = if context.already.is_some() {
         orphans(context.client, kept).map_err(|error| failed(error.into()))?
@@ -146,7 +173,7 @@ fn reshape(
     kept: &Kept,
     values: &Values,
     changes: &[Change],
-) -> Result<(), TurnError> {
+) -> Result<(), ShapeError> {
     let table = kept.table.as_str();
     let oid = catalog::column(client, &format!("SELECT {}::regclass::oid", catalog::literal(table)))?;
     let oid: u32 =
@@ -164,10 +191,11 @@ fn reshape(
             || object.kind == Kind::Column && object.of() != table && object.part("relation").is_none()
     });
     if let Some(other) = other {
-        return Err(stuck(kept, format!("{} hangs on it", other.shown())));
+        return Err(stuck(kept, format!("{} hangs on it", other.shown())).into());
     }
     let positions = identity_positions(client, &hanging)?;
-    let wanted = with_old_columns(&hanging, kept, changes);
+    let mut wanted = ddl_columns::with_old_columns(&hanging, kept, changes);
+    let room = ddl_columns::room(&mut wanted, table);
     let moved = Moved {
         id: table.to_owned(),
         hold: SCHEMA.to_owned(),
@@ -182,17 +210,23 @@ fn reshape(
     ddl_turn::run(client, ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &[&me], &moved)))?;
     let held = moved[0].held();
     let wanted: Vec<&Object> = wanted.iter().collect();
-    let acts = ddl_turn::makes(&wanted, &|_| None)?;
+    let made: Vec<&Object> = wanted.iter().copied().chain(&room).collect();
+    let acts = ddl_turn::makes(&made, &|_| None)?;
     let (first, rest): (Vec<_>, Vec<_>) = acts.into_iter().partition(|act| act.shown == format!("make {}", me.shown()));
     ddl_turn::run(client, first)?;
+    if !room.is_empty() {
+        let drops: Vec<String> = room.iter().map(|column| format!("DROP COLUMN {}", column.text("name"))).collect();
+        client.batch_execute(&format!("ALTER TABLE {table} {}", drops.join(", ")))?;
+    }
     let defaults = old_defaults(changes, table);
-    client.batch_execute(&fill(client_columns(&wanted, table), &held, table, kept, values, &defaults)).map_err(
-        |error| match error.code() {
-            // Rows that came since, and a column that wants more of them than its default.
-            Some(code) if code.code().starts_with("23") => stuck(kept, ddl_turn::reason(&error)),
-            _ => error.into(),
-        },
-    )?;
+    let fill = fill(client_columns(&wanted, table), &held, table, kept, values, &defaults);
+    if let Err(error) = ddl_turn::attempt(client, &fill) {
+        // What others wrote since is more than the old shape holds.
+        return match is_barred(&error) {
+            true => Err(unfit(client, &held, kept, values, &error)?),
+            false => Err(TurnError::from(error).into()),
+        };
+    }
     ddl_turn::run(client, rest)?;
     client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
     for (sequence, last, called) in positions {
@@ -201,7 +235,70 @@ fn reshape(
     }
     let mut all: Vec<&Object> = wanted;
     all.extend(&owned);
-    ddl_turn::converge(client, version, &all, Reach::Whole)
+    Ok(ddl_turn::converge(client, version, &all, Reach::Whole)?)
+}
+
+/// The rows that do not fit: those that came since or hold another value in a column that gets its old type back.
+fn unfit(
+    client: &mut Client,
+    held: &str,
+    kept: &Kept,
+    values: &Values,
+    error: &postgres::Error,
+) -> Result<ShapeError, postgres::Error> {
+    /// How many are looked at.
+    const LOOKED_AT: usize = 1000;
+    let What::Values { key, others, columns, .. } = &kept.what else {
+        return Ok(stuck(kept, "it has no values").into());
+    };
+    let keys = ddl_keep::row_key(key, others);
+    let numbered: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
+    let same = |other: &str| -> String {
+        (0..keys.len()).map(|at| format!("{other}.k{at} = o.k{at}")).collect::<Vec<_>>().join(" AND ")
+    };
+    let named: Vec<String> = if key.is_empty() { others } else { key }
+        .iter()
+        .map(|name| format!("{} || coalesce(o.{name}::text, 'NULL')", catalog::literal(&format!("{name}="))))
+        .collect();
+    let shown = if named.is_empty() { "''".to_owned() } else { format!("concat_ws(', ', {})", named.join(", ")) };
+    let from = format!("(SELECT *, {} FROM {held}) o", numbered.join(", "));
+    let mut found = Vec::new();
+    if let Some(after) = values.after {
+        for column in columns.iter().filter(|column| column.new_type.is_some()) {
+            let name = &column.name;
+            let rows = catalog::rows(
+                client,
+                &format!(
+                    "SELECT {shown}, o.{name}::text FROM {from} LEFT JOIN {after} a ON {} \
+                     WHERE (a.k0 IS NULL OR a.{name}::text IS DISTINCT FROM o.{name}::text) AND o.{name} IS NOT NULL \
+                     LIMIT {LOOKED_AT}",
+                    same("a")
+                ),
+            )?;
+            for row in rows {
+                let cast = format!("SELECT {}::{}", catalog::literal(&row[1]), column.old_type);
+                let Err(error) = ddl_turn::attempt(client, &cast) else { continue };
+                found.push(Unfit {
+                    table: kept.table.clone(),
+                    key: row[0].clone(),
+                    column: Some(name.clone()),
+                    now: ddl_turn::reason(&error),
+                });
+            }
+        }
+    }
+    if found.is_empty() {
+        let came = format!(
+            "SELECT {shown} FROM {from} LEFT JOIN {} b ON {} WHERE b.k0 IS NULL LIMIT {LOOKED_AT}",
+            values.before,
+            same("b")
+        );
+        let why = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+        for key in catalog::column(client, &came)?.into_iter().flatten() {
+            found.push(Unfit { table: kept.table.clone(), key, column: None, now: why.clone() });
+        }
+    }
+    Ok(if found.is_empty() { stuck(kept, ddl_turn::reason(error)).into() } else { ShapeError::Rows(found) })
 }
 
 /// All that would go with the table.
@@ -229,50 +326,6 @@ fn identity_positions(client: &mut Client, objects: &[Object]) -> Result<Vec<(St
         positions.push((sequence.to_owned(), last, called));
     }
     Ok(positions)
-}
-
-/// The objects as they shall be: kept columns in their old places and types.
-fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Change]) -> Vec<Object> {
-    let table = kept.table.as_str();
-    let mut columns: Vec<Object> =
-        hanging.iter().filter(|object| object.kind == Kind::Column && object.of() == table).cloned().collect();
-    columns.sort_by_key(|column| column.text("position").parse::<usize>().unwrap_or(usize::MAX));
-    let mut old: Vec<(&Object, bool)> = changes
-        .iter()
-        .filter_map(|change| {
-            let before = change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table)?;
-            Some((before, change.after.is_some()))
-        })
-        .collect();
-    old.sort_by_key(|(column, _)| column.text("position").parse::<usize>().unwrap_or(usize::MAX));
-    for (before, stays) in old {
-        if stays {
-            let now = columns.iter_mut().find(|column| column.text("name") == before.text("name"));
-            if let Some(now) = now {
-                for part in ["type", "collation", "generated", "virtual", "default", "storage"] {
-                    match before.part(part) {
-                        Some(value) => now.parts.insert(part.to_owned(), value.to_owned()),
-                        None => now.parts.remove(part),
-                    };
-                }
-            }
-        } else {
-            let at = before.text("position").parse::<usize>().unwrap_or(usize::MAX).saturating_sub(1);
-            let mut column = before.clone();
-            // The sequence that it counts by may have gone with it and comes later.
-            column.parts.remove("default");
-            columns.insert(at.min(columns.len()), column);
-        }
-    }
-    for (at, column) in (1..).zip(&mut columns) {
-        column.parts.insert("position".to_owned(), format!("{at}"));
-        // Read by number only while the old table was there.
-        column.key = None;
-    }
-    let rest = hanging.iter().filter(|object| object.kind != Kind::Column || object.of() != table).cloned();
-    let mut wanted: Vec<Object> = rest.chain(columns).collect();
-    wanted.sort_by_key(|object| object.kind);
-    wanted
 }
 
 fn client_columns(wanted: &[&Object], table: &str) -> Vec<Object> {

@@ -40,7 +40,7 @@ pub(super) enum TurnError {
 pub(super) struct Act {
     pub sql: String,
     pub shown: String,
-    /// What is gone already is well.
+    /// What is gone already is well: it went, or got its new name, along with something else.
     pub drops: bool,
 }
 
@@ -64,6 +64,7 @@ fn is_gone(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         [
             &SqlState::UNDEFINED_TABLE,
+            &SqlState::UNDEFINED_COLUMN,
             &SqlState::UNDEFINED_OBJECT,
             &SqlState::UNDEFINED_FUNCTION,
             &SqlState::INVALID_SCHEMA_NAME,
@@ -83,7 +84,8 @@ pub(super) fn reason(error: &Error) -> String {
     }
 }
 
-fn attempt(client: &mut Client, sql: &str) -> Result<(), Error> {
+/// Runs statements; after an error nothing of them stays.
+pub(super) fn attempt(client: &mut Client, sql: &str) -> Result<(), Error> {
     // By itself: a text that does not parse runs not even its first statement.
     client.batch_execute("SAVEPOINT backout_act")?;
     let Err(error) = client.batch_execute(&format!("{sql}; RELEASE SAVEPOINT backout_act")) else { return Ok(()) };
@@ -329,9 +331,11 @@ pub(super) fn converge(client: &mut Client, version: u32, wanted: &[&Object], re
         if differing.is_none() {
             return Ok(());
         }
-        let first = acts.is_empty();
+        let mut first = acts.is_empty();
         match run(client, acts) {
             Err(TurnError::Stuck { .. }) if reach == Reach::AsFarAsItGoes => {}
+            // It may wait for what is made anew: a column of a key that becomes another.
+            Err(TurnError::Stuck { .. }) if anew.is_some() && reach == Reach::Whole => first = true,
             done => done?,
         }
         if let Some((now, object)) = anew

@@ -7,13 +7,14 @@ use backout_model::target::{Manner, TargetError};
 use backout_model::words;
 use postgres::error::SqlState;
 
+use super::admit::is_barred;
 use super::catalog::{self, Kind, Object, Wanted, literal};
 use super::ddl::{Context, DdlEvent};
 use super::ddl_hold;
 use super::ddl_keep::{Kept, What};
 use super::ddl_observe::pinned;
 use super::ddl_refill::Found;
-use super::ddl_shape::ShapeError;
+use super::ddl_shape::{ShapeError, Unfit};
 use super::ddl_turn::{self, Pair, Reach, TurnError};
 use super::prepared::Client;
 use super::{ddl_make, ddl_refill, ddl_rows, ddl_shape};
@@ -38,15 +39,18 @@ pub fn undo(
 enum Left {
     Target(TargetError),
     Turn(TurnError),
-    /// Rows that come back would point at nothing; the server's words.
-    PointAtNothing(String),
+    /// Rows that come back would point at nothing, or are not admitted; the server's words.
+    Rejected(ConflictKind, String),
+    /// Rows of others have no place in what comes back.
+    Rows(Vec<Unfit>),
 }
 
 impl From<ShapeError> for Left {
     fn from(error: ShapeError) -> Self {
         match error {
             ShapeError::Target(error) => Self::Target(error),
-            ShapeError::Stuck(error) => Self::Turn(error),
+            ShapeError::Stuck(error) | ShapeError::Turn(error) => Self::Turn(error),
+            ShapeError::Rows(rows) => Self::Rows(rows),
         }
     }
 }
@@ -107,16 +111,33 @@ impl Undo<'_, '_> {
                 self.conflict(&what, ConflictKind::Definition, why);
                 Ok(())
             }
-            Left::PointAtNothing(why) => {
+            Left::Rejected(kind, why)
+                if kind == ConflictKind::ForeignKey || self.manner.on_conflict != OnConflict::Overwrite =>
+            {
                 let emptied = self.event.kept.first().map(|kept| format!("table {}", kept.table));
-                self.conflict(&emptied.unwrap_or_default(), ConflictKind::ForeignKey, why);
+                self.conflict(&emptied.unwrap_or_default(), kind, why);
                 Ok(())
             }
-            Left::Turn(error) => {
-                let first = self.event.words();
-                Err(self.context.cannot(&format!("undo line {} ({first})", self.event.line), error))
+            Left::Rows(rows) if self.manner.on_conflict != OnConflict::Overwrite => {
+                for Unfit { table, key, column, now } in rows {
+                    let conflict =
+                        self.context.conflict(format!("table {table}"), ConflictKind::Constraint, String::new(), now);
+                    self.conflicts.push(Conflict { key: Some(key), column, ..conflict });
+                }
+                Ok(())
             }
+            Left::Rejected(_, why) => Err(self.cannot(stuck("put back the rows", why))),
+            Left::Rows(rows) => {
+                let why = rows.into_iter().next().map_or_else(String::new, |row| format!("{}: {}", row.key, row.now));
+                Err(self.cannot(stuck("build the table anew", why)))
+            }
+            Left::Turn(error) => Err(self.cannot(error)),
         }
+    }
+
+    fn cannot(&self, error: TurnError) -> TargetError {
+        let first = self.event.words();
+        self.context.cannot(&format!("undo line {} ({first})", self.event.line), error)
     }
 
     fn conflict(&mut self, object: &str, kind: ConflictKind, now: impl Into<String>) {
@@ -365,18 +386,27 @@ impl Undo<'_, '_> {
     /// Puts the rows of emptied tables back. What they point at may be gone since: that is for a person to settle.
     fn refill(&mut self) -> Result<Vec<Found>, Left> {
         let done = ddl_refill::put_back(self.context, &self.event.kept, self.manner);
-        done.map_err(|error| match foreign_key(&error) {
-            Some(why) => Left::PointAtNothing(why),
+        done.map_err(|error| match rejected(&error) {
+            Some((kind, why)) => Left::Rejected(kind, why),
             None => Left::Target(error),
         })
     }
 }
 
-/// The server's words where a foreign key does not hold.
-fn foreign_key(error: &TargetError) -> Option<String> {
+fn stuck(what: &str, why: String) -> TurnError {
+    TurnError::Stuck { what: what.to_owned(), why }
+}
+
+/// The server's words where a foreign key does not hold, or a row is not admitted.
+fn rejected(error: &TargetError) -> Option<(ConflictKind, String)> {
     let TargetError::Failed { source, .. } = error else { return None };
     let error = source.downcast_ref::<postgres::Error>()?;
-    (error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)).then(|| ddl_turn::reason(error))
+    let kind = match error.code() {
+        Some(code) if *code == SqlState::FOREIGN_KEY_VIOLATION => ConflictKind::ForeignKey,
+        _ if is_barred(error) => ConflictKind::Constraint,
+        _ => return None,
+    };
+    Some((kind, ddl_turn::reason(error)))
 }
 
 /// What the statement hung on tables that get their old shape back: it may not fit that.

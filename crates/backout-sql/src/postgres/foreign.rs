@@ -34,6 +34,8 @@ struct Link {
     is_child: bool,
     /// The child's rows are deleted or changed where the parent's are deleted.
     follows: bool,
+    /// The same, where the columns that they point at are changed.
+    follows_changes: bool,
 }
 
 /// Looks at the foreign keys of all tables whose rows were changed.
@@ -65,21 +67,50 @@ pub fn check(a: &mut Session, replay: &mut Replay<'_>, tables: &[Table], loaded:
 pub struct Followed {
     pub table: Table,
     pub child: String,
-    /// The condition that a row `c` points at a row `f`.
-    pub points: String,
+    columns: Vec<Pair>,
     /// It points at its own table.
     pub own: bool,
 }
 
+impl Followed {
+    /// The condition that a row `c` points at a row `parent`.
+    pub fn points_at(&self, parent: &str) -> String {
+        compare(&self.columns, parent, "c")
+    }
+
+    /// True where it points at one of these columns.
+    pub fn needs(&self, mut columns: impl Iterator<Item = String>) -> bool {
+        columns.any(|column| self.columns.iter().any(|pair| pair.parent == column))
+    }
+}
+
+/// The condition that the row `child` points at the row `parent`.
+fn compare(columns: &[Pair], parent: &str, child: &str) -> String {
+    let parts: Vec<String> =
+        columns.iter().map(|pair| format!("{parent}.{} {} {child}.{}", pair.parent, pair.equals, pair.child)).collect();
+    parts.join(" AND ")
+}
+
+/// What the rows of a foreign key follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Following {
+    Deletes,
+    Changes,
+}
+
 /// The foreign keys that point at a table and delete or change the rows that do.
-pub fn followed(a: &mut Session, table: &Table) -> Result<Vec<Followed>, postgres::Error> {
+pub fn followed(a: &mut Session, table: &Table, what: Following) -> Result<Vec<Followed>, postgres::Error> {
     let mut found = Vec::new();
-    for link in links(a, table)?.into_iter().filter(|link| !link.is_child && link.follows) {
-        let points: Vec<String> =
-            link.columns.iter().map(|pair| format!("f.{} {} c.{}", pair.parent, pair.equals, pair.child)).collect();
-        let child = table::read(a, link.child)?;
-        let own = child.schema == table.schema && child.name == table.name;
-        found.push(Followed { table: child, child: link.child_name, points: points.join(" AND "), own });
+    for link in links(a, table)?.into_iter().filter(|link| !link.is_child) {
+        let follows = match what {
+            Following::Deletes => link.follows,
+            Following::Changes => link.follows_changes,
+        };
+        if follows {
+            let child = table::read(a, link.child)?;
+            let own = child.schema == table.schema && child.name == table.name;
+            found.push(Followed { table: child, child: link.child_name, columns: link.columns, own });
+        }
     }
     Ok(found)
 }
@@ -118,7 +149,8 @@ fn links(a: &mut Session, table: &Table) -> Result<Vec<Link>, postgres::Error> {
              format('%s%I.%I', CASE WHEN c.relkind = 'p' THEN '' ELSE 'ONLY ' END, cn.nspname, c.relname),
              format('%s%I.%I', CASE WHEN p.relkind = 'p' THEN '' ELSE 'ONLY ' END, pn.nspname, p.relname),
              pa.attname, format('OPERATOR(%I.%s)', opn.nspname, o.oprname), ca.attname, f.convalidated,
-             format('OPERATOR(%I.%s)', opf.nspname, of.oprname), f.confdeltype IN ('c', 'n', 'd')
+             format('OPERATOR(%I.%s)', opf.nspname, of.oprname), f.confdeltype IN ('c', 'n', 'd'),
+             f.confupdtype IN ('c', 'n', 'd')
          FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.conrelid JOIN pg_namespace AS cn ON cn.oid = c.relnamespace
          JOIN pg_class AS p ON p.oid = f.confrelid JOIN pg_namespace AS pn ON pn.oid = p.relnamespace
          CROSS JOIN generate_subscripts(f.conkey, 1) AS at
@@ -151,6 +183,7 @@ fn links(a: &mut Session, table: &Table) -> Result<Vec<Link>, postgres::Error> {
                         columns: vec![column.clone()],
                         is_child,
                         follows: text(11) == "t",
+                        follows_changes: text(12) == "t",
                     });
                 }
             }
@@ -176,14 +209,7 @@ fn dangling(a: &mut Session, replay: &mut Replay<'_>, one: &Loaded, link: &Link)
         return Ok(false);
     }
     let child = table::read(a, link.child)?;
-    let compare = |parent: &str, child: &str| {
-        let parts: Vec<String> = link
-            .columns
-            .iter()
-            .map(|pair| format!("{parent}.{} {} {child}.{}", pair.parent, pair.equals, pair.child))
-            .collect();
-        parts.join(" AND ")
-    };
+    let compare = |parent: &str, child: &str| compare(&link.columns, parent, child);
     let no_parent =
         |child: &str| format!("NOT EXISTS (SELECT FROM {} AS p WHERE {})", link.parent_name, compare("p", child));
     let present: Vec<String> = link.columns.iter().map(|pair| format!("c.{} IS NOT NULL", pair.child)).collect();

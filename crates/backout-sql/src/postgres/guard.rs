@@ -6,9 +6,10 @@
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::TargetError;
 
-use super::foreign::{self, Followed};
+use super::admit::{self, Excluding};
+use super::foreign::{self, Followed, Following};
 use super::load::{Loaded, Replay};
-use super::session::{Row, Session, ident, is_taken};
+use super::session::{Row, Session, ident};
 use super::stream::Table;
 use super::table::{self, quoted};
 use super::terms::{all_same, keyed, same, shown, shown_key, shown_row};
@@ -20,6 +21,10 @@ pub(super) struct Rows<'s, 'r> {
     pub(super) table: &'s Table,
     pub(super) loaded: &'s Loaded,
     pub(super) live: String,
+    /// Constraints that PostgreSQL does not check at once.
+    pub(super) waiting: Excluding,
+    /// Leaves rows `x` alone that rows of other tables would follow as they change.
+    pub(super) held: String,
 }
 
 /// Makes the change of one table's rows.
@@ -28,9 +33,15 @@ pub fn rows(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Lo
     let failed = |source: postgres::Error| {
         TargetError::failed(format!("cannot change rows of {} in {label}", table::shown(table)), source)
     };
-    let mut rows = Rows { a, replay, table, loaded, live: quoted(table) };
+    let live = quoted(table);
+    let waiting = Excluding::waiting(&mut a.client, &live).map_err(failed)?;
+    let mut rows = Rows { a, replay, table, loaded, live, waiting, held: String::new() };
     let pairs = rows.pairs().map_err(failed)?;
-    let needed = if rows.replay.cascades { foreign::followed(rows.a, table).map_err(failed)? } else { Vec::new() };
+    let needed = if rows.replay.cascades {
+        foreign::followed(rows.a, table, Following::Deletes).map_err(failed)?
+    } else {
+        Vec::new()
+    };
     // A row that points at another one of the table has to let go of it first, or would follow it.
     let own_first = needed.iter().any(|link| link.own);
     if own_first {
@@ -147,39 +158,6 @@ impl Rows<'_, '_> {
         Ok(())
     }
 
-    /// A condition that leaves out the rows that others' rows would follow by a cascade. These are conflicts.
-    fn unneeded(&mut self, needed: &[Followed]) -> Result<String, postgres::Error> {
-        let (from, to) = (self.loaded.from.clone(), self.loaded.to.clone());
-        let pair = keyed(self.table, "t", "f");
-        let mut left_out = String::new();
-        for link in needed {
-            // Rows of the table itself that go as well are no obstacle.
-            let going = if link.own {
-                let same = keyed(self.table, "g", "c");
-                format!(
-                    " AND NOT EXISTS (SELECT FROM {from} AS g WHERE {same}
-                      AND NOT EXISTS (SELECT FROM {to} AS t WHERE {}))",
-                    keyed(self.table, "t", "g")
-                )
-            } else {
-                String::new()
-            };
-            let rows = format!(
-                "{from} AS f JOIN {} AS c ON {} WHERE NOT EXISTS (SELECT FROM {to} AS t WHERE {pair}){going}",
-                link.child, link.points
-            );
-            let shown = format!("{}, {}", shown_key(&link.table, "c"), shown_key(self.table, "f"));
-            let parent = table::shown(self.table);
-            self.look(&shown, "1", &rows, " FOR NO KEY UPDATE OF c", |replay, _, row| {
-                let conflict = replay.conflict(&link.table, row[0].clone(), ConflictKind::ForeignKey);
-                let now = format!("{parent}({})", row[1].clone().unwrap_or_default());
-                replay.conflicts.push(Conflict { now, ..conflict });
-            })?;
-            left_out += &format!(" AND NOT EXISTS (SELECT FROM {} AS c WHERE {}{going})", link.child, link.points);
-        }
-        Ok(left_out)
-    }
-
     /// Asks for the conflicts among the rows of `from`, and locks these: the first ones in full, the rest counted.
     pub(super) fn look(
         &mut self,
@@ -245,6 +223,9 @@ impl Rows<'_, '_> {
         }
         let table = self.table;
         let columns = &pairs.columns;
+        if self.replay.cascades {
+            self.hold(columns)?;
+        }
         let set: Vec<String> = columns
             .iter()
             .map(|at| {
@@ -273,18 +254,19 @@ impl Rows<'_, '_> {
     /// The rows in both images that differ, with what is there now as `x`.
     pub(super) fn joined(&self, columns: &[usize]) -> String {
         format!(
-            "{} AS f JOIN {} AS t ON {} JOIN ONLY {} AS x ON {} WHERE NOT ({})",
+            "{} AS f JOIN {} AS t ON {} JOIN ONLY {} AS x ON {} WHERE NOT ({}){}",
             self.loaded.from,
             self.loaded.to,
             keyed(self.table, "f", "t"),
             self.live,
             keyed(self.table, "x", "f"),
-            all_same(self.table, columns, "f", "t")
+            all_same(self.table, columns, "f", "t"),
+            self.held
         )
     }
 
-    /// Sets columns where `guard` holds; `None` where that is not the way: values of a unique column move round, or a column
-    /// cannot be set.
+    /// Sets columns where `guard` holds; `None` where that is not the way: values of a unique column move round, a constraint
+    /// does not admit a row, or a column cannot be set.
     fn update(&mut self, columns: &[usize], set: &[String], guard: &str) -> Result<Option<u64>, postgres::Error> {
         let table = self.table;
         if columns.iter().any(|at| table.columns[*at].always) {
@@ -296,27 +278,18 @@ impl Rows<'_, '_> {
             .map(|(at, value)| format!("{} = {value}", ident(&table.columns[*at].name)))
             .collect();
         let sql = format!(
-            "UPDATE ONLY {} AS x SET {} FROM {} AS f JOIN {} AS t ON {} WHERE {} AND NOT ({}) AND {guard}",
+            "UPDATE ONLY {} AS x SET {} FROM {} AS f JOIN {} AS t ON {} WHERE {} AND NOT ({}) AND {guard}{}",
             self.live,
             assigned.join(", "),
             self.loaded.from,
             self.loaded.to,
             keyed(table, "f", "t"),
             keyed(table, "x", "f"),
-            all_same(table, columns, "f", "t")
+            all_same(table, columns, "f", "t"),
+            self.held
         );
-        self.a.run("SAVEPOINT backout_rows")?;
-        match self.a.count(&sql) {
-            Ok(done) => {
-                self.a.run("RELEASE backout_rows")?;
-                Ok(Some(done))
-            }
-            Err(source) if is_taken(&source) => {
-                self.a.run("ROLLBACK TO backout_rows; RELEASE backout_rows")?;
-                Ok(None)
-            }
-            Err(source) => Err(source),
-        }
+        let ours = format!("EXISTS (SELECT FROM {} AS t WHERE {})", self.loaded.to, keyed(table, "x", "t"));
+        Ok(self.waiting.attempt(&mut self.a.client, &self.live, &sql, &ours)?.ok())
     }
 
     /// Settles the rows of both images that others have changed.
@@ -436,12 +409,16 @@ impl Rows<'_, '_> {
             });
         })?;
         if self.replay.overwrites() {
-            self.a.count(&format!(
-                "DELETE FROM ONLY {} AS x USING {to} AS t WHERE {key}{only} AND NOT ({})",
-                self.live,
-                all_same(table, &all, "x", "t")
-            ))?;
-            self.insert(&free)?;
+            let others = format!("{key}{only} AND NOT ({})", all_same(table, &all, "x", "t"));
+            if self.replay.cascades && !foreign::followed(self.a, table, Following::Deletes)?.is_empty() {
+                let is_key = |at: &usize| table.key.iter().any(|key| key.column == *at);
+                let names: Vec<&str> =
+                    all.iter().filter(|at| !is_key(at)).map(|at| table.columns[*at].name.as_str()).collect();
+                self.replay.rows += self.a.count(&admit::update(&self.live, &to, &names, &others, "true"))?;
+            } else {
+                self.a.count(&format!("DELETE FROM ONLY {} AS x USING {to} AS t WHERE {others}", self.live))?;
+                self.insert(&free)?;
+            }
         }
         Ok(())
     }

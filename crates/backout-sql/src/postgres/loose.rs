@@ -5,8 +5,9 @@
 use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::TargetError;
 
+use super::admit::{self, Admission, Excluding, ROWS};
 use super::load::{Loaded, Replay};
-use super::session::{Session, is_taken, literal};
+use super::session::Session;
 use super::stream::Table;
 use super::table::{self, list, quoted};
 use super::terms::{same, shown_row};
@@ -34,7 +35,7 @@ fn inner(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loade
         format!(
             "DROP TABLE IF EXISTS pg_temp.{name};
              CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS
-             SELECT o.h, o.n - coalesce(w.n, 0) AS n
+             SELECT o.h, o.n - coalesce(w.n, 0) AS n, o.n - coalesce(w.n, 0) AS of
              FROM (SELECT {whole} AS h, count(*) AS n FROM {of} AS r GROUP BY 1) AS o
              LEFT JOIN (SELECT {whole} AS h, count(*) AS n FROM {than} AS r GROUP BY 1) AS w ON w.h = o.h
              WHERE o.n > coalesce(w.n, 0);
@@ -97,32 +98,69 @@ fn bring(
         list(table, ""),
         list(table, "t")
     );
-    a.run("SAVEPOINT backout_rows")?;
-    match a.count(&insert) {
-        Ok(done) => {
-            replay.rows += done;
-            return a.run("RELEASE backout_rows");
-        }
-        Err(source) if is_taken(&source) => a.run("ROLLBACK TO backout_rows; RELEASE backout_rows")?,
-        Err(source) => return Err(source),
-    }
-    // One by one, as many as there are: which of them is left out only the constraint knows.
-    let rows = a.rows(&format!("SELECT t.ctid, {} FROM {wanted}", shown_row(table, "t")))?;
-    for row in rows {
-        let text = |at: usize| row[at].clone().unwrap_or_default();
-        let done = a.count(&format!(
-            "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS t WHERE t.ctid = {}::tid ON CONFLICT DO NOTHING",
-            list(table, ""),
-            list(table, "t"),
-            loaded.to,
-            literal(&text(0))
-        ))?;
+    let waiting = Excluding::waiting(&mut a.client, live)?;
+    let ours = format!("{} IN (SELECT h FROM pg_temp.backout_new)", whole(table, "x"));
+    if let Ok(done) = waiting.attempt(&mut a.client, live, &insert, &ours)? {
         replay.rows += done;
-        if done == 0 {
-            let conflict = replay.conflict(table, Some(text(1)), ConflictKind::Constraint);
-            let now = "another row with the same value in a unique column".to_owned();
-            replay.conflicts.push(Conflict { before: text(1), now, ..conflict });
-        }
+        return Ok(());
+    }
+    admit::collect(a, table, &wanted)?;
+    let excluding = Excluding::of(&mut a.client, live)?;
+    let act = |condition: &str| admit::insertion(table, live, ROWS, condition);
+    let ours =
+        |range: &str| format!("{} IN (SELECT {} FROM {ROWS} AS t WHERE {range})", whole(table, "x"), whole(table, "t"));
+    replay.rows += Admission { a, live, rows: ROWS, excluding: &excluding, act: &act, ours: &ours }.all()?;
+    let left_out = "t.backout_why IS NOT NULL";
+    let found =
+        a.rows(&format!("SELECT {}, t.backout_why FROM {ROWS} AS t WHERE {left_out}", shown_row(table, "t")))?;
+    for row in &found {
+        let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Constraint);
+        let (before, now) = (row[0].clone().unwrap_or_default(), row[1].clone().unwrap_or_default());
+        replay.conflicts.push(Conflict { before, now, ..conflict });
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    if replay.overwrites() {
+        excluding.clear(&mut a.client, live, &format!("(SELECT * FROM {ROWS} AS t WHERE {left_out})"), "false", "")?;
+        replay.rows += a.count(&act(left_out))?;
+        return Ok(());
+    }
+    stay(a, table, loaded, live, &excluding)
+}
+
+/// For each row that cannot come the one stays that would have gone for it: the most similar one.
+fn stay(
+    a: &mut Session,
+    table: &Table,
+    loaded: &Loaded,
+    live: &str,
+    excluding: &Excluding,
+) -> Result<(), postgres::Error> {
+    let whole = |alias: &str| whole(table, alias);
+    let alike: Vec<String> =
+        (0..table.columns.len()).map(|at| format!("({})::int4", same(table, at, "f", "t"))).collect();
+    let numbers = a.rows(&format!("SELECT t.backout_n FROM {ROWS} AS t WHERE t.backout_why IS NOT NULL"))?;
+    for number in numbers.iter().flatten().flatten() {
+        let gone = a.value(&format!(
+            "UPDATE pg_temp.backout_out SET n = n + 1 WHERE h = (
+                 SELECT o.h FROM pg_temp.backout_out AS o JOIN {} AS f ON {} = o.h CROSS JOIN {ROWS} AS t
+                 WHERE o.n < o.of AND t.backout_n = {number} ORDER BY {} DESC LIMIT 1) RETURNING encode(h, 'hex')",
+            loaded.from,
+            whole("f"),
+            alike.join(" + ")
+        ))?;
+        let Some(gone) = gone else { return Ok(()) };
+        let insert = format!(
+            "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS f WHERE {} = '\\x{gone}'::bytea LIMIT 1",
+            list(table, ""),
+            list(table, "f"),
+            loaded.from,
+            whole("f")
+        );
+        let ours = format!("{} = '\\x{gone}'::bytea", whole("x"));
+        // What is not admitted any more is told: its old form is.
+        drop(excluding.attempt(&mut a.client, live, &insert, &ours)?);
     }
     Ok(())
 }

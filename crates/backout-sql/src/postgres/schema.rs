@@ -10,7 +10,7 @@ use backout_model::target::{Manner, TargetError};
 use super::Postgres;
 use super::apply::{refused_or, uncaptured};
 use super::capture::{Capture, Sessions};
-use super::ddl::{self, Context, DdlEvent, Keep};
+use super::ddl::{self, Context, DdlEvent, Drawn, Keep};
 use super::event_triggers::EventTriggers;
 use super::prepared::Client;
 use super::rebuild;
@@ -89,6 +89,8 @@ pub struct Tools<'a> {
     pub next_hold: &'a mut u64,
     /// Tables that the same step made and dropped.
     pub passing: &'a [String],
+    /// Sequences to put back before a statement runs another time.
+    pub drawn: &'a [Drawn],
     /// Where an undo that is tried tells what is as it is to be already.
     pub already: Option<&'a mut Conflicts>,
 }
@@ -261,6 +263,7 @@ fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: &'c mut Ima
         next_hold: tools.next_hold,
         keep: images,
         passing: tools.passing,
+        drawn: tools.drawn,
         already: tools.already.as_deref_mut(),
     }
 }

@@ -85,12 +85,7 @@ impl Session {
 
     /// Runs one statement; how many rows it says it touched.
     pub fn count(&mut self, sql: &str) -> Result<u64, postgres::Error> {
-        Ok(self
-            .client
-            .simple_query(sql)?
-            .iter()
-            .map(|message| if let SimpleQueryMessage::CommandComplete(rows) = message { *rows } else { 0 })
-            .sum())
+        count(&mut self.client, sql)
     }
 
     /// Asks; the answer is held in memory.
@@ -178,13 +173,23 @@ impl Session {
     }
 }
 
-/// As the plain client begins.
-const PLAIN: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET application_name = 'backout'";
+/// As the plain client begins. Names are read back and compared as the server writes them: a database that has it quote
+/// all is none to us.
+const PLAIN: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET application_name = 'backout'; SET quote_all_identifiers = off";
 
 /// Calls that set these, for the transaction (`local`) or the session.
 fn calls<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>, local: bool) -> String {
     let call = |(name, value)| format!("pg_catalog.set_config({}, {}, {local})", literal(name), literal(value));
     settings.map(call).collect::<Vec<_>>().join(", ")
+}
+
+/// Runs one statement; how many rows it says it touched.
+pub fn count(client: &mut postgres::Client, sql: &str) -> Result<u64, postgres::Error> {
+    let rows = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::CommandComplete(rows) => *rows,
+        _ => 0,
+    };
+    Ok(client.simple_query(sql)?.iter().map(rows).sum())
 }
 
 pub fn rows(client: &mut postgres::Client, sql: &str) -> Result<Vec<Row>, postgres::Error> {

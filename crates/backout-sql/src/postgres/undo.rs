@@ -154,7 +154,14 @@ impl Postgres {
             }
             let before = replay.rows;
             replay.began = counters::read(&mut self.a, &label)?;
-            self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}).map_err(|halt| self.halted(halt))?;
+            match self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}) {
+                Ok(()) => {}
+                Err(Halt::Error(TargetError::Conflicts(conflicts))) => {
+                    replay.conflicts = conflicts;
+                    break;
+                }
+                Err(halt) => return Err(self.halted(halt)),
+            }
             let this = summary_of(&reader.index);
             summary.changes += this.changes;
             summary.rows += replay.rows - before;
@@ -251,6 +258,10 @@ impl Postgres {
                         // What comes next builds on what was left undone.
                         return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
                     }
+                    for column in again.iter().flat_map(DdlEvent::varying) {
+                        let what = "has values that were computed anew: they may be others than the first time";
+                        replay.notes.push(format!("{}: {column} {what}", self.label));
+                    }
                     if let (Some(capture), Some(event)) = (capture.as_deref_mut(), again) {
                         let event = Event::Ddl { line: *line, sql: sql.clone(), event: Box::new(event) };
                         capture.ddl(event).map_err(|source| uncaptured(&self.label, source))?;
@@ -262,7 +273,13 @@ impl Postgres {
         if !(redo && reader.index.unenforced) {
             foreign::check(&mut self.a, replay, &tables, &loaded)?;
         }
-        self.unsilence(&mut quiet, capture)?;
+        if let Err(error) = self.unsilence(&mut quiet, capture) {
+            if replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() && !self.a.client.is_closed() {
+                // Foreign keys that are enforced at the end say once more what is a conflict.
+                return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
+            }
+            return Err(error.into());
+        }
         let Replay { began, notes, .. } = replay;
         counters::put_back(&mut self.a, &self.label, began, &reader.index.sequences, redo, notes)?;
         Ok(())
@@ -386,6 +403,7 @@ impl Postgres {
             event_triggers: &self.event_triggers,
             next_hold,
             passing: passing.as_slice(),
+            drawn: &[],
             already: already.as_mut(),
         };
         let shown = reader.index.shown.clone();

@@ -59,6 +59,7 @@ impl Deployer {
             next_hold: &mut self.next_hold,
             keep: &mut self.blocks,
             passing: &[],
+            drawn: &[],
             already: None,
         };
         let done = work(&mut context);

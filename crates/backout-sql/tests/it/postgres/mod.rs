@@ -18,4 +18,5 @@ mod stage;
 mod surroundings;
 mod trips;
 mod values;
+mod violations;
 mod waiting;

@@ -5,6 +5,7 @@ use backout_sql::database::Database;
 use backout_testkit::postgres::Server;
 
 use crate::postgres::stage::Stage;
+use crate::stage::told;
 
 const SETUP: &str = "
     CREATE TABLE p (id int PRIMARY KEY, n int); CREATE TABLE c (id serial PRIMARY KEY, p int REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE);
@@ -100,4 +101,38 @@ fn an_emptied_table_does_not_come_back_to_point_at_nothing() {
         assert_eq!((conflicts.total, conflicts.listed[0].kind), (1, ConflictKind::ForeignKey), "{conflicts:?}");
         assert_eq!(stage.dump(), then);
     }
+}
+
+/// A row that goes and comes again for its unique value must not take along what points at it.
+#[test]
+fn unique_values_that_move_round_take_no_children_along() {
+    let mut stage = stage(true);
+    stage.others("ALTER TABLE p ADD UNIQUE (n)");
+    let before = stage.dump();
+    let images = stage.apply("UPDATE p SET n = n + 10; UPDATE p SET n = n - 11;");
+    stage.undo(&images);
+    assert_eq!(stage.dump(), before);
+}
+
+/// A row whose column changes takes along what points at it; what points there already is as it is to be.
+#[test]
+fn a_column_that_moves_round_drags_nobody_along() {
+    let mut stage = stage(true);
+    stage.others(
+        "ALTER TABLE p ADD UNIQUE (n); ALTER TABLE c ADD n int REFERENCES p (n) ON UPDATE CASCADE; UPDATE c SET n = p",
+    );
+    stage.others(&format!("ALTER TABLE c OWNER TO owner_{}", stage.live.name));
+    let images = stage.apply("UPDATE p SET n = n + 100; UPDATE p SET n = 50 WHERE id = 3;");
+    let then = stage.dump();
+    stage.undo(&images);
+    let before = stage.dump();
+    assert_ne!(before, then);
+    // Each takes the value of the one before: children that are back would go along with the next.
+    let images = stage.apply("UPDATE p SET n = n + 100; UPDATE p SET n = n - 99;");
+    let then = stage.dump();
+    let conflicts = stage.conflicts(&images);
+    assert!(conflicts.listed.iter().any(|one| one.now.contains("would follow")), "{conflicts:?}");
+    assert_eq!(stage.dump(), then);
+    stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(stage.ask("SELECT count(*) FROM c JOIN p USING (n)"), "3");
 }

@@ -1,7 +1,10 @@
 //! What could be done but never taken back is refused before the step ends, and nothing of it stays.
 
+use std::io::Cursor;
+
 use backout_model::conflict::OnConflict;
-use backout_model::target::TargetError;
+use backout_model::target::{Manner, Target, TargetError};
+use backout_sql::database::Database;
 
 use crate::postgres::stage::Stage;
 use crate::stage::told;
@@ -197,4 +200,97 @@ fn lists_of_varchar_come_back_in_another_spelling() {
     assert!(stage.other().batch_execute("INSERT INTO state VALUES ('c')").is_err(), "the constraint is back");
     let again = stage.redo(&images);
     stage.undo(&again);
+}
+
+/// Each finds its place again, whichever others are there.
+#[test]
+fn columns_dropped_one_after_the_other_come_back_in_any_order() {
+    let setup =
+        "CREATE TABLE wide (gone int, id int PRIMARY KEY, a int, b text NOT NULL DEFAULT 'b', c int, d text, e int);
+        ALTER TABLE wide DROP COLUMN gone; INSERT INTO wide VALUES (1, 1, 'x', 3, 'y', 5);";
+    let drops = ["ALTER TABLE wide DROP COLUMN a", "ALTER TABLE wide DROP COLUMN d", "ALTER TABLE wide DROP COLUMN c"];
+    for order in [[0, 1, 2], [1, 2, 0]] {
+        let mut stage = Stage::new(setup);
+        let before = stage.pg_dump();
+        let images: Vec<_> = drops.iter().map(|drop| stage.apply(drop)).collect();
+        for (at, one) in order.iter().enumerate() {
+            if at == 1 {
+                // A table that is built anew for another reason keeps the room, too.
+                let retyped = stage.apply("ALTER TABLE wide ALTER e TYPE bigint USING e + 1");
+                stage.undo(&retyped);
+            }
+            stage.undo(&images[*one]);
+        }
+        assert_eq!(stage.pg_dump(), before, "{order:?}");
+    }
+}
+
+/// What a redo computes anew it tells; what is the same each time it does not.
+#[test]
+fn a_redo_tells_what_it_computes_anew() {
+    for (change, told) in [
+        ("ALTER TABLE uq ADD COLUMN t timestamptz DEFAULT now(), ADD COLUMN c varchar(9) DEFAULT 'c'", "column t of"),
+        ("ALTER TABLE dup ADD COLUMN id serial PRIMARY KEY", "column id of"),
+        ("ALTER TABLE uq ALTER u TYPE text USING u || md5(random()::text)", "column u of"),
+        ("ALTER TABLE uq ADD COLUMN c int DEFAULT 7; CREATE TABLE fresh (at timestamptz DEFAULT now())", ""),
+    ] {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply(change);
+        stage.undo(&images);
+        let mut gate = stage.gate();
+        let manner = Manner { on_conflict: OnConflict::Stop, in_doubt: false };
+        let report = stage.database.redo(&mut Cursor::new(&images), manner, &mut gate).unwrap();
+        let notes: Vec<&String> = report.notes.iter().filter(|note| note.contains("computed anew")).collect();
+        assert_eq!(notes.len(), usize::from(!told.is_empty()), "{change}: {notes:?}");
+        assert!(notes.iter().all(|note| note.contains(told)), "{change}: {notes:?}");
+    }
+}
+
+/// The server would write `"id"` where it wrote `id` when the images were made.
+#[test]
+fn a_database_that_quotes_all_names() {
+    let mut stage = Stage::new(&format!(
+        "{SETUP} DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET quote_all_identifiers = on', current_database()); END $$"
+    ));
+    stage.database.unlock().unwrap();
+    stage.database = crate::postgres::stage::open(&stage.live.url());
+    stage.epoch = stage.database.lock(&crate::stage::me(), stage.epoch + 1).unwrap();
+    let before = stage.pg_dump();
+    let images = stage.apply("ALTER TABLE uq DROP COLUMN u; UPDATE uq SET id = id + 10");
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before);
+}
+
+/// What a column was given to rows that were there is as the step left it, whatever its default gives today.
+#[test]
+fn columns_whose_default_gives_something_else_today() {
+    there_and_back("ALTER TABLE uq ADD COLUMN t timestamptz DEFAULT now()");
+    there_and_back(
+        "ALTER TABLE uq ADD COLUMN t timestamptz DEFAULT CURRENT_TIMESTAMP, ADD COLUMN r float8 DEFAULT random()",
+    );
+    there_and_back("CREATE DOMAIN em AS text DEFAULT 'x' NOT NULL; ALTER TABLE dup ADD COLUMN em em");
+    there_and_back("ALTER TABLE uq ADD COLUMN l int[] DEFAULT '{1,2}', ADD COLUMN q text DEFAULT 'a\"b'");
+    let mut stage = Stage::new(SETUP);
+    let images = stage.apply("ALTER TABLE uq ADD COLUMN t timestamptz DEFAULT now()");
+    stage.others("UPDATE uq SET t = '2001-01-01' WHERE id = 1");
+    assert_eq!(stage.conflicts(&images).total, 1);
+}
+
+/// Also where a partition has the column in its own right, in another place.
+#[test]
+fn a_column_of_all_partitions_gets_its_name_back() {
+    let mut stage = Stage::new(SETUP);
+    stage.others(
+        "CREATE TABLE part2 (v text, k int NOT NULL); ALTER TABLE part ATTACH PARTITION part2 FOR VALUES IN (2);
+         CREATE INDEX ON part (v)",
+    );
+    let before = stage.pg_dump();
+    let images = stage.apply("ALTER TABLE part RENAME COLUMN v TO vv");
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before);
+}
+
+#[test]
+fn a_primary_key_moves_to_another_column_and_back() {
+    there_and_back("ALTER TABLE uq DROP CONSTRAINT uq_pkey, ADD PRIMARY KEY (u)");
 }

@@ -56,3 +56,60 @@ fn a_renamed_sequence_that_others_used_since_stays() {
     assert!(report.notes.iter().any(|note| note.contains("public.s was used since")), "{:?}", report.notes);
     assert_eq!(stage.ask("SELECT last_value FROM s"), "3");
 }
+
+/// What runs twice to be seen draws once, as in psql.
+#[test]
+fn a_statement_that_is_tried_first_draws_as_often_as_it_would() {
+    let setup = "CREATE TABLE d (a int); INSERT INTO d VALUES (1), (2), (3); CREATE SEQUENCE s;";
+    for (change, rows, last) in [
+        (
+            "ALTER TABLE d ADD COLUMN z int DEFAULT nextval('s')",
+            "SELECT string_agg(z::text, ' ' ORDER BY a) FROM d",
+            "1 2 3",
+        ),
+        (
+            "DO $$ BEGIN CREATE TABLE e (a int DEFAULT nextval('s')); INSERT INTO e DEFAULT VALUES; INSERT INTO e VALUES (7); END $$",
+            "SELECT string_agg(a::text, ' ' ORDER BY a) FROM e WHERE a < 7",
+            "1",
+        ),
+        (
+            "SELECT nextval('s'); CREATE TABLE e AS SELECT nextval('public.s'::regclass) AS a FROM d",
+            "SELECT string_agg(a::text, ' ' ORDER BY a) FROM e",
+            "2 3 4",
+        ),
+    ] {
+        let mut stage = Stage::new(setup);
+        let before = stage.dump();
+        let images = stage.apply(change);
+        assert_eq!(stage.ask(rows), last, "{change}");
+        assert!(last.ends_with(&stage.ask("SELECT last_value FROM s")), "{change}");
+        stage.undo(&images);
+        assert_eq!(stage.dump(), before, "{change}");
+    }
+}
+
+/// A position that a step sets comes with its commit: whatever ends it before leaves no trace.
+#[test]
+fn a_position_is_set_within_the_transaction() {
+    let mut stage = Stage::new(SETUP);
+    for set in ["SELECT setval('s', 50)", "SELECT setval(pg_get_serial_sequence('t', 'id'), 50)"] {
+        let mut watch = stage.other();
+        std::thread::scope(|scope| {
+            let watched = scope.spawn(move || {
+                let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.3)%'
+                    AND wait_event = 'PgSleep' AND datname = current_database()";
+                while crate::postgres::stage::one(&mut watch, sleeps) == "0" {
+                    std::thread::yield_now();
+                }
+                crate::postgres::stage::one(
+                    &mut watch,
+                    "SELECT greatest(s.last_value, q.last_value) FROM s, t_id_seq q",
+                )
+            });
+            let images = stage.apply(&format!("{set}; SELECT pg_sleep(0.3)"));
+            assert_eq!(watched.join().unwrap(), "5", "{set}");
+            assert_eq!(stage.ask("SELECT greatest(s.last_value, q.last_value) FROM s, t_id_seq q"), "50", "{set}");
+            stage.undo(&images);
+        });
+    }
+}

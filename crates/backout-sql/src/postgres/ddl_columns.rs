@@ -1,0 +1,100 @@
+//! The columns of a table that is built anew: those that come back in their old places, and room for those that do not.
+//!
+//! A column's number says where it stands among all that the table ever had. The new table keeps the numbers, those of
+//! columns that stay dropped included: another undo may bring these back later.
+
+use super::catalog::{Kind, Object};
+use super::ddl::Change;
+use super::ddl_keep::Kept;
+
+/// The name of a column that only takes up its number, without the number.
+const ROOM: &str = "backout_room";
+
+/// The objects as they shall be: kept columns in their old places and types.
+pub(super) fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Change]) -> Vec<Object> {
+    let table = kept.table.as_str();
+    let mut columns: Vec<Object> =
+        hanging.iter().filter(|object| object.kind == Kind::Column && object.of() == table).cloned().collect();
+    columns.sort_by_key(|column| position(column).unwrap_or(usize::MAX));
+    let mut old: Vec<(&Object, bool)> = changes
+        .iter()
+        .filter_map(|change| {
+            let before = change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table)?;
+            Some((before, change.after.is_some()))
+        })
+        .collect();
+    old.sort_by_key(|(column, _)| position(column).unwrap_or(usize::MAX));
+    for (before, stays) in old {
+        if stays {
+            let now = columns.iter_mut().find(|column| column.text("name") == before.text("name"));
+            if let Some(now) = now {
+                for part in ["type", "collation", "generated", "virtual", "default", "storage"] {
+                    match before.part(part) {
+                        Some(value) => now.parts.insert(part.to_owned(), value.to_owned()),
+                        None => now.parts.remove(part),
+                    };
+                }
+            }
+        } else {
+            let mut column = before.clone();
+            let own = number(before).filter(|own| !columns.iter().any(|column| number(column) == Some(*own)));
+            let at = match own {
+                Some(own) => columns.iter().position(|column| number(column).is_some_and(|other| other > own)),
+                // In a table that somebody else built anew since its number says nothing.
+                None => {
+                    column.parts.remove("number");
+                    position(before).map(|position| position.saturating_sub(1))
+                }
+            };
+            let at = at.unwrap_or(columns.len());
+            // The sequence that it counts by may have gone with it and comes later.
+            column.parts.remove("default");
+            columns.insert(at.min(columns.len()), column);
+        }
+    }
+    for (at, column) in (1..).zip(&mut columns) {
+        column.parts.insert("position".to_owned(), format!("{at}"));
+        // Read by number only while the old table was there.
+        column.key = None;
+    }
+    let rest = hanging.iter().filter(|object| object.kind != Kind::Column || object.of() != table).cloned();
+    let mut wanted: Vec<Object> = rest.chain(columns).collect();
+    wanted.sort_by_key(|object| object.kind);
+    wanted
+}
+
+/// Columns that take up the numbers of those that stay dropped, to be dropped once the table is made; none where the numbers
+/// say nothing.
+pub(super) fn room(wanted: &mut [Object], table: &str) -> Vec<Object> {
+    let columns = || wanted.iter().filter(|object| object.kind == Kind::Column && object.of() == table);
+    let mut numbers: Vec<(usize, usize)> = Vec::new();
+    for column in columns() {
+        let (Some(position), Some(number)) = (position(column), number(column)) else { return Vec::new() };
+        numbers.push((position, number));
+    }
+    numbers.sort_unstable();
+    let last = numbers.last().map_or(0, |(_, number)| *number);
+    if !numbers.is_sorted_by(|(_, one), (_, other)| one < other) || last == numbers.len() {
+        return Vec::new();
+    }
+    for column in wanted.iter_mut().filter(|object| object.kind == Kind::Column && object.of() == table) {
+        let number = column.text("number").to_owned();
+        column.parts.insert("position".to_owned(), number);
+    }
+    let is_free = |number: &usize| !numbers.iter().any(|(_, taken)| taken == number);
+    let parts = |number: usize| {
+        let part = |name: &str, value: String| (name.to_owned(), value);
+        let names = [part("name", format!("{ROOM}_{number}")), part("of", table.to_owned())];
+        names.into_iter().chain([part("type", "boolean".to_owned()), part("position", number.to_string())]).collect()
+    };
+    let column = |number: usize| Object { kind: Kind::Column, parts: parts(number), key: None };
+    (1..last).filter(is_free).map(column).collect()
+}
+
+fn position(column: &Object) -> Option<usize> {
+    column.part("position")?.parse().ok()
+}
+
+fn number(column: &Object) -> Option<usize> {
+    column.part("number")?.parse().ok()
+}
