@@ -18,7 +18,7 @@ mod group;
 pub mod history;
 mod later;
 mod lookup;
-mod marks;
+pub mod marks;
 pub mod observer;
 pub mod outcome;
 pub mod plan;

@@ -122,5 +122,5 @@ pub(crate) fn now_at(reader: &Reader) -> Result<String, EngineError> {
         }
     }
     let now = "the site is now as it was before its first deployment";
-    Ok(if left.is_empty() { now.to_owned() } else { format!("{now}, except for what was kept of {}", left.join(", ")) })
+    Ok(if left.is_empty() { now.to_owned() } else { format!("{now}, except for what is left of {}", left.join(", ")) })
 }

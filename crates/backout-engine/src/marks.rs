@@ -83,6 +83,17 @@ pub(crate) fn behind(targets: &mut Targets, reader: &Reader) -> Result<Vec<Behin
     Ok(behind.collect())
 }
 
+/// The deployments that some database lacks, each with what shows it, by their ids.
+pub fn lacking(targets: &mut Targets, reader: &Reader) -> Result<BTreeMap<DeploymentId, Vec<String>>, EngineError> {
+    let mut lacking: BTreeMap<DeploymentId, Vec<String>> = BTreeMap::new();
+    for Behind { finding, deployments } in behind(targets, reader)? {
+        for id in deployments {
+            lacking.entry(id).or_default().push(format!("{}: {}", finding.target, finding.what));
+        }
+    }
+    Ok(lacking)
+}
+
 /// What a database lacks of the journal.
 #[derive(Default)]
 struct Lacks {
@@ -104,11 +115,15 @@ impl Lacks {
     }
 }
 
-/// The entry that the step's database must know of; none where it may not have come to it.
+/// The last entry that the step's database must know of; none where nothing of it may have come to it.
 fn committed(step: &StepView) -> Option<u64> {
     match step.state {
         StepState::Applied => Some(step.seq),
         StepState::Undone => step.undo.as_ref().map(|(seq, _)| *seq),
-        StepState::Intended | StepState::Discarded | StepState::UndoIntended => None,
+        // Whether the undo came to it is what a resume finds out; that the step did is known.
+        StepState::UndoIntended => Some(step.seq).filter(|_| step.applied_seq > 0),
+        // So is what was before a redo.
+        StepState::Intended => step.before_redo.as_deref().and_then(committed),
+        StepState::Discarded => None,
     }
 }

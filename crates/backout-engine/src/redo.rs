@@ -17,6 +17,7 @@ use crate::outcome::{NOTHING_CHANGED, Outcome, STOPPED, Status};
 use crate::retry::source;
 use crate::session::Session;
 use crate::step::{Run, surely};
+use crate::undo::name_of_part;
 
 /// Redoes the undo at the top of the stack.
 pub fn redo(session: &mut Session<'_>) -> Result<Outcome, EngineError> {
@@ -57,8 +58,10 @@ impl Run<'_, '_> {
         let whole = self.view.undone_frames().next().is_none();
         let event = if whole { Event::DeploymentDone } else { Event::DeploymentPartlyUndone };
         surely(|| self.put_durably(event, &root, None, Value::Null))?;
-        let mut outcome =
-            Outcome::new(Status::Done, format!("Redone. `backout undo {}` takes it back again.", self.view.id));
+        let mut outcome = Outcome::new(
+            Status::Done,
+            format!("Redone. `backout undo {}` takes it back again.", name_of_part(&self.view, part)),
+        );
         outcome.deployment = Some(self.view.id.clone());
         let what = if part.is_root() { self.view.name() } else { format!("{part} of {}", self.view.name()) };
         outcome.answer.push(format!("redid {what} ({})", self.view.id));
@@ -177,6 +180,11 @@ impl Run<'_, '_> {
             Outcome::new(status, "What had been redone was undone again; the site is as it was before the redo.");
         outcome.deployment = Some(self.view.id.clone());
         outcome.causes = causes;
+        if !conflicts.is_empty() {
+            outcome
+                .hints
+                .push(format!("put what is in the way aside and redo again, or deploy {} anew", self.view.name()));
+        }
         outcome.conflicts_total = conflicts.total;
         outcome.conflicts = conflicts.listed;
         Ok(outcome)

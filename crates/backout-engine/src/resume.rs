@@ -1,6 +1,8 @@
 //! Finishes or undoes what a crash interrupted. A deployment that was interrupted is taken back, an undo is finished,
 //! a redo or a retry is taken back.
 
+use std::cmp::Reverse;
+
 use backout_journal::{DeploymentRow, Reader};
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::id::FramePath;
@@ -52,11 +54,21 @@ pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError>
     Ok(Some(run.closed(outcome)))
 }
 
-/// The deployment that closed the site to its users and has not opened it again.
+/// The deployment that closed the site to its users and has not opened it again: the last one at work, before those
+/// that were given up since.
 pub(crate) fn in_maintenance(reader: &Reader) -> Result<Option<DeploymentRow>, EngineError> {
-    let Some(row) = reader.deployments()?.into_iter().max_by_key(|row| row.last_seq) else { return Ok(None) };
-    let last = reader.last_of(&row.id, [Event::MaintenanceEntering, Event::MaintenanceLeft])?;
-    Ok((last == Some(Event::MaintenanceEntering)).then_some(row))
+    let mut rows = reader.deployments()?;
+    rows.sort_by_key(|row| Reverse(row.last_seq));
+    for row in rows {
+        let last = reader.last_of(&row.id, [Event::MaintenanceEntering, Event::MaintenanceLeft])?;
+        if last == Some(Event::MaintenanceEntering) {
+            return Ok(Some(row));
+        }
+        if row.state != DeploymentState::GivenUp {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 impl Run<'_, '_> {

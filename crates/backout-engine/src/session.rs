@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{Why, payload};
-use crate::marks::{AHEAD_HINT, BEHIND_HINT, Behind, ahead, behind};
+use crate::marks::{AHEAD_HINT, BEHIND_HINT, ahead, behind, lacking};
 use crate::observer::{Happening, Observer};
 
 /// The targets of a site by name, as the binary wired them.
@@ -167,14 +167,7 @@ impl<'o> Session<'o> {
     /// Gives up the deployments that a database lacks, and lets those databases that are ahead forget the history that
     /// is lost.
     fn begin_anew(&mut self, last_seq: u64) -> Result<(), EngineError> {
-        let mut given_up: BTreeMap<DeploymentId, Vec<String>> = BTreeMap::new();
-        for Behind { finding, deployments } in behind(&mut self.targets, self.journal.reader())? {
-            for id in deployments {
-                given_up.entry(id).or_default().push(format!("{}: {}", finding.target, finding.what));
-            }
-        }
-        for (id, causes) in given_up {
-            self.observer.heard(Happening::Warning { text: format!("{id} is given up: {}", causes.join("; ")) });
+        for (id, causes) in lacking(&mut self.targets, self.journal.reader())? {
             self.journal.append(&[Draft {
                 deployment: Some(id),
                 frame: FramePath::root(),

@@ -140,7 +140,8 @@ fn ways_out(id: &str) -> Vec<String> {
     ]
 }
 
-fn name_of_part(view: &View, part: &FramePath) -> String {
+/// `ID` or `ID/CHILD`, as commands take it.
+pub(crate) fn name_of_part(view: &View, part: &FramePath) -> String {
     if part.is_root() { view.id.to_string() } else { format!("{}/{part}", view.id) }
 }
 
@@ -352,6 +353,8 @@ impl Run<'_, '_> {
         let passed_over = self.view.steps.values().any(|step| part.contains(&step.frame) && step.kept.is_some());
         let kept = left || (on_conflict == OnConflict::Keep && !settled.is_empty());
         let partly = kept || irreversible || passed_over;
+        // Somebody else's file was put aside in place of the deployment's own, which is gone.
+        let overwritten_files = settled.listed.iter().any(|conflict| conflict.target.starts_with("root "));
         let mut outcome = Outcome::new(
             if partly { Status::Partly } else { Status::Done },
             if passed_over {
@@ -360,7 +363,7 @@ impl Run<'_, '_> {
                 "Undone, except where the newer value was kept."
             } else if irreversible {
                 "Undone, except what was declared irreversible."
-            } else if self.view.redoable().is_some() {
+            } else if self.view.redoable().is_some() && !overwritten_files {
                 "Undone and verified. `backout redo` brings it back."
             } else {
                 "Undone and verified."

@@ -197,10 +197,10 @@ impl Turn<'_> {
             object: change.path.to_string(),
             key: None,
             column: None,
-            kind: ConflictKind::Missing,
+            kind: ConflictKind::NotKept,
             before: to.to_string(),
             left: shown(change.before.as_ref()),
-            now: format!("{} in its place in {shown_at}", shown(kept.as_ref())),
+            now: format!("{} is kept in its place in {shown_at}", shown(kept.as_ref())),
         });
         Ok(false)
     }

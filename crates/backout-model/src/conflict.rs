@@ -28,6 +28,8 @@ pub enum ConflictKind {
     Missing,
     /// A row without a key may be there, changed, or not: what others did since hides which one it was.
     NotFound,
+    /// What the deployment left was replaced before its undo, so that a redo can't bring it back.
+    NotKept,
     /// A row or file with that key or path has appeared since.
     Appeared,
     /// A table or directory that should go holds what others put there.
@@ -80,6 +82,9 @@ impl fmt::Display for Conflict {
             ConflictKind::NotFound => {
                 write!(f, ": the deployment left {}, which cannot be told from other rows now: ", self.left)?;
                 f.write_str("they have no key, and others may have numbered them anew")
+            }
+            ConflictKind::NotKept => {
+                write!(f, ": was replaced before the undo, so that {} can't be brought back: {}", self.before, self.now)
             }
             ConflictKind::Appeared => write!(f, ": appeared since: {}", self.now),
             ConflictKind::NotEmpty => write!(f, ": made by the deployment, now holds {}", self.now),

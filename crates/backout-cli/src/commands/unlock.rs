@@ -1,9 +1,10 @@
 //! `backout unlock`: take over a lock whose holder is gone, after showing whose it is.
 
-use backout_engine::doctor;
 use backout_engine::outcome::NOTHING_CHANGED;
+use backout_engine::{doctor, marks};
 use backout_journal::Journal;
 use backout_journal::process::{Liveness, ProcessFacts};
+use backout_model::id::DeploymentId;
 use backout_sql::database::Holder;
 use serde::Serialize;
 use serde_json::json;
@@ -16,7 +17,8 @@ use crate::{ask, wiring, words};
 /// Take over a lock whose holder is provably gone; shows whose it is
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Begin a new history where the state directory is lost: what the old one did can't be undone any more
+    /// Begin a new history where the state directory is lost or a database was set back: what one of them lacks can't
+    /// be undone any more
     #[arg(long)]
     anew: bool,
 }
@@ -30,6 +32,13 @@ struct Held {
     holder: Holder,
     /// `alive`, `dead`, `unprovable` (it ran on another host).
     process: &'static str,
+}
+
+/// A deployment that a database lacks, for scripts.
+#[derive(Serialize)]
+struct GivenUp<'a> {
+    id: &'a DeploymentId,
+    causes: &'a [String],
 }
 
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
@@ -58,11 +67,19 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         return Err(CliError::refused(what, "wait until it is done, then try again"));
     }
     if args.anew {
+        let lacking = marks::lacking(&mut targets, &Journal::read(&site.state)?)?;
+        for (id, causes) in &lacking {
+            let shown = GivenUp { id, causes };
+            ui.item("given-up", &shown, |_| {
+                format!("{id} will be given up, what it changed elsewhere stays as it is: {}", causes.join("; "))
+            });
+        }
         ask::confirm("Begin a new history?", context.global.yes)?;
         drop(targets);
         context.begin_anew(site)?;
         ui.answer("a new history begins here");
-        return Ok(End::did(&json!({ "anew": true }), "The site itself was not touched."));
+        let given_up: Vec<_> = lacking.keys().collect();
+        return Ok(End::did(&json!({ "anew": true, "given_up": given_up }), "The site itself was not touched."));
     }
     if held.is_empty() {
         ui.answer("no lock is held");

@@ -137,3 +137,38 @@ fn verify_tells_drift_and_does_not_drown_in_it() {
     let ran = scene.run(&["verify", "--json"]).exits(0);
     assert_eq!(ran.stdout.lines().count(), 51, "{ran}");
 }
+
+/// What others made meanwhile is none of a statement's that had nothing to do.
+#[test]
+fn a_redo_does_not_do_what_was_not_done() {
+    let scene = Scene::with_good_package();
+    scene.sql("CREATE TABLE there (a)");
+    scene.package("guarded", "steps:\n  - sql: sql/010.sql\n");
+    let script = "INSERT INTO product (id, name) VALUES (90, 'x');
+        DROP TABLE IF EXISTS gone; DROP VIEW IF EXISTS seen; CREATE TABLE IF NOT EXISTS there (b); REINDEX;\n";
+    scene.write("guarded/sql/010.sql", script);
+    scene.run(&["deploy", "guarded"]).exits(0);
+    scene.run(&["undo"]).exits(0);
+    scene.sql(
+        "CREATE TABLE gone (a); INSERT INTO gone VALUES ('precious'); CREATE VIEW seen AS SELECT 1; DROP TABLE there",
+    );
+    scene.run(&["redo"]).exits(0);
+    assert_eq!(scene.value("SELECT count(*) FROM gone, seen"), Value::Integer(1));
+    assert_eq!(scene.value("SELECT count(*) FROM sqlite_schema WHERE name = 'there'"), Value::Integer(0));
+    scene.run(&["undo"]).exits(0);
+    assert_eq!(scene.value("SELECT count(*) FROM gone, seen"), Value::Integer(1));
+}
+
+/// The deployment's own file was given up for the old one: a redo says so, and is not promised.
+#[test]
+fn a_file_that_an_undo_overwrote_is_not_redone() {
+    let scene = Scene::with_good_package();
+    scene.run(&["deploy", "winter"]).exits(0);
+    scene.write("web/pages/snow.html", "theirs");
+    let undone = scene.run(&["undo", "--on-conflict", "overwrite", "--yes"]).exits(0);
+    let undone = undone.closes("Undone and verified.");
+    assert!(!scene.path("web/pages/snow.html").exists(), "{undone}");
+    let ran = scene.run(&["redo"]).exits(4).says("pages/snow.html: was replaced before the undo");
+    assert!(ran.stderr.contains("deploy winter 2026.11.1 anew"), "{ran}");
+    scene.run(&["deploy", "winter"]).exits(0);
+}

@@ -95,6 +95,8 @@ fn again(
 ) -> Result<Option<DdlEvent>, TargetError> {
     let statement = Statement { line: event.line, sql: event.sql.clone() };
     match &event.kind {
+        // What others made or dropped since may give the statement something to do: to the same result means nothing.
+        Kind::Nothing => Ok(Some(event.clone())),
         Kind::DeleteAll { table } => {
             let again = ddl_empty::delete_all(context, table, true)?;
             if again.is_none() {
