@@ -254,7 +254,7 @@ impl Carry {
         let Err((_, why)) = self.late.give_back(conn, id)? else { return Ok(Some(Vec::new())) };
         for newer in self.late.newer(conn, id)? {
             conn.execute_batch("SAVEPOINT backout_one")?;
-            self.late.revert(conn, id, newer.place)?;
+            self.late.keep_older(conn, id, newer.place)?;
             if self.late.give_back(conn, id)?.is_ok() {
                 conn.execute_batch("RELEASE backout_one")?;
                 return Ok(Some(vec![self.forbidden(conn, id, &newer, &why)?]));

@@ -122,7 +122,7 @@ impl Late {
     }
 
     /// Lets a value of a row be what it was.
-    pub fn revert(&self, conn: &Connection, id: i64, place: usize) -> rusqlite::Result<()> {
+    pub fn keep_older(&self, conn: &Connection, id: i64, place: usize) -> rusqlite::Result<()> {
         let (waiting, at) = (&self.waiting, usize::from(self.has_place) + place);
         let was = format!("SELECT c{at} FROM {waiting} WHERE id = ?1 AND form = {WAS}");
         let sql = format!("UPDATE {waiting} SET c{at} = ({was}) WHERE id = ?1 AND form = {NOW}");
