@@ -145,6 +145,6 @@ fn an_undo_says_so_where_an_earlier_one_left_something() {
     site.undo_on(Some(&first), OnConflict::Keep).expect(Status::Partly);
     let outcome = site.undo(None).expect(Status::Done);
     let now = outcome.answer.last().unwrap();
-    assert!(now.contains(&first) && now.contains("kept"), "{now}");
+    assert!(now.contains(&first) && now.contains("what is left of"), "{now}");
     assert_eq!(site.text("web/index.php").unwrap(), "<?php // winter");
 }
