@@ -362,6 +362,15 @@ impl<'c> Replay<'c> {
         };
         let fits = lacking.is_none();
         if let Some(lacking) = lacking {
+            if self.guard.overwrites() && !is_lost {
+                // To pass over them would be to keep what was to be overwritten.
+                return Err(TargetError::failed(
+                    format!("cannot bring rows of {} in {} back", table.name, self.label),
+                    format!(
+                        "{lacking}; undo first what changed that, or pass over these rows with `--on-conflict keep`"
+                    ),
+                ));
+            }
             let conflict = Conflict {
                 target: self.label.to_owned(),
                 object: table.name.clone(),

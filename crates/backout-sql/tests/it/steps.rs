@@ -77,6 +77,11 @@ fn a_table_that_others_took_away_or_changed_is_a_conflict() {
         stage.other().execute_batch(others).unwrap();
         let conflicts = stage.conflicts(&images);
         assert_eq!((conflicts.total, conflicts.listed[0].kind), (1, ConflictKind::Definition), "{others}");
+        // What cannot be overwritten is not said to have been.
+        let before = stage.dump();
+        let overwritten = stage.try_undo(&images, OnConflict::Overwrite);
+        assert!(matches!(overwritten, Err(TargetError::Failed { .. })), "{others}: {overwritten:?}");
+        assert_eq!(stage.dump(), before);
     }
     let mut stage = Stage::new(PLAIN);
     let images = stage.apply("UPDATE t SET a = 'ours'; DELETE FROM t WHERE id = 2;");
