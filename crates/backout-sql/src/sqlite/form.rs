@@ -229,7 +229,8 @@ fn sql(table: &Table, form: &Form<'_>) -> String {
 }
 
 /// Where a row is: by its rowid, or by its key without one.
-fn place(table: &Table, parameter: &mut impl FnMut() -> usize) -> String {
+/// The condition by which a row is told, for [`bind_place`].
+pub fn place(table: &Table, parameter: &mut impl FnMut() -> usize) -> String {
     match &table.rowid {
         Some(alias) => format!("{} = ?{}", quote(alias), parameter()),
         None => by_keys(table, parameter),

@@ -3,6 +3,8 @@
 //! The usual row is compared by SQLite itself, in the statement that changes it. Where that finds nothing to change,
 //! the row is looked at, and compared here to the bit: only then something is merged, or is a conflict.
 
+use std::collections::BTreeMap;
+
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::target::TargetError;
 use rusqlite::types::ValueRef;
@@ -11,10 +13,12 @@ use rusqlite::{Connection, Rows};
 use super::carry::Carry;
 use super::ddl_hold::is_constraint;
 use super::form::{
-    Form, Kind, Statements, bind_all, bind_place, blurred, guarded, is_keyless, is_nameless, keys, set, written,
+    Form, Kind, Statements, bind_all, bind_place, blurred, guarded, is_keyless, is_nameless, keys, place, set, written,
 };
 use super::numbering::Known;
+use super::schema;
 use super::stream::{Damage, Table};
+use super::token::quote;
 use super::value::{self, Cursor};
 
 /// A change to be made to one row.
@@ -96,7 +100,18 @@ pub struct Guard<'c> {
     pub carries: Vec<Carry>,
     /// The tables that replace others from which no row can be carried over, and what others took out of them.
     pub uncarried: Vec<(String, Conflicts)>,
+    /// Columns that tables have beside those of the images, with their defaults: others made them, so that a row with
+    /// a value of its own there is not only the deployment's.
+    pub strangers: BTreeMap<String, Vec<Stranger>>,
     pub(super) statements: Statements<'c>,
+}
+
+/// A column that the images do not know.
+#[derive(Clone, Debug)]
+pub struct Stranger {
+    pub name: String,
+    /// As an expression.
+    pub default: String,
 }
 
 impl<'c> Guard<'c> {
@@ -111,6 +126,7 @@ impl<'c> Guard<'c> {
             notes: Vec::new(),
             carries: Vec::new(),
             uncarried: Vec::new(),
+            strangers: BTreeMap::new(),
             statements: Statements::new(conn),
         }
     }
@@ -143,7 +159,7 @@ impl<'c> Guard<'c> {
         let done = match (change.expect, change.want) {
             (None, Some(want)) => return self.insert(number, table, change.new_rowid, want, false),
             (Some(expect), None) => {
-                if blurred(table, expect, 0..expect.len()) {
+                if blurred(table, expect, 0..expect.len()) || self.strangers.contains_key(&table.name) {
                     return Ok(Outcome::Unexpected);
                 }
                 self.statements.run(number, table, &Form::plain(Kind::Delete), |statement| {
@@ -224,6 +240,50 @@ impl<'c> Guard<'c> {
             Err(source) if is_constraint(&source) => Ok(Outcome::Unexpected),
             Err(source) => Err(self.failed(table, source)),
         }
+    }
+
+    /// Looks for the stored columns that a table has `now` and the images don't know.
+    pub fn meet_strangers(&mut self, table: &Table, now: &Table) -> Result<(), TargetError> {
+        let is_known = |name: &str| table.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+        if now.columns.iter().all(|column| column.generated || is_known(&column.name)) {
+            return Ok(());
+        }
+        let shape = schema::shape(self.conn, &table.name).map_err(|source| self.failed(table, source))?;
+        let stranger = |column: &schema::Column| Stranger {
+            name: column.name.clone(),
+            default: column.default.clone().unwrap_or_else(|| "NULL".to_owned()),
+        };
+        let strangers: Vec<_> = shape.stored().filter(|column| !is_known(&column.name)).map(stranger).collect();
+        self.strangers.insert(table.name.clone(), strangers);
+        Ok(())
+    }
+
+    /// The columns of others in which a row has a value of its own, and that as people are shown it.
+    pub(super) fn strange_values(&self, table: &Table, found: &Found) -> Result<Vec<(String, String)>, TargetError> {
+        let Some(strangers) = self.strangers.get(&table.name) else { return Ok(Vec::new()) };
+        let values = found.values().map_err(|source| self.damaged(source))?;
+        let mut strange = Vec::new();
+        for Stranger { name, default } in strangers {
+            let column = quote(name);
+            let mut parameters = 0;
+            let place = place(table, &mut || {
+                parameters += 1;
+                parameters
+            });
+            let sql =
+                format!("SELECT {column}, {column} IS ({default}) FROM main.{} WHERE {place}", quote(&table.name));
+            let look = || -> rusqlite::Result<Option<String>> {
+                let mut select = self.conn.prepare_cached(&sql)?;
+                bind_place(&mut select, 1, table, found.rowid, &values)?;
+                let mut rows = select.raw_query();
+                let Some(row) = rows.next()? else { return Ok(None) };
+                let own = !row.get::<_, bool>(1)?;
+                Ok(if own { Some(value::shown(row.get_ref(0)?)) } else { None })
+            };
+            let own = look().map_err(|source| self.failed(table, source))?;
+            strange.extend(own.map(|shown| (name.clone(), shown)));
+        }
+        Ok(strange)
     }
 
     /// Removes the row that was just looked at.

@@ -361,6 +361,10 @@ impl<'c> Replay<'c> {
                 .map(|column| format!("the column {} is gone or computed now", column.name)),
         };
         let fits = lacking.is_none();
+        self.guard.strangers.remove(&table.name);
+        if let Some(now) = now.as_ref().filter(|_| fits) {
+            self.guard.meet_strangers(table, now)?;
+        }
         if let Some(lacking) = lacking {
             if self.guard.overwrites() && !is_lost {
                 // To pass over them would be to keep what was to be overwritten.
@@ -371,7 +375,7 @@ impl<'c> Replay<'c> {
                     ),
                 ));
             }
-            let conflict = Conflict {
+            self.guard.conflicts.push(Conflict {
                 target: self.label.to_owned(),
                 object: table.name.clone(),
                 key: None,
@@ -380,8 +384,7 @@ impl<'c> Replay<'c> {
                 before: String::new(),
                 left: String::new(),
                 now: lacking,
-            };
-            self.guard.conflicts.push(conflict);
+            });
         }
         if let Some(slot) = self.there.get_mut(at) {
             *slot = Some(fits);

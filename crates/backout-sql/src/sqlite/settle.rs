@@ -88,6 +88,16 @@ impl Guard<'_> {
                 });
             }
         }
+        for (column, shown) in self.strange_values(table, &found)? {
+            clean = false;
+            self.conflicts.push(Conflict {
+                column: Some(column),
+                before: "no such row".to_owned(),
+                left: "no such column".to_owned(),
+                now: shown,
+                ..self.conflict(table, &found, ConflictKind::Changed)?
+            });
+        }
         if clean || self.on_conflict == OnConflict::Overwrite {
             self.remove(number, table, &found)?;
         }

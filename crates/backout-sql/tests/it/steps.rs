@@ -89,6 +89,51 @@ fn a_table_that_others_took_away_or_changed_is_a_conflict() {
     stage.undo(&images);
 }
 
+/// A column that others made since: what they wrote there into the deployment's rows is theirs.
+#[test]
+fn what_others_wrote_into_a_column_of_theirs_is_not_lost() {
+    for table in [
+        "id INTEGER PRIMARY KEY, a, b",
+        "id TEXT PRIMARY KEY, a, b",
+        "id TEXT, a, b, PRIMARY KEY (id)) WITHOUT ROWID --",
+    ] {
+        let base = format!("CREATE TABLE t ({table}\n); INSERT INTO t VALUES (1, 'a1', 'b1'), (2, 'a2', 'b2')");
+        let base = if table.ends_with("--") { base.replace("\n)", "\n") } else { base };
+        for default in ["", " DEFAULT 5", " TEXT DEFAULT 5"] {
+            let others = format!("ALTER TABLE t ADD COLUMN theirs{default}");
+            let theirs = |stage: &Stage, id: u32| -> String {
+                let query = format!("SELECT quote(a) || quote(theirs) FROM t WHERE id = {id}");
+                stage.other().query_row(&query, [], |row| row.get(0)).unwrap()
+            };
+            // The row was there before: it goes back, and keeps what is theirs.
+            let mut stage = Stage::new(&base);
+            let images = stage.apply("REPLACE INTO t (id, a, b) VALUES (1, 'ours', 'b1');");
+            stage.other().execute_batch(&format!("{others}; UPDATE t SET theirs = 'x'")).unwrap();
+            stage.undo(&images);
+            assert_eq!(theirs(&stage, 1), "'a1''x'", "{base} {default}");
+            // The row is the deployment's: theirs alone keeps it.
+            let mut stage = Stage::new(&base);
+            let images = stage.apply("INSERT INTO t (id, a, b) VALUES (3, 'ours', 'b');");
+            stage.other().execute_batch(&others).unwrap();
+            let count = "SELECT count(*) FROM t";
+            stage.other().execute_batch("UPDATE t SET theirs = 'x' WHERE id = 3").unwrap();
+            let found = stage.conflicts(&images);
+            assert_eq!(
+                (found.total, found.listed[0].column.as_deref()),
+                (1, Some("theirs")),
+                "{base} {default}: {found:?}"
+            );
+            stage.try_undo(&images, OnConflict::Keep).unwrap();
+            assert_eq!(theirs(&stage, 3), "'ours''x'", "{base} {default}");
+            let mut stage = Stage::new(&base);
+            let images = stage.apply("INSERT INTO t (id, a, b) VALUES (3, 'ours', 'b');");
+            stage.other().execute_batch(&others).unwrap();
+            stage.undo(&images);
+            assert_eq!(stage.other().query_row(count, [], |row| row.get::<_, u32>(0)).unwrap(), 2, "{base} {default}");
+        }
+    }
+}
+
 #[test]
 fn several_steps_are_checked_as_one() {
     let mut stage = Stage::new(PLAIN);
