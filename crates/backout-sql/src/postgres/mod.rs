@@ -67,6 +67,7 @@ mod lock;
 mod loose;
 mod marker;
 mod marks;
+mod notify;
 mod place;
 mod plan;
 mod pooler;
