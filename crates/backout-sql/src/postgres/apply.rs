@@ -379,15 +379,22 @@ pub fn uncaptured(label: &str, source: CaptureError) -> TargetError {
 
 /// What cannot be captured is refused; any other failure is the step's.
 pub fn refused_or(label: &str, place: &str, source: CaptureError) -> TargetError {
-    let CaptureError::Uncapturable(why) = source else { return uncaptured(label, source) };
+    let (why, two_steps) = match source {
+        CaptureError::Uncapturable(why) => (why, None),
+        CaptureError::TwoSteps(why) => {
+            (why, Some("make it two steps: the change of the schema, then the rows".to_owned()))
+        }
+        source => return uncaptured(label, source),
+    };
+    let general = [
+        "give the script an undo script of its own (`undo: FILE`)".to_owned(),
+        "declare it irreversible (`undo: none` with `because:`)".to_owned(),
+    ];
     TargetError::Refused(Refusal {
         place: place.to_owned(),
         what: "the script".to_owned(),
         why,
-        ways_out: vec![
-            "give the script an undo script of its own (`undo: FILE`)".to_owned(),
-            "declare it irreversible (`undo: none` with `because:`)".to_owned(),
-        ],
+        ways_out: two_steps.into_iter().chain(general).collect(),
     })
 }
 

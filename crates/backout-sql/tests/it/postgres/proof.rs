@@ -69,6 +69,15 @@ fn attributes_of_a_type_whose_values_stand_in_rows() {
     there_and_back("CREATE TYPE free AS (a int); ALTER TYPE free ADD ATTRIBUTE b int");
 }
 
+/// The second session cannot read such rows before the step has ended.
+#[test]
+fn rows_of_a_type_that_the_step_altered() {
+    let why = "which this step altered";
+    refused("ALTER TABLE item ADD COLUMN more int; UPDATE whole SET r = ROW(2, 'two', 3)", why);
+    refused("ALTER TABLE item RENAME COLUMN name TO title; DELETE FROM whole", why);
+    there_and_back("ALTER TABLE item RENAME COLUMN name TO title; UPDATE dup SET b = 'z'");
+}
+
 #[test]
 fn rows_that_could_not_come_back_beside_a_constraint() {
     refused(
