@@ -69,6 +69,12 @@ fn attributes_of_a_type_whose_values_stand_in_rows() {
     there_and_back("CREATE TYPE free AS (a int); ALTER TYPE free ADD ATTRIBUTE b int");
 }
 
+#[test]
+fn an_aggregate_that_a_block_makes() {
+    let make = "CREATE AGGREGATE mysum(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')";
+    refused(&format!("DO $$ BEGIN {make}; END $$"), "a redo could not make the aggregate anew");
+}
+
 /// The second session cannot read such rows before the step has ended.
 #[test]
 fn rows_of_a_type_that_the_step_altered() {
