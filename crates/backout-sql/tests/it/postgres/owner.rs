@@ -169,3 +169,16 @@ fn what_follows_a_row_that_stays_is_told() {
     let listed = &kept.conflicts.listed;
     assert_eq!((told_of(listed, "d"), told_of(listed, "c")), (1, 1), "{listed:?}");
 }
+
+/// A key that was never validated is in force for what comes back.
+#[test]
+fn a_key_that_was_never_validated_ends_in_a_conflict() {
+    let mut stage = stage(true);
+    stage.others("ALTER TABLE c DROP CONSTRAINT c_p_fkey, ADD CONSTRAINT later FOREIGN KEY (p) REFERENCES p NOT VALID");
+    let images = stage.apply("DELETE FROM c WHERE p = 2;");
+    stage.others("DELETE FROM p WHERE id = 2");
+    let conflicts = stage.conflicts(&images);
+    assert_eq!((conflicts.total, conflicts.listed[0].kind), (2, ConflictKind::ForeignKey), "{conflicts:?}");
+    stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(stage.ask("SELECT count(*) FROM c"), "1");
+}
