@@ -107,6 +107,7 @@ impl EngineError {
                 ways.dedup();
                 ways
             }
+            Self::Target(TargetError::Refused(refusal)) => refusal.ways_out.clone(),
             Self::Stopped(_) => vec!["backout resume".to_owned()],
             _ => Vec::new(),
         }

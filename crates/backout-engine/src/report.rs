@@ -13,6 +13,7 @@ use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::lookup;
+use crate::outcome::{self, Outcome};
 use crate::resume::in_maintenance;
 use crate::session::Targets;
 
@@ -95,16 +96,7 @@ pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
     let on_site: Vec<&DeploymentRow> = rows.iter().filter(|row| row.state.is_on_site()).collect();
     let underway = reader.unfinished()?;
     let holder = reader.holder().map(|note| format!("{} by process {} on {}", note.purpose, note.pid, note.host));
-    let mut needs_hand = Vec::new();
-    for row in rows.iter().filter(|row| row.state == DeploymentState::NeedsHand) {
-        let view = View::load(reader, &row.id)?;
-        needs_hand.push(NeedsHand {
-            deployment: Line::from(row),
-            causes: view.why.causes,
-            left: view.why.left,
-            command: format!("backout undo {}", row.id),
-        });
-    }
+    let needs_hand = needing(reader, &rows)?;
     Ok(Status {
         site: site.name.clone(),
         deployed: on_site.iter().take(Status::SHOWN).map(|row| Line::from(*row)).collect(),
@@ -116,6 +108,37 @@ pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
         needs_hand,
         redo: lookup::top(reader).ok().map(|top| Line::from(&top.row)),
     })
+}
+
+fn needing(reader: &Reader, rows: &[DeploymentRow]) -> Result<Vec<NeedsHand>, EngineError> {
+    let mut needing = Vec::new();
+    for row in rows.iter().filter(|row| row.state == DeploymentState::NeedsHand) {
+        let view = View::load(reader, &row.id)?;
+        needing.push(NeedsHand {
+            deployment: Line::from(row),
+            causes: view.why.causes,
+            left: view.why.left,
+            command: format!("backout undo {}", row.id),
+        });
+    }
+    Ok(needing)
+}
+
+/// What `resume` comes to where nothing had been interrupted and a deployment needs a hand; `None` where none does.
+pub fn left_to_a_hand(reader: &Reader) -> Result<Option<Outcome>, EngineError> {
+    let needing = needing(reader, &reader.deployments()?)?;
+    let Some(first) = needing.first() else { return Ok(None) };
+    let mut outcome = Outcome::new(
+        outcome::Status::NeedsHand,
+        format!("Needs a hand: nothing was changed; `{}` goes on from here.", first.command),
+    );
+    outcome.deployment = Some(first.deployment.id.clone());
+    for NeedsHand { deployment, causes, left, .. } in &needing {
+        outcome.causes.push(format!("{} ({}) needs a hand", deployment.package, deployment.id));
+        outcome.causes.extend(causes.iter().cloned());
+        outcome.notes.extend(left.iter().map(|left| format!("left: {left}")));
+    }
+    Ok(Some(outcome))
 }
 
 /// One line of `show`, from the outside in: the deployment, its frames, their steps, the changes of each.

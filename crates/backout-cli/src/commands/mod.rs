@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use backout_engine::error::EngineError;
 use backout_engine::fresh;
 use backout_engine::outcome::{Outcome, Status};
+use backout_engine::report;
 use backout_engine::session::{Session, Targets};
 use backout_journal::{Journal, Reader};
 use backout_package::site::{SITE_FILE, Site};
@@ -113,7 +114,7 @@ impl Context<'_> {
         }
     }
 
-    /// Takes the locks of a site and settles what a crash interrupted; none: nothing had been.
+    /// Takes the locks of a site and settles what a crash interrupted; none: nothing had been, and nothing needs a hand.
     pub fn resume(&self, site: Site) -> Result<Option<Outcome>, CliError> {
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
@@ -122,7 +123,10 @@ impl Context<'_> {
             return Ok(None);
         }
         let mut session = Session::open(site, targets, wiring::surroundings(), "resume", &mut progress)?;
-        let outcome = backout_engine::resume::resume(&mut session)?;
+        let outcome = match backout_engine::resume::resume(&mut session)? {
+            None => report::left_to_a_hand(session.journal().reader())?,
+            settled => settled,
+        };
         drop(session);
         progress.pause();
         Ok(outcome)

@@ -94,6 +94,10 @@ fn status_3_needs_a_hand() {
     let id = scene.latest();
     assert!(last.starts_with("Needs a hand: ") && last.contains(&format!("backout undo {id}")), "{ran}");
     scene.run(&["status"]).exits(0).answers("needs a hand").answers(&format!("go on with: backout undo {id}"));
+    // Nothing had been interrupted; that is not to say that all is well.
+    let resumed = scene.run(&["resume"]).exits(3).says("stuck").says("left: ");
+    let last = resumed.stderr.lines().last().unwrap();
+    assert!(last.starts_with("Needs a hand: ") && last.contains(&format!("backout undo {id}")), "{resumed}");
     // Nothing else is started before a person has seen to it.
     scene.good_package("winter");
     scene.run(&["deploy", "winter"]).exits(4).says("needs a hand").closes("Nothing was changed.");

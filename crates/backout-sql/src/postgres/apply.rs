@@ -15,6 +15,7 @@ use super::capture::{Capture, Sessions};
 use super::capture_error::CaptureError;
 use super::classify::{self, Class};
 use super::ddl::Drawn;
+use super::notify::{self, Senders};
 use super::schema::{self, Tools};
 use super::split::{self, Statement};
 use super::stream::{Event, Sequence, Way};
@@ -47,10 +48,11 @@ impl Postgres {
             next_hold,
             before,
             set: Vec::new(),
+            senders: Senders::default(),
         };
         let done = step.run(gate);
-        let Step { capture, database, before, set, .. } = step;
-        let done = done.and_then(|()| database.commit_script(script, capture, before, gate));
+        let Step { capture, database, before, set, senders, .. } = step;
+        let done = done.and_then(|()| database.commit_script(script, capture, before, &senders, gate));
         self.after_step();
         match done {
             Err(error) if !set.is_empty() => {
@@ -86,6 +88,7 @@ impl Postgres {
         script: &Script,
         mut capture: Capture,
         before: counters::Positions,
+        senders: &Senders,
         gate: &mut dyn Gate,
     ) -> Result<Report, TargetError> {
         if let ScriptUndo::Captured = script.undo {
@@ -96,12 +99,15 @@ impl Postgres {
         if to_be_proven {
             capture.let_go(&mut self.a).map_err(|source| uncaptured(&self.label, source))?;
         }
+        let schema_changed = capture.index().events.iter().any(|event| matches!(event, Event::Ddl { .. }));
+        let notes = senders.notes(&mut self.a, &self.label, schema_changed);
+        let notes = notes.map_err(|source| self.failed("cannot read the triggers of", source))?;
         let summary = self.finish(capture, &before)?;
         if to_be_proven {
             self.prove(&script.shown, gate)?;
         }
         self.seal(&summary, gate)?;
-        Ok(Report { summary, ..Report::default() })
+        Ok(Report { summary, notes, ..Report::default() })
     }
 
     /// Completes the images of a step whose statements have all run.
@@ -130,6 +136,7 @@ struct Step<'a> {
     before: counters::Positions,
     /// Those that the script set so far, as it left them.
     set: Vec<Sequence>,
+    senders: Senders,
 }
 
 impl Step<'_> {
@@ -138,7 +145,7 @@ impl Step<'_> {
         let begun = self.database.a.plain().and_then(|()| self.database.a.run("BEGIN"));
         begun.map_err(|source| self.database.failed("cannot begin a transaction in", source))?;
         if self.way == Way::Captured {
-            self.everything_counts()?;
+            self.look_at_functions()?;
         }
         self.capture.begin(&mut self.database.a).map_err(|source| uncaptured(&self.database.label, source))?;
         self.capture.index().shown = self.script.shown.clone();
@@ -172,14 +179,21 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Refuses where a function, if called, could write without being counted. Only superusers may have one.
-    fn everything_counts(&mut self) -> Result<(), TargetError> {
-        let found = self.database.a.value(
-            "SELECT p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc p
+    /// Refuses where a function, if called, could write without being counted: only superusers may have one. Learns
+    /// whether something could send notifications.
+    fn look_at_functions(&mut self) -> Result<(), TargetError> {
+        let database = &mut *self.database;
+        let found = database.a.rows(&format!(
+            "SELECT (SELECT p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc p
              WHERE pg_catalog.current_setting('is_superuser') = 'on' AND p.oid >= 16384
-                 AND (p.prosrc ILIKE '%track_counts%' OR pg_catalog.array_to_string(p.proconfig, ',') ILIKE '%track_counts%') LIMIT 1",
-        );
-        match found.map_err(|source| self.database.failed("cannot read the functions of", source))? {
+                 AND (p.prosrc ILIKE '%track_counts%' OR pg_catalog.array_to_string(p.proconfig, ',') ILIKE '%track_counts%') LIMIT 1),
+             {}",
+            notify::could_send(database.a.version)
+        ));
+        let found = found.map_err(|source| database.failed("cannot read the functions of", source))?;
+        let mut row = found.into_iter().next().unwrap_or_default();
+        self.senders = Senders::new(row.get(1).is_some_and(|could| could.as_deref() == Some("t")));
+        match row.first_mut().and_then(Option::take) {
             None => Ok(()),
             Some(function) => Err(TargetError::Refused(Refusal {
                 place: self.script.shown.clone(),
@@ -203,6 +217,9 @@ impl Step<'_> {
         self.wrapping.admit(&class, statement, place).map_err(TargetError::Refused)?;
         fault::point(Point::Statement).map_err(|source| cannot_run(place, &statement.sql, source))?;
         let captured = self.way == Way::Captured;
+        if captured {
+            self.senders.statement(&class, &statement.sql);
+        }
         let drawn = if captured { self.own_sequences(statement, &class, place)? } else { Vec::new() };
         if matches!(&class, Class::Setting(setting) if setting.name == "session_replication_role") {
             self.capture.index().unenforced = true;
@@ -362,15 +379,22 @@ pub fn uncaptured(label: &str, source: CaptureError) -> TargetError {
 
 /// What cannot be captured is refused; any other failure is the step's.
 pub fn refused_or(label: &str, place: &str, source: CaptureError) -> TargetError {
-    let CaptureError::Uncapturable(why) = source else { return uncaptured(label, source) };
+    let (why, two_steps) = match source {
+        CaptureError::Uncapturable(why) => (why, None),
+        CaptureError::TwoSteps(why) => {
+            (why, Some("make it two steps: the change of the schema, then the rows".to_owned()))
+        }
+        source => return uncaptured(label, source),
+    };
+    let general = [
+        "give the script an undo script of its own (`undo: FILE`)".to_owned(),
+        "declare it irreversible (`undo: none` with `because:`)".to_owned(),
+    ];
     TargetError::Refused(Refusal {
         place: place.to_owned(),
         what: "the script".to_owned(),
         why,
-        ways_out: vec![
-            "give the script an undo script of its own (`undo: FILE`)".to_owned(),
-            "declare it irreversible (`undo: none` with `because:`)".to_owned(),
-        ],
+        ways_out: two_steps.into_iter().chain(general).collect(),
     })
 }
 

@@ -31,6 +31,22 @@ pub fn lock(a: &mut Session, touched: &Touched) -> Result<(), CaptureError> {
     Err(CaptureError::Uncapturable(format!("{shown} is held by VACUUM or a change of its schema for too long")))
 }
 
+/// The type of values in a table's rows that is the row type of a table which A changed: B waits for A to read such rows.
+pub fn altered_type(a: &mut Session, oid: u32) -> Result<Option<String>, postgres::Error> {
+    a.value(&format!(
+        "WITH RECURSIVE used AS (
+             SELECT atttypid AS oid FROM pg_catalog.pg_attribute WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped
+             UNION SELECT part.oid FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid CROSS JOIN LATERAL (
+                 VALUES (t.typelem), (t.typbasetype), ((SELECT rngsubtype FROM pg_catalog.pg_range WHERE rngtypid = t.oid))
+                 UNION ALL SELECT atttypid FROM pg_catalog.pg_attribute
+                 WHERE t.typrelid <> 0 AND attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) AS part (oid)
+             WHERE part.oid <> 0)
+         SELECT pg_catalog.format_type(t.oid, NULL) FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid
+         JOIN pg_catalog.pg_locks l ON l.relation = t.typrelid AND l.pid = pg_catalog.pg_backend_pid()
+             AND l.locktype = 'relation' AND l.granted AND l.mode = 'AccessExclusiveLock' LIMIT 1"
+    ))
+}
+
 /// True where a row that is no one of A's has the number of A's transaction `top` or of a part of it: numbers of transactions
 /// begin anew after 2^32 of them, and a row keeps its own. B sees these, and none of A's.
 pub fn has_namesakes(b: &mut Session, place: &str, top: &str) -> Result<bool, postgres::Error> {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
-use super::candidates::{candidates, has_namesakes, lock, placed, read_line};
+use super::candidates::{altered_type, candidates, has_namesakes, lock, placed, read_line};
 use super::capture_error::{CaptureError, reading};
 use super::deferred;
 use super::marks::{Marks, Seen};
@@ -343,6 +343,7 @@ impl Capture {
                 self.flushed.insert(touched.oid);
             }
             if goes {
+                self.readable(sessions.a, touched)?;
                 lock(sessions.a, touched)?;
                 self.changed_rows(sessions, touched, &table, number, comes.then_some(top))?
             } else if comes {
@@ -357,6 +358,18 @@ impl Capture {
         }
         self.statements_start = self.writer.boundary()?;
         Ok(())
+    }
+
+    /// An error where B would wait for A's own lock to read the rows.
+    fn readable(&self, a: &mut Session, touched: &Touched) -> Result<(), CaptureError> {
+        let schema_changed = self.index.events.iter().any(|event| matches!(event, Event::Ddl { .. }));
+        let shown = touched.shown();
+        match if schema_changed { altered_type(a, touched.oid).map_err(reading(&shown))? } else { None } {
+            None => Ok(()),
+            Some(kind) => Err(CaptureError::TwoSteps(format!(
+                "{shown} holds values of type {kind}, which this step altered: its rows as they were cannot be read meanwhile"
+            ))),
+        }
     }
 
     fn number(&mut self, table: Table) -> u32 {

@@ -14,6 +14,9 @@ pub enum CaptureError {
     /// What was changed has no proven undo.
     #[error("{0}")]
     Uncapturable(String),
+    /// What was changed could be captured in a step of its own.
+    #[error("{0}")]
+    TwoSteps(String),
 }
 
 pub fn reading(what: &str) -> impl FnOnce(postgres::Error) -> CaptureError {

@@ -7,6 +7,7 @@ use backout_model::target::{Finding, TargetError};
 use postgres::error::SqlState;
 
 use super::classify::{self, Class};
+use super::place::{NOWHERE, NOWHERE_HINT, Place};
 use super::session::{Session, literal};
 use super::{Postgres, quiet, surroundings};
 use crate::database::Bounds;
@@ -160,6 +161,10 @@ impl Postgres {
         }
         if self.a.value("SELECT pg_is_in_recovery()").map_err(reading)?.as_deref() == Some("t") {
             findings.push(self.finding("the server is a replica, which cannot be written to".to_owned(), true));
+        }
+        if self.place.is_none() && Place::is_nowhere(&mut self.a, &self.own).map_err(reading)? {
+            findings.push(self.finding(format!("{NOWHERE}: {NOWHERE_HINT}"), true));
+            return Ok(findings);
         }
         let may = "SELECT has_database_privilege(current_database(), 'CREATE')";
         if self.a.value(may).map_err(reading)?.as_deref() != Some("t") && self.place.is_none() {

@@ -24,6 +24,26 @@ struct Pair {
     among_children: String,
 }
 
+/// What a foreign key does to the rows that point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Nothing,
+    /// They go, or take the new values.
+    Cascade,
+    /// They get NULL or the default.
+    Set,
+}
+
+impl Action {
+    fn of(letter: &str) -> Self {
+        match letter {
+            "c" => Self::Cascade,
+            "n" | "d" => Self::Set,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// One foreign key whose tables were touched.
 struct Link {
     child: u32,
@@ -32,10 +52,11 @@ struct Link {
     columns: Vec<Pair>,
     /// The touched table is, or is part of, the child or the parent.
     is_child: bool,
-    /// The child's rows are deleted or changed where the parent's are deleted.
-    follows: bool,
+    validated: bool,
+    /// What becomes of the child's rows where the parent's are deleted.
+    on_delete: Action,
     /// The same, where the columns that they point at are changed.
-    follows_changes: bool,
+    on_update: Action,
 }
 
 /// Looks at the foreign keys of all tables whose rows were changed.
@@ -48,7 +69,11 @@ pub fn check(a: &mut Session, replay: &mut Replay<'_>, tables: &[Table], loaded:
     let mut all = Vec::new();
     for one in loaded {
         for link in links(a, &one.table).map_err(failed)? {
-            all.push((one, link));
+            // What a key that was never validated points at may have been missing before; where keys stay in force, such
+            // a row cannot come back all the same.
+            if !link.is_child || link.validated || replay.cascades {
+                all.push((one, link));
+            }
         }
     }
     // A row that is left as it was may itself be what another one needs gone, or there.
@@ -70,6 +95,7 @@ pub struct Followed {
     columns: Vec<Pair>,
     /// It points at its own table.
     pub own: bool,
+    action: Action,
 }
 
 impl Followed {
@@ -102,14 +128,14 @@ pub enum Following {
 pub fn followed(a: &mut Session, table: &Table, what: Following) -> Result<Vec<Followed>, postgres::Error> {
     let mut found = Vec::new();
     for link in links(a, table)?.into_iter().filter(|link| !link.is_child) {
-        let follows = match what {
-            Following::Deletes => link.follows,
-            Following::Changes => link.follows_changes,
+        let action = match what {
+            Following::Deletes => link.on_delete,
+            Following::Changes => link.on_update,
         };
-        if follows {
+        if action != Action::Nothing {
             let child = table::read(a, link.child)?;
             let own = child.schema == table.schema && child.name == table.name;
-            found.push(Followed { table: child, child: link.child_name, columns: link.columns, own });
+            found.push(Followed { table: child, child: link.child_name, columns: link.columns, own, action });
         }
     }
     Ok(found)
@@ -149,8 +175,7 @@ fn links(a: &mut Session, table: &Table) -> Result<Vec<Link>, postgres::Error> {
              format('%s%I.%I', CASE WHEN c.relkind = 'p' THEN '' ELSE 'ONLY ' END, cn.nspname, c.relname),
              format('%s%I.%I', CASE WHEN p.relkind = 'p' THEN '' ELSE 'ONLY ' END, pn.nspname, p.relname),
              pa.attname, format('OPERATOR(%I.%s)', opn.nspname, o.oprname), ca.attname, f.convalidated,
-             format('OPERATOR(%I.%s)', opf.nspname, of.oprname), f.confdeltype IN ('c', 'n', 'd'),
-             f.confupdtype IN ('c', 'n', 'd')
+             format('OPERATOR(%I.%s)', opf.nspname, of.oprname), f.confdeltype, f.confupdtype
          FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.conrelid JOIN pg_namespace AS cn ON cn.oid = c.relnamespace
          JOIN pg_class AS p ON p.oid = f.confrelid JOIN pg_namespace AS pn ON pn.oid = p.relnamespace
          CROSS JOIN generate_subscripts(f.conkey, 1) AS at
@@ -174,21 +199,21 @@ fn links(a: &mut Session, table: &Table) -> Result<Vec<Link>, postgres::Error> {
             last = Some(row[0].clone());
             sides = (text(2) == "t", text(3) == "t");
             for is_child in [true, false] {
-                // What a key that was never validated points at may have been missing before.
-                if (is_child && sides.0 && text(9) == "t") || (!is_child && sides.1) {
+                if (is_child && sides.0) || (!is_child && sides.1) {
                     found.push(Link {
                         child: text(1).parse().unwrap_or_default(),
                         child_name: text(4),
                         parent_name: text(5),
                         columns: vec![column.clone()],
                         is_child,
-                        follows: text(11) == "t",
-                        follows_changes: text(12) == "t",
+                        validated: text(9) == "t",
+                        on_delete: Action::of(&text(11)),
+                        on_update: Action::of(&text(12)),
                     });
                 }
             }
         } else {
-            let pushed = usize::from(sides.0 && text(9) == "t") + usize::from(sides.1);
+            let pushed = usize::from(sides.0) + usize::from(sides.1);
             for link in found.iter_mut().rev().take(pushed) {
                 link.columns.push(column.clone());
             }
@@ -254,59 +279,164 @@ fn dangling(a: &mut Session, replay: &mut Replay<'_>, one: &Loaded, link: &Link)
         return Ok(false);
     }
     let put_right = if link.is_child {
-        leave_child(a, one, link, &no_parent("x"))?
+        leave_child(a, replay, one, link, &no_parent)?
     } else {
         let needed =
             format!("EXISTS (SELECT FROM {} AS c WHERE {} AND {})", link.child_name, compare("f", "c"), no_parent("c"));
-        leave_parent(a, one, link, &needed)?
+        leave_parent(a, replay, one, link, &needed)?
     };
     Ok(put_right > 0)
 }
 
 /// Rows that came back and point at nothing stay away, or keep the columns that point.
-fn leave_child(a: &mut Session, one: &Loaded, link: &Link, no_parent: &str) -> Result<u64, postgres::Error> {
+fn leave_child(
+    a: &mut Session,
+    replay: &mut Replay<'_>,
+    one: &Loaded,
+    link: &Link,
+    no_parent: &dyn Fn(&str) -> String,
+) -> Result<u64, postgres::Error> {
     let (table, live) = (&one.table, quoted(&one.table));
+    let only = format!("ONLY {live}");
     if table.key.is_empty() {
         let whole = |alias: &str| format!("ROW({})::text", table::list(table, alias));
-        return a.count(&format!(
-            "DELETE FROM ONLY {live} AS x USING {} AS t WHERE {} = {} AND {no_parent}",
-            one.to,
-            whole("x"),
-            whole("t")
-        ));
+        let goes = |row: &str| format!("{} = {} AND {}", whole(row), whole("t"), no_parent(row));
+        let going = |row: &str| format!("EXISTS (SELECT FROM {} AS t WHERE {})", one.to, goes(row));
+        follow(a, replay, table, &Going { live: &only, rows: &going, changed: None }, 0)?;
+        return a.count(&format!("DELETE FROM {only} AS x USING {} AS t WHERE {}", one.to, goes("x")));
     }
-    let (own, pair) = (keyed(table, "x", "t"), keyed(table, "f", "t"));
-    let gone = a.count(&format!(
-        "DELETE FROM ONLY {live} AS x USING {} AS t WHERE {own} AND {no_parent}
-         AND NOT EXISTS (SELECT FROM {} AS f WHERE {pair})",
-        one.to, one.from
-    ))?;
-    let set: Vec<String> = link.columns.iter().map(|pair| format!("{c} = f.{c}", c = pair.child)).collect();
+    let own = |row: &str| keyed(table, row, "t");
+    let pair = keyed(table, "f", "t");
+    let goes = |row: &str| {
+        format!("{} AND {} AND NOT EXISTS (SELECT FROM {} AS f WHERE {pair})", own(row), no_parent(row), one.from)
+    };
+    let going = |row: &str| format!("EXISTS (SELECT FROM {} AS t WHERE {})", one.to, goes(row));
+    follow(a, replay, table, &Going { live: &only, rows: &going, changed: None }, 0)?;
+    let gone = a.count(&format!("DELETE FROM {only} AS x USING {} AS t WHERE {}", one.to, goes("x")))?;
+    let names: Vec<String> = link.columns.iter().map(|pair| pair.child.clone()).collect();
+    let both = format!("{} AS t JOIN {} AS f ON {pair}", one.to, one.from);
+    let going = |row: &str| {
+        let differ = differ(&names, row, "f");
+        format!("EXISTS (SELECT FROM {both} WHERE {} AND {} AND {differ})", own(row), no_parent(row))
+    };
+    follow(a, replay, table, &Going { live: &only, rows: &going, changed: Some(&names) }, 0)?;
+    let set: Vec<String> = names.iter().map(|name| format!("{name} = f.{name}")).collect();
     let kept = a.count(&format!(
-        "UPDATE ONLY {live} AS x SET {} FROM {} AS t JOIN {} AS f ON {pair} WHERE {own} AND {no_parent}",
+        "UPDATE {only} AS x SET {} FROM {both} WHERE {} AND {}",
         set.join(", "),
-        one.to,
-        one.from
+        own("x"),
+        no_parent("x")
     ))?;
     Ok(gone + kept)
 }
 
 /// Rows that went and that others point at stay, or keep the columns that are pointed at.
-fn leave_parent(a: &mut Session, one: &Loaded, link: &Link, needed: &str) -> Result<u64, postgres::Error> {
+fn leave_parent(
+    a: &mut Session,
+    replay: &mut Replay<'_>,
+    one: &Loaded,
+    link: &Link,
+    needed: &str,
+) -> Result<u64, postgres::Error> {
     let (table, live) = (&one.table, quoted(&one.table));
-    let own = keyed(table, "x", "f");
-    let set: Vec<String> = link.columns.iter().map(|pair| format!("{p} = f.{p}", p = pair.parent)).collect();
+    let only = format!("ONLY {live}");
+    let own = |row: &str| keyed(table, row, "f");
+    let names: Vec<String> = link.columns.iter().map(|pair| pair.parent.clone()).collect();
+    let going = |row: &str| {
+        let differ = differ(&names, row, "f");
+        format!("EXISTS (SELECT FROM {} AS f WHERE {} AND {needed} AND {differ})", one.from, own(row))
+    };
+    follow(a, replay, table, &Going { live: &only, rows: &going, changed: Some(&names) }, 0)?;
+    let set: Vec<String> = names.iter().map(|name| format!("{name} = f.{name}")).collect();
     let kept = a.count(&format!(
-        "UPDATE ONLY {live} AS x SET {} FROM {} AS f WHERE {own} AND {needed}",
+        "UPDATE {only} AS x SET {} FROM {} AS f WHERE {} AND {needed}",
         set.join(", "),
-        one.from
+        one.from,
+        own("x")
     ))?;
     let back = a.count(&format!(
         "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS f
-         WHERE {needed} AND NOT EXISTS (SELECT FROM ONLY {live} AS x WHERE {own})",
+         WHERE {needed} AND NOT EXISTS (SELECT FROM {only} AS x WHERE {})",
         table::list(table, ""),
         table::list(table, "f"),
-        one.from
+        one.from,
+        own("x")
     ))?;
     Ok(kept + back)
+}
+
+/// The condition that two rows differ in one of these columns, as they are written: so a cascade sees it.
+fn differ(names: &[String], one: &str, other: &str) -> String {
+    let each = names.iter().map(|name| format!("{one}.{name}::text IS DISTINCT FROM {other}.{name}::text"));
+    format!("({})", each.collect::<Vec<_>>().join(" OR "))
+}
+
+/// Rows that are about to be put right.
+struct Going<'a> {
+    /// Their table, with ONLY where it has rows of its own.
+    live: &'a str,
+    /// The condition that a row is one of them.
+    rows: &'a dyn Fn(&str) -> String,
+    /// The columns that change; `None` where the rows are deleted.
+    changed: Option<&'a [String]>,
+}
+
+/// How far rows that follow rows that follow are listed one by one.
+const DEEP: u32 = 16;
+
+/// Lists the rows that cascades will take along: nobody may find them changed that was not told.
+fn follow(
+    a: &mut Session,
+    replay: &mut Replay<'_>,
+    table: &Table,
+    going: &Going<'_>,
+    depth: u32,
+) -> Result<(), postgres::Error> {
+    if !replay.cascades {
+        return Ok(());
+    }
+    let what = if going.changed.is_some() { Following::Changes } else { Following::Deletes };
+    for link in followed(a, table, what)? {
+        if going.changed.is_some_and(|columns| !link.needs(columns.iter().cloned())) {
+            continue;
+        }
+        let mut from = format!(
+            "{} AS c JOIN {} AS x ON {} WHERE {}",
+            link.child,
+            going.live,
+            link.points_at("x"),
+            (going.rows)("x")
+        );
+        if link.own {
+            from += &format!(" AND NOT {}", (going.rows)("c"));
+        }
+        let count = a.value(&format!("SELECT count(*) FROM {from}"))?;
+        let count: u64 = count.and_then(|text| text.parse().ok()).unwrap_or(0);
+        if count == 0 {
+            continue;
+        }
+        let start = replay.conflicts.total;
+        let (child, own) = (shown_key(&link.table, "c"), shown_key(table, "x"));
+        let rows = a.rows(&format!("SELECT {child}, {own} FROM {from} LIMIT {}", Conflicts::KEPT))?;
+        let parent = table::shown(table);
+        let more = if depth < DEEP { "" } else { ", and whatever points at it in turn" };
+        for row in rows {
+            let conflict = replay.conflict(&link.table, row[0].clone(), ConflictKind::ForeignKey);
+            let now = format!("{parent}({}), which it follows{more}", row[1].clone().unwrap_or_default());
+            replay.conflicts.push(Conflict { now, ..conflict });
+        }
+        replay.conflicts.total = start + count;
+        if depth < DEEP {
+            let alias = format!("x{depth}");
+            let rows = |row: &str| {
+                let points = compare(&link.columns, &alias, row);
+                format!("EXISTS (SELECT FROM {} AS {alias} WHERE {points} AND {})", going.live, (going.rows)(&alias))
+            };
+            let names: Vec<String> = link.columns.iter().map(|pair| pair.child.clone()).collect();
+            let gone = going.changed.is_none() && link.action == Action::Cascade;
+            let next = Going { live: &link.child, rows: &rows, changed: (!gone).then_some(names.as_slice()) };
+            follow(a, replay, &link.table, &next, depth + 1)?;
+        }
+    }
+    Ok(())
 }

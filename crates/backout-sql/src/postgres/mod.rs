@@ -8,7 +8,7 @@ use std::time::Duration;
 use backout_model::conflict::OnConflict;
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Report, Summary, Target, TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Summary, Target, TargetError, Ticket,
 };
 
 use self::conn::Route;
@@ -67,6 +67,7 @@ mod lock;
 mod loose;
 mod marker;
 mod marks;
+mod notify;
 mod place;
 mod plan;
 mod pooler;
@@ -355,6 +356,19 @@ impl Database for Postgres {
     }
 
     fn planner(&mut self) -> Result<Box<dyn Planner + '_>, TargetError> {
+        // The first deployment makes room for the tool's own tables, before anything else.
+        if self.place.is_none() {
+            self.ready()?;
+            let nowhere = Place::is_nowhere(&mut self.a, &self.own);
+            if nowhere.map_err(|source| self.failed("cannot read what the role may do in", source))? {
+                return Err(TargetError::Refused(Refusal {
+                    place: self.label.clone(),
+                    what: "the database".to_owned(),
+                    why: place::NOWHERE.to_owned(),
+                    ways_out: vec![place::NOWHERE_HINT.to_owned()],
+                }));
+            }
+        }
         Ok(Box::new(plan::ByClass))
     }
 

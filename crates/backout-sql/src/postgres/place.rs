@@ -15,6 +15,10 @@ pub struct Place {
     pub prefix: String,
 }
 
+/// Why there is no place, and what to do.
+pub const NOWHERE: &str = "the role may create nothing, neither a schema in the database nor a table in any schema, and the tool's own tables have to be somewhere";
+pub const NOWHERE_HINT: &str = "GRANT CREATE on the database, or on a schema in it, to the role";
+
 /// The longest name that leaves room for what is added to it: PostgreSQL cuts names at 63 bytes.
 const LONGEST: usize = 40;
 
@@ -45,22 +49,18 @@ impl Place {
         }))
     }
 
+    /// True where [`Place::make`] would find no room.
+    pub fn is_nowhere(session: &mut Session, own: &str) -> Result<bool, Error> {
+        Ok(!may_have_own(session, own)? && open_schema(session)?.is_none())
+    }
+
     /// Makes room, in the open transaction.
     pub fn make(session: &mut Session, own: &str) -> Result<Self, Error> {
-        let may = session.value(&format!(
-            "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
-                 OR EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {})",
-            literal(own)
-        ))?;
-        if may.as_deref() == Some("t") {
+        if may_have_own(session, own)? {
             session.run(&format!("CREATE SCHEMA IF NOT EXISTS {}", ident(own)))?;
             return Ok(Self { schema: own.to_owned(), prefix: String::new() });
         }
-        let schema = session.value(
-            "SELECT n FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS s (n, at)
-             WHERE pg_catalog.has_schema_privilege(n, 'CREATE') ORDER BY at LIMIT 1",
-        )?;
-        let schema = schema.unwrap_or_else(|| "public".to_owned());
+        let schema = open_schema(session)?.unwrap_or_else(|| "public".to_owned());
         Ok(Self { schema, prefix: format!("{own}_") })
     }
 
@@ -82,6 +82,25 @@ impl Place {
             )
         }
     }
+}
+
+fn may_have_own(session: &mut Session, own: &str) -> Result<bool, Error> {
+    let may = session.value(&format!(
+        "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+             OR EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {})",
+        literal(own)
+    ))?;
+    Ok(may.as_deref() == Some("t"))
+}
+
+/// The first schema in which the role may make tables, `public` before all others.
+fn open_schema(session: &mut Session) -> Result<Option<String>, Error> {
+    session.value(
+        "SELECT nspname FROM pg_catalog.pg_namespace
+         WHERE nspname !~ '^(pg_|backout)' AND nspname <> 'information_schema'
+             AND pg_catalog.has_schema_privilege(oid, 'CREATE') AND pg_catalog.has_schema_privilege(oid, 'USAGE')
+         ORDER BY nspname <> 'public', nspname LIMIT 1",
+    )
 }
 
 #[cfg(test)]

@@ -122,7 +122,6 @@ const SCRIPTS: &[&[&str]] = &[
     &["CREATE SEQUENCE s OWNED BY parent.id"],
     &["CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT count(*)::int FROM item; END"],
     &["CREATE PROCEDURE p(INOUT a int) LANGUAGE plpgsql AS $$ BEGIN a := a + 1; END $$"],
-    &["CREATE AGGREGATE total_of(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')"],
     &[
         "CREATE TYPE e AS ENUM ('a')",
         "CREATE TYPE c AS (x e)",

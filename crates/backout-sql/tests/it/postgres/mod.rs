@@ -7,6 +7,7 @@ mod event_triggers;
 mod faults;
 mod mixed;
 mod newest;
+mod notify;
 mod owner;
 mod pooler;
 mod proof;

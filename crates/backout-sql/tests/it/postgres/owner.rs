@@ -1,6 +1,6 @@
 //! A plain role that owns the tables and may not silence triggers for the whole session.
 
-use backout_model::conflict::{ConflictKind, OnConflict};
+use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_sql::database::Database;
 use backout_testkit::postgres::Server;
 
@@ -135,4 +135,50 @@ fn a_column_that_moves_round_drags_nobody_along() {
     assert_eq!(stage.dump(), then);
     stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
     assert_eq!(stage.ask("SELECT count(*) FROM c JOIN p USING (n)"), "3");
+}
+
+/// What cascades take along when a row is left as the step left it is told, row by row.
+#[test]
+fn what_follows_a_row_that_stays_is_told() {
+    let mut stage = stage(true);
+    stage.others(&format!(
+        "ALTER TABLE p ADD UNIQUE (n); ALTER TABLE c ADD n int REFERENCES p (n) ON UPDATE CASCADE; UPDATE c SET n = 1;
+         CREATE TABLE g (id int PRIMARY KEY, c int REFERENCES c ON DELETE CASCADE); INSERT INTO g VALUES (1, 1), (2, 2);
+         CREATE TABLE d (id int PRIMARY KEY, n int REFERENCES p (n));
+         ALTER TABLE g OWNER TO {role}; ALTER TABLE d OWNER TO {role}",
+        role = format_args!("owner_{}", stage.live.name)
+    ));
+    let told_of = |conflicts: &[Conflict], object: &str| conflicts.iter().filter(|one| one.object == object).count();
+
+    // The parent cannot come back, so neither can its children, nor theirs.
+    let images = stage.apply("DELETE FROM p WHERE id = 2;");
+    stage.others("INSERT INTO p VALUES (9, 2)");
+    let kept = stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(stage.ask("SELECT count(*) FROM c WHERE p = 2"), "0");
+    assert_eq!(stage.ask("SELECT string_agg(id::text, ' ') FROM g"), "1");
+    let listed = &kept.conflicts.listed;
+    assert_eq!((told_of(listed, "p"), told_of(listed, "c"), told_of(listed, "g")), (1, 2, 1), "{listed:?}");
+    assert_eq!(kept.conflicts.total, 4);
+
+    // The parent keeps its new value for the sake of one row; another that went back follows it once more.
+    let images = stage.apply("UPDATE p SET n = 20 WHERE id = 1;");
+    stage.others("INSERT INTO d VALUES (1, 20)");
+    let kept = stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(stage.ask("SELECT n FROM p WHERE id = 1"), "20");
+    assert_eq!(stage.ask("SELECT n FROM c WHERE id = 1"), "20");
+    let listed = &kept.conflicts.listed;
+    assert_eq!((told_of(listed, "d"), told_of(listed, "c")), (1, 1), "{listed:?}");
+}
+
+/// A key that was never validated is in force for what comes back.
+#[test]
+fn a_key_that_was_never_validated_ends_in_a_conflict() {
+    let mut stage = stage(true);
+    stage.others("ALTER TABLE c DROP CONSTRAINT c_p_fkey, ADD CONSTRAINT later FOREIGN KEY (p) REFERENCES p NOT VALID");
+    let images = stage.apply("DELETE FROM c WHERE p = 2;");
+    stage.others("DELETE FROM p WHERE id = 2");
+    let conflicts = stage.conflicts(&images);
+    assert_eq!((conflicts.total, conflicts.listed[0].kind), (2, ConflictKind::ForeignKey), "{conflicts:?}");
+    stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(stage.ask("SELECT count(*) FROM c"), "1");
 }

@@ -70,6 +70,21 @@ fn attributes_of_a_type_whose_values_stand_in_rows() {
 }
 
 #[test]
+fn an_aggregate_that_a_block_makes() {
+    let make = "CREATE AGGREGATE mysum(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')";
+    refused(&format!("DO $$ BEGIN {make}; END $$"), "a redo could not make the aggregate anew");
+}
+
+/// The second session cannot read such rows before the step has ended.
+#[test]
+fn rows_of_a_type_that_the_step_altered() {
+    let why = "which this step altered";
+    refused("ALTER TABLE item ADD COLUMN more int; UPDATE whole SET r = ROW(2, 'two', 3)", why);
+    refused("ALTER TABLE item RENAME COLUMN name TO title; DELETE FROM whole", why);
+    there_and_back("ALTER TABLE item RENAME COLUMN name TO title; UPDATE dup SET b = 'z'");
+}
+
+#[test]
 fn rows_that_could_not_come_back_beside_a_constraint() {
     refused(
         "ALTER TABLE dup ADD CONSTRAINT nv CHECK (a < 2) NOT VALID; DELETE FROM dup WHERE a = 2;

@@ -1,8 +1,11 @@
 //! What `doctor` tells of a database: what stands around it, and what the role lacks.
 
 use backout_model::target::Target as _;
+use backout_sql::database::Database as _;
+use backout_testkit::postgres::Server;
 
 use crate::postgres::stage::{Stage, open};
+use crate::stage::{me, told};
 
 #[test]
 fn what_stands_around_and_what_the_role_lacks_is_named() {
@@ -36,4 +39,23 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
         assert!(here || expected.contains("may not create a schema"), "{expected}: {told:#?}");
     }
     assert!(found.iter().all(|finding| !finding.grave), "{told:#?}");
+}
+
+/// Where nothing was deployed yet, the tool's own tables have to be made first.
+#[test]
+fn a_role_that_may_create_nothing_is_refused_before_anything_is_made() {
+    let live = Server::shared().database();
+    let role = format!("poor_{}", live.name);
+    let mut admin = live.connect();
+    admin.batch_execute(&format!("CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")).unwrap();
+    let mut poor = open(&live.url_as(&role));
+    let grave = poor.examine().unwrap().into_iter().find(|finding| finding.grave).expect("doctor finds nothing");
+    assert!(grave.what.contains("may create nothing") && grave.what.contains("GRANT CREATE"), "{}", grave.what);
+    // What `deploy` asks before it makes anything.
+    let refused = poor.planner().map(drop).unwrap_err();
+    assert!(told(&refused).contains("may create nothing"), "{}", told(&refused));
+    admin.batch_execute(&format!("CREATE SCHEMA room; GRANT CREATE, USAGE ON SCHEMA room TO {role}")).unwrap();
+    assert!(poor.planner().is_ok() && !poor.examine().unwrap().iter().any(|finding| finding.grave));
+    poor.lock(&me(), 1).unwrap();
+    assert_eq!(poor.own_objects().unwrap(), ["room.backout_shop_marker"]);
 }
