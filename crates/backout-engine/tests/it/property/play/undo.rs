@@ -117,7 +117,6 @@ impl Run<'_> {
         }
     }
 
-    /// An undo that nothing stands in the way of when it begins, while the application writes.
     /// True where something is as the undo would leave it, or may be, and later steps stay: whether they made it so decides.
     fn may_be_of_later(&self, at: usize, part: &str, found: &Found) -> bool {
         let here = |step: &&history::Done| contains(part, &step.frame) && step.undone.is_none();
@@ -131,6 +130,7 @@ impl Run<'_> {
         stays && (already || undone.iter().any(|step| step.effect.is_of_schema()))
     }
 
+    /// An undo that nothing stands in the way of when it begins, while the application writes.
     pub(super) fn undo_meanwhile(&mut self, at: usize, part: &str, what: Option<&str>) -> Result<(), String> {
         let mut writes = BTreeMap::new();
         for _ in 0..self.generator.rng.usize(1..=2) {
