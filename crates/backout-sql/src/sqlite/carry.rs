@@ -229,13 +229,15 @@ impl Carry {
     /// then nothing has changed.
     fn with_newer_values(&self, conn: &Connection) -> rusqlite::Result<Result<Vec<Conflict>, BTreeSet<i64>>> {
         conn.execute_batch("SAVEPOINT backout_late")?;
-        let mut forbidden = Vec::new();
+        let mut forbidden = BTreeSet::new();
         for id in 1..=self.late.count() {
-            forbidden.extend(self.late.give_back(conn, id)?.err());
+            if self.late.give_back(conn, id)?.is_err() {
+                forbidden.insert(id);
+            }
         }
         let mut found = Vec::new();
         let mut stuck = false;
-        for (id, _) in &forbidden {
+        for id in &forbidden {
             match self.without_one(conn, *id)? {
                 Some(conflict) => found.extend(conflict),
                 None => stuck = true,
@@ -243,7 +245,7 @@ impl Carry {
         }
         if stuck {
             conn.execute_batch("ROLLBACK TO backout_late; RELEASE backout_late")?;
-            return Ok(Err(forbidden.into_iter().map(|(id, _)| id).collect()));
+            return Ok(Err(forbidden));
         }
         conn.execute_batch("RELEASE backout_late")?;
         Ok(Ok(found))
@@ -251,7 +253,7 @@ impl Carry {
 
     /// A row with all newer values but one, which is the conflict, or with all of them; none where neither is allowed.
     fn without_one(&self, conn: &Connection, id: i64) -> rusqlite::Result<Option<Vec<Conflict>>> {
-        let Err((_, why)) = self.late.give_back(conn, id)? else { return Ok(Some(Vec::new())) };
+        let Err(why) = self.late.give_back(conn, id)? else { return Ok(Some(Vec::new())) };
         for newer in self.late.newer(conn, id)? {
             conn.execute_batch("SAVEPOINT backout_one")?;
             self.late.keep_older(conn, id, newer.place)?;
@@ -280,7 +282,9 @@ impl Carry {
         ignore_checks(conn, false)?;
         let mut more = Vec::new();
         for id in (1..=self.late.count()).filter(|id| !old.contains(id)) {
-            more.extend(self.late.give_back(conn, id)?.err().map(|(id, _)| id));
+            if self.late.give_back(conn, id)?.is_err() {
+                more.push(id);
+            }
         }
         if !more.is_empty() {
             conn.execute_batch("ROLLBACK TO backout_late; RELEASE backout_late")?;
@@ -290,7 +294,7 @@ impl Carry {
         let key = self.key_places();
         for id in old {
             for newer in self.late.newer(conn, *id)? {
-                if let Err((_, why)) = self.late.set(conn, *id, newer.place, &key)? {
+                if let Err(why) = self.late.set(conn, *id, newer.place, &key)? {
                     found.push(self.forbidden(conn, *id, &newer, &why)?);
                 }
             }
@@ -376,8 +380,8 @@ impl Carry {
     }
 }
 
-/// Checks are off while rows go back, but for what is carried over.
-fn ignore_checks(conn: &Connection, ignore: bool) -> rusqlite::Result<()> {
+/// Checks are off while rows go back, but for what is carried over or copied again.
+pub fn ignore_checks(conn: &Connection, ignore: bool) -> rusqlite::Result<()> {
     conn.execute_batch(&format!("PRAGMA ignore_check_constraints = {ignore}"))
 }
 

@@ -228,8 +228,7 @@ fn sql(table: &Table, form: &Form<'_>) -> String {
     }
 }
 
-/// Where a row is: by its rowid, or by its key without one.
-/// The condition by which a row is told, for [`bind_place`].
+/// Where a row is, as a condition for [`bind_place`]: by its rowid, or by its key without one.
 pub fn place(table: &Table, parameter: &mut impl FnMut() -> usize) -> String {
     match &table.rowid {
         Some(alias) => format!("{} = ?{}", quote(alias), parameter()),

@@ -36,8 +36,8 @@ pub struct Newer {
     pub now: String,
 }
 
-/// What a constraint said of a row, and which row.
-pub type Forbidden = (i64, String);
+/// What a constraint said against a row.
+pub type Forbidden = String;
 
 impl Late {
     pub fn of(table: &str, shape: &Shape) -> Self {
@@ -101,11 +101,7 @@ impl Late {
 
     /// Puts a row back as it is to be, unless a constraint forbids it.
     pub fn give_back(&self, conn: &Connection, id: i64) -> rusqlite::Result<Result<(), Forbidden>> {
-        match self.insert(conn, id, NOW) {
-            Ok(()) => Ok(Ok(())),
-            Err(error) if is_constraint(&error) => Ok(Err((id, error.to_string()))),
-            Err(error) => Err(error),
-        }
+        unless_forbidden(self.insert(conn, id, NOW))
     }
 
     /// The values of a row that are to be others.
@@ -151,11 +147,7 @@ impl Late {
             waiting(NOW, place),
             at.join(" AND ")
         );
-        match conn.prepare_cached(&sql)?.execute([id]) {
-            Ok(_) => Ok(Ok(())),
-            Err(error) if is_constraint(&error) => Ok(Err((id, error.to_string()))),
-            Err(error) => Err(error),
-        }
+        unless_forbidden(conn.prepare_cached(&sql)?.execute([id]).map(drop))
     }
 
     /// Nobody waits any more.
@@ -189,5 +181,12 @@ impl Late {
             self.waiting
         );
         conn.prepare_cached(&sql)?.execute((id, form)).map(drop)
+    }
+}
+
+fn unless_forbidden(done: rusqlite::Result<()>) -> rusqlite::Result<Result<(), Forbidden>> {
+    match done {
+        Err(error) if is_constraint(&error) => Ok(Err(error.to_string())),
+        done => done.map(Ok),
     }
 }

@@ -10,6 +10,7 @@ use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 
 use super::apply;
 use super::capture::Capture;
+use super::carry::ignore_checks;
 use super::copying::{self, Copy};
 use super::courses::Pair;
 use super::ddl_event::DdlEvent;
@@ -239,7 +240,7 @@ fn copy_again(
 ) -> Result<(), Halt> {
     let conn = &database.conn;
     let heed_checks = |heed: bool| {
-        conn.execute_batch(&format!("PRAGMA ignore_check_constraints = {}", !heed))
+        ignore_checks(conn, !heed)
             .map_err(|source| TargetError::failed(format!("cannot set up {}", database.label), source))
     };
     for Copy { line, sql, runs } in copies {

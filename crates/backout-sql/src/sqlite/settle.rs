@@ -58,20 +58,19 @@ impl Guard<'_> {
                 });
                 return Ok(());
             }
-            let missing = || Conflict {
+            let missing = Conflict {
                 left: shown_row(table, expect),
                 ..self.conflict_at(table, change.rowid, expect, ConflictKind::Missing)
             };
-            // With the old table it would come back.
-            if let Some(at) = self.uncarried.iter().position(|(new, _)| new.eq_ignore_ascii_case(&table.name)) {
-                let missing = missing();
-                self.uncarried[at].1.push(missing.clone());
-                self.conflicts.push(missing);
-                return Ok(());
+            match self.uncarried.iter_mut().find(|(new, _)| new.eq_ignore_ascii_case(&table.name)) {
+                // With the old table it would come back.
+                Some((_, lost)) => {
+                    lost.push(missing.clone());
+                    self.conflicts.push(missing);
+                }
+                // Where it is gone already, nothing of anybody's is lost.
+                None => self.already.push(missing),
             }
-            // Where it is gone already, nothing of anybody's is lost.
-            let missing = missing();
-            self.already.push(missing);
             return Ok(());
         };
         let now = found.values().map_err(|source| self.damaged(source))?;
