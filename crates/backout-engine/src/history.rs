@@ -40,6 +40,15 @@ pub struct Planned {
 pub struct Part {
     pub frame: FramePath,
     pub on_conflict: OnConflict,
+    /// Of an undo: what it found as it is to be by the hand of a later deployment, whose own undo brings it back.
+    #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
+    pub of_later: Conflicts,
+}
+
+impl Part {
+    pub fn new(frame: FramePath, on_conflict: OnConflict) -> Self {
+        Self { frame, on_conflict, of_later: Conflicts::default() }
+    }
 }
 
 /// The payload of `frame-started`.
@@ -238,7 +247,11 @@ impl View {
     fn add_undoing(&mut self, seq: u64, part: &Part, before: Option<DeploymentState>) {
         let goes_on = before == Some(DeploymentState::NeedsHand) && self.under_way == Some(Event::DeploymentUndoing);
         match self.undoings.last_mut().filter(|(_, last)| goes_on && part.frame.contains(&last.frame)) {
-            Some((_, last)) => last.clone_from(part),
+            Some((_, last)) => {
+                let of_later = std::mem::take(&mut last.of_later);
+                last.clone_from(part);
+                last.of_later.join(of_later);
+            }
             None => self.undoings.push((seq, part.clone())),
         }
     }
@@ -287,6 +300,7 @@ impl View {
         })?;
         if event == Event::StepIntended {
             let before_redo = self.steps.remove(&key).filter(|step| step.state == StepState::Undone).map(Box::new);
+            let left_before = before_redo.as_deref().map(StepView::left_in_all).unwrap_or_default();
             self.steps.insert(
                 key,
                 StepView {
@@ -300,6 +314,7 @@ impl View {
                     applied_seq: 0,
                     kept: None,
                     left: Conflicts::default(),
+                    left_before,
                     before_redo,
                 },
             );
@@ -347,8 +362,18 @@ impl View {
         };
         for step in self.steps.values().filter(|step| needs_hand && part.contains(&step.frame)) {
             if step.is_left_in_part() {
-                conflicts.extend(step.left.clone());
+                conflicts.extend(step.left_in_all());
             }
+        }
+        conflicts
+    }
+
+    /// What earlier undos of the steps that an undo of `part` takes back had left: a redo since did not do it again, so
+    /// that this undo cannot take it back either.
+    pub fn left_before(&self, part: &FramePath) -> Conflicts {
+        let mut conflicts = Conflicts::default();
+        for step in self.steps.values().filter(|step| part.contains(&step.frame) && step.is_on_site()) {
+            conflicts.extend(step.left_before.clone());
         }
         conflicts
     }
@@ -360,7 +385,12 @@ impl View {
 
     /// True where it is undone but for what somebody else had changed, or for what could not be taken back.
     pub fn left_something(&self) -> bool {
-        self.steps.values().any(|step| step.is_left_in_part() || step.kept.is_some() || step.stays().is_some())
+        let of_later = self.undoings.iter().any(|(seq, part)| {
+            let is_undone = |path: &FramePath, frame: &FrameView| part.frame.contains(path) && frame.undone_seq > *seq;
+            !part.of_later.is_empty() && self.undone_frames().any(|(path, frame)| is_undone(path, frame))
+        });
+        of_later
+            || self.steps.values().any(|step| step.is_left_in_part() || step.kept.is_some() || step.stays().is_some())
     }
 
     /// True where an undo of `part` leaves something behind that it cannot take back.

@@ -37,7 +37,7 @@ pub fn redo(session: &mut Session<'_>) -> Result<Outcome, EngineError> {
         return Ok(outcome);
     }
     run.session.targets.name_all(run.view.steps_to_redo(&part, since).iter().map(StepView::act))?;
-    let part_payload = payload(&Part { frame: part.clone(), on_conflict: OnConflict::Stop })?;
+    let part_payload = payload(&Part::new(part.clone(), OnConflict::Stop))?;
     run.put_durably(Event::DeploymentRedoing, &FramePath::root(), None, part_payload)?;
     let outcome = run.redo_now(&manifest, &part, since).map_err(EngineError::under_way)?;
     Ok(run.closed(outcome))

@@ -128,7 +128,7 @@ fn with_sources(stored: &Package, fresh: &Package) -> Package {
 impl Run<'_, '_> {
     fn retry_now(&mut self, child: &Package, path: &FramePath) -> Result<Outcome, EngineError> {
         let root = FramePath::root();
-        let part = payload(&Part { frame: path.clone(), on_conflict: OnConflict::Stop })?;
+        let part = payload(&Part::new(path.clone(), OnConflict::Stop))?;
         self.put_durably(Event::DeploymentRetrying, &root, None, part)?;
         self.retry_on(child, path).map_err(EngineError::under_way)
     }

@@ -148,3 +148,29 @@ fn an_undo_says_so_where_an_earlier_one_left_something() {
     assert!(now.contains(&first) && now.contains("what is left of"), "{now}");
     assert_eq!(site.text("web/index.php").unwrap(), "<?php // winter");
 }
+
+/// What an undo kept a redo finds done already: it has no images of it, and no later undo may pass over that in silence.
+#[test]
+fn what_was_kept_is_still_told_after_a_redo() {
+    let site = shop();
+    let package = Pkg::new("p").step(sql("DELETE FROM settings WHERE name = 'theme'")).step(page("winter"));
+    let id = site.deploy(&package).id();
+    site.execute("INSERT INTO settings VALUES ('theme', 'theirs')");
+    std::fs::write(site.root("web").join("index.php"), "theirs").unwrap();
+    let outcome = site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    assert_eq!(outcome.conflicts_total, 2, "{outcome:?}");
+    site.execute("DELETE FROM settings WHERE name = 'theme'");
+    std::fs::write(site.root("web").join("index.php"), "<?php // winter").unwrap();
+    site.redo().expect(Status::Done);
+    let outcome = site.undo(None).expect(Status::Refused);
+    assert_eq!(outcome.conflicts_total, 2, "{outcome:?}");
+    assert_eq!(outcome.closing, NOTHING_CHANGED);
+    for manner in [OnConflict::Keep, OnConflict::Overwrite] {
+        let outcome = site.undo_on(None, manner).expect(Status::Partly);
+        assert_eq!(outcome.conflicts_total, 2, "{outcome:?}");
+        assert!(outcome.closing.contains("an earlier undo"), "{outcome:?}");
+        let now = outcome.answer.last().unwrap();
+        assert!(now.contains(&format!("what is left of {id}")), "{now}");
+        site.redo().expect(Status::Done);
+    }
+}
