@@ -157,6 +157,11 @@ impl View {
         }
     }
 
+    /// A part as people know it: the package itself, or a child of it.
+    pub fn name_of(&self, part: &FramePath) -> String {
+        if part.is_root() { self.name() } else { format!("{part} of {}", self.name()) }
+    }
+
     pub fn manifest(&self) -> Result<&Package, EngineError> {
         self.planned
             .as_ref()

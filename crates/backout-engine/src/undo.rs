@@ -104,7 +104,7 @@ fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Out
     let overlaps = run.overlaps(&conflicts, part).unwrap_or_else(|error| error.causes());
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
     outcome.deployment = Some(run.view.id.clone());
-    outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name())];
+    outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name_of(part))];
     let needed = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
     outcome.hints = match needed.map(|conflict| conflict.now.clone()).reduce(|one, other| format!("{one}, {other}")) {
         Some(needed) => vec![
@@ -126,7 +126,7 @@ fn too_late(run: &Run<'_, '_>, undecided: Conflicts, part: &FramePath) -> Outcom
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
     outcome.deployment = Some(run.view.id.clone());
     outcome.causes =
-        vec![format!("{} is undone but for {undecided}, which nothing can overwrite any more", run.view.name())];
+        vec![format!("{} is undone but for {undecided}, which nothing can overwrite any more", run.view.name_of(part))];
     outcome.hints = ways_out_undecided(&name_of_part(&run.view, part));
     outcome.conflicts_total = undecided.total;
     outcome.conflicts = undecided.listed;
@@ -315,7 +315,7 @@ impl Run<'_, '_> {
                 Ok(report) => settled.extend(report.conflicts),
                 Err(EngineError::Target(TargetError::Conflicts(found))) => {
                     let causes =
-                        vec![format!("{} cannot be undone: {found} with changes made since", self.view.name())];
+                        vec![format!("{} cannot be undone: {found} with changes made since", self.view.name_of(part))];
                     return self.undo_stopped(part, Status::Refused, causes, found);
                 }
                 // What the site holds is for the operator to see to; to go on without it is what was asked for.
@@ -386,7 +386,7 @@ impl Run<'_, '_> {
             },
         );
         outcome.deployment = Some(self.view.id.clone());
-        let what = if part.is_root() { self.view.name() } else { format!("{part} of {}", self.view.name()) };
+        let what = self.view.name_of(part);
         outcome.answer.push(format!("undid {what} ({})", name_of_part(&self.view, part)));
         outcome.answer.push(now_at(self.session.journal.reader())?);
         settled.join(of_later);

@@ -208,6 +208,7 @@ fn a_child_that_a_sibling_requires_is_not_undone_under_it() {
     let id = site.deploy(&package).id();
     let outcome = site.undo(Some(&format!("{id}/base"))).expect(Status::Refused);
     assert_eq!(outcome.conflicts[0].kind, ConflictKind::RequiredBy, "{outcome:?}");
+    assert!(outcome.causes[0].starts_with("base of all "), "{outcome:?}");
     site.undo(Some(&id)).expect(Status::Done);
     before.assert_same(&Fingerprint::of(&site), "together they go");
 }
