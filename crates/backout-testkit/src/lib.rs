@@ -9,6 +9,7 @@ pub mod every;
 pub mod faults;
 pub mod files;
 pub mod fingerprint;
+pub mod http;
 pub mod observer;
 pub mod package;
 pub mod postgres_dump;

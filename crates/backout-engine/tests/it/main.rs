@@ -9,6 +9,7 @@ mod commands;
 mod crash;
 mod deploy;
 mod full_server;
+mod http;
 mod irreversible;
 mod left;
 mod maintenance;
