@@ -2,6 +2,7 @@
 //!
 //! Decides nothing about a deployment; that is the engine's. Start with `commands`, one file a command.
 
+mod alerts;
 mod args;
 mod ask;
 mod commands;

@@ -14,11 +14,16 @@ const WIDTH: usize = 110;
 
 /// A text on one line: blanks collapsed, control characters made visible, shortened.
 pub fn short(text: &str) -> String {
+    within(text, WIDTH)
+}
+
+/// The same, at another width.
+pub fn within(text: &str, most: usize) -> String {
     let blank = |number: usize| (number > 0).then_some(' ');
     let spaced = text.split_whitespace().enumerate().flat_map(|(n, word)| blank(n).into_iter().chain(word.chars()));
     let mut line = String::new();
     for (width, c) in spaced.enumerate() {
-        if width == WIDTH {
+        if width == most {
             line.push('…');
             break;
         }

@@ -2,6 +2,7 @@
 //!
 //! Never connects to a database, never touches a root, never journals: it says what is to be done and where.
 
+pub mod alert;
 pub mod bundle;
 pub mod check;
 pub mod error;

@@ -30,10 +30,9 @@ pub struct SiteFile {
     #[schemars(skip)]
     #[expect(dead_code, reason = "known only to be refused")]
     pub retention: Later,
+    /// Whom to tell when a deployment or an undo goes wrong.
     #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub alerts: Later,
+    pub alerts: Vec<Located<AlertFile>>,
     #[serde(default)]
     #[schemars(skip)]
     #[expect(dead_code, reason = "known only to be refused")]
@@ -67,4 +66,33 @@ pub struct RootFile {
 pub struct MaintenanceFile {
     pub enter: Argv,
     pub leave: Argv,
+}
+
+/// One way to tell: exactly one of `email` and `webhook`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["email", "smtp"] }, { "required": ["webhook"] }]))]
+pub struct AlertFile {
+    /// The address that gets a mail.
+    pub email: Option<Located<Text>>,
+    /// For `email`: the server that takes it: `smtp://HOST:PORT`, `smtps://USER:${PASSWORD}@HOST`; `?tls=required`,
+    /// `?tls=if-offered` or `?tls=never` rule STARTTLS. With a password it is required if left out.
+    pub smtp: Option<Located<Text>>,
+    /// For `email`: the sender; `backout` at the machine's name if left out.
+    pub from: Option<Located<Text>>,
+    /// A URL that gets a POST.
+    pub webhook: Option<Located<Text>>,
+    /// For `webhook`: what it gets; `json` if left out.
+    pub format: Option<Located<WebhookFormatFile>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WebhookFormatFile {
+    /// Everything, field by field.
+    Json,
+    /// `{"text": …}` as Slack takes it.
+    Slack,
+    /// `{"text": …}` as Mattermost takes it.
+    Mattermost,
 }

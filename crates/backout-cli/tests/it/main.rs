@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alerts;
 mod another_user;
 mod bad_bundle;
 mod bad_input;

@@ -26,7 +26,25 @@ fn bad_sites_are_shown_at_their_place() {
             format!("site: shop\nretention: {{keep: 20}}\n{db}\n"),
             "2:1: `retention` is not available yet in this version",
         ),
-        (format!("site: shop\nalerts: []\n{db}\n"), "2:1: `alerts` is not available yet in this version"),
+        (format!("site: shop\nalerts:\n  - email: a@b\n{db}\n"), "3:12: a mail needs a server that takes it"),
+        (
+            format!("site: shop\nalerts:\n  - email: ops\n    smtp: smtp://h\n{db}\n"),
+            "3:12: `ops` is not a mail address",
+        ),
+        (
+            format!("site: shop\nalerts:\n  - email: a@b\n    smtp: h:25\n{db}\n"),
+            "4:11: this is not the URL of a mail server",
+        ),
+        (format!("site: shop\nalerts:\n  - webhook: h\n{db}\n"), "3:14: this is not the URL of a webhook"),
+        (
+            format!("site: shop\nalerts:\n  - webhook: http://h/\n    smtp: x\n{db}\n"),
+            "4:11: `smtp` and `from` belong to `email`",
+        ),
+        (
+            format!("site: shop\nalerts:\n  - webhook: http://h/\n    email: a@b\n{db}\n"),
+            "3:5: an alert has exactly one of",
+        ),
+        (format!("site: shop\nalerts:\n  - {{}}\n{db}\n"), "3:5: an alert has exactly one of"),
         (format!("site: shop\ntrust: {{}}\n{db}\n"), "2:1: `trust` is not available yet in this version"),
         (format!("site: shop\nscratch:\n{db}\n"), "2:1: `scratch` is not available yet in this version"),
         ("site: shop\ndatabse: {}\n".into(), "2:1: unknown key `databse`; did you mean `databases`?"),
