@@ -38,6 +38,7 @@ pub enum Command {
     Plan(commands::plan::Args),
     Deploy(commands::deploy::Args),
     Undo(commands::undo::Args),
+    Confirm(commands::confirm::Args),
     Redo(commands::redo::Args),
     Retry(commands::retry::Args),
     Log(commands::log::Args),
@@ -52,9 +53,9 @@ pub enum Command {
     Man(commands::man::Args),
     Schema(commands::schema::Args),
     #[command(hide = true)]
-    Rehearse(commands::later::Args),
+    Watch(commands::watch::Args),
     #[command(hide = true)]
-    Confirm(commands::later::Args),
+    Rehearse(commands::later::Args),
     #[command(hide = true)]
     Backup(commands::later::Args),
     #[command(hide = true)]
@@ -94,6 +95,7 @@ impl Command {
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
             Command::Schema(_) => "schema",
+            Command::Watch(_) => "watch",
             Command::Rehearse(_) => "rehearse",
             Command::Confirm(_) => "confirm",
             Command::Backup(_) => "backup",

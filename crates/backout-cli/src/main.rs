@@ -72,6 +72,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Log(args) => commands::log::run(&context, &args),
         Command::Show(args) => commands::show::run(&context, &args),
         Command::Status(args) => commands::status::run(&context, &args),
+        Command::Confirm(args) => commands::confirm::run(&context, &args),
+        Command::Watch(args) => commands::watch::run(&context, &args),
         Command::Resume(args) => commands::resume::run(&context, &args),
         Command::Unlock(args) => commands::unlock::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
@@ -81,7 +83,6 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Man(args) => commands::man::run(&context, &args, args::definition()),
         Command::Schema(args) => commands::schema::run(&context, &args),
         Command::Rehearse(args)
-        | Command::Confirm(args)
         | Command::Backup(args)
         | Command::Restore(args)
         | Command::Capture(args)

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use backout_journal::Reader;
 use backout_model::conflict::{Conflicts, OnConflict};
@@ -13,15 +14,17 @@ use backout_package::site::Site;
 use backout_package::snapshot::snapshot;
 use serde_json::Value;
 
+use crate::confirm;
 use crate::error::EngineError;
 use crate::frame::{Applying, Trouble};
-use crate::history::{Planned, StepView, View, Why, payload};
+use crate::history::{ConfirmDue, Planned, StepView, View, Why, payload};
 use crate::lookup::directories;
 use crate::observer::Happening;
 use crate::outcome::{Left, LeftOut, NOTHING_CHANGED, Outcome, Status, UNDONE_AND_VERIFIED};
 use crate::plan::plan;
 use crate::session::{Session, Targets};
 use crate::step::{Run, surely};
+use crate::when::at;
 
 /// How what an automatic undo kept is told where conflicts are not.
 const KEPT: &str = "kept as somebody else left it: ";
@@ -33,6 +36,8 @@ pub struct Options {
     pub accept_irreversible: bool,
     /// Where the package came from, as the user wrote it.
     pub source: PathBuf,
+    /// It is undone unless it is confirmed within this time of its end.
+    pub confirm_within: Option<Duration>,
 }
 
 /// Deploys a package. An error means that nothing was started.
@@ -60,6 +65,7 @@ pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) ->
         manifest,
         digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         source: options.source,
+        confirm_within_ms: options.confirm_within.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
     };
     session.observer.heard(Happening::Deployment {
         id: id.clone(),
@@ -126,6 +132,7 @@ pub(crate) fn requirements(reader: &Reader, package: &Package) -> Result<(), Eng
             format!("`backout status` says what is left; `backout undo {}` tries again", row.id),
         ));
     }
+    confirm::none_awaits(reader)?;
     for name in &package.requires {
         if !rows.iter().any(|row| row.package == *name && row.state.is_on_site()) {
             return Err(EngineError::not_now(
@@ -179,7 +186,7 @@ impl Run<'_, '_> {
         let result = result.and_then(|()| {
             if left.is_empty() {
                 self.finally(&root);
-                self.put_durably(Event::DeploymentDone, &root, None, Value::Null)?;
+                self.done()?;
             }
             Ok(())
         });
@@ -194,6 +201,16 @@ impl Run<'_, '_> {
         Ok(self.closed(outcome))
     }
 
+    /// Writes that the deployment is done, and where that was asked for, until when it is to be confirmed.
+    pub fn done(&mut self) -> Result<u64, EngineError> {
+        let root = FramePath::root();
+        if let Some(within) = self.view.planned.as_ref().and_then(|planned| planned.confirm_within_ms) {
+            let until_ms = self.session.journal.now_ms().saturating_add(within);
+            self.put(Event::DeploymentConfirmDue, &root, None, payload(&ConfirmDue { until_ms })?)?;
+        }
+        self.put_durably(Event::DeploymentDone, &root, None, Value::Null)
+    }
+
     fn deployed(&mut self, left_out: Vec<LeftOut>) -> Result<Outcome, EngineError> {
         let id = self.view.id.clone();
         let status = if left_out.is_empty() { Status::Done } else { Status::Partly };
@@ -205,6 +222,9 @@ impl Run<'_, '_> {
                 format!("Deployed in part. `backout undo {id}` takes back what is applied.")
             },
         );
+        if let Some(until) = self.view.confirm_until_ms {
+            outcome.closing = format!("Deployed. It is undone {} unless `backout confirm` comes first.", at(until));
+        }
         outcome.answer.push(format!("deployed {} as {id}", self.view.name()));
         let passed_over = |left: &&LeftOut| {
             let path = left.what.split_once('/').map(|(_, path)| FramePath::parse(path));

@@ -33,6 +33,16 @@ pub struct Planned {
     /// Where it was deployed from, for people and for `retry`.
     #[serde(with = "backout_package::percent::path")]
     pub source: PathBuf,
+    /// It is undone unless it is confirmed within this time of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_ms: Option<i64>,
+}
+
+/// The payload of `deployment-confirm-due`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfirmDue {
+    /// Milliseconds since 1970 UTC.
+    pub until_ms: i64,
 }
 
 /// The payload of `deployment-undoing`, `-redoing` and `-retrying`: what part, and how.
@@ -99,6 +109,8 @@ pub struct View {
     pub undoings: Vec<(u64, Part)>,
     /// The conflicts that the undo under way, automatic or not, has settled so far: a recovery goes on from them.
     pub settled: Conflicts,
+    /// It is undone unless it is confirmed until then: milliseconds since 1970 UTC.
+    pub confirm_until_ms: Option<i64>,
     /// Maintenance mode was entered and not left.
     pub in_maintenance: bool,
     pub why: Why,
@@ -123,6 +135,7 @@ impl View {
             under_way: None,
             undoings: Vec::new(),
             settled: Conflicts::default(),
+            confirm_until_ms: None,
             in_maintenance: false,
             why: Why::default(),
             first_seq: 0,
@@ -214,6 +227,8 @@ impl View {
             | Event::DeploymentNeedsHand
             | Event::DeploymentRefused
             | Event::DeploymentGivenUp => self.why = read(payload, seq)?,
+            Event::DeploymentConfirmDue => self.confirm_until_ms = Some(read::<ConfirmDue>(payload, seq)?.until_ms),
+            Event::DeploymentConfirmed | Event::DeploymentUndone => self.confirm_until_ms = None,
             Event::MaintenanceEntering => self.in_maintenance = true,
             Event::MaintenanceLeft => self.in_maintenance = false,
             Event::FrameStarted
@@ -236,7 +251,6 @@ impl View {
             | Event::DeploymentVerifying
             | Event::DeploymentDone
             | Event::DeploymentFailedClean
-            | Event::DeploymentUndone
             | Event::DeploymentPartlyUndone
             | Event::DeploymentPutBack
             | Event::DeploymentRedoStopped

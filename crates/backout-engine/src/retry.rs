@@ -12,6 +12,7 @@ use backout_package::step::StepKind;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::confirm;
 use crate::error::{EngineError, causes};
 use crate::frame::{Applying, Trouble};
 use crate::history::{Part, View, payload};
@@ -43,6 +44,7 @@ pub fn retry(session: &mut Session<'_>, what: &str) -> Result<Outcome, EngineErr
             "`backout redo` brings back what was last undone",
         ));
     }
+    confirm::none_awaits(session.journal.reader())?;
     let Source { package: fresh, opened } = source(session, &view)?;
     let stored = view.manifest()?;
     let child = match (package_at(stored, &path), package_at(&fresh, &path)) {

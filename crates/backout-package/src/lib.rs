@@ -5,6 +5,7 @@
 pub mod alert;
 pub mod bundle;
 pub mod check;
+pub mod duration;
 pub mod error;
 pub mod fill;
 pub mod inspect;
@@ -19,7 +20,6 @@ pub mod template;
 
 mod beneath;
 mod decode;
-mod duration;
 mod field;
 mod load;
 mod load_check;

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share: the site at hand and a session with its progress.
 
 pub mod completions;
+pub mod confirm;
 pub mod deploy;
 pub mod doctor;
 pub mod init;
@@ -21,6 +22,7 @@ pub mod undo;
 pub mod unlock;
 pub mod usage;
 pub mod verify;
+pub mod watch;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -124,7 +126,8 @@ impl Context<'_> {
     }
 
     /// Takes the locks of a site and settles what a crash interrupted; none: nothing had been, and nothing needs a hand.
-    pub fn resume(&self, site: Site) -> Result<Option<Outcome>, CliError> {
+    /// `purpose` is for whoever is alerted.
+    pub fn resume(&self, site: Site, purpose: &str) -> Result<Option<Outcome>, CliError> {
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
         let alerts = Alerts::of(&site);
@@ -141,7 +144,7 @@ impl Context<'_> {
         drop(session);
         progress.pause();
         if let Some(settled) = &settled {
-            alerts.tell(self.ui, "resume", settled);
+            alerts.tell(self.ui, purpose, settled);
         }
         Ok(outcome)
     }

@@ -13,6 +13,7 @@ const COMMANDS: [&str; 19] = [
     "plan",
     "deploy",
     "undo",
+    "confirm",
     "redo",
     "retry",
     "log",
@@ -54,7 +55,7 @@ fn every_command_of_the_list_is_known_and_no_later_one_is_listed() {
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
-    for later in ["rehearse", "confirm", "backup", "restore", "capture", "prune"] {
+    for later in ["rehearse", "watch", "backup", "restore", "capture", "prune"] {
         assert!(!help.contains(&format!("\n  {later} ")), "{later}");
     }
 }

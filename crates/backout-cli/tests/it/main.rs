@@ -12,6 +12,7 @@ mod bad_site;
 mod bundle;
 mod checks;
 mod commands;
+mod confirm;
 mod crash;
 mod exit_status;
 mod full_disk;
