@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "init",
     "new",
     "doctor",
