@@ -47,6 +47,7 @@ pub enum Command {
     Resume(commands::resume::Args),
     Unlock(commands::unlock::Args),
     Verify(commands::verify::Args),
+    Prune(commands::prune::Args),
     Pack(commands::pack::Args),
     Inspect(commands::inspect::Args),
     Completions(commands::completions::Args),
@@ -68,8 +69,6 @@ pub enum Command {
     Record(commands::later::Args),
     #[command(hide = true)]
     Sign(commands::later::Args),
-    #[command(hide = true)]
-    Prune(commands::later::Args),
 }
 
 impl Command {

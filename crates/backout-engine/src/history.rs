@@ -111,6 +111,8 @@ pub struct View {
     pub settled: Conflicts,
     /// It is undone unless it is confirmed until then: milliseconds since 1970 UTC.
     pub confirm_until_ms: Option<i64>,
+    /// What was kept for its undo and redo is given up.
+    pub pruned: bool,
     /// Maintenance mode was entered and not left.
     pub in_maintenance: bool,
     pub why: Why,
@@ -136,6 +138,7 @@ impl View {
             undoings: Vec::new(),
             settled: Conflicts::default(),
             confirm_until_ms: None,
+            pruned: false,
             in_maintenance: false,
             why: Why::default(),
             first_seq: 0,
@@ -229,6 +232,7 @@ impl View {
             | Event::DeploymentGivenUp => self.why = read(payload, seq)?,
             Event::DeploymentConfirmDue => self.confirm_until_ms = Some(read::<ConfirmDue>(payload, seq)?.until_ms),
             Event::DeploymentConfirmed | Event::DeploymentUndone => self.confirm_until_ms = None,
+            Event::DeploymentPruned => self.pruned = true,
             Event::MaintenanceEntering => self.in_maintenance = true,
             Event::MaintenanceLeft => self.in_maintenance = false,
             Event::FrameStarted
@@ -361,6 +365,17 @@ impl View {
             }
         }
         Ok(())
+    }
+
+    /// An error where what its undo would need is given up.
+    pub fn is_kept(&self) -> Result<(), EngineError> {
+        if !self.pruned {
+            return Ok(());
+        }
+        Err(EngineError::NotNow {
+            what: format!("{} ({}) stays: what its undo would need was pruned", self.name(), self.id),
+            hint: None,
+        })
     }
 
     /// The steps of a frame and the frames inside it of which something is or may be on the site, latest first.

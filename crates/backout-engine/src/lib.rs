@@ -23,6 +23,7 @@ pub mod marks;
 pub mod observer;
 pub mod outcome;
 pub mod plan;
+pub mod prune;
 pub mod redo;
 pub mod report;
 mod requires;

@@ -45,6 +45,7 @@ pub fn retry(session: &mut Session<'_>, what: &str) -> Result<Outcome, EngineErr
         ));
     }
     confirm::none_awaits(session.journal.reader())?;
+    view.is_kept()?;
     let Source { package: fresh, opened } = source(session, &view)?;
     let stored = view.manifest()?;
     let child = match (package_at(stored, &path), package_at(&fresh, &path)) {

@@ -168,6 +168,7 @@ pub(crate) fn chosen(reader: &Reader, what: Option<&str>) -> Result<(View, Frame
         }
     };
     let view = View::load(reader, &row.id)?;
+    view.is_kept()?;
     match view.state {
         Some(state) if state.is_on_site() => {}
         Some(DeploymentState::Undone) => {

@@ -44,6 +44,8 @@ pub enum Event {
     DeploymentNeedsHand,
     /// A database was found set back to before it: whatever is left of it cannot be undone or redone any more.
     DeploymentGivenUp,
+    /// What is kept for its undo and redo is given up: neither is offered any more.
+    DeploymentPruned,
 
     FrameStarted,
     FrameDone,
@@ -156,6 +158,7 @@ impl Event {
         Event::DeploymentRetryFailed,
         Event::DeploymentNeedsHand,
         Event::DeploymentGivenUp,
+        Event::DeploymentPruned,
         Event::FrameStarted,
         Event::FrameDone,
         Event::FrameFailing,
@@ -196,7 +199,8 @@ impl Event {
             | Event::DeploymentRetrying
             | Event::DeploymentRetryFailed
             | Event::DeploymentNeedsHand
-            | Event::DeploymentGivenUp => Scope::Deployment,
+            | Event::DeploymentGivenUp
+            | Event::DeploymentPruned => Scope::Deployment,
             Event::FrameStarted
             | Event::FrameDone
             | Event::FrameFailing
@@ -326,6 +330,10 @@ pub fn deployment(from: Option<DeploymentState>, event: Event) -> Option<Deploym
             &[S::Applying, S::Verifying, S::Failing, S::Undoing, S::Redoing, S::Retrying, S::NeedsHand],
             S::NeedsHand,
         ),
+        Event::DeploymentPruned => match from {
+            Some(S::Done | S::PartlyUndone | S::Undone | S::FailedClean | S::GivenUp) => from,
+            _ => None,
+        },
         Event::DeploymentGivenUp => match from {
             None | Some(S::Refused | S::GivenUp) => None,
             Some(_) => Some(S::GivenUp),

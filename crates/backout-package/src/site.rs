@@ -11,7 +11,7 @@ use crate::error::PackageError;
 use crate::field::{Located, Text};
 use crate::places;
 use crate::secret::Secret;
-use crate::site_file::{AlertFile, SiteFile, WebhookFormatFile};
+use crate::site_file::{AlertFile, RetentionFile, SiteFile, WebhookFormatFile};
 use crate::url::{self, Environment};
 use crate::url_postgres::PostgresUrl;
 use crate::words::{check_word, root_path, shown};
@@ -38,6 +38,16 @@ pub struct Site {
     pub maintenance: Option<Maintenance>,
     /// In the order of the file.
     pub alerts: Vec<Alert>,
+    pub retention: Retention,
+}
+
+/// Which deployments stay undoable: those that either of the two keeps. Neither: all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// The last so many.
+    pub keep: Option<u64>,
+    /// Those that began within so many days.
+    pub days: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,8 +144,9 @@ impl Site {
         };
         reader.state_is_apart(&state, state_spot, &roots)?;
         let maintenance = written.maintenance.map(|m| Maintenance { enter: m.enter.0, leave: m.leave.0 });
+        let retention = reader.retention(written.retention.as_ref())?;
         let alerts = written.alerts.iter().map(|alert| reader.alert(alert)).collect::<Result<_, _>>()?;
-        Ok(Site { name: written.site.value.0, databases, roots, state, maintenance, alerts, file: absolute })
+        Ok(Site { name: written.site.value.0, databases, roots, state, maintenance, alerts, retention, file: absolute })
     }
 
     /// The `site.yaml` in `start` or the nearest directory above it.
@@ -223,6 +234,16 @@ impl Reader<'_> {
             configs.push(RootConfig { name: name.value.clone(), path, keep: keep.collect::<Result<_, _>>()? });
         }
         Ok(configs)
+    }
+
+    fn retention(&self, written: Option<&Located<RetentionFile>>) -> Result<Retention, PackageError> {
+        let Some(Located { spot, value: RetentionFile { keep, days } }) = written else {
+            return Ok(Retention::default());
+        };
+        if keep.is_none() && days.is_none() {
+            return Err(self.wrong(*spot, "a retention has `keep`, `days` or both"));
+        }
+        Ok(Retention { keep: *keep, days: *days })
     }
 
     fn alert(&self, written: &Located<AlertFile>) -> Result<Alert, PackageError> {

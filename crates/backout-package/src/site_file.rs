@@ -26,10 +26,8 @@ pub struct SiteFile {
     #[schemars(skip)]
     #[expect(dead_code, reason = "known only to be refused")]
     pub backup: Later,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub retention: Later,
+    /// Which deployments `prune` leaves undoable; all if left out.
+    pub retention: Option<Located<RetentionFile>>,
     /// Whom to tell when a deployment or an undo goes wrong.
     #[serde(default)]
     pub alerts: Vec<Located<AlertFile>>,
@@ -95,4 +93,14 @@ pub enum WebhookFormatFile {
     Slack,
     /// `{"text": …}` as Mattermost takes it.
     Mattermost,
+}
+
+/// What either of the two keeps stays undoable.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RetentionFile {
+    /// The last so many deployments.
+    pub keep: Option<u64>,
+    /// Deployments that began within so many days.
+    pub days: Option<u64>,
 }

@@ -12,6 +12,7 @@ pub mod man;
 pub mod new;
 pub mod pack;
 pub mod plan;
+pub mod prune;
 pub mod redo;
 pub mod resume;
 pub mod retry;

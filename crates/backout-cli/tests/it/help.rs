@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "init",
     "new",
     "doctor",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 20] = [
     "resume",
     "unlock",
     "verify",
+    "prune",
     "pack",
     "inspect",
     "completions",
@@ -55,7 +56,7 @@ fn every_command_of_the_list_is_known_and_no_later_one_is_listed() {
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
-    for later in ["rehearse", "watch", "backup", "restore", "capture", "prune"] {
+    for later in ["rehearse", "watch", "backup", "restore", "capture", "record"] {
         assert!(!help.contains(&format!("\n  {later} ")), "{later}");
     }
 }

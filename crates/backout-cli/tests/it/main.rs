@@ -24,6 +24,7 @@ mod lock;
 mod non_utf8;
 mod output;
 mod print;
+mod prune;
 mod scene;
 mod start;
 mod terminal;

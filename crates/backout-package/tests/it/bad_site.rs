@@ -22,10 +22,7 @@ fn bad_sites_are_shown_at_their_place() {
             format!("site: shop\nbackup:\n  repository: /x\n{db}\n"),
             "2:1: `backup` is not available yet in this version",
         ),
-        (
-            format!("site: shop\nretention: {{keep: 20}}\n{db}\n"),
-            "2:1: `retention` is not available yet in this version",
-        ),
+        (format!("site: shop\nretention: {{}}\n{db}\n"), "2:12: a retention has `keep`, `days` or both"),
         (format!("site: shop\nalerts:\n  - email: a@b\n{db}\n"), "3:12: a mail needs a server that takes it"),
         (
             format!("site: shop\nalerts:\n  - email: ops\n    smtp: smtp://h\n{db}\n"),
