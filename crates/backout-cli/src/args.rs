@@ -49,6 +49,7 @@ pub enum Command {
     Verify(commands::verify::Args),
     Prune(commands::prune::Args),
     Pack(commands::pack::Args),
+    Sign(commands::sign::Args),
     Inspect(commands::inspect::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
@@ -67,8 +68,6 @@ pub enum Command {
     Diff(commands::later::Args),
     #[command(hide = true)]
     Record(commands::later::Args),
-    #[command(hide = true)]
-    Sign(commands::later::Args),
 }
 
 impl Command {

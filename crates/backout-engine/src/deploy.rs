@@ -10,6 +10,7 @@ use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
 use backout_model::words;
 use backout_package::package::Package;
+use backout_package::signature::{self, Signed};
 use backout_package::site::Site;
 use backout_package::snapshot::snapshot;
 use serde_json::Value;
@@ -121,6 +122,26 @@ pub(crate) fn plannable(
         ));
     }
     Ok(())
+}
+
+/// By the site's `trust:` a package must be signed by somebody it trusts; one that is changed since it was signed is
+/// refused in any case.
+pub(crate) fn trusted(site: &Site, package: &Package) -> Result<(), EngineError> {
+    let Some(trust) = &site.trust else { return Ok(()) };
+    let mut keys = Vec::new();
+    for file in &trust.keys {
+        keys.extend(signature::read_keys(file)?);
+    }
+    let why = match signature::verify(package, &keys)? {
+        Signed::By { .. } => return Ok(()),
+        Signed::Not if !trust.require_signature => return Ok(()),
+        Signed::Not => "it is not signed".to_owned(),
+        Signed::Badly(why) => why,
+    };
+    Err(EngineError::not_now(
+        format!("{} {} is not trusted: {why}", package.name, package.version),
+        "`backout sign PACKAGE --key FILE` signs it, with a key that `trust:` in site.yaml names",
+    ))
 }
 
 /// What the package requires must be on the site.

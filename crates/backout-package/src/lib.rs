@@ -13,6 +13,7 @@ pub mod package;
 pub mod percent;
 pub mod schema;
 pub mod secret;
+pub mod signature;
 pub mod site;
 pub mod snapshot;
 pub mod step;

@@ -11,7 +11,7 @@ use crate::error::PackageError;
 use crate::field::{Located, Text};
 use crate::places;
 use crate::secret::Secret;
-use crate::site_file::{AlertFile, RetentionFile, SiteFile, WebhookFormatFile};
+use crate::site_file::{AlertFile, RetentionFile, SiteFile, TrustFile, WebhookFormatFile};
 use crate::url::{self, Environment};
 use crate::url_postgres::PostgresUrl;
 use crate::words::{check_word, root_path, shown};
@@ -39,6 +39,16 @@ pub struct Site {
     /// In the order of the file.
     pub alerts: Vec<Alert>,
     pub retention: Retention,
+    pub trust: Option<Trust>,
+}
+
+/// Which packages may be deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// One without a signature may not.
+    pub require_signature: bool,
+    /// Absolute paths of files of public SSH keys.
+    pub keys: Vec<PathBuf>,
 }
 
 /// Which deployments stay undoable: those that either of the two keeps. Neither: all.
@@ -144,9 +154,20 @@ impl Site {
         };
         reader.state_is_apart(&state, state_spot, &roots)?;
         let maintenance = written.maintenance.map(|m| Maintenance { enter: m.enter.0, leave: m.leave.0 });
+        let trust = written.trust.as_ref().map(|trust| reader.trust(trust)).transpose()?;
         let retention = reader.retention(written.retention.as_ref())?;
         let alerts = written.alerts.iter().map(|alert| reader.alert(alert)).collect::<Result<_, _>>()?;
-        Ok(Site { name: written.site.value.0, databases, roots, state, maintenance, alerts, retention, file: absolute })
+        Ok(Site {
+            name: written.site.value.0,
+            databases,
+            roots,
+            state,
+            maintenance,
+            alerts,
+            retention,
+            trust,
+            file: absolute,
+        })
     }
 
     /// The `site.yaml` in `start` or the nearest directory above it.
@@ -234,6 +255,11 @@ impl Reader<'_> {
             configs.push(RootConfig { name: name.value.clone(), path, keep: keep.collect::<Result<_, _>>()? });
         }
         Ok(configs)
+    }
+
+    fn trust(&self, written: &TrustFile) -> Result<Trust, PackageError> {
+        let keys = written.keys.iter().map(|key| self.path(key)).collect::<Result<_, _>>()?;
+        Ok(Trust { require_signature: written.require_signature, keys })
     }
 
     fn retention(&self, written: Option<&Located<RetentionFile>>) -> Result<Retention, PackageError> {

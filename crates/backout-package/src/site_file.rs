@@ -31,10 +31,8 @@ pub struct SiteFile {
     /// Whom to tell when a deployment or an undo goes wrong.
     #[serde(default)]
     pub alerts: Vec<Located<AlertFile>>,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub trust: Later,
+    /// By whom packages must be signed.
+    pub trust: Option<TrustFile>,
     #[serde(default)]
     #[schemars(skip)]
     #[expect(dead_code, reason = "known only to be refused")]
@@ -103,4 +101,15 @@ pub struct RetentionFile {
     pub keep: Option<u64>,
     /// Deployments that began within so many days.
     pub days: Option<u64>,
+}
+
+/// Which signatures count.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TrustFile {
+    /// Whether a package without a signature is refused; false if left out. One with a bad signature always is.
+    #[serde(default)]
+    pub require_signature: bool,
+    /// Files of public SSH keys, relative to this file.
+    pub keys: Vec<Located<Text>>,
 }

@@ -18,6 +18,7 @@ pub mod resume;
 pub mod retry;
 pub mod schema;
 pub mod show;
+pub mod sign;
 pub mod status;
 pub mod undo;
 pub mod unlock;

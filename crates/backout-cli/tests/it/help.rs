@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "init",
     "new",
     "doctor",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 21] = [
     "verify",
     "prune",
     "pack",
+    "sign",
     "inspect",
     "completions",
     "man",

@@ -26,6 +26,7 @@ mod output;
 mod print;
 mod prune;
 mod scene;
+mod sign;
 mod start;
 mod terminal;
 mod undo;

@@ -42,7 +42,7 @@ fn bad_sites_are_shown_at_their_place() {
             "3:5: an alert has exactly one of",
         ),
         (format!("site: shop\nalerts:\n  - {{}}\n{db}\n"), "3:5: an alert has exactly one of"),
-        (format!("site: shop\ntrust: {{}}\n{db}\n"), "2:1: `trust` is not available yet in this version"),
+        (format!("site: shop\ntrust: {{}}\n{db}\n"), "2:8: the key `keys` is missing"),
         (format!("site: shop\nscratch:\n{db}\n"), "2:1: `scratch` is not available yet in this version"),
         ("site: shop\ndatabse: {}\n".into(), "2:1: unknown key `databse`; did you mean `databases`?"),
         ("site: shop\nroots: {web: {paths: x}}\n".into(), "2:15: unknown key `paths`; did you mean `path`?"),

@@ -41,7 +41,7 @@ fn the_schemas_know_no_keys_of_later_versions() {
     let package = schema::package_schema();
     assert!(!package.contains("\"capture\""));
     let site = schema::site_schema();
-    for key in ["backup", "trust", "scratch"] {
+    for key in ["backup", "scratch"] {
         assert!(!site.contains(&format!("\"{key}\"")), "{key}");
     }
     assert!(package.contains("\"on-failure\"") && package.contains("\"additionalProperties\": false"));
