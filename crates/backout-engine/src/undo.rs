@@ -1,5 +1,6 @@
 //! Undo of a deployment or of one child of it, while later ones stay. Appends to the history, never erases.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use backout_journal::Reader;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{Part, StepView, View, Why, payload};
-use crate::later::LaterStep;
+use crate::later::{LaterStep, OfLater, is_needed, of_later};
 use crate::lookup::{find, now_at, split};
 use crate::observer::Happening;
 use crate::outcome::{Left, NOTHING_CHANGED, Outcome, STOPPED, Status};
@@ -39,13 +40,13 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     let mut run = Run::new(session, view);
     run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
     let Foreseen { conflicts, of_later } = run.conflicts_of_undo(&part, options.on_conflict)?;
+    let overwrites = options.on_conflict == OnConflict::Overwrite;
     let refusing = conflicts
         .listed
         .iter()
-        .any(|conflict| options.on_conflict != OnConflict::Overwrite && conflict.kind == ConflictKind::RequiredBy);
+        .any(|conflict| is_needed(conflict) || !overwrites && conflict.kind == ConflictKind::RequiredBy);
     let undecided = run.view.undecided(&part);
-    if options.on_conflict == OnConflict::Overwrite && !undecided.is_empty() && run.view.steps_to_undo(&part).is_empty()
-    {
+    if overwrites && !undecided.is_empty() && run.view.steps_to_undo(&part).is_empty() {
         return Ok(too_late(&run, undecided, &part));
     }
     if refusing || (options.on_conflict == OnConflict::Stop && !(conflicts.is_empty() && of_later.is_empty())) {
@@ -105,12 +106,14 @@ fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Out
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
     outcome.deployment = Some(run.view.id.clone());
     outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name_of(part))];
-    let needed = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
-    outcome.hints = match needed.map(|conflict| conflict.now.clone()).reduce(|one, other| format!("{one}, {other}")) {
-        Some(needed) => vec![
-            format!("undo first what requires it: {needed}"),
-            format!("backout undo {id} --on-conflict overwrite  undoes it all the same"),
-        ],
+    let required = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
+    let by: BTreeSet<&str> = required.map(|conflict| conflict.now.as_str()).collect();
+    outcome.hints = match by.into_iter().map(str::to_owned).reduce(|one, other| format!("{one}, {other}")) {
+        Some(by) => {
+            let first = format!("undo first what requires it: {by}");
+            let anyway = format!("backout undo {id} --on-conflict overwrite  undoes it all the same");
+            if conflicts.listed.iter().any(is_needed) { vec![first] } else { vec![first, anyway] }
+        }
         None if run.view.steps_to_undo(part).is_empty() => ways_out_undecided(&id),
         None => ways_out(&id),
     };
@@ -277,17 +280,8 @@ impl Run<'_, '_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut of_later = Conflicts::default();
-        if !later.is_empty() {
-            // What is not listed may be a later step's, too.
-            of_later.total = already.total - already.listed.len() as u64;
-        }
-        for conflict in
-            already.listed.into_iter().filter(|conflict| later.iter().any(|step| step.may_have_made(conflict)))
-        {
-            of_later.push(conflict);
-        }
-        Ok(Foreseen { conflicts, of_later })
+        let OfLater { needed, made } = of_later(already, later);
+        Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made })
     }
 
     fn undo_now(&mut self, part: Part) -> Result<Outcome, EngineError> {

@@ -41,7 +41,7 @@ pub enum ConflictKind {
     ForeignKey,
     /// Going back would break a uniqueness or other constraint because of somebody else's row.
     Constraint,
-    /// Another deployment requires this one.
+    /// Another deployment requires this one, or its undo needs what the undo of this one would take away.
     RequiredBy,
 }
 

@@ -14,6 +14,7 @@ mod irreversible;
 mod left;
 mod maintenance;
 mod nested;
+mod order;
 mod pgbench;
 mod property;
 mod redo;
