@@ -80,7 +80,8 @@ pub struct Report {
     /// What the operator should know and need not act on.
     pub notes: Vec<String>,
     /// What a check of an undo found as it is to be already: by the hand of others, or of a later deployment. That is
-    /// a conflict where it was the latter, whose own undo would bring it back.
+    /// a conflict where it was the latter, whose own undo would bring it back. And what a later deployment's own undo
+    /// would miss: a column or a name that it knows.
     #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
     pub already: Conflicts,
 }

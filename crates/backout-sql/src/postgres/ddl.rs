@@ -15,6 +15,7 @@ use super::ddl_turn::TurnError;
 pub use super::drawn::Drawn;
 pub use super::event_triggers::EventTriggers;
 use super::prepared::Client;
+use super::table::plain;
 use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe, drawn};
 
 pub use super::ddl_keep::Keep;
@@ -128,6 +129,17 @@ impl DdlEvent {
             |kind: Kind| matches!(kind, Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Table);
         let made = self.changes.iter().filter(|change| change.before.is_none());
         made.filter_map(|change| change.after.as_ref()).any(|object| is_type(object.kind))
+    }
+
+    /// What it was about: tables by their plain names, what belongs to none as people are shown it.
+    pub fn about(&self) -> impl Iterator<Item = String> {
+        let objects = self.changes.iter().flat_map(|change| [&change.before, &change.after]).flatten();
+        let changed = objects.map(|object| match (object.kind, object.of()) {
+            (Kind::Table, _) => plain(object.id()),
+            (_, "") => object.shown(),
+            (_, of) => plain(of),
+        });
+        changed.chain(self.kept.iter().map(|kept| plain(&kept.table)))
     }
 
     /// The tables that it made, by their qualified names.

@@ -4,6 +4,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::TargetError;
 
 use super::counters::Positions;
+use super::fitting::Stranger;
 use super::session::{Session, ident};
 use super::stream::{Column, Damage, Reader, Span, StreamError, Table};
 use super::table::{self, list, quoted};
@@ -88,9 +89,24 @@ pub struct Loaded {
     pub expected: u64,
     pub wanted: u64,
     pub table: Table,
+    /// Columns that the table has beside.
+    pub strangers: Vec<Stranger>,
 }
 
 impl Loaded {
+    /// The condition that others wrote into none of their own columns of a row `x`; empty where there are none.
+    pub fn untouched(&self) -> String {
+        let own = self.strangers.iter().filter_map(|stranger| stranger.written.as_deref());
+        own.map(|written| format!(" AND NOT ({written})")).collect()
+    }
+
+    /// The table with all its columns.
+    pub fn whole(&self) -> Table {
+        let mut table = self.table.clone();
+        table.columns.extend(self.strangers.iter().map(|stranger| stranger.column.clone()));
+        table
+    }
+
     /// The statement that takes columns out which are not `there`; `None` where all are. The key has to be.
     pub fn without(&mut self, there: &dyn Fn(&Column) -> bool) -> Option<String> {
         let (stay, go): (Vec<Column>, Vec<Column>) =
@@ -117,8 +133,14 @@ pub fn load(
 ) -> Result<Loaded, Halt> {
     replay.loads += 1;
     let name = |side: &str| format!("pg_temp.backout_{side}{}", replay.loads);
-    let loaded =
-        Loaded { from: name("from"), to: name("to"), expected: from.records, wanted: to.records, table: table.clone() };
+    let loaded = Loaded {
+        from: name("from"),
+        to: name("to"),
+        expected: from.records,
+        wanted: to.records,
+        table: table.clone(),
+        strangers: Vec::new(),
+    };
     for (name, span) in [(&loaded.from, from), (&loaded.to, to)] {
         fill(a, reader, replay.label, table, name, span)?;
     }

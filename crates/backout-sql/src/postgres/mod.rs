@@ -56,6 +56,7 @@ mod drawn;
 mod event_triggers;
 mod examine;
 mod exchange;
+mod fitting;
 mod followers;
 mod foreign;
 mod functions;

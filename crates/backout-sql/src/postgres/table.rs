@@ -87,3 +87,36 @@ pub fn quoted(table: &Table) -> String {
 pub fn shown(table: &Table) -> String {
     if table.schema == "public" { table.name.clone() } else { format!("{}.{}", table.schema, table.name) }
 }
+
+/// The same of a name that is in quotes, with its schema.
+pub fn plain(id: &str) -> String {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = id.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.next_if_eq(&'"').is_some() => {
+                parts.last_mut().into_iter().for_each(|part| part.push('"'));
+            }
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(String::new()),
+            other => parts.last_mut().into_iter().for_each(|part| part.push(other)),
+        }
+    }
+    match parts.as_slice() {
+        [schema, name] if schema == "public" => name.clone(),
+        parts => parts.join("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_name_is_shown_like_the_table() {
+        assert_eq!(plain("public.t"), "t");
+        assert_eq!(plain("s.t"), "s.t");
+        assert_eq!(plain(r#""We ird.""sch"."T b.l""#), r#"We ird."sch.T b.l"#);
+    }
+}

@@ -225,14 +225,12 @@ impl Postgres {
                         Direction::Redo => (*before, *after),
                     };
                     let table = &tables[*table as usize];
-                    if !self.same_shape(table, replay)? {
-                        continue;
-                    }
+                    let Some(strangers) = self.strangers(table, replay)? else { continue };
                     if let Some(capture) = capture.as_deref_mut() {
                         let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
                         capture.before_rows(&mut sessions).map_err(|source| uncaptured(&self.label, source))?;
                     }
-                    let one = load::load(&mut self.a, reader, replay, table, from, to)?;
+                    let one = Loaded { strangers, ..load::load(&mut self.a, reader, replay, table, from, to)? };
                     let done = if table.key.is_empty() {
                         loose::rows(&mut self.a, replay, table, &one)
                     } else {
@@ -363,28 +361,6 @@ impl Postgres {
         Ok(())
     }
 
-    /// True where the table is still there with the columns that the images have.
-    fn same_shape(&mut self, wanted: &Table, replay: &mut Replay<'_>) -> Result<bool, TargetError> {
-        let found = table::find(&mut self.a, &wanted.schema, &wanted.name)
-            .map_err(|source| self.failed("cannot read the schema of", source))?;
-        let why = match found {
-            None => "there is no such table".to_owned(),
-            Some((_, now)) => {
-                let missing = wanted
-                    .columns
-                    .iter()
-                    .find(|column| !now.columns.iter().any(|one| one.name == column.name && one.kind == column.kind));
-                match missing {
-                    Some(column) => format!("it has no column {} of type {}", column.name, column.kind),
-                    None if !wanted.key.is_empty() && now.key.is_empty() => "it has no key any more".to_owned(),
-                    None => return Ok(true),
-                }
-            }
-        };
-        replay.definition(wanted, why);
-        Ok(false)
-    }
-
     fn replay_ddl(
         &mut self,
         reader: &mut Reader<'_>,
@@ -473,6 +449,12 @@ fn never(shown: &str, because: &str) -> TargetError {
 /// What a step comes to.
 pub fn summary_of(index: &Index) -> Summary {
     let mut objects: Vec<String> = index.tables.iter().map(table::shown).collect();
+    let altered = index.events.iter().filter_map(|event| match event {
+        Event::Ddl { event, .. } => Some(event.about()),
+        Event::Rows { .. } | Event::Statements { .. } => None,
+    });
+    objects.extend(altered.flatten());
+    objects.extend(index.sequences.iter().map(|one| format!("sequence {}.{}", one.schema, one.name)));
     objects.sort_unstable();
     objects.dedup();
     objects.truncate(Summary::OBJECTS_KEPT);
