@@ -101,6 +101,11 @@ impl Subject for Postgres {
         })
     }
 
+    fn left_by_plain(&mut self) -> Result<Option<Dump>> {
+        let file = self.folder.join("plain-left.dump");
+        dump::dump(&self.server, &self.copy_name("plain"), file, &self.days).map(Some)
+    }
+
     /// There is only psql.
     fn plain_otherwise(&mut self, _script: &Path) -> Result<Option<Plain>> {
         Ok(None)

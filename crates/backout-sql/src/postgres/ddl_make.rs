@@ -2,6 +2,7 @@
 //! storage) is for [`super::ddl_alter`] to set afterwards.
 
 use super::catalog::{Kind, Object, literal};
+use super::spelling;
 
 /// The word that ALTER and DROP use for an object.
 pub(super) fn word(object: &Object) -> String {
@@ -30,6 +31,12 @@ pub(super) fn comes_with(object: &Object, all: &[&Object]) -> bool {
 
 /// The statement that makes an object; none for what cannot be made from a definition.
 pub(super) fn create(object: &Object, all: &[&Object]) -> Option<String> {
+    let sql = as_defined(object, all)?;
+    // The text of a function is what it is, to the letter.
+    Some(if object.kind == Kind::Function { sql } else { spelling::to_come_back(&sql).into_owned() })
+}
+
+fn as_defined(object: &Object, all: &[&Object]) -> Option<String> {
     let (id, of, name, definition) = (object.id(), object.of(), object.text("name"), object.text("definition"));
     let with = object.part("options").map(|options| format!(" WITH ({options})")).unwrap_or_default();
     Some(match object.kind {

@@ -22,7 +22,8 @@ pub(super) struct Added<'a> {
 
 impl Added<'_> {
     /// A condition on rows whose value in the column is not the one that they got with it; none where that cannot be told,
-    /// because each row got a value of its own. `alias` goes before the column.
+    /// because each row got a value of its own. `alias` goes before the column. Values are compared as the server writes
+    /// them down: a cast to text shows some types in another way.
     pub(super) fn not_as_added(&self, client: &mut Client, alias: &str) -> Result<Option<String>, Error> {
         let name = format!("{alias}{}", self.column);
         // What rows got that were there already is kept beside the column, as a list of one, until the table is written anew.
@@ -37,12 +38,15 @@ impl Added<'_> {
         );
         let Some(row) = catalog::rows(client, &sql)?.into_iter().next() else { return Ok(None) };
         if row[0] == "t" {
-            return Ok(Some(format!("{name}::text IS DISTINCT FROM {}", literal(&row[1]))));
+            return Ok(Some(format!("num_nulls({name}) = 1 OR format('%s', {name}) <> {}", literal(&row[1]))));
         }
         let of_domain = Some(row[2].as_str()).filter(|default| !default.is_empty());
         let Some(default) = self.default.or(of_domain) else { return Ok(Some(format!("{name} IS NOT NULL"))) };
         let constant = row[3] != "t" && !is_computed(default);
-        Ok(constant.then(|| format!("{name}::text IS DISTINCT FROM ({default})::{}::text", self.kind)))
+        let default = format!("({default})::{}", self.kind);
+        Ok(constant.then(|| {
+            format!("num_nulls({name}) <> num_nulls({default}) OR format('%s', {name}) <> format('%s', {default})")
+        }))
     }
 }
 
