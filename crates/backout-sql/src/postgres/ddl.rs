@@ -142,6 +142,16 @@ impl DdlEvent {
         changed.chain(self.kept.iter().map(|kept| plain(&kept.table)))
     }
 
+    /// The domains that it altered, by their qualified names.
+    pub fn domains(&self) -> impl Iterator<Item = &str> {
+        let objects = self.changes.iter().flat_map(|change| [&change.before, &change.after]).flatten();
+        objects.filter_map(|object| match object.kind {
+            Kind::Domain => Some(object.id()),
+            Kind::Constraint if object.part("on domain").is_some() => Some(object.of()),
+            _ => None,
+        })
+    }
+
     /// The tables that it made, by their qualified names.
     pub fn made(&self) -> impl Iterator<Item = &str> {
         self.changes

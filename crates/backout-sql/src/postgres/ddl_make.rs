@@ -210,7 +210,11 @@ pub(super) fn drop(object: &Object) -> String {
         Kind::Column => format!("ALTER TABLE {of} DROP COLUMN IF EXISTS {name}"),
         Kind::Attribute => format!("ALTER TYPE {of} DROP ATTRIBUTE IF EXISTS {name}"),
         Kind::Constraint if object.part("on domain").is_some() => {
-            format!("ALTER DOMAIN {of} DROP CONSTRAINT IF EXISTS {name}")
+            // PostgreSQL hears of it only once something else is written, and sets no savepoint until then.
+            format!(
+                "ALTER DOMAIN {of} DROP CONSTRAINT IF EXISTS {name}; \
+                 CREATE TEMPORARY TABLE backout_heard (); DROP TABLE pg_temp.backout_heard"
+            )
         }
         Kind::Constraint => format!("ALTER TABLE IF EXISTS {of} DROP CONSTRAINT IF EXISTS {name}"),
         Kind::Rule | Kind::Trigger | Kind::Policy => {

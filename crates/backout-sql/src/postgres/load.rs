@@ -33,6 +33,14 @@ pub struct Replay<'a> {
     loads: u32,
 }
 
+/// What a replay met and did up to a point.
+pub struct Found {
+    conflicts: Conflicts,
+    already: Option<Conflicts>,
+    notes: usize,
+    rows: u64,
+}
+
 impl<'a> Replay<'a> {
     pub fn new(label: &'a str, direction: Direction, on_conflict: OnConflict, began: Positions) -> Self {
         Self {
@@ -55,6 +63,24 @@ impl<'a> Replay<'a> {
     pub fn looking_for_what_is_already(mut self) -> Self {
         self.already = Some(Conflicts::default());
         self
+    }
+
+    /// What it met and did so far.
+    pub fn found(&self) -> Found {
+        Found {
+            conflicts: self.conflicts.clone(),
+            already: self.already.clone(),
+            notes: self.notes.len(),
+            rows: self.rows,
+        }
+    }
+
+    /// Forgets what came after that.
+    pub fn only(&mut self, found: &Found) {
+        self.conflicts = found.conflicts.clone();
+        self.already = found.already.clone();
+        self.notes.truncate(found.notes);
+        self.rows = found.rows;
     }
 
     pub fn overwrites(&self) -> bool {
@@ -169,7 +195,7 @@ fn fill(
     if span.records == 0 {
         return Ok(());
     }
-    let mut into = a.client.copy_in(&format!("COPY {name} ({columns}) FROM STDIN")).map_err(failed)?;
+    let mut into = a.client.copy_in(&format!("COPY {name} {} FROM STDIN", table::bracketed(table))).map_err(failed)?;
     let mut chunk = Vec::with_capacity(1 << 16);
     let written = |source: std::io::Error| {
         Halt::Error(TargetError::failed(format!("cannot read images of {} into {label}", table::shown(table)), source))

@@ -9,7 +9,7 @@ use super::admit::{self, Admission, Excluding, ROWS};
 use super::load::{Loaded, Replay};
 use super::session::Session;
 use super::stream::Table;
-use super::table::{self, list, quoted};
+use super::table::{self, bracketed, list, quoted};
 use super::terms::{same, shown_row};
 
 /// How often rows are looked for that others write meanwhile.
@@ -101,8 +101,8 @@ fn bring(
         to = loaded.to
     );
     let insert = format!(
-        "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {wanted}",
-        list(table, ""),
+        "INSERT INTO {live} {} OVERRIDING SYSTEM VALUE SELECT {} FROM {wanted}",
+        bracketed(table),
         list(table, "t")
     );
     let waiting = Excluding::waiting(&mut a.client, live)?;
@@ -159,8 +159,8 @@ fn stay(
         ))?;
         let Some(gone) = gone else { return Ok(()) };
         let insert = format!(
-            "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS f WHERE {} = '\\x{gone}'::bytea LIMIT 1",
-            list(table, ""),
+            "INSERT INTO {live} {} OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS f WHERE {} = '\\x{gone}'::bytea LIMIT 1",
+            bracketed(table),
             list(table, "f"),
             loaded.from,
             whole("f")

@@ -28,6 +28,7 @@ mod capture_random;
 pub mod catalog;
 pub mod catalog_changes;
 mod catalog_read;
+mod check;
 pub mod classify;
 mod conn;
 mod counters;
@@ -370,7 +371,9 @@ impl Database for Postgres {
                 }));
             }
         }
-        Ok(Box::new(plan::ByClass))
+        let senders = notify::Beforehand::look(&mut self.a);
+        let senders = senders.map_err(|source| self.failed("cannot read the triggers and functions of", source))?;
+        Ok(Box::new(plan::ByClass { senders }))
     }
 
     fn apply(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {

@@ -78,6 +78,11 @@ pub fn list(table: &Table, alias: &str) -> String {
     table.columns.iter().map(|column| format!("{prefix}{}", ident(&column.name))).collect::<Vec<_>>().join(", ")
 }
 
+/// The columns in brackets, as INSERT and COPY take them; a table may have none.
+pub fn bracketed(table: &Table) -> String {
+    if table.columns.is_empty() { String::new() } else { format!("({})", list(table, "")) }
+}
+
 /// The name, in quotes and with its schema.
 pub fn quoted(table: &Table) -> String {
     format!("{}.{}", ident(&table.schema), ident(&table.name))

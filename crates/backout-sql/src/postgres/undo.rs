@@ -124,60 +124,6 @@ impl Postgres {
         self.a.run(BEGIN).map_err(|source| self.failed("cannot begin a transaction in", source))
     }
 
-    pub(super) fn check_undo_steps(
-        &mut self,
-        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
-        on_conflict: OnConflict,
-    ) -> Result<Report, TargetError> {
-        self.ready()?;
-        let done = self.check_steps(steps, on_conflict);
-        self.after_step();
-        done
-    }
-
-    fn check_steps(
-        &mut self,
-        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
-        on_conflict: OnConflict,
-    ) -> Result<Report, TargetError> {
-        let label = self.label.clone();
-        let manner = Manner { on_conflict, in_doubt: false };
-        self.begin()?;
-        let mut replay =
-            Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new()).looking_for_what_is_already();
-        let mut summary = Summary::default();
-        for mut images in steps {
-            let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
-            if reader.index.way != Way::Captured {
-                replay.notes.push(format!("{label}: {} is undone by its own script, unseen", reader.index.shown));
-                continue;
-            }
-            let before = replay.rows;
-            replay.began = counters::read(&mut self.a, &label)?;
-            match self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}) {
-                Ok(()) => {}
-                Err(Halt::Error(TargetError::Conflicts(conflicts))) => {
-                    replay.conflicts = conflicts;
-                    break;
-                }
-                Err(halt) => return Err(self.halted(halt)),
-            }
-            let this = summary_of(&reader.index);
-            summary.changes += this.changes;
-            summary.rows += replay.rows - before;
-            summary.objects.extend(this.objects);
-        }
-        summary.objects.sort_unstable();
-        summary.objects.dedup();
-        summary.objects.truncate(Summary::OBJECTS_KEPT);
-        Ok(Report {
-            summary,
-            conflicts: replay.conflicts,
-            notes: replay.notes,
-            already: replay.already.unwrap_or_default(),
-        })
-    }
-
     /// Replays the events of one step within the open transaction: rows, schema, sequences; then looks at foreign keys.
     pub(super) fn replay(
         &mut self,
@@ -241,8 +187,9 @@ impl Postgres {
                     progress(replay.rows);
                 }
                 Event::Ddl { line, sql, event } => {
-                    if replay.direction == Direction::Undo && event.makes_types() {
-                        self.let_go(&mut loaded)?;
+                    let domains: Vec<&str> = event.domains().collect();
+                    if replay.direction == Direction::Undo && event.makes_types() || !domains.is_empty() {
+                        self.let_go(&mut loaded, &domains)?;
                     }
                     self.unsilence(&mut quiet, capture.as_deref_mut())?;
                     replay.passing = match replay.direction {
@@ -306,15 +253,17 @@ impl Postgres {
         }
     }
 
-    /// Takes out of the images in temporary tables what their tables have no more: a type that goes must not be in use.
-    fn let_go(&mut self, loaded: &mut Vec<Loaded>) -> Result<(), TargetError> {
+    /// Takes out of the images in temporary tables what their tables have no more, and values of `domains`: a type that
+    /// goes must not be in use, and what a domain demands its old values need not fulfil.
+    fn let_go(&mut self, loaded: &mut Vec<Loaded>, domains: &[&str]) -> Result<(), TargetError> {
         let mut left = Vec::new();
         for mut one in std::mem::take(loaded) {
             let failed = |source| TargetError::failed(format!("cannot read {}", table::shown(&one.table)), source);
             let found = table::find(&mut self.a, &one.table.schema, &one.table.name).map_err(failed)?;
             let there = |column: &Column| {
                 let same = |other: &Column| other.name == column.name && other.kind == column.kind;
-                found.as_ref().is_some_and(|(_, now)| now.columns.iter().any(same))
+                !domains.contains(&column.kind.trim_end_matches("[]"))
+                    && found.as_ref().is_some_and(|(_, now)| now.columns.iter().any(same))
             };
             let key_stays = one.table.key.iter().all(|key| there(&one.table.columns[key.column]));
             if found.is_none() || !key_stays {

@@ -22,6 +22,8 @@ const SETUP: &str = "CREATE TABLE dup (a int, b text); INSERT INTO dup VALUES (1
         FOR EACH ROW EXECUTE FUNCTION late();
     CREATE TABLE part (k int, v text) PARTITION BY LIST (k); ALTER TABLE part ADD PRIMARY KEY (k);
     CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1); INSERT INTO part VALUES (1, 'v');
+    CREATE DOMAIN posint AS int CHECK (VALUE > 0); CREATE TABLE odd (a int PRIMARY KEY, o posint);
+    INSERT INTO odd VALUES (1, 1), (2, 2); CREATE TABLE lone (a int); INSERT INTO lone VALUES (1), (2);
     CREATE TABLE st (id int PRIMARY KEY, s varchar(9) CHECK (s IN ('a', 'b')), n int); INSERT INTO st VALUES (1, 'a', 1);
     CREATE UNIQUE INDEX st_n ON st (n) WHERE s IN ('a', 'b''(') OR lower(s) NOT IN ('c', 'd');
     CREATE VIEW st_v AS SELECT id FROM st WHERE s NOT IN ('a', 'c');";
@@ -54,6 +56,31 @@ fn there_and_back(script: &str) {
     assert_ne!(stage.pg_dump(), before, "{script} does nothing");
     stage.undo(&images);
     assert_eq!(stage.pg_dump(), before, "{script}");
+}
+
+#[test]
+fn what_domains_demand_and_partitions_got_goes_back() {
+    for script in [
+        "ALTER DOMAIN posint ADD CONSTRAINT low CHECK (VALUE < 100) NOT VALID; ALTER DOMAIN posint VALIDATE CONSTRAINT low",
+        "ALTER DOMAIN posint DROP CONSTRAINT posint_check; UPDATE odd SET o = -5",
+        "UPDATE odd SET o = 1; ALTER DOMAIN posint ADD CHECK (VALUE < 3)",
+        "CREATE TABLE np (LIKE part); INSERT INTO np VALUES (2, 'x'); ALTER TABLE part ATTACH PARTITION np FOR VALUES IN (2)",
+        "ALTER TABLE part DETACH PARTITION part1; ALTER TABLE part ATTACH PARTITION part1 FOR VALUES IN (1, 2)",
+    ] {
+        there_and_back(script);
+    }
+}
+
+/// A table may have no columns at all, and rows all the same.
+#[test]
+fn a_table_that_is_left_without_columns() {
+    for script in [
+        "CREATE TABLE bare (a int PRIMARY KEY); INSERT INTO bare VALUES (1); ALTER TABLE bare DROP COLUMN a",
+        "INSERT INTO lone VALUES (3); ALTER TABLE lone DROP COLUMN a; INSERT INTO lone DEFAULT VALUES",
+        "ALTER TABLE lone DROP COLUMN a; DELETE FROM lone",
+    ] {
+        there_and_back(script);
+    }
 }
 
 /// PostgreSQL writes a list down in a way that it does not write down again when it is read.
