@@ -336,8 +336,9 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     if one_run {
         let written = |object: &Object| object.key.is_some_and(|key| seen.touched.written.contains(&key));
         let before: Vec<Object> = known.iter().filter(|object| written(object)).cloned().collect();
+        let files = ddl_keep::rewritten(&known, &seen.after);
         let changes = ddl_observe::differences(before, seen.after.clone());
-        if !ddl_keep::destroys(&changes, statement.sql) {
+        if !ddl_keep::destroys(&changes, &files, statement.sql) {
             check_handled(context, statement, &changes)?;
             context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
             event.changes = changes;

@@ -2,6 +2,7 @@
 //! storage) is for [`super::ddl_alter`] to set afterwards.
 
 use super::catalog::{Kind, Object, literal};
+use super::ddl_keep::widens;
 use super::spelling;
 
 /// The word that ALTER and DROP use for an object.
@@ -232,6 +233,17 @@ pub(super) fn retype(now: &Object, wanted: &Object) -> String {
     let (of, name, kind) = (now.of(), now.text("name"), wanted.text("type"));
     match (now.part("generated"), wanted.part("generated")) {
         (Some(_), None) => format!("ALTER TABLE {of} ALTER COLUMN {name} DROP EXPRESSION"),
+        // A cast would cut what others wrote since; so would the column with blanks at the end of it.
+        _ if widens(kind, now.text("type")) => {
+            let fits = match kind.strip_prefix("character varying(").and_then(|limit| limit.strip_suffix(')')) {
+                Some(limit) => {
+                    let longer = format!("char_length({name}) > {limit}");
+                    format!(" USING CASE WHEN {longer} THEN rpad({name}, char_length({name}) + 1, '.') ELSE {name} END")
+                }
+                None => String::new(),
+            };
+            format!("ALTER TABLE {of} ALTER COLUMN {name} TYPE {kind}{}{fits}", collate(wanted))
+        }
         _ => format!("ALTER TABLE {of} ALTER COLUMN {name} TYPE {kind}{} USING {name}::{kind}", collate(wanted)),
     }
 }

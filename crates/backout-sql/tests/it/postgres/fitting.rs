@@ -172,3 +172,28 @@ fn what_has_no_place_any_more_is_not_said_to_have_been_overwritten() {
         }
     }
 }
+
+/// The undo of a wider type asks nothing of the values as they were, and cuts none of those that came since.
+#[test]
+fn a_narrower_type_that_comes_back_cuts_nothing() {
+    let base = "CREATE TABLE t (id int PRIMARY KEY, v varchar(5) UNIQUE, n numeric(5,2), w varchar(3));
+        INSERT INTO t VALUES (1, 'a', 1.50, 'x'), (2, 'b  ', NULL, NULL)";
+    let wider = "ALTER TABLE t ALTER v TYPE varchar(9), ALTER n TYPE numeric(9,2), ALTER w TYPE varchar";
+    let mut stage = Stage::new(base);
+    let before = stage.pg_dump();
+    let images = stage.apply(wider);
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before);
+    let again = stage.redo(&images);
+    for others in ["v = 'longer'", "v = 'b       '", "w = 'long'", "w = '         '", "n = 1234.5"] {
+        stage.others(&format!("UPDATE t SET {others} WHERE id = 2"));
+        let now = stage.dump();
+        let found = stage.conflicts(&again);
+        assert_eq!(found.total, 1, "{others}: {found:?}");
+        let kept = stage.try_undo(&again, OnConflict::Keep).unwrap();
+        assert_eq!((kept.conflicts.total, stage.dump()), (1, now), "{others}");
+        stage.others("UPDATE t SET v = 'b  ', n = NULL, w = NULL WHERE id = 2");
+    }
+    stage.undo(&again);
+    assert_eq!(stage.pg_dump(), before);
+}

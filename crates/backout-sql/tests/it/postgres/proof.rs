@@ -93,6 +93,7 @@ fn lists_of_values_come_back_to_the_letter() {
         "ALTER TABLE st DROP COLUMN s CASCADE",
         "ALTER TABLE st DROP CONSTRAINT st_s_check",
         "DROP VIEW st_v; ALTER TABLE st ALTER s TYPE text",
+        "DROP VIEW st_v; ALTER TABLE st ALTER s TYPE varchar(99)",
     ] {
         there_and_back(script);
     }
