@@ -94,7 +94,7 @@ fn verdict(lab: &mut Lab, name: &str, file: &Path, before: &Dump, plain: &Plain,
             // Numbers that a sequence gave to a transaction that failed are gone, whoever asked for them.
             let failed = matches!(plain, Plain::Failed(_));
             let same = |dump: Dump| dump.same(&left, Alike::Exactly);
-            if !failed || !lab.subject.left_by_plain()?.is_some_and(same) {
+            if !failed || !lab.subject.left_by_plain("before", file)?.is_some_and(same) {
                 return Ok(wrong);
             }
         }

@@ -33,8 +33,8 @@ pub trait Subject {
     /// Its URL, for `site.yaml`.
     fn url(&self) -> String;
 
-    /// What the plain client left of the script that it failed at last; none where that is nothing by its nature.
-    fn left_by_plain(&mut self) -> Result<Option<Dump>> {
+    /// What the plain client leaves of a script that it fails at, on a copy; none where that is nothing by its nature.
+    fn left_by_plain(&mut self, _copy: &str, _script: &Path) -> Result<Option<Dump>> {
         Ok(None)
     }
 
