@@ -1,6 +1,8 @@
 //! Tells the people named under `alerts:` what a run came to where that needs their eyes. A mail that cannot be sent is
 //! a warning: it never hides what it was to tell.
 
+use std::cell::RefCell;
+
 use backout_engine::outcome::{Outcome, Status};
 use backout_net::alert::{self, Channel, MailChannel, MailTls, Message, Webhook};
 use backout_package::alert::{Alert, SmtpTls, WebhookFormat};
@@ -21,11 +23,24 @@ const WIDTH: usize = 500;
 pub struct Alerts {
     site: String,
     to: Vec<Alert>,
+    /// What is to be told besides the end of the run itself: of which run, and what it came to.
+    also: RefCell<Vec<(String, Outcome)>>,
 }
 
 impl Alerts {
     pub fn of(site: &Site) -> Self {
-        Self { site: site.name.clone(), to: site.alerts.clone() }
+        Self { site: site.name.clone(), to: site.alerts.clone(), also: RefCell::default() }
+    }
+
+    /// Keeps what another run came to, to be told once nobody is kept waiting.
+    pub fn also(&self, purpose: &str, outcome: &Outcome) {
+        self.also.borrow_mut().push((purpose.to_owned(), outcome.clone()));
+    }
+
+    pub fn tell_also(&self, ui: &Ui) {
+        for (purpose, outcome) in self.also.take() {
+            self.tell(ui, &purpose, &outcome);
+        }
     }
 
     /// Tells of `outcome`, the end of `purpose` (`deploy winter 1.0`), where it is one to be told.
@@ -36,6 +51,7 @@ impl Alerts {
         let message = message(&self.site, purpose, outcome);
         for alert in &self.to {
             let channel = channel(alert);
+            ui.note(format!("telling by {channel}"));
             if let Err(why) = alert::send(&channel, &message) {
                 ui.warning(format!("nobody was told by {channel}: {why}"));
             }
@@ -75,9 +91,11 @@ fn channel(alert: &Alert) -> Channel {
             },
             login: smtp.login.as_ref().map(|(user, password)| (user.clone(), password.expose().to_owned())),
         }),
-        Alert::Webhook { url, format } => {
-            Channel::Webhook(Webhook { url: url.expose().to_owned(), text_only: *format == WebhookFormat::Text })
-        }
+        Alert::Webhook { url, host, format } => Channel::Webhook(Webhook {
+            url: url.expose().to_owned(),
+            host: host.clone(),
+            text_only: *format == WebhookFormat::Text,
+        }),
     }
 }
 
@@ -129,7 +147,7 @@ fn text(site: &str, purpose: &str, outcome: &Outcome, now: Timestamp) -> String 
     if let Some(id) = &outcome.deployment {
         next.push(format!("backout show {id}  tells it step by step"));
     }
-    let mut text = format!("`backout {purpose}` on the site {site} ended at {time}.\n");
+    let mut text = format!("On the site {site}, {purpose} ended at {time}.\n");
     for (title, lines) in [("What happened", happened), ("The state of the site", state), ("What to do", next)] {
         text.push_str(&format!("\n{title}:\n"));
         lines.iter().take(LINES).for_each(|line| text.push_str(&format!("  {}\n", words::within(line, WIDTH))));

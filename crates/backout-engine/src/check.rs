@@ -1,6 +1,7 @@
 //! Checks: conditions on a site, tried again until their time is over.
 
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use backout_files::root::FileCondition;
@@ -85,10 +86,7 @@ impl Session<'_> {
         time: Option<Duration>,
     ) -> Result<Option<String>, EngineError> {
         match kind {
-            CheckKind::Http(check) => {
-                let stopped = self.observer.interrupted();
-                Ok(if stopped { Some(STOPPED.to_owned()) } else { http::check(&http_condition(check, time)) })
-            }
+            CheckKind::Http(check) => Ok(self.answered(http_condition(check, time))),
             CheckKind::Sql { query, database, equals } => {
                 let name = pick("database", "databases", database.as_deref(), &self.database_names(), "check")?;
                 let until = time.and_then(|time| Instant::now().checked_add(time));
@@ -126,6 +124,24 @@ impl Session<'_> {
                     }
                     Err(error) => Some(causes(&error).join(": ")),
                 })
+            }
+        }
+    }
+}
+
+impl Session<'_> {
+    /// Asks on a thread of its own, which is left alone where the operator does not want to wait.
+    fn answered(&self, condition: HttpCondition) -> Option<String> {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || tell.send(http::check(&condition)).ok());
+        loop {
+            if self.observer.interrupted() {
+                return Some(STOPPED.to_owned());
+            }
+            match told.recv_timeout(BETWEEN_TRIES) {
+                Ok(found) => return found,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Some("expected an answer, got none".to_owned()),
             }
         }
     }

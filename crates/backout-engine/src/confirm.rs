@@ -2,17 +2,16 @@
 //! the site next undoes it, whatever became of the process that was to watch over it.
 
 use backout_journal::{DeploymentRow, Reader};
-use backout_model::conflict::OnConflict;
 use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event};
 use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::history::View;
-use crate::outcome::{Outcome, Status, UNDONE_AND_VERIFIED};
+use crate::frame::Trouble;
+use crate::history::{StepView, View};
+use crate::outcome::{Left, Outcome, Status};
 use crate::session::Session;
 use crate::step::{Run, surely};
-use crate::undo::{self, Options};
 use crate::when::at;
 
 /// The deployment that is to be confirmed. There is one at most: none begins while another waits.
@@ -47,8 +46,17 @@ pub(crate) fn none_awaits(reader: &Reader) -> Result<(), EngineError> {
     }
 }
 
-/// Keeps the deployment that waits for it.
+/// True where one waits in vain.
+pub(crate) fn is_expired(session: &Session<'_>) -> Result<bool, EngineError> {
+    let now_ms = session.journal.now_ms();
+    Ok(awaiting(session.journal.reader())?.is_some_and(|(_, until)| now_ms >= until))
+}
+
+/// Keeps the deployment that waits for it. Where its time is over, that is what it comes to.
 pub fn confirm(session: &mut Session<'_>) -> Result<Outcome, EngineError> {
+    if let Some(outcome) = undo_expired(session)? {
+        return Ok(outcome);
+    }
     let Some((row, _)) = awaiting(session.journal.reader())? else {
         return Err(EngineError::NotNow { what: "no deployment is to be confirmed".to_owned(), hint: None });
     };
@@ -61,18 +69,16 @@ pub fn confirm(session: &mut Session<'_>) -> Result<Outcome, EngineError> {
     Ok(run.closed(outcome))
 }
 
-/// Undoes the deployment whose time is over. Nobody is there to ask: what others changed since keeps their value.
+/// Undoes the deployment whose time is over, as one that failed: nobody is there to ask.
 pub(crate) fn undo_expired(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError> {
     let Some((row, until)) = awaiting(session.journal.reader())? else { return Ok(None) };
-    if session.journal.now_ms() < until {
+    if !is_expired(session)? {
         return Ok(None);
     }
-    let mut outcome = undo::undo(session, Some(row.id.as_str()), Options { on_conflict: OnConflict::Keep })?;
-    let name = format!("{} {} ({})", row.package, row.version, row.id);
-    outcome.causes.insert(0, format!("{name} was not confirmed {}, and so it was undone", at(until)));
-    if outcome.status == Status::Done {
-        outcome.status = Status::Failed;
-        outcome.closing = UNDONE_AND_VERIFIED.to_owned();
-    }
-    Ok(Some(outcome))
+    let view = View::load(session.journal.reader(), &row.id)?;
+    let mut run = Run::new(session, view);
+    run.session.targets.name_all(run.view.steps_to_undo(&FramePath::root()).iter().map(StepView::act))?;
+    let causes = vec![format!("it was not confirmed {}", at(until))];
+    let outcome = run.fail(Trouble { causes, fatal: false }, Left::default()).map_err(EngineError::under_way)?;
+    Ok(Some(run.closed(outcome)))
 }

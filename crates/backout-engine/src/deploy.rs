@@ -244,7 +244,8 @@ impl Run<'_, '_> {
             },
         );
         if let Some(until) = self.view.confirm_until_ms {
-            outcome.closing = format!("Deployed. It is undone {} unless `backout confirm` comes first.", at(until));
+            let deployed = if status == Status::Done { "Deployed" } else { "Deployed in part" };
+            outcome.closing = format!("{deployed}. It is undone {} unless `backout confirm` comes first.", at(until));
         }
         outcome.answer.push(format!("deployed {} as {id}", self.view.name()));
         let passed_over = |left: &&LeftOut| {

@@ -67,6 +67,9 @@ impl Run<'_, '_> {
         outcome.answer.push(format!("redid {what} ({})", self.view.id));
         outcome.answer.push(now_at(self.session.journal.reader())?);
         outcome.notes.append(&mut self.notes);
+        if self.view.planned.as_ref().is_some_and(|planned| planned.confirm_within_ms.is_some()) {
+            outcome.notes.push("it stays without being confirmed: who redoes it has decided".to_owned());
+        }
         Ok(outcome)
     }
 

@@ -36,6 +36,7 @@ pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError>
     let reader = session.journal.reader();
     let unfinished = match reader.unfinished()? {
         Some(row) => Some(row),
+        None if confirm::is_expired(session)? => None,
         // Finished but for leaving maintenance mode.
         // One that needs a hand keeps the site closed until somebody has seen to it.
         None => in_maintenance(reader)?.filter(|row| row.state != DeploymentState::NeedsHand),

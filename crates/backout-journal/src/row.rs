@@ -64,7 +64,9 @@ impl DeploymentRow {
             });
         };
         let mut row = Self { last_seq: entry.seq, last_ms: entry.time_ms, ..before.clone() };
-        if entry.event.scope() == Scope::Deployment {
+        // What leaves it as it was is no new state.
+        let stays = matches!(entry.event, Event::DeploymentConfirmed | Event::DeploymentPruned);
+        if entry.event.scope() == Scope::Deployment && !stays {
             row.state = state;
             row.state_seq = entry.seq;
             row.state_ms = entry.time_ms;

@@ -315,7 +315,10 @@ pub fn deployment(from: Option<DeploymentState>, event: Event) -> Option<Deploym
             _ => None,
         },
         Event::DeploymentDone => only(from, &[S::Verifying, S::Redoing, S::Retrying], S::Done),
-        Event::DeploymentFailing => only(from, &[S::Applying, S::Verifying, S::NeedsHand], S::Failing),
+        // One that was to be confirmed fails where that does not come.
+        Event::DeploymentFailing => {
+            only(from, &[S::Applying, S::Verifying, S::NeedsHand, S::Done, S::PartlyUndone], S::Failing)
+        }
         Event::DeploymentFailedClean => only(from, &[S::Failing], S::FailedClean),
         Event::DeploymentUndoing => only(from, &[S::Done, S::PartlyUndone, S::NeedsHand], S::Undoing),
         Event::DeploymentUndone => only(from, &[S::Undoing], S::Undone),

@@ -48,7 +48,10 @@ pub enum MailTls {
 
 #[derive(Clone)]
 pub struct Webhook {
+    /// Whoever knows it may write there.
     pub url: String,
+    /// May be shown.
+    pub host: String,
     /// Only `{"text": …}`, as Slack and Mattermost take it.
     pub text_only: bool,
 }
@@ -58,16 +61,8 @@ impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mail(MailChannel { to, host, port, .. }) => write!(f, "mail to {to} by {host}:{port}"),
-            Self::Webhook(webhook) => write!(f, "webhook at {}", webhook.host()),
+            Self::Webhook(webhook) => write!(f, "webhook at {}", webhook.host),
         }
-    }
-}
-
-impl Webhook {
-    /// Whoever knows the rest may write there.
-    fn host(&self) -> &str {
-        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        rest.split(['/', '?', '#']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default()
     }
 }
 
@@ -141,7 +136,13 @@ fn mail(channel: &MailChannel, message: &Message) -> Result<(), Failure> {
     match transport.build().send(&mail) {
         Ok(_) => Ok(()),
         Err(error) => {
-            Err(Failure { why: causes(&error), lasting: error.is_permanent() || error.is_client() || error.is_tls() })
+            // A server may answer with what it was sent.
+            let why = match (error.status(), &channel.login) {
+                (Some(code), Some(_)) => format!("the server answered {code}"),
+                _ if error.is_timeout() => format!("it did not answer within {} s", TIMEOUT.as_secs()),
+                _ => causes(&error),
+            };
+            Err(Failure { why, lasting: error.is_permanent() || error.is_client() || error.is_tls() })
         }
     }
 }
@@ -153,7 +154,7 @@ fn post(webhook: &Webhook, message: &Message) -> Result<(), Failure> {
         message.fields.clone()
     };
     let sent =
-        agent(true, 0, TIMEOUT).post(&webhook.url).header("Content-Type", "application/json").send(body.to_string());
+        agent(true, TIMEOUT).post(&webhook.url).header("Content-Type", "application/json").send(body.to_string());
     match sent {
         Ok(response) if response.status().is_success() => Ok(()),
         Ok(response) => {

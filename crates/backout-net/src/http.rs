@@ -2,13 +2,14 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regex::Regex;
 use serde_json::Value;
 use ureq::http::Response;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
+use url::Url;
 
 /// How much of a body is looked at.
 const BODY_MAX: u64 = 8 * 1024 * 1024;
@@ -38,15 +39,43 @@ pub struct HttpCondition {
 /// Asks once. `None` where the answer is as it must be, else what was expected and what came.
 #[must_use]
 pub fn check(condition: &HttpCondition) -> Option<String> {
-    let agent = agent(condition.verified, condition.redirects, condition.timeout);
-    match agent.get(&condition.url).call() {
-        Ok(mut response) => judge(condition, &mut response).err(),
-        Err(error) => Some(format!("expected an answer, got none: {}", in_words(&error, condition.timeout))),
+    let until = Instant::now() + condition.timeout;
+    let mut url = condition.url.clone();
+    for redirects in 0..=condition.redirects {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let mut response = match agent(condition.verified, left).get(&url).call() {
+            Ok(response) => response,
+            Err(error) => {
+                return Some(format!("expected an answer, got none: {}", in_words(&error, condition.timeout)));
+            }
+        };
+        match redirected(&url, &response) {
+            Some(Ok(next)) if redirects < condition.redirects => url = next,
+            Some(Err(to)) if condition.redirects > 0 => {
+                return Some(format!("expected an answer, got a redirect to {}", short(&to)));
+            }
+            Some(_) if condition.redirects > 0 => break,
+            Some(_) | None => return judge(condition, &mut response).err(),
+        }
     }
+    Some(format!("expected an answer after at most {} redirects, got one more", condition.redirects))
+}
+
+/// Where an answer sends to; an error where that is nothing that answers over HTTP.
+fn redirected(from: &str, response: &Response<Body>) -> Option<Result<String, String>> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let to = String::from_utf8_lossy(response.headers().get("location")?.as_bytes()).into_owned();
+    let next = Url::parse(from).and_then(|from| from.join(&to));
+    Some(match next {
+        Ok(next) if matches!(next.scheme(), "http" | "https") => Ok(next.into()),
+        Ok(_) | Err(_) => Err(to),
+    })
 }
 
 /// What makes requests: certificates are the system's, a status is no error.
-pub(crate) fn agent(verified: bool, redirects: u32, timeout: Duration) -> Agent {
+pub(crate) fn agent(verified: bool, timeout: Duration) -> Agent {
     let authorities: Vec<Certificate<'static>> = if verified {
         let found = rustls_native_certs::load_native_certs().certs;
         found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect()
@@ -62,7 +91,7 @@ pub(crate) fn agent(verified: bool, redirects: u32, timeout: Duration) -> Agent 
     Agent::config_builder()
         .tls_config(tls)
         .timeout_global(Some(timeout))
-        .max_redirects(redirects)
+        .max_redirects(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent(concat!("backout/", env!("CARGO_PKG_VERSION")))
@@ -140,7 +169,14 @@ fn as_text(value: &Value) -> String {
 fn body(response: &mut Response<Body>) -> Result<String, String> {
     let mut bytes = Vec::new();
     let read = response.body_mut().as_reader().take(BODY_MAX).read_to_end(&mut bytes);
-    read.map_err(|error| format!("expected a whole body, got {} bytes of it: {error}", bytes.len()))?;
+    read.map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+        let why = match inner {
+            Some(ureq::Error::Timeout(_)) => "the time was over".to_owned(),
+            _ => error.to_string(),
+        };
+        format!("expected a whole body, got {} bytes of it: {why}", bytes.len())
+    })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

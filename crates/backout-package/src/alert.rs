@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use url::Url;
+
 use crate::secret::Secret;
 use crate::url::{Environment, UrlError, filled};
 
@@ -17,6 +19,8 @@ pub enum Alert {
     Webhook {
         /// Whoever knows it may write there.
         url: Secret,
+        /// May be shown.
+        host: String,
         format: WebhookFormat,
     },
 }
@@ -106,19 +110,31 @@ pub fn smtp(text: &str, environment: Environment<'_>) -> Result<Smtp, UrlError> 
     Ok(Smtp { host: host.to_owned(), port: port.unwrap_or(usual), tls, login })
 }
 
-/// Reads a webhook's URL; `${NAME}` is put in as it is.
-pub fn webhook(text: &str, environment: Environment<'_>) -> Result<Secret, UrlError> {
-    let hint = || Some("write https://HOST/PATH".to_owned());
-    // What stands in a URL stays encoded as it is written.
-    let escaped = text.replace('%', "%25");
-    let url = filled(&escaped, environment)?
-        .into_string()
-        .map_err(|_| ("what the environment holds is not UTF-8".to_owned(), None))?;
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
-    if rest.is_empty() || rest.starts_with('/') || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(("this is not the URL of a webhook".to_owned(), hint()));
+/// Reads a webhook's URL, and returns it with its host, for those who may not see the rest. `${NAME}` is put in after
+/// the URL is taken apart: in a user's name and password it may hold any character, elsewhere it is put in as it is.
+pub fn webhook(text: &str, environment: Environment<'_>) -> Result<(Secret, String), UrlError> {
+    let wrong = || ("this is not the URL of a webhook".to_owned(), Some("write https://HOST/PATH".to_owned()));
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (login, host) = match authority.rsplit_once('@') {
+        Some((login, host)) => (Some(login), host),
+        None => (None, authority),
+    };
+    // What is written there stays encoded as it is.
+    let path = filled(&path.replace('%', "%25"), environment)?.into_string().map_err(|_| wrong())?;
+    let mut url = Url::parse(&format!("{scheme}://{host}{path}")).map_err(|_| wrong())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong());
     }
-    Ok(Secret::new(url))
+    if let Some(login) = login {
+        let decoded = |written: &str| filled(written, environment)?.into_string().map_err(|_| wrong());
+        let (user, password) = login.split_once(':').map_or((login, None), |(user, word)| (user, Some(word)));
+        let password = password.map(decoded).transpose()?;
+        url.set_username(&decoded(user)?).map_err(|()| wrong())?;
+        url.set_password(password.as_deref()).map_err(|()| wrong())?;
+    }
+    let host = url.host_str().unwrap_or_default().to_owned();
+    Ok((Secret::new(url), host))
 }
 
 #[cfg(test)]
@@ -160,11 +176,14 @@ mod tests {
 
     #[test]
     fn webhooks_stay_as_they_are_written() {
-        let read =
-            |text: &str| webhook(text, &environment).map(|url| url.expose().to_owned()).map_err(|(what, _)| what);
-        assert_eq!(read("https://h/T0%2F/B0").as_deref(), Ok("https://h/T0%2F/B0"));
-        assert_eq!(read("https://h/${PASSWORD}").as_deref(), Ok("https://h/p@ss:w/o%rd?"));
-        for text in ["h/x", "https://", "https:///x", "https://h/a b", "ftp://h/"] {
+        let read = |text: &str| {
+            let read = webhook(text, &environment).map_err(|(what, _)| what);
+            read.map(|(url, host)| format!("{} {host}", url.expose()))
+        };
+        assert_eq!(read("https://h/T0%2F/B0").as_deref(), Ok("https://h/T0%2F/B0 h"));
+        assert_eq!(read("https://h:444/${PASSWORD}").as_deref(), Ok("https://h:444/p@ss:w/o%rd? h"));
+        assert_eq!(read("https://u:${PASSWORD}@h/x").as_deref(), Ok("https://u:p%40ss%3Aw%2Fo%rd%3F@h/x h"));
+        for text in ["h/x", "https://", "https://h:99999/", "https://[::1/x", "ftp://h/", "https://${NONE}@h/"] {
             assert!(read(text).is_err(), "{text}");
         }
     }

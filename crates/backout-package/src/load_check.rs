@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use regex::Regex;
+use url::Url;
 
 use crate::check::{Check, CheckKind, HttpCheck};
 use crate::error::PackageError;
@@ -105,19 +106,21 @@ fn file_check(loader: &Loader<'_>, file: &CheckFile, spot: Spot, path: &str) -> 
 
 fn http_check(loader: &Loader<'_>, file: &CheckFile, url: &Located<Text>) -> Result<HttpCheck, PackageError> {
     let text = url.value.0.as_str();
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    let authority = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    match authority {
-        None | Some("") => {
-            return Err(loader.wrong(url.spot, "this is not a URL such as https://shop.example/page"));
-        }
-        Some(authority) if authority.contains('@') => {
-            return Err(loader.wrong(url.spot, "a package is kept as it is, so its URLs can't hold a password"));
-        }
-        Some(_) => {}
-    }
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(loader.wrong(url.spot, "a URL holds no spaces; write %20"));
+    }
+    match Url::parse(text) {
+        Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") => {
+            return Err(loader.wrong(url.spot, "this is not a URL such as https://shop.example/page"));
+        }
+        Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+            return Err(loader.wrong(url.spot, "a package is kept as it is, so its URLs can't hold a password"));
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let what = format!("this is not a URL such as https://shop.example/page: {error}");
+            return Err(loader.wrong(url.spot, what));
+        }
     }
     let status = match &file.status {
         Some(status) => match status.value.0.parse::<u16>() {
@@ -132,6 +135,12 @@ fn http_check(loader: &Loader<'_>, file: &CheckFile, url: &Located<Text>) -> Res
         let why = error.to_string();
         let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         return Err(loader.wrong(pattern.spot, format!("this is not a regular expression: {why}")));
+    }
+    for (name, _) in &file.header.0 {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if name.value.is_empty() || !name.value.chars().all(fits) {
+            return Err(loader.wrong(name.spot, format!("`{}` is not the name of a header", shown(&name.value))));
+        }
     }
     for (pointer, _) in &file.json.0 {
         if !pointer.value.is_empty() && !pointer.value.starts_with('/') {

@@ -302,8 +302,8 @@ impl Reader<'_> {
                     None | Some(WebhookFormatFile::Json) => WebhookFormat::Json,
                     Some(WebhookFormatFile::Slack | WebhookFormatFile::Mattermost) => WebhookFormat::Text,
                 };
-                let url = alert::webhook(&url.value.0, self.environment).map_err(in_file(url.spot))?;
-                Ok(Alert::Webhook { url, format })
+                let (url, host) = alert::webhook(&url.value.0, self.environment).map_err(in_file(url.spot))?;
+                Ok(Alert::Webhook { url, host, format })
             }
             _ => Err(self.wrong(written.spot, "an alert has exactly one of `email` and `webhook`")),
         }

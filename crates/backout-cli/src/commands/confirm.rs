@@ -2,9 +2,7 @@
 
 use backout_engine::confirm;
 use backout_engine::error::EngineError;
-use backout_engine::session::Targets;
 use backout_journal::Reader;
-use backout_package::site::Site;
 
 use super::Context;
 use crate::end::End;
@@ -15,8 +13,8 @@ use crate::error::CliError;
 pub struct Args {}
 
 pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
-    let first = |_: &Site, _: &mut Targets, _: &Reader| {
-        Err(EngineError::NotNow { what: "no deployment is to be confirmed".to_owned(), hint: None })
-    };
-    context.in_session(context.site()?, "confirm", first, |session, _| Ok(confirm::confirm(session)?))
+    let first =
+        |_: &Reader| Err(EngineError::NotNow { what: "no deployment is to be confirmed".to_owned(), hint: None });
+    // What else is to be settled does not keep it waiting.
+    context.looking(context.site()?, "confirm", first, |session| Ok(confirm::confirm(session)?))
 }

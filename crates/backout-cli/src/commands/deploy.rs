@@ -54,7 +54,8 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let options =
         Options { accept_irreversible: args.accept_irreversible, source, confirm_within: args.confirm_within };
     // There before anything changes, for this process may not be there afterwards.
-    let _watcher = match args.confirm_within {
+    let watched = site.clone();
+    let watcher = match args.confirm_within {
         Some(_) => Some(Watcher::start(&site)?),
         None => None,
     };
@@ -65,6 +66,9 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         Incoming::clear_stale(&state)?;
         Ok(deploy::deploy(session, &package, options)?)
     });
+    if let Some(watcher) = watcher {
+        watcher.let_go(&watched)?;
+    }
     if let Some(incoming) = incoming
         && let Err(error) = incoming.remove()
     {

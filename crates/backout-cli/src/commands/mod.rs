@@ -77,7 +77,7 @@ impl Context<'_> {
         self.told(site, purpose, |site, progress, alerts| self.locked(site, purpose, (progress, alerts), first, work))
     }
 
-    /// Takes the locks of a site to look at it, and settles nothing: what was interrupted is refused.
+    /// Takes the locks of a site and settles nothing first: what was interrupted is refused.
     pub fn looking(
         &self,
         site: Site,
@@ -109,6 +109,8 @@ impl Context<'_> {
         let alerts = Alerts::of(&site);
         let done = work(site, &mut progress, &alerts);
         progress.pause();
+        // The locks are given back by now: whoever waits for them need not wait for a mail.
+        alerts.tell_also(self.ui);
         match done {
             Ok(mut outcome) => {
                 if matches!(outcome.status, Status::Failed | Status::Refused | Status::NeedsHand) {
@@ -175,7 +177,7 @@ impl Context<'_> {
             match outcome.status {
                 Status::Done | Status::Failed | Status::Partly => {
                     self.tell_resumed(outcome);
-                    alerts.tell(self.ui, "resume", outcome);
+                    alerts.also("resume", outcome);
                 }
                 Status::Usage | Status::NeedsHand | Status::Refused => return Ok(not_begun(outcome)),
             }
@@ -186,7 +188,7 @@ impl Context<'_> {
     /// What had been interrupted is settled; the command itself comes now.
     fn tell_resumed(&self, outcome: &Outcome) {
         self.ui.object_now("resumed", outcome);
-        self.ui.note("an earlier run had been interrupted; it is settled first");
+        self.ui.note("what an earlier run had left is settled first");
         end::tell(self.ui, outcome);
         self.ui.stderr(&outcome.closing);
     }
@@ -208,7 +210,7 @@ fn asked_first(
 /// What an earlier run left must be seen to first.
 fn not_begun(outcome: &Outcome) -> Outcome {
     let mut outcome = outcome.clone();
-    outcome.notes.push("an earlier run had been interrupted; this is what became of it".to_owned());
+    outcome.notes.push("an earlier run had left something; this is what became of it".to_owned());
     outcome.hints.push("run the command again when you have seen to that".to_owned());
     outcome
 }

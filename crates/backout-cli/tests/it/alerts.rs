@@ -109,7 +109,7 @@ fn a_failed_deployment_is_told_by_mail() {
     for line in [
         "To: ops@shop.example",
         "Subject: [shop] deploy broken 1: failed, the site is as it was before",
-        "`backout deploy broken 1` on the site shop ended at 20",
+        "On the site shop, deploy broken 1 ended at 20",
         "check \"nothing is free\": expected 0, got 2",
         "Everything was undone and verified.",
         "Nothing is urgent: the site works as it did before.",

@@ -76,8 +76,12 @@ fn what_is_not_confirmed_is_undone_and_told() {
     };
     assert_eq!(site(&before), site(&after));
     let told: Value = serde_json::from_str(&server.asked()[0].body).unwrap();
-    assert_eq!((told["command"].as_str(), told["status"].as_str()), (Some("confirm"), Some("failed")), "{told}");
-    assert!(told["causes"][0].as_str().unwrap().contains("was not confirmed at "), "{told}");
+    assert_eq!(
+        (told["command"].as_str(), told["status"].as_str()),
+        (Some("the wait for a confirm"), Some("failed")),
+        "{told}"
+    );
+    assert!(told["causes"].to_string().contains("was not confirmed at "), "{told}");
     scene.run(&["verify"]).exits(0);
     scene.refused(&["confirm"], 4);
 }
@@ -109,4 +113,64 @@ fn what_dies_on_its_way_is_taken_back_at_once() {
     until("the undo", || scene.value("SELECT max(price) FROM product") == rusqlite::types::Value::Integer(3000));
     until("the end of the watcher", || watcher(&scene).is_none());
     scene.run(&["resume"]).exits(0).answers("nothing had been interrupted");
+}
+
+/// What does not go back needs a hand, and is told, as where a deployment fails.
+#[test]
+fn what_cannot_be_undone_in_time_needs_a_hand() {
+    let server = HttpServer::start(|_| Answer::new(200, ""));
+    let scene = Scene::new();
+    scene.write("site.yaml", format!("{SITE}alerts:\n  - webhook: {}\n", server.url("/")));
+    scene.package("stuck", "steps:\n  - run: [\"true\"]\n    undo: [\"false\"]\n");
+    scene.run(&["deploy", "stuck", "--confirm-within", "1s"]).exits(0);
+    until("the end of the watcher", || watcher(&scene).is_none());
+    scene.run(&["status"]).exits(0).answers("needs a hand: ").answers("it was not confirmed at ");
+    let asked = server.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    let told: Value = serde_json::from_str(&asked[0].body).unwrap();
+    assert_eq!(told["status"], "needs-hand", "{told}");
+    scene.run(&["undo", "--on-conflict", "keep"]).exits(5);
+}
+
+#[test]
+fn a_confirm_waits_for_nothing_and_may_come_too_late() {
+    let scene = Scene::with_good_package();
+    let maintenance = "maintenance: {enter: [\"true\"], leave: [test, \"!\", -e, stuck]}\n";
+    scene.write("site.yaml", format!("{SITE}{maintenance}"));
+    scene.write("stuck", "");
+    scene.run(&["deploy", "winter", "--confirm-within", "10m"]).exits(3);
+    // It stays closed to its users, and is confirmed all the same.
+    scene.run(&["confirm"]).exits(3).answers("confirmed winter");
+    std::fs::remove_file(scene.path("stuck")).unwrap();
+    scene.run(&["undo"]).exits(0);
+    until("the end of the watcher", || watcher(&scene).is_none());
+    scene.run(&["deploy", "winter", "--confirm-within", "2s"]).exits(0);
+    let due = Instant::now() + Duration::from_secs(2);
+    kill_process(watcher(&scene).unwrap(), Signal::KILL).unwrap();
+    until("the time", || Instant::now() > due);
+    scene.run(&["confirm"]).exits(1).closes("Everything was undone and verified.").says("it was not confirmed at ");
+}
+
+/// A lock that is held by an open file is not held by the watcher.
+#[test]
+fn the_watcher_keeps_no_file_open() {
+    let scene = Scene::with_good_package();
+    let program = env!("CARGO_BIN_EXE_backout");
+    let script = format!("exec 9>lock; flock 9; \"{program}\" deploy winter --confirm-within 10m; exit $?");
+    let mut shell = std::process::Command::new("sh");
+    assert!(shell.args(["-c", &script]).current_dir(scene.path(".")).status().unwrap().success());
+    assert!(watcher(&scene).is_some());
+    let locked = std::process::Command::new("flock").args(["-n", "lock", "true"]).current_dir(scene.path(".")).status();
+    assert!(locked.unwrap().success(), "the lock is free");
+    scene.run(&["confirm"]).exits(0);
+}
+
+/// A deployment that never began leaves nobody watching, and what others deploy is none of its business.
+#[test]
+fn a_refused_deployment_leaves_no_watcher() {
+    let scene = Scene::with_good_package();
+    scene.refused(&["deploy", "nosuch", "--confirm-within", "10m"], 2);
+    scene.package("never", "before:\n  - run: [\"false\"]\nsteps:\n  - run: [\"true\"]\n    undo: [\"true\"]\n");
+    scene.run(&["deploy", "never", "--confirm-within", "10m"]).exits(4);
+    until("the end of the watcher", || watcher(&scene).is_none());
 }

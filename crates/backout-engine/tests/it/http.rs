@@ -17,6 +17,7 @@ fn pages() -> HttpServer {
         "/" => Answer::new(200, "<h1>Winter</h1>").header("Content-Type", "text/html; charset=utf-8"),
         "/health" => Answer::new(200, r#"{"ok": true, "rows": [{"n": 3}], "name": "shop"}"#),
         "/old" => Answer::new(301, "").header("Location", "/"),
+        "/away" => Answer::new(302, "").header("Location", "file:///etc/passwd"),
         "/round" => Answer::new(302, "").header("Location", "/round"),
         _ => Answer::new(500, "Call to undefined function\n  winter() in index.php"),
     })
@@ -55,7 +56,8 @@ fn a_page_that_answers_as_it_should_holds() {
         (ask("/health", json!({ "json": { "/rows/0/n": "4" } })), "expected 4 at `/rows/0/n`, got 3"),
         (ask("/health", json!({ "json": { "/rows/1": "4" } })), "expected 4 at `/rows/1`, got "),
         (ask("/old", json!({ "redirects": 0 })), "expected status 200 to 299, got 301"),
-        (ask("/round", json!({})), "expected status 200 to 299, got 302"),
+        (ask("/round", json!({})), "expected an answer after at most 10 redirects, got one more"),
+        (ask("/away", json!({})), "expected an answer, got a redirect to file:///etc/passwd"),
     ];
     for (check, words) in failing {
         let site = shop();

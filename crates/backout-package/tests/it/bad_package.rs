@@ -155,6 +155,8 @@ fn bad_manifests_are_shown_at_their_place() {
 fn bad_checks_are_shown_at_their_place() {
     for (check, expected) in [
         ("http: shop.example", "3:11: this is not a URL such as https://shop.example/page"),
+        ("http: http://shop.example:87745/", "3:11: this is not a URL such as https://shop.example/page: invalid port"),
+        ("http: https://x\n    header: {a b: c}", "4:14: `a b` is not the name of a header"),
         ("http: ftp://shop.example/", "3:11: this is not a URL such as"),
         (
             "http: https://joe:hunter2@shop.example/",
