@@ -62,7 +62,7 @@ fn bad_sites_are_shown_at_their_place() {
         ("site: s\ndatabases:\n  a: {url: \"u:hunter2@h/d\"}\n".into(), "3:12: unknown kind of database `u:`"),
         (
             "site: s\ndatabases:\n  a: {url: x.db}\n".into(),
-            "3:12: this is not a database URL [write sqlite:PATH or postgresql://USER@HOST/DATABASE]",
+            "3:12: this is not a database URL [write sqlite:PATH, postgresql://USER@HOST/DATABASE or mariadb://USER@HOST/DATABASE]",
         ),
         (
             "site: s\ndatabases:\n  a: {url: \"sqlite:${MISSING}/x\"}\n".into(),
