@@ -19,7 +19,8 @@ pub type UrlError = (String, Option<String>);
 /// Reads a URL; relative paths are taken from `base`, which is absolute. `${NAME}` is put in after the parsing, as it
 /// stands in the environment.
 pub fn parse(text: &str, base: &Path, environment: Environment<'_>) -> Result<DatabaseUrl, UrlError> {
-    let example = || Some("write sqlite:PATH, postgresql://USER@HOST/DATABASE or mariadb://USER@HOST/DATABASE".to_owned());
+    let example =
+        || Some("write sqlite:PATH, postgresql://USER@HOST/DATABASE or mariadb://USER@HOST/DATABASE".to_owned());
     let Some((scheme, rest)) = text.split_once(':') else {
         return Err(("this is not a database URL".to_owned(), example()));
     };

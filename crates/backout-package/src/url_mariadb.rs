@@ -150,10 +150,16 @@ mod tests {
     #[test]
     fn urls_say_where_the_server_is() {
         for (text, expected) in [
-            ("mysql://shop:${PASSWORD}@127.0.0.1/shop", "dbname=shop host=127.0.0.1 password=p@ss/w:o?r&d%20#ü' user=shop"),
+            (
+                "mysql://shop:${PASSWORD}@127.0.0.1/shop",
+                "dbname=shop host=127.0.0.1 password=p@ss/w:o?r&d%20#ü' user=shop",
+            ),
             ("mariadb://[::1]:3307/d", "dbname=d host=::1 port=3307"),
             ("mariadb:///d?socket=run/m.sock&user=joe", "dbname=d socket=/etc/shop/run/m.sock user=joe"),
-            ("mysql://h/d%20e?ssl-mode=verify-ca&ssl-ca=ca.pem", "dbname=d e host=h ssl-ca=/etc/shop/ca.pem ssl-mode=verify-ca"),
+            (
+                "mysql://h/d%20e?ssl-mode=verify-ca&ssl-ca=ca.pem",
+                "dbname=d e host=h ssl-ca=/etc/shop/ca.pem ssl-mode=verify-ca",
+            ),
         ] {
             let url = read(text).unwrap();
             let found = url.0.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");

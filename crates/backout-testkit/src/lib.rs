@@ -9,6 +9,7 @@ pub mod every;
 pub mod faults;
 pub mod files;
 pub mod fingerprint;
+pub mod mariadb_dump;
 pub mod observer;
 pub mod package;
 pub mod postgres_dump;
@@ -20,4 +21,4 @@ pub mod stage;
 pub mod surroundings;
 pub mod tree;
 
-pub use backout_servers::{pgbouncer, postgres};
+pub use backout_servers::{mariadb, pgbouncer, postgres};

@@ -18,8 +18,10 @@ use backout_model::target::{Described, Finding};
 use backout_package::package::Package;
 use backout_package::site::{DatabaseUrl, Site};
 use backout_package::url_postgres::{self, PostgresUrl};
+use backout_servers::mariadb;
 use backout_servers::postgres::{self, Server};
 use backout_sql::database::Database;
+use backout_sql::mariadb::{Mariadb, Options as MariadbOptions};
 use backout_sql::postgres::{Options as PostgresOptions, Postgres};
 use backout_sql::sqlite::{Options as SqliteOptions, Sqlite};
 use rusqlite::Connection;
@@ -45,6 +47,7 @@ enum Content {
     File(Vec<u8>, String),
     /// With the URL under which the tool finds it.
     Postgres(postgres::Database<'static>, String),
+    Mariadb(mariadb::Database<'static>),
 }
 
 /// A database of a site.
@@ -52,6 +55,7 @@ enum Live {
     /// The file beside `site.yaml`.
     Sqlite,
     Postgres(postgres::Database<'static>),
+    Mariadb(mariadb::Database<'static>),
 }
 
 /// A site that is removed when it is dropped.
@@ -102,6 +106,15 @@ impl Builder {
         database.connect().batch_execute(script).unwrap();
         let url = url(&database);
         self.databases.push((name.to_owned(), Content::Postgres(database, url)));
+        self
+    }
+
+    /// A new MariaDB database of the server, filled by `script` as the stock client runs it.
+    #[must_use]
+    pub fn mariadb(mut self, name: &str, server: &'static mariadb::Server, script: &str) -> Self {
+        let database = server.database();
+        database.script(script);
+        self.databases.push((name.to_owned(), Content::Mariadb(database)));
         self
     }
 
@@ -157,6 +170,7 @@ impl Builder {
         let live = |content| match content {
             Content::File(..) => Live::Sqlite,
             Content::Postgres(database, _) => Live::Postgres(database),
+            Content::Mariadb(database) => Live::Mariadb(database),
         };
         TestSite {
             dir,
@@ -175,6 +189,7 @@ impl Builder {
                 let url = match content {
                     Content::File(..) => format!("sqlite:{name}.sqlite"),
                     Content::Postgres(_, url) => url.clone(),
+                    Content::Mariadb(database) => database.url(),
                 };
                 (name.clone(), json!({ "url": url }))
             })
@@ -219,8 +234,16 @@ impl TestSite {
     /// The PostgreSQL database of that name; none where it is a SQLite file.
     pub fn postgres(&self, name: &str) -> Option<&postgres::Database<'static>> {
         self.databases.iter().find(|(own, _)| own == name).and_then(|(_, live)| match live {
-            Live::Sqlite => None,
+            Live::Sqlite | Live::Mariadb(_) => None,
             Live::Postgres(database) => Some(database),
+        })
+    }
+
+    /// The MariaDB database of that name; none where it is another engine's.
+    pub fn mariadb(&self, name: &str) -> Option<&mariadb::Database<'static>> {
+        self.databases.iter().find(|(own, _)| own == name).and_then(|(_, live)| match live {
+            Live::Sqlite | Live::Postgres(_) => None,
+            Live::Mariadb(database) => Some(database),
         })
     }
 
@@ -287,6 +310,10 @@ impl TestSite {
                     Box::new(Sqlite::open(SqliteOptions { site, name, path: path.clone(), create: false })?)
                 }
                 DatabaseUrl::Postgres(url) => Box::new(Postgres::open(&postgres_options(site, name, url))?),
+                DatabaseUrl::Mariadb(url) => {
+                    let parameters = url.parameters().clone();
+                    Box::new(Mariadb::open(&MariadbOptions { site, name, parameters })?)
+                }
             };
             targets.databases.insert(database.name.clone(), opened);
         }
@@ -399,6 +426,10 @@ impl TestSite {
         for (name, live) in &self.databases {
             if let Live::Postgres(database) = live {
                 crate::postgres_dump::bury_the_dead(database);
+                continue;
+            }
+            if let Live::Mariadb(database) = live {
+                crate::mariadb_dump::bury_the_dead(database);
                 continue;
             }
             let conn = self.connect(name);

@@ -12,6 +12,7 @@ mod full_server;
 mod irreversible;
 mod left;
 mod maintenance;
+mod mariadb;
 mod nested;
 mod pgbench;
 mod property;

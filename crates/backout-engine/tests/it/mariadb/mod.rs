@@ -1,0 +1,4 @@
+//! MariaDB as the engine drives it, on private servers of the tests' own.
+
+mod conflicts;
+mod rows;
