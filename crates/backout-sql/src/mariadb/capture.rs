@@ -417,25 +417,29 @@ pub fn forget_unchanged(a: &mut Session, table: &Table, before: &str, after: &st
     ))
 }
 
-/// Fills one of two holds anew with what stands in the table under the keys of either.
-pub fn rehold(a: &mut Session, table: &Table, before: &str, after: &str, side: &str) -> Result<(), Error> {
-    let (named, key) = (
-        table.key.iter().map(|at| format!("c{at}")).collect::<Vec<_>>().join(", "),
-        table.keyed(Side::Live("x"), Side::Held("k")),
-    );
-    let hold = if side == "b" { before } else { after };
-    a.run(&format!("CREATE TEMPORARY TABLE backout_n {}", table.hold()))?;
-    let filled = a
-        .run(&format!(
-            "INSERT INTO backout_n ({}) SELECT {} FROM (SELECT {named} FROM `{before}` UNION SELECT {named} FROM `{after}`) AS k STRAIGHT_JOIN {} AS x ON {key} FOR UPDATE",
-            table.held(""),
-            table.live("x."),
-            ident(&table.name)
-        ))
-        .and_then(|()| a.run(&format!("DELETE FROM `{hold}`")))
-        .and_then(|()| a.run(&format!("INSERT INTO `{hold}` SELECT * FROM backout_n")));
-    a.run("DROP TEMPORARY TABLE backout_n")?;
-    filled
+/// Puts aside what stands in the table under the keys of its two holds, as the temporary table `aside`.
+pub fn put_aside(a: &mut Session, table: &Table, before: &str, after: &str, aside: &str) -> Result<(), Error> {
+    let named = table.key.iter().map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
+    a.run(&format!("CREATE TEMPORARY TABLE {aside} {}", table.hold()))?;
+    a.run(&format!(
+        "INSERT INTO {aside} ({}) SELECT {} FROM (SELECT {named} FROM `{before}` UNION SELECT {named} FROM `{after}`) AS k
+         STRAIGHT_JOIN {} AS x ON {} FOR UPDATE",
+        table.held(""),
+        table.live("x."),
+        ident(&table.name),
+        table.keyed(Side::Live("x"), Side::Held("k"))
+    ))
+}
+
+/// Fills two holds anew in a redo: with what was put aside before it, and with what it left.
+pub fn rehold(a: &mut Session, table: &Table, before: &str, after: &str, aside: &str) -> Result<(), Error> {
+    put_aside(a, table, before, after, "backout_left")?;
+    for (hold, from) in [(before, aside), (after, "backout_left")] {
+        a.run(&format!("DELETE FROM `{hold}`"))?;
+        a.run(&format!("INSERT INTO `{hold}` SELECT * FROM {from}"))?;
+        a.run(&format!("DROP TEMPORARY TABLE {from}"))?;
+    }
+    forget_unchanged(a, table, before, after)
 }
 
 /// Drops the tool's triggers: those of one segment, or all that this site ever made.

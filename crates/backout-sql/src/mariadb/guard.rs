@@ -10,7 +10,7 @@ use mysql::Error;
 
 use super::replay::Replay;
 use super::session::{Row, Session, ident, is_taken};
-use super::table::{ForeignKey, Side, Table};
+use super::table::{Compared, ForeignKey, Side, Table};
 
 const X: Side<'static> = Side::Live("x");
 const F: Side<'static> = Side::Held("f");
@@ -243,8 +243,10 @@ impl<'a> Rows<'a> {
         let merged: Vec<String> = (0..table.columns.len())
             .map(|at| {
                 let ours = if overwrites { "1".to_owned() } else { table.same(at, X, F) };
+                // Within an expression an ENUM or SET is its text, which does not tell two empty ones apart.
+                let number = if table.columns[at].compared == Compared::Number { " + 0" } else { "" };
                 let (x, t) = (X.column(table, at), T.column(table, at));
-                format!("IF(NOT ({}) AND ({ours}), {t}, {x})", table.same(at, F, T))
+                format!("IF(NOT ({}) AND ({ours}), {t}{number}, {x}{number})", table.same(at, F, T))
             })
             .collect();
         a.run(&format!(

@@ -22,6 +22,8 @@ mod capture;
 mod classify;
 mod conn;
 mod ddl;
+mod ddl_alter;
+mod ddl_shape;
 mod describe;
 mod examine;
 mod guard;

@@ -52,9 +52,11 @@ impl Mariadb {
         summary.bytes = bytes;
         let replay = Replay::new(&label, Direction::Redo, manner.on_conflict);
         let mut act = Act { replay, ticket: None, summary, gate };
+        let began = self.counters_now(&segments)?;
         self.walk(&mut segments, &mut act)?;
         let Act { replay, mut summary, .. } = act;
         summary.rows = replay.rows;
+        self.put_counters_forward(&mut segments, &began)?;
         Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes, ..Report::default() })
     }
 }

@@ -86,6 +86,14 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// The tables whose rows it changed.
+    pub fn held(&self) -> &[Held] {
+        match &self.detail {
+            Detail::Rows { tables } => tables,
+            Detail::Ddl { .. } | Detail::Script => &[],
+        }
+    }
+
     /// Writes a new segment's row.
     pub fn write(&self, session: &mut Session, names: &Names, ticket: Ticket) -> Result<(), Error> {
         // What is held here is never more than names and definitions.
@@ -98,6 +106,43 @@ impl Segment {
             ticket.seq,
             self.state.word(),
             literal(&detail)
+        ))
+    }
+
+    /// Writes its row as it is now, new or not.
+    pub fn rewrite(&self, session: &mut Session, names: &Names, ticket: Ticket) -> Result<(), Error> {
+        let detail = serde_json::to_string(&self.detail).unwrap_or_default();
+        session.run(&format!(
+            "REPLACE INTO `{}` (step, number, ticket, state, detail) VALUES ({}, {}, {}, '{}', {})",
+            names.segments(),
+            self.step,
+            self.number,
+            ticket.seq,
+            self.state.word(),
+            literal(&detail)
+        ))
+    }
+
+    /// Writes how far it has come, and what was learned of it.
+    pub fn come_with_detail(&mut self, session: &mut Session, names: &Names, state: State) -> Result<(), Error> {
+        let detail = serde_json::to_string(&self.detail).unwrap_or_default();
+        session.run(&format!(
+            "UPDATE `{}` SET detail = {} WHERE step = {} AND number = {}",
+            names.segments(),
+            literal(&detail),
+            self.step,
+            self.number
+        ))?;
+        self.come(session, names, state)
+    }
+
+    /// Takes its row away: it never happened.
+    pub fn erase(&self, session: &mut Session, names: &Names) -> Result<(), Error> {
+        session.run(&format!(
+            "DELETE FROM `{}` WHERE step = {} AND number = {}",
+            names.segments(),
+            self.step,
+            self.number
         ))
     }
 

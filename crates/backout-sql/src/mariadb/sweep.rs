@@ -8,6 +8,7 @@ use mysql::Error;
 use super::Mariadb;
 use super::capture::{drop_triggers, patiently};
 use super::session::ident;
+use super::table::{self, There};
 
 impl Mariadb {
     /// All that acts of before left, of this site. Only with the lock and its name in hand: nobody else is at work.
@@ -29,19 +30,27 @@ impl Mariadb {
             let passing = matches!(what.trim_start_matches(|c: char| c.is_ascii_digit()), "l" | "k" | "c");
             let needed = format!("SELECT 1 FROM `{}` WHERE step = {step} AND number = {number}", self.names.segments());
             if passing || self.b.value(&needed)?.is_none() {
-                let sql = format!("DROP TABLE IF EXISTS {}", ident(&name));
-                patiently(|| self.b.run(&sql))?;
+                self.drop_object(&name)?;
             }
         }
         Ok(())
+    }
+
+    /// Drops a table or a view of the tool's own.
+    fn drop_object(&mut self, name: &str) -> Result<(), Error> {
+        let kind = match table::there(&mut self.b, name)? {
+            There::View => "VIEW",
+            _ => "TABLE",
+        };
+        let sql = format!("DROP {kind} IF EXISTS {}", ident(name));
+        patiently(|| self.b.run(&sql))
     }
 
     /// Drops all holds of a step, and forgets its segments.
     pub(super) fn drop_step(&mut self, step: u64) -> Result<(), Error> {
         for (name, of, _, _) in self.segment_objects()? {
             if of == step {
-                let sql = format!("DROP TABLE IF EXISTS {}", ident(&name));
-                patiently(|| self.b.run(&sql))?;
+                self.drop_object(&name)?;
             }
         }
         self.b.run(&format!("DELETE FROM `{}` WHERE step = {step}", self.names.segments()))

@@ -18,14 +18,6 @@ pub fn each_token(sql: &str) -> Tokens<'_> {
     Tokens::of(sql)
 }
 
-impl Token<'_> {
-    /// What a string says; none for what is no string, and for one with escapes.
-    pub fn value(&self) -> Option<&str> {
-        let inner = self.text.get(1..self.text.len().checked_sub(1)?)?;
-        (self.kind == Kind::Text && !inner.contains(['\\', '\'', '"'])).then_some(inner)
-    }
-}
-
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }

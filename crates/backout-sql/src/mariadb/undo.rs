@@ -181,14 +181,14 @@ impl Mariadb {
         marker::holds(self.a()?, &names, &label, epoch)?;
         let rows = self.rows_of(segment, tables, &mut act.replay)?;
         if !undo {
-            self.rehold(segment, &rows, tables, "b")?;
+            self.each_hold(segment, &rows, tables, capture::put_aside)?;
         }
         self.change_rows(&rows, &mut act.replay)?;
         if act.replay.is_stopped() {
             return self.a()?.run("ROLLBACK").map_err(|source| self.failed("cannot roll back in", source));
         }
         if !undo {
-            self.rehold(segment, &rows, tables, "a")?;
+            self.each_hold(segment, &rows, tables, capture::rehold)?;
         }
         if undo {
             if !act.replay.conflicts.is_empty() {
@@ -214,13 +214,19 @@ impl Mariadb {
         self.commit(&|b| come.is_so(b, &names))
     }
 
-    /// Renews a hold in a redo: what is there before it, and what it leaves.
-    fn rehold(&mut self, segment: &Segment, rows: &[Rows<'_>], tables: &[Held], side: &str) -> Result<(), TargetError> {
+    /// Does something with the two holds of each table; the last of the names is that of a temporary table.
+    fn each_hold(
+        &mut self,
+        segment: &Segment,
+        rows: &[Rows<'_>],
+        tables: &[Held],
+        work: fn(&mut Session, &Table, &str, &str, &str) -> Result<(), mysql::Error>,
+    ) -> Result<(), TargetError> {
         let names = self.names.clone();
         let label = self.label.clone();
         for held in tables.iter().filter(|held| rows.iter().any(|rows| rows.table.name == held.table.name)) {
             let hold = |side: &str| segment.object(&names, &format!("{}{side}", held.at));
-            capture::rehold(self.a()?, &held.table, &hold("b"), &hold("a"), side)
+            work(self.a()?, &held.table, &hold("b"), &hold("a"), &format!("backout_was{}", held.at))
                 .map_err(|source| capture::uncaptured(&label, source))?;
         }
         Ok(())
@@ -397,6 +403,66 @@ impl Mariadb {
         Ok(())
     }
 
+    /// The counters of the tables whose rows segments change.
+    pub(super) fn counters_now(&mut self, segments: &[Segment]) -> Result<Vec<(String, u64)>, TargetError> {
+        let mut all: Vec<(String, u64)> = Vec::new();
+        for held in segments.iter().flat_map(Segment::held) {
+            let name = &held.table.name;
+            let now = table::counter(&mut self.b, name)
+                .map_err(|source| self.failed("cannot read the counters of", source))?;
+            if let Some(now) = now
+                && !all.iter().any(|(one, _)| one == name)
+            {
+                all.push((name.clone(), now));
+            }
+        }
+        Ok(all)
+    }
+
+    /// After a redo: rows that the tool inserted have moved counters, which are to stand where the script left them.
+    pub(super) fn put_counters_forward(
+        &mut self,
+        segments: &mut [Segment],
+        began: &[(String, u64)],
+    ) -> Result<(), TargetError> {
+        let failed = |label: &str, source| TargetError::failed(format!("cannot set a counter in {label}"), source);
+        let (names, label) = (self.names.clone(), self.label.clone());
+        for (name, was) in began {
+            let pairs: Vec<(u64, u64)> = segments
+                .iter()
+                .flat_map(Segment::held)
+                .filter(|held| held.table.name == *name)
+                .filter_map(|held| held.counter)
+                .collect();
+            let wanted = match (pairs.first(), pairs.last()) {
+                (Some((before, _)), Some((_, after))) if before == was => *after,
+                _ => *was,
+            };
+            let now = table::counter(&mut self.b, name).map_err(|source| failed(&label, source))?;
+            if now != Some(wanted) {
+                let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {wanted}", ident(name));
+                patiently(|| self.b.run(&sql)).map_err(|source| failed(&label, source))?;
+            }
+            let now = table::counter(&mut self.b, name).map_err(|source| failed(&label, source))?.unwrap_or(wanted);
+            let mut pair = (*was != now).then_some((*was, now));
+            for segment in segments.iter_mut() {
+                let mut changed = false;
+                if let Detail::Rows { tables } = &mut segment.detail {
+                    for held in tables.iter_mut().filter(|held| held.table.name == *name) {
+                        held.counter = pair.take();
+                        changed = true;
+                    }
+                }
+                if changed {
+                    segment
+                        .come_with_detail(&mut self.b, &names, State::Done)
+                        .map_err(|source| failed(&label, source))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn undo_by_script(
         &mut self,
         reader: &mut Reader<'_>,
@@ -444,11 +510,8 @@ fn never(shown: &str, because: &str) -> TargetError {
 
 /// Where the counters of a step's tables stood, in the order of its segments.
 fn counters_of(segments: &[Segment]) -> Vec<(String, (u64, u64))> {
-    let tables = segments.iter().filter_map(|segment| match &segment.detail {
-        Detail::Rows { tables } => Some(tables),
-        Detail::Ddl { .. } | Detail::Script => None,
-    });
-    tables.flatten().filter_map(|held| Some((held.table.name.clone(), held.counter?))).collect()
+    let held = segments.iter().flat_map(Segment::held);
+    held.filter_map(|held| Some((held.table.name.clone(), held.counter?))).collect()
 }
 
 /// What a step comes to.
@@ -465,9 +528,4 @@ pub fn summary_of(index: &Index, segments: &[Segment]) -> Summary {
     objects.dedup();
     objects.truncate(Summary::OBJECTS_KEPT);
     Summary { changes: index.statements, objects, ..Summary::default() }
-}
-
-/// Runs one statement of the tool's own that needs a table's definition for itself.
-pub fn run_patiently(session: &mut Session, sql: &str) -> Result<(), mysql::Error> {
-    patiently(|| session.run(sql))
 }

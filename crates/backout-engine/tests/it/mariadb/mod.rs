@@ -1,4 +1,5 @@
 //! MariaDB as the engine drives it, on private servers of the tests' own.
 
 mod conflicts;
+mod ddl;
 mod rows;

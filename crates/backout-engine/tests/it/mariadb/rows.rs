@@ -1,5 +1,6 @@
 //! Statements that change rows: deployed to what the stock client makes of them, undone to the same bytes, done again.
 
+use backout_engine::error::EngineError;
 use backout_engine::outcome::Status;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::Server;
@@ -54,7 +55,7 @@ const SCRIPTS: &[&str] = &[
 #[test]
 fn a_script_is_done_undone_and_done_again() {
     let server = Server::shared();
-    for script in SCRIPTS {
+    for &script in SCRIPTS {
         let site = TestSite::builder().mariadb("main", server, BASE).build();
         let plain = server.database();
         plain.script(BASE);
@@ -137,7 +138,10 @@ fn what_cannot_be_captured_is_refused_by_name() {
         ("DELETE FROM backout_shop", "the tool's own"),
     ] {
         let done = site.deploy(&Pkg::new("p").step(sql(&format!("{script};"))));
-        let said = format!("{done:?}");
+        let mut said = format!("{done:?}");
+        if let Err(EngineError::Refused(all)) = &done.result {
+            said += &all.iter().map(ToString::to_string).collect::<String>();
+        }
         assert!(said.contains(why), "{script}: {said}");
         assert!(matches!(done.status(), Status::Refused | Status::Failed), "{script}: {said}");
         before.assert_same(&Fingerprint::of(&site), script);
