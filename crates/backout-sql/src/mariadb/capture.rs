@@ -320,7 +320,7 @@ impl Capture {
         let live_key: Vec<String> =
             table.key.iter().map(|at| format!("f{last}.{}", ident(&table.columns[*at].name))).collect();
         format!(
-            "INSERT INTO `{}` (op, {}, {}) SELECT 'U', {}, {} FROM {from} WHERE {} FOR UPDATE; ",
+            "INSERT INTO `{}` (op, {}, {}) SELECT 'U', {}, {} FROM {from} WHERE {} LOCK IN SHARE MODE; ",
             self.object(at, "l"),
             table.held(""),
             key.join(", "),

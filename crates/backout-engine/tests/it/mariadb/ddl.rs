@@ -11,7 +11,7 @@ use backout_testkit::site::TestSite;
 const BASE: &str = "
     CREATE TABLE shelf (id int AUTO_INCREMENT PRIMARY KEY, name varchar(20) COLLATE utf8mb4_general_ci NOT NULL DEFAULT 'x' COMMENT 'it''s, a `name`',
         kept float, n decimal(9,3), day date, moved timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3),
-        twice int AS (id * 2) VIRTUAL, inv int INVISIBLE DEFAULT 5, KEY by_name (name, n), UNIQUE KEY u (kept), CONSTRAINT positive CHECK (id > 0)) ENGINE=InnoDB CHARSET=utf8mb4 COMMENT='shelves';
+        twice int AS (id * 2) VIRTUAL, inv int INVISIBLE DEFAULT 5, KEY by_name (name, n), UNIQUE KEY u (kept), CONSTRAINT positive CHECK (inv > 0)) ENGINE=InnoDB CHARSET=utf8mb4 COMMENT='shelves';
     INSERT INTO shelf (id, name, kept, n, day, moved, inv) VALUES (1, 'é', 16777216, 1.5, '2020-01-01', '2001-02-03 04:05:06.789', 7), (2, 'b', 1e-40, NULL, NULL, '2001-02-03 04:05:06', NULL), (9, 'c', NULL, 3, '1999-12-31', '2001-02-03 04:05:06', 1);
     CREATE TABLE book (id int PRIMARY KEY, shelf int, title text, CONSTRAINT on_shelf FOREIGN KEY (shelf) REFERENCES shelf (id) ON DELETE CASCADE) ENGINE=InnoDB CHARSET=utf8mb4;
     INSERT INTO book VALUES (1, 1, 'one'), (2, 1, 'two'), (3, 2, NULL);
@@ -25,7 +25,7 @@ const SCRIPTS: &[&str] = &[
     "CREATE TABLE made (id int AUTO_INCREMENT PRIMARY KEY, b int, FOREIGN KEY (b) REFERENCES shelf (id)) ENGINE=InnoDB; INSERT INTO made (b) VALUES (1), (2);",
     "CREATE TABLE copy AS SELECT a, b FROM plain; CREATE TABLE IF NOT EXISTS plain (x int); CREATE TABLE twin LIKE plain;",
     "DROP TABLE book; DROP TABLE IF EXISTS nothing, plain;",
-    "DROP TABLE shelf, book; CREATE TABLE shelf (id int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO shelf VALUES (1);",
+    "DROP TABLE book, shelf; CREATE TABLE shelf (id int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO shelf VALUES (1);",
     "DROP TABLE watched, loose;",
     "TRUNCATE TABLE plain; INSERT INTO plain (b) VALUES ('new');",
     "TRUNCATE loose;",
