@@ -101,3 +101,22 @@ fn an_undo_on_postgres_that_is_killed_anywhere() {
 fn a_redo_on_postgres_that_is_killed_anywhere() {
     at_every_point(postgres(), Act::Redo);
 }
+
+fn mariadb() -> Cast {
+    Cast::Mariadb(backout_testkit::mariadb::Server::shared())
+}
+
+#[test]
+fn a_deployment_on_mariadb_that_is_killed_anywhere() {
+    at_every_point(mariadb(), Act::Deploy);
+}
+
+#[test]
+fn an_undo_on_mariadb_that_is_killed_anywhere() {
+    at_every_point(mariadb(), Act::Undo);
+}
+
+#[test]
+fn a_redo_on_mariadb_that_is_killed_anywhere() {
+    at_every_point(mariadb(), Act::Redo);
+}

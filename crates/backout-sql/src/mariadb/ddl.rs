@@ -114,6 +114,17 @@ fn rename(moves: &[(String, String)]) -> String {
     format!("RENAME TABLE {}", parts.join(", "))
 }
 
+/// A checksum of a table's rows; none for one without rows, and for a view.
+fn rows_in(session: &mut Session, name: &str) -> Result<Option<String>, Error> {
+    match table::there(session, name)? {
+        There::Table(_) if session.value(&format!("SELECT 1 FROM {} LIMIT 1", ident(name)))?.is_some() => {
+            let row = session.rows(&format!("CHECKSUM TABLE {} EXTENDED", ident(name)))?.pop();
+            Ok(row.and_then(|mut row| row.pop()).flatten())
+        }
+        _ => Ok(None),
+    }
+}
+
 /// What a statement will change, before it does; none where it changes nothing.
 pub(super) struct Prepared {
     pub change: Option<Change>,
@@ -219,6 +230,11 @@ impl Mariadb {
                         return Err(failed(format!("there is no {} {}", head.word, name.name)));
                     }
                     let text = definition(&mut self.b, &name.name).map_err(|source| self.reading(source))?;
+                    let triggers = table::triggers(&mut self.b, &name.name).map_err(|source| self.reading(source))?;
+                    if let Some(trigger) = triggers.first() {
+                        let why = format!("{} has the trigger {trigger}: dropping it is not handled yet", name.name);
+                        return Err(refused(why));
+                    }
                     gone.push(Gone { name: name.name.clone(), definition: text.unwrap_or_default() });
                 }
                 let links = table::foreign_keys(&mut self.b).map_err(|source| self.reading(source))?;
@@ -344,21 +360,9 @@ impl Mariadb {
         let Change::Made { name, definition: text, rows } = change else { return Ok(()) };
         let found = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
         *text = found.unwrap_or_default();
-        *rows = self.rows_in(name)?;
+        let looked = rows_in(&mut self.b, name);
+        *rows = looked.map_err(|source| self.reading(source))?;
         Ok(())
-    }
-
-    /// A checksum of a table's rows; none for one without rows, and for a view.
-    fn rows_in(&mut self, name: &str) -> Result<Option<String>, TargetError> {
-        let b = &mut self.b;
-        let looked = table::there(b, name).and_then(|there| match there {
-            There::Table(_) if b.value(&format!("SELECT 1 FROM {} LIMIT 1", ident(name)))?.is_some() => {
-                let row = b.rows(&format!("CHECKSUM TABLE {} EXTENDED", ident(name)))?.pop();
-                Ok(row.and_then(|mut row| row.pop()).flatten())
-            }
-            _ => Ok(None),
-        });
-        looked.map_err(|source| self.reading(source))
     }
 
     /// A table in the hold must be in nobody's way: its foreign keys go, and are made again when it comes back.
@@ -508,6 +512,11 @@ impl Mariadb {
         };
         for (name, wanted) in expected {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
+            let triggers = table::triggers(&mut self.b, name).map_err(|source| self.reading(source))?;
+            if let (Some(trigger), Some(_)) = (triggers.first(), wanted) {
+                replay.definition(name, format!("it has the trigger {trigger} now"));
+                continue;
+            }
             match (now, wanted) {
                 (None, None) => {}
                 (Some(now), Some(wanted)) if now == wanted => self.look_at_rows(name, change, replay)?,
@@ -529,7 +538,9 @@ impl Mariadb {
             Change::Swapped { .. } => None,
             _ => return Ok(()),
         };
-        let now = self.rows_in(name)?;
+        // In the act's session: what it has taken back so far may not be committed.
+        let looked = rows_in(self.a()?, name);
+        let now = looked.map_err(|source| self.reading(source))?;
         if now != left && now.is_some() {
             let conflict = replay.conflict(name, None, ConflictKind::NotEmpty);
             replay.conflicts.push(Conflict { now: "rows that the deployment did not leave".to_owned(), ..conflict });

@@ -388,8 +388,13 @@ fn kept(
     names: &[(String, String)],
 ) -> Result<Option<Kept>, String> {
     let now_of = |name: &str| names.iter().find(|(old, _)| old == name).map_or(name.to_owned(), |(_, new)| new.clone());
-    let loses = |name: &str| from.column(&now_of(name)) != to.column(name);
-    let lossy: Vec<usize> = (0..before.columns.len()).filter(|at| loses(&before.columns[*at].name)).collect();
+    let kind_after = |name: &str| after.columns.iter().find(|column| column.name == name).map(|column| &column.kind);
+    let loses = |at: &usize| {
+        let own = &before.columns[*at];
+        let now = now_of(&own.name);
+        from.column(&now) != to.column(&own.name) || kind_after(&now) != Some(&own.kind)
+    };
+    let lossy: Vec<usize> = (0..before.columns.len()).filter(loses).collect();
     if lossy.is_empty() {
         return Ok(None);
     }

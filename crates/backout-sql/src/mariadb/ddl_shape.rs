@@ -117,13 +117,15 @@ pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<St
             _ => format!("AFTER {}", quoted(&to.columns[at - 1].0)),
         };
         let now = now_of(name);
+        let explicit = in_charset(rest, &from.options, &to.options);
+        let (rest, written) = (rest, explicit.as_deref().unwrap_or(rest));
         match from.column(&now) {
-            None => out.push(format!("ADD COLUMN {} {rest} {place}", quoted(name))),
+            None => out.push(format!("ADD COLUMN {} {written} {place}", quoted(name))),
             Some(_) if now != *name => {
-                out.push(format!("CHANGE COLUMN {} {} {rest} {place}", quoted(&now), quoted(name)))
+                out.push(format!("CHANGE COLUMN {} {} {written} {place}", quoted(&now), quoted(name)))
             }
-            Some(own) if own != rest || !in_order => {
-                out.push(format!("MODIFY COLUMN {} {rest} {place}", quoted(name)));
+            Some(own) if own != rest || explicit.is_some() || !in_order => {
+                out.push(format!("MODIFY COLUMN {} {written} {place}", quoted(name)));
             }
             Some(_) => {}
         }
@@ -146,6 +148,39 @@ pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<St
         out.push(options);
     }
     out
+}
+
+/// A column's definition with the character set that it leaves to the table, where the table's is about to change: within
+/// one statement it would be the one of before.
+fn in_charset(rest: &str, from: &str, to: &str) -> Option<String> {
+    let of = |options: &str| -> Option<String> {
+        let at = options.find("CHARSET=")?;
+        let mut words = options[at..].split(' ');
+        let charset = words.next()?.strip_prefix("CHARSET=")?.to_owned();
+        let collation = words.next().and_then(|word| word.strip_prefix("COLLATE="));
+        let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        Some(format!(" CHARACTER SET {charset}{collation}"))
+    };
+    let wanted = of(to)?;
+    let textual = ["char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"];
+    let word = rest.split(['(', ' ']).next()?;
+    if of(from).as_ref() == Some(&wanted) || !textual.contains(&word) {
+        return None;
+    }
+    // Past the type: its parentheses may hold strings with anything in them.
+    let bytes = rest.as_bytes();
+    let mut end = word.len();
+    if bytes.get(end) == Some(&b'(') {
+        while *bytes.get(end)? != b')' {
+            end = if bytes[end] == b'\'' { super::token::string(bytes, end) } else { end + 1 };
+        }
+        end += 1;
+    }
+    let (kind, more) = rest.split_at(end);
+    if more.starts_with(" CHARACTER SET") || more.starts_with(" COLLATE") {
+        return None;
+    }
+    Some(format!("{kind}{wanted}{more}"))
 }
 
 #[cfg(test)]

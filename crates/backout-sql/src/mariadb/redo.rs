@@ -51,12 +51,11 @@ impl Mariadb {
         let mut summary = summary_of(&index, &segments);
         summary.bytes = bytes;
         let replay = Replay::new(&label, Direction::Redo, manner.on_conflict);
-        let mut act = Act { replay, ticket: None, summary, gate };
-        let began = self.counters_now(&segments)?;
+        let mut act = Act { replay, ticket: None, summary, gate, seals: true };
         self.walk(&mut segments, &mut act)?;
+        self.conclude(&mut act)?;
         let Act { replay, mut summary, .. } = act;
         summary.rows = replay.rows;
-        self.put_counters_forward(&mut segments, &began)?;
         Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes, ..Report::default() })
     }
 }

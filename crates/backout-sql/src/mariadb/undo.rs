@@ -43,6 +43,8 @@ pub(super) struct Act<'a, 'g> {
     pub ticket: Option<Ticket>,
     pub summary: Summary,
     pub gate: &'g mut dyn Gate,
+    /// The last segment moves the marker.
+    pub seals: bool,
 }
 
 impl Mariadb {
@@ -74,9 +76,11 @@ impl Mariadb {
     fn undo_captured(&mut self, index: &Index, manner: Manner, gate: &mut dyn Gate) -> Result<Report, TargetError> {
         self.own_session()?;
         let mut segments = self.settled_segments(index.step)?;
-        let counters = counters_of(&segments);
+        // One that was taken back right before a crash may not have had its counters put back.
+        let last = segments.iter().find(|segment| segment.state == State::Undone).map(counters_of).unwrap_or_default();
         segments.retain(|segment| segment.state == State::Done);
         segments.reverse();
+        self.put_counters_back(&last, &mut Vec::new())?;
         let label = self.label.clone();
         if manner.on_conflict == OnConflict::Stop && segments.len() > 1 {
             let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop);
@@ -86,10 +90,10 @@ impl Mariadb {
             }
         }
         let replay = Replay::new(&label, Direction::Undo, manner.on_conflict);
-        let mut act = Act { replay, ticket: None, summary: summary_of(index, &segments), gate };
+        let mut act = Act { replay, ticket: None, summary: summary_of(index, &segments), gate, seals: true };
         self.walk(&mut segments, &mut act)?;
-        let Act { mut replay, mut summary, .. } = act;
-        self.put_counters_back(&counters, &mut replay.notes)?;
+        self.conclude(&mut act)?;
+        let Act { replay, mut summary, .. } = act;
         summary.rows = replay.rows;
         Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes, ..Report::default() })
     }
@@ -123,7 +127,8 @@ impl Mariadb {
         for at in 0..count {
             fault::point(Point::Statement)
                 .map_err(|source| TargetError::failed(format!("cannot change {}", self.label), source))?;
-            self.replay_segment(&mut segments[at], at + 1 == count, act)?;
+            let last = at + 1 == count && act.seals;
+            self.replay_segment(&mut segments[at], last, act)?;
             if act.replay.is_stopped() {
                 let conflicts = std::mem::take(&mut act.replay.conflicts);
                 if act.replay.direction == Direction::Undo {
@@ -133,6 +138,11 @@ impl Mariadb {
             }
             act.gate.progress(act.replay.rows, None);
         }
+        Ok(())
+    }
+
+    /// Moves the marker, where the last segment did not.
+    pub(super) fn conclude(&mut self, act: &mut Act<'_, '_>) -> Result<(), TargetError> {
         let ticket = self.announced(&mut act.ticket, &act.summary, act.gate)?;
         if self.marker()?.is_none_or(|marker| marker.seq < ticket.seq) {
             self.seal(ticket)?;
@@ -146,7 +156,7 @@ impl Mariadb {
         let mut replay = Replay::new(&label, Direction::Redo, OnConflict::Keep);
         std::mem::swap(&mut act.replay.notes, &mut replay.notes);
         let ticket = act.ticket;
-        let mut back = Act { replay, ticket, summary: act.summary.clone(), gate: &mut *act.gate };
+        let mut back = Act { replay, ticket, summary: act.summary.clone(), gate: &mut *act.gate, seals: false };
         for segment in segments.iter_mut().rev() {
             self.replay_segment(segment, false, &mut back)?;
         }
@@ -176,6 +186,10 @@ impl Mariadb {
         act: &mut Act<'_, '_>,
     ) -> Result<(), TargetError> {
         let undo = act.replay.direction == Direction::Undo;
+        let counters = counters_of(segment);
+        let began = if undo { Vec::new() } else { self.counters_now(segment)? };
+        // Counters are put back behind the commit, and the marker says that all is done.
+        let last = last && counters.is_empty() && began.is_empty();
         self.begin()?;
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
@@ -211,7 +225,11 @@ impl Mariadb {
             }
         }
         let come = segment.clone();
-        self.commit(&|b| come.is_so(b, &names))
+        self.commit(&|b| come.is_so(b, &names))?;
+        match undo {
+            true => self.put_counters_back(&counters, &mut act.replay.notes),
+            false => self.put_counters_forward(segment, &began),
+        }
     }
 
     /// Does something with the two holds of each table; the last of the names is that of a temporary table.
@@ -379,13 +397,13 @@ impl Mariadb {
         Ok(Report { summary, conflicts, notes, already: already.unwrap_or_default() })
     }
 
-    /// Sets counters back that nobody used since. In the order of undoing: the last segment's first.
+    /// Sets counters back that nobody used since.
     fn put_counters_back(
         &mut self,
         counters: &[(String, (u64, u64))],
         notes: &mut Vec<String>,
     ) -> Result<(), TargetError> {
-        for (name, (before, after)) in counters.iter().rev() {
+        for (name, (before, after)) in counters {
             let now = table::counter(&mut self.b, name)
                 .map_err(|source| self.failed("cannot read the counters of", source))?;
             match now {
@@ -403,64 +421,34 @@ impl Mariadb {
         Ok(())
     }
 
-    /// The counters of the tables whose rows segments change.
-    pub(super) fn counters_now(&mut self, segments: &[Segment]) -> Result<Vec<(String, u64)>, TargetError> {
-        let mut all: Vec<(String, u64)> = Vec::new();
-        for held in segments.iter().flat_map(Segment::held) {
-            let name = &held.table.name;
-            let now = table::counter(&mut self.b, name)
-                .map_err(|source| self.failed("cannot read the counters of", source))?;
-            if let Some(now) = now
-                && !all.iter().any(|(one, _)| one == name)
-            {
-                all.push((name.clone(), now));
-            }
+    /// The counters of the tables whose rows a segment changes.
+    fn counters_now(&mut self, segment: &Segment) -> Result<Vec<(u32, u64)>, TargetError> {
+        let mut all = Vec::new();
+        for held in segment.held() {
+            let now = table::counter(&mut self.b, &held.table.name);
+            let now = now.map_err(|source| self.failed("cannot read the counters of", source))?;
+            all.extend(now.map(|now| (held.at, now)));
         }
         Ok(all)
     }
 
     /// After a redo: rows that the tool inserted have moved counters, which are to stand where the script left them.
-    pub(super) fn put_counters_forward(
-        &mut self,
-        segments: &mut [Segment],
-        began: &[(String, u64)],
-    ) -> Result<(), TargetError> {
-        let failed = |label: &str, source| TargetError::failed(format!("cannot set a counter in {label}"), source);
+    fn put_counters_forward(&mut self, segment: &mut Segment, began: &[(u32, u64)]) -> Result<(), TargetError> {
         let (names, label) = (self.names.clone(), self.label.clone());
-        for (name, was) in began {
-            let pairs: Vec<(u64, u64)> = segments
-                .iter()
-                .flat_map(Segment::held)
-                .filter(|held| held.table.name == *name)
-                .filter_map(|held| held.counter)
-                .collect();
-            let wanted = match (pairs.first(), pairs.last()) {
-                (Some((before, _)), Some((_, after))) if before == was => *after,
-                _ => *was,
-            };
-            let now = table::counter(&mut self.b, name).map_err(|source| failed(&label, source))?;
-            if now != Some(wanted) {
+        let failed = |source| TargetError::failed(format!("cannot set a counter in {label}"), source);
+        let Detail::Rows { tables } = &mut segment.detail else { return Ok(()) };
+        for held in tables {
+            let Some((_, was)) = began.iter().find(|(at, _)| *at == held.at) else { continue };
+            let name = &held.table.name;
+            let wanted = held.counter.filter(|(before, _)| before == was).map_or(*was, |(_, after)| after);
+            if table::counter(&mut self.b, name).map_err(failed)? != Some(wanted) {
                 let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {wanted}", ident(name));
-                patiently(|| self.b.run(&sql)).map_err(|source| failed(&label, source))?;
+                patiently(|| self.b.run(&sql)).map_err(failed)?;
             }
-            let now = table::counter(&mut self.b, name).map_err(|source| failed(&label, source))?.unwrap_or(wanted);
-            let mut pair = (*was != now).then_some((*was, now));
-            for segment in segments.iter_mut() {
-                let mut changed = false;
-                if let Detail::Rows { tables } = &mut segment.detail {
-                    for held in tables.iter_mut().filter(|held| held.table.name == *name) {
-                        held.counter = pair.take();
-                        changed = true;
-                    }
-                }
-                if changed {
-                    segment
-                        .come_with_detail(&mut self.b, &names, State::Done)
-                        .map_err(|source| failed(&label, source))?;
-                }
-            }
+            let now = table::counter(&mut self.b, name).map_err(failed)?.unwrap_or(wanted);
+            held.counter = (*was != now).then_some((*was, now));
         }
-        Ok(())
+        segment.come_with_detail(&mut self.b, &names, State::Done).map_err(failed)
     }
 
     fn undo_by_script(
@@ -508,10 +496,9 @@ fn never(shown: &str, because: &str) -> TargetError {
     })
 }
 
-/// Where the counters of a step's tables stood, in the order of its segments.
-fn counters_of(segments: &[Segment]) -> Vec<(String, (u64, u64))> {
-    let held = segments.iter().flat_map(Segment::held);
-    held.filter_map(|held| Some((held.table.name.clone(), held.counter?))).collect()
+/// Where the counters of a segment's tables stood.
+fn counters_of(segment: &Segment) -> Vec<(String, (u64, u64))> {
+    segment.held().iter().filter_map(|held| Some((held.table.name.clone(), held.counter?))).collect()
 }
 
 /// What a step comes to.

@@ -1,16 +1,19 @@
 //! What the crash suites play on: a site and a package with every kind of step, statement and file; a deployment, an
 //! undo and a redo of it; and the judge of what a death or a fault left of them.
 
+mod mariadb;
 mod postgres;
 mod sqlite;
 
 use backout_engine::outcome::Status;
 use backout_model::state::DeploymentState;
+use backout_servers::mariadb::Server as MariadbServer;
 use backout_servers::postgres::Server;
 
 use crate::database::integrity;
 use crate::faults::{Fault, play};
 use crate::fingerprint::Fingerprint;
+use crate::mariadb_dump;
 use crate::package::{Pkg, Step, run};
 use crate::postgres_dump;
 use crate::proxy::Proxy;
@@ -23,6 +26,7 @@ pub enum Cast {
     Postgres(&'static Server),
     /// The server is reached through the proxy.
     Through(&'static Server, &'static Proxy),
+    Mariadb(&'static MariadbServer),
 }
 
 impl Cast {
@@ -31,6 +35,7 @@ impl Cast {
             Cast::Sqlite => sqlite::site(),
             Cast::Postgres(server) => postgres::site(server, None),
             Cast::Through(server, proxy) => postgres::site(server, Some(proxy)),
+            Cast::Mariadb(server) => mariadb::site(server),
         }
     }
 
@@ -38,6 +43,7 @@ impl Cast {
         match self {
             Cast::Sqlite => sqlite::package(),
             Cast::Postgres(_) | Cast::Through(..) => postgres::package(),
+            Cast::Mariadb(_) => mariadb::package(),
         }
     }
 
@@ -45,7 +51,7 @@ impl Cast {
     pub fn stride(self) -> usize {
         match self {
             Cast::Sqlite => 1,
-            Cast::Postgres(_) | Cast::Through(..) => 10,
+            Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 10,
         }
     }
 }
@@ -156,6 +162,17 @@ impl Stage {
                 return Err(format!("{state:?}, and {other} is left in {}", database.name));
             }
         }
+        for database in self.site.databases().filter_map(|name| self.site.mariadb(name)) {
+            let own = mariadb_dump::own_objects(database);
+            // While something is deployed its holds stay; triggers never do.
+            let is_marker = |name: &String| matches!(name.as_str(), "backout_shop" | "backout_shop$segment");
+            if state == State::Original
+                && self.deployed.is_none()
+                && let Some(other) = own.iter().find(|name| !is_marker(name))
+            {
+                return Err(format!("{state:?}, and {other} is left in {}", database.name));
+            }
+        }
         Ok(())
     }
 
@@ -176,7 +193,9 @@ impl Stage {
         if let Some(finding) = self.site.grave().into_iter().next() {
             return Err(format!("verify: {}: {}", finding.target, finding.what));
         }
-        for name in self.site.databases().filter(|name| self.site.postgres(name).is_none()) {
+        for name in
+            self.site.databases().filter(|name| self.site.postgres(name).is_none() && self.site.mariadb(name).is_none())
+        {
             if let Some(line) = integrity(&self.site.database(name)).first() {
                 return Err(format!("integrity of {name}: {line}"));
             }
