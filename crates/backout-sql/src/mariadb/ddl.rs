@@ -3,7 +3,6 @@
 //! What can be is made a matter of names, which the server changes all or not at all: a table or view that is dropped
 //! is renamed into the hold, one that is emptied or replaced changes places with a new one.
 
-use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, TargetError, Ticket};
 use mysql::Error;
@@ -12,17 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::Mariadb;
 use super::apply::{Chain, cannot_run};
 use super::capture::patiently;
-use super::classify::No;
 use super::ddl_alter::Altered;
 use super::ddl_shape::{Shape, without_counter};
-use super::head::{Head, Object, Verb};
+use super::head::Head;
 use super::marker;
-use super::replay::{Direction, Replay};
 use super::segment::{Detail, Segment, State};
 use super::session::{Session, ident, is_missing};
 use super::split::Statement;
 use super::table::{self, There};
-use super::undo::Act;
 
 /// A table or view that went into the hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +79,7 @@ impl Change {
     }
 
     /// The names that change, from old to new, where it is done.
-    fn moves(&self, hold: &dyn Fn(&str) -> String) -> Vec<(String, String)> {
+    pub fn moves(&self, hold: &dyn Fn(&str) -> String) -> Vec<(String, String)> {
         match self {
             Change::Made { name, .. } => vec![(hold("t0"), name.clone())],
             Change::Dropped { gone } => {
@@ -109,13 +105,13 @@ pub fn renamed(definition: &str, from: &str, to: &str) -> String {
     definition.replacen(&ident(from), &ident(to), 1)
 }
 
-fn rename(moves: &[(String, String)]) -> String {
+pub fn rename(moves: &[(String, String)]) -> String {
     let parts: Vec<String> = moves.iter().map(|(from, to)| format!("{} TO {}", ident(from), ident(to))).collect();
     format!("RENAME TABLE {}", parts.join(", "))
 }
 
 /// A checksum of a table's rows; none for one without rows, and for a view.
-fn rows_in(session: &mut Session, name: &str) -> Result<Option<String>, Error> {
+pub fn rows_in(session: &mut Session, name: &str) -> Result<Option<String>, Error> {
     match table::there(session, name)? {
         There::Table(_) if session.value(&format!("SELECT 1 FROM {} LIMIT 1", ident(name)))?.is_some() => {
             let row = session.rows(&format!("CHECKSUM TABLE {} EXTENDED", ident(name)))?.pop();
@@ -170,157 +166,8 @@ impl Chain<'_> {
 }
 
 impl Mariadb {
-    fn reading(&self, source: Error) -> TargetError {
+    pub(super) fn reading(&self, source: Error) -> TargetError {
         self.failed("cannot read the schema of", source)
-    }
-
-    /// Looks at what a statement is about, and makes ready what it needs. Changes nothing that is not the tool's own.
-    fn prepare(
-        &mut self,
-        step: u64,
-        number: u32,
-        statement: &Statement,
-        place: &str,
-        head: &Head,
-    ) -> Result<Prepared, TargetError> {
-        let refused = |why: String| TargetError::from(No::undo(why).at(place, &statement.sql).refusal);
-        let failed = |why: String| cannot_run(place, &statement.sql, why);
-        if let Some(other) =
-            head.names.iter().find(|name| name.database.as_ref().is_some_and(|one| *one != self.database))
-        {
-            return Err(refused(format!("{} is of another database than the site's", other.name)));
-        }
-        let mut there = Vec::new();
-        for name in &head.names {
-            there.push(table::there(&mut self.b, &name.name).map_err(|source| self.reading(source))?);
-        }
-        if let Some(There::Other(kind)) = there.iter().find(|one| matches!(one, There::Other(_))) {
-            return Err(refused(format!("a {kind} is not handled yet")));
-        }
-        let first = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
-        let is_there = there.first().is_some_and(|one| *one != There::Nothing);
-        let hold = |what: &str| self.names.of_segment(step, number, what);
-        let nothing = Ok(Prepared { change: None, by_names: false });
-        match (head.verb, head.object) {
-            (Verb::Create, Object::Table | Object::View) if !is_there => {
-                let change = Change::Made { name: first, definition: String::new(), rows: None };
-                Ok(Prepared { change: Some(change), by_names: false })
-            }
-            (Verb::Create, Object::Table | Object::View) if head.if_not_exists => nothing,
-            (Verb::Create, Object::View) if head.or_replace && there[0] == There::View => {
-                let spare = hold("s");
-                let text = self.under_another_name(statement, head, &spare)?;
-                let made = self.a()?.run(&text);
-                made.map_err(|source| cannot_run(place, &statement.sql, source))?;
-                let before =
-                    definition(&mut self.b, &first).map_err(|source| self.reading(source))?.unwrap_or_default();
-                let after = definition(&mut self.b, &spare).map_err(|source| self.reading(source))?.unwrap_or_default();
-                let after = renamed(&after, &spare, &first);
-                Ok(Prepared { change: Some(Change::Swapped { name: first, before, after }), by_names: true })
-            }
-            (Verb::Create, Object::Table | Object::View) => Err(failed(format!("{first} is there already"))),
-            (Verb::Drop, Object::Table | Object::View) => {
-                let wanted = |one: &There| (*one == There::View) == (head.object == Object::View);
-                let mut gone = Vec::new();
-                for (name, one) in head.names.iter().zip(&there) {
-                    if *one == There::Nothing && head.if_exists {
-                        continue;
-                    }
-                    if *one == There::Nothing || !wanted(one) {
-                        return Err(failed(format!("there is no {} {}", head.word, name.name)));
-                    }
-                    let text = definition(&mut self.b, &name.name).map_err(|source| self.reading(source))?;
-                    let triggers = table::triggers(&mut self.b, &name.name).map_err(|source| self.reading(source))?;
-                    if let Some(trigger) = triggers.first() {
-                        let why = format!("{} has the trigger {trigger}: dropping it is not handled yet", name.name);
-                        return Err(refused(why));
-                    }
-                    gone.push(Gone { name: name.name.clone(), definition: text.unwrap_or_default() });
-                }
-                let links = table::foreign_keys(&mut self.b).map_err(|source| self.reading(source))?;
-                let checks = self.a()?.value("SELECT @@foreign_key_checks");
-                let checks = checks.map_err(|source| self.reading(source))?.as_deref() != Some("0");
-                let place_of = |name: &String| gone.iter().position(|one| one.name == *name);
-                for link in &links {
-                    let Some(parent) = place_of(&link.parent) else { continue };
-                    let child = place_of(&link.child);
-                    let why = format!("the foreign key {} of {} points at {}", link.name, link.child, link.parent);
-                    // The server drops them in their order.
-                    if checks && child.is_none_or(|child| child > parent) {
-                        return Err(failed(why));
-                    }
-                    if child.is_none() {
-                        return Err(refused(format!("{why}, and would point at nothing: that is not handled yet")));
-                    }
-                }
-                if gone.is_empty() {
-                    return nothing;
-                }
-                Ok(Prepared { change: Some(Change::Dropped { gone }), by_names: true })
-            }
-            (Verb::Truncate, _) => {
-                if !is_there {
-                    return Err(failed(format!("there is no table {first}")));
-                }
-                self.prepare_empty(&first, &hold("s")).map_err(|source| self.reading(source))?.map_err(refused)
-            }
-            (Verb::Rename, Object::Table) => {
-                let names: Vec<String> = head.names.iter().map(|name| name.name.clone()).collect();
-                let mut seen = names.clone();
-                seen.sort_unstable();
-                seen.dedup();
-                if seen.len() != names.len() {
-                    return Err(refused("names that change places are not handled yet".to_owned()));
-                }
-                for (pair, there) in names.chunks(2).zip(there.chunks(2)) {
-                    if there[0] == There::Nothing || there[1] != There::Nothing {
-                        return Err(failed(format!("{} is not there, or {} is", pair[0], pair[1])));
-                    }
-                }
-                let pairs = names.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-                Ok(Prepared { change: Some(Change::Renamed { pairs }), by_names: true })
-            }
-            (_, Object::Table | Object::Index) if !is_there => {
-                if head.if_exists && head.object == Object::Table {
-                    nothing
-                } else {
-                    Err(failed(format!("there is no table {first}")))
-                }
-            }
-            (_, Object::Table | Object::Index) => self.prepare_alter(step, number, statement, place, head, &there[0]),
-            _ => Err(refused(format!("this change of a {} is not handled yet", head.word))),
-        }
-    }
-
-    /// The statement about an object of another name.
-    pub(super) fn under_another_name(
-        &self,
-        statement: &Statement,
-        head: &Head,
-        name: &str,
-    ) -> Result<String, TargetError> {
-        let text = super::token::bare(&statement.sql, self.version);
-        let Some(named) = head.names.first() else { return Ok(text) };
-        Ok(format!("{}{}{}", &text[..named.start], ident(name), &text[named.end..]))
-    }
-
-    /// An empty table of the same shape, which is to take the place of a full one; else, in words, why not.
-    fn prepare_empty(&mut self, name: &str, spare: &str) -> Result<Result<Prepared, String>, Error> {
-        let links = table::foreign_keys(&mut self.b)?;
-        if links.iter().any(|link| link.parent == name || link.child == name) {
-            return Ok(Err(format!("{name} has foreign keys: emptying it is not handled yet")));
-        }
-        if let Some(trigger) = table::triggers(&mut self.b, name)?.first() {
-            return Ok(Err(format!("{name} has the trigger {trigger}: emptying it is not handled yet")));
-        }
-        self.b.run(&format!("CREATE TABLE {} LIKE {}", ident(spare), ident(name)))?;
-        let before = definition(&mut self.b, name)?.unwrap_or_default();
-        let after = renamed(&definition(&mut self.b, spare)?.unwrap_or_default(), spare, name);
-        if before != after {
-            return Ok(Err(format!("an empty table like {name} would not be the same")));
-        }
-        let change = Change::Swapped { name: name.to_owned(), before, after };
-        Ok(Ok(Prepared { change: Some(change), by_names: true }))
     }
 
     /// Makes a change that was announced: its row is written, it happens, and its row says so.
@@ -366,7 +213,7 @@ impl Mariadb {
     }
 
     /// A table in the hold must be in nobody's way: its foreign keys go, and are made again when it comes back.
-    fn let_go_of_links(&mut self, segment: &Segment, change: &Change) -> Result<(), TargetError> {
+    pub(super) fn let_go_of_links(&mut self, segment: &Segment, change: &Change) -> Result<(), TargetError> {
         let held: Vec<(String, Vec<(String, String)>)> = match change {
             Change::Dropped { gone } => {
                 let one = |(at, gone): (usize, &Gone)| {
@@ -395,7 +242,7 @@ impl Mariadb {
     }
 
     /// Makes the foreign keys of tables again that came back from the hold.
-    fn bring_links(&mut self, change: &Change) -> Result<(), TargetError> {
+    pub(super) fn bring_links(&mut self, change: &Change) -> Result<(), TargetError> {
         let back: Vec<(&str, &str)> = match change {
             Change::Dropped { gone } => gone.iter().map(|one| (one.name.as_str(), one.definition.as_str())).collect(),
             Change::Made { name, definition, .. } => vec![(name, definition)],
@@ -447,12 +294,10 @@ impl Mariadb {
                 Change::Made { .. } if redone => self.bring_links(&change)?,
                 _ => self.let_go_of_links(segment, &change)?,
             }
-            if let (Detail::Ddl { change, .. }, true) = (&mut segment.detail, redone) {
-                if let Change::Made { definition, .. } = &**change
-                    && definition.is_empty()
-                {
-                    self.learn(change)?;
-                }
+            if let (Detail::Ddl { change, .. }, true) = (&mut segment.detail, redone)
+                && matches!(&**change, Change::Made { definition, .. } if definition.is_empty())
+            {
+                self.learn(change)?;
             }
         } else if segment.state == State::Undoing {
             match &*change {
@@ -475,126 +320,5 @@ impl Mariadb {
             self.sweep_segment(step, number)?;
         }
         Ok(())
-    }
-
-    /// Seeks what is in the way of replaying a change.
-    pub(super) fn look_at_change(
-        &mut self,
-        segment: &Segment,
-        change: &Change,
-        replay: &mut Replay<'_>,
-    ) -> Result<(), TargetError> {
-        if let Change::Altered(altered) = change {
-            return self.look_at_alter(segment, altered, replay);
-        }
-        let undo = replay.direction == Direction::Undo;
-        let expected: Vec<(&str, Option<&str>)> = match change {
-            Change::Made { name, definition, .. } => vec![(name, undo.then_some(definition.as_str()))],
-            Change::Dropped { gone } => {
-                gone.iter().map(|one| (one.name.as_str(), (!undo).then_some(one.definition.as_str()))).collect()
-            }
-            Change::Swapped { name, before, after } => vec![(name, Some(if undo { after } else { before }))],
-            Change::Renamed { pairs } => {
-                for (from, to) in pairs {
-                    let (is, free) = if undo { (to, from) } else { (from, to) };
-                    let is_there = table::there(&mut self.b, is).map_err(|source| self.reading(source))?;
-                    let in_way = table::there(&mut self.b, free).map_err(|source| self.reading(source))?;
-                    if is_there == There::Nothing {
-                        replay.definition(is, "it is not there");
-                    }
-                    if in_way != There::Nothing {
-                        replay.definition(free, "the name is taken");
-                    }
-                }
-                Vec::new()
-            }
-            Change::Altered(_) => Vec::new(),
-        };
-        for (name, wanted) in expected {
-            let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
-            let triggers = table::triggers(&mut self.b, name).map_err(|source| self.reading(source))?;
-            if let (Some(trigger), Some(_)) = (triggers.first(), wanted) {
-                replay.definition(name, format!("it has the trigger {trigger} now"));
-                continue;
-            }
-            match (now, wanted) {
-                (None, None) => {}
-                (Some(now), Some(wanted)) if now == wanted => self.look_at_rows(name, change, replay)?,
-                (None, Some(_)) => replay.definition(name, "it is not there"),
-                (Some(_), None) => replay.definition(name, "the name is taken"),
-                (Some(now), Some(_)) => replay.definition(name, now),
-            }
-        }
-        Ok(())
-    }
-
-    /// Rows that others put into a table that would go.
-    fn look_at_rows(&mut self, name: &str, change: &Change, replay: &mut Replay<'_>) -> Result<(), TargetError> {
-        if replay.direction == Direction::Redo {
-            return Ok(());
-        }
-        let left = match change {
-            Change::Made { rows, .. } => rows.clone(),
-            Change::Swapped { .. } => None,
-            _ => return Ok(()),
-        };
-        // In the act's session: what it has taken back so far may not be committed.
-        let looked = rows_in(self.a()?, name);
-        let now = looked.map_err(|source| self.reading(source))?;
-        if now != left && now.is_some() {
-            let conflict = replay.conflict(name, None, ConflictKind::NotEmpty);
-            replay.conflicts.push(Conflict { now: "rows that the deployment did not leave".to_owned(), ..conflict });
-        }
-        Ok(())
-    }
-
-    /// Takes a change of the schema back, or does it again.
-    pub(super) fn replay_change(&mut self, segment: &mut Segment, act: &mut Act<'_, '_>) -> Result<(), TargetError> {
-        let Detail::Ddl { change, sql, settings, line } = segment.detail.clone() else { return Ok(()) };
-        let names = self.names.clone();
-        let undo = act.replay.direction == Direction::Undo;
-        let before = act.replay.conflicts.total;
-        if undo || !matches!(&*change, Change::Altered(_)) {
-            self.look_at_change(segment, &change, &mut act.replay)?;
-        }
-        if act.replay.is_stopped() {
-            return Ok(());
-        }
-        let ticket = self.announced(&mut act.ticket, &act.summary, act.gate)?;
-        let writing =
-            |label: &str, source: Error| TargetError::failed(format!("cannot write a segment to {label}"), source);
-        if act.replay.conflicts.total > before && act.replay.on_conflict != OnConflict::Overwrite {
-            // It stays as others made it.
-            let state = if undo { State::Undone } else { State::Done };
-            return segment.come(&mut self.b, &names, state).map_err(|source| writing(&self.label, source));
-        }
-        if let Change::Altered(altered) = &*change {
-            return match undo {
-                true => self.undo_alter(segment, altered, &mut act.replay),
-                false => self.redo_alter(segment, &sql, &settings, line, ticket),
-            };
-        }
-        marker::holds(&mut self.b, &names, &self.label.clone(), self.epoch)?;
-        let state = if undo { State::Undoing } else { State::Intended };
-        segment.come(&mut self.b, &names, state).map_err(|source| writing(&self.label, source))?;
-        let mut moves = change.moves(&|what| segment.object(&names, what));
-        if undo {
-            moves = moves.into_iter().rev().map(|(from, to)| (to, from)).collect();
-        }
-        fault::point(Point::Statement)
-            .map_err(|source| TargetError::failed(format!("cannot change the schema of {}", self.label), source))?;
-        let run = rename(&moves);
-        let a = self.a()?;
-        let done = patiently(|| a.run(&run));
-        done.map_err(|source| self.failed("cannot change names in", source))?;
-        match (&*change, undo) {
-            (Change::Made { .. }, false) | (Change::Dropped { .. }, true) => self.bring_links(&change)?,
-            _ => self.let_go_of_links(segment, &change)?,
-        }
-        let done = match undo {
-            true => segment.come(&mut self.b, &names, State::Undone),
-            false => segment.redone(&mut self.b, &names, ticket),
-        };
-        done.map_err(|source| writing(&self.label, source))
     }
 }

@@ -66,7 +66,21 @@ fn watched<T>(route: &Route, id: u32, bounds: &Bounds, ask: impl FnOnce() -> T) 
     })
 }
 
+/// A global setting; empty where the server does not know it.
+fn setting(b: &mut Session, name: &str) -> Result<String, mysql::Error> {
+    let row = b.rows(&format!("SHOW GLOBAL VARIABLES LIKE '{name}'"))?.pop();
+    Ok(row.and_then(|mut row| row.pop().flatten()).unwrap_or_default())
+}
+
+pub const GALERA: &str =
+    "the server is a node of a Galera cluster, whose locks hold on one node alone: that is not handled yet";
+
 impl Mariadb {
+    pub(super) fn is_galera(&mut self) -> Result<bool, TargetError> {
+        let found = setting(&mut self.b, "wsrep_on");
+        Ok(found.map_err(|source| self.failed("cannot read the settings of", source))? == "ON")
+    }
+
     /// See [`crate::database::Database::value`].
     pub(super) fn one_value(&mut self, sql: &str, bounds: &Bounds) -> Result<Option<String>, TargetError> {
         let failed =
@@ -131,15 +145,8 @@ impl Mariadb {
 
     fn what_works(&mut self) -> Result<Vec<Finding>, mysql::Error> {
         let mut findings = Vec::new();
-        let setting = |b: &mut Session, name: &str| -> Result<String, mysql::Error> {
-            let row = b.rows(&format!("SHOW GLOBAL VARIABLES LIKE '{name}'"))?.pop();
-            Ok(row.and_then(|mut row| row.pop().flatten()).unwrap_or_default())
-        };
         if setting(&mut self.b, "wsrep_on")? == "ON" {
-            findings.push(self.finding(
-                "the server is a node of a Galera cluster: locks by name and of tables hold on this node alone, so deploy through one node only",
-                true,
-            ));
+            findings.push(self.finding(GALERA, true));
         }
         if setting(&mut self.b, "read_only")? == "ON" {
             findings.push(self.finding("the server is read-only", true));

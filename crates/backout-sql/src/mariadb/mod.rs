@@ -9,7 +9,7 @@ use std::time::Duration;
 use backout_model::conflict::OnConflict;
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Report, Summary, Target, TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Summary, Target, TargetError, Ticket,
 };
 
 use self::conn::Route;
@@ -21,8 +21,12 @@ mod apply;
 mod capture;
 mod classify;
 mod conn;
+mod counters;
 mod ddl;
 mod ddl_alter;
+mod ddl_kept;
+mod ddl_prepare;
+mod ddl_replay;
 mod ddl_shape;
 mod describe;
 mod examine;
@@ -331,6 +335,14 @@ impl Database for Mariadb {
     }
 
     fn planner(&mut self) -> Result<Box<dyn Planner + '_>, TargetError> {
+        if self.is_galera()? {
+            return Err(TargetError::Refused(Refusal {
+                place: self.label.clone(),
+                what: "the database".to_owned(),
+                why: examine::GALERA.to_owned(),
+                ways_out: vec!["deploy to a server of its own, or with wsrep_on = OFF".to_owned()],
+            }));
+        }
         Ok(Box::new(plan::OnDatabase { database: self }))
     }
 

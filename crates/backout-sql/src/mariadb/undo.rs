@@ -10,11 +10,12 @@ use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Images, Manner, Refusal, Report, Summary, TargetError, Ticket};
 
 use super::apply::run_plainly;
-use super::capture::{self, patiently};
+use super::capture;
+use super::counters::counters_of;
 use super::guard::{self, Rows};
 use super::replay::{Direction, Replay};
 use super::segment::{self, Detail, Held, Segment, State};
-use super::session::{Session, ident};
+use super::session::Session;
 use super::stream::{Index, Kept, Reader, StreamError, Way};
 use super::table::{self, Table, There};
 use super::{Mariadb, marker};
@@ -105,8 +106,6 @@ impl Mariadb {
             .stay_neutral()
             .and_then(|()| a.run("SET lock_wait_timeout = 1"))
             .and_then(|()| a.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"));
-        // Only later versions know it; there a row that others changed after our snapshot would be an error.
-        drop(a.run("SET innodb_snapshot_isolation = OFF"));
         set.map_err(|source| self.failed("cannot set up", source))
     }
 
@@ -197,7 +196,7 @@ impl Mariadb {
         if !undo {
             self.each_hold(segment, &rows, tables, capture::put_aside)?;
         }
-        self.change_rows(&rows, &mut act.replay)?;
+        self.change_rows(&rows, &mut act.replay, &BTreeSet::new())?;
         if act.replay.is_stopped() {
             return self.a()?.run("ROLLBACK").map_err(|source| self.failed("cannot roll back in", source));
         }
@@ -286,13 +285,20 @@ impl Mariadb {
     }
 
     /// Locks, compares and changes rows in the open transaction, and looks at foreign keys.
-    fn change_rows(&mut self, rows: &[Rows<'_>], replay: &mut Replay<'_>) -> Result<(), TargetError> {
+    /// Those of tables that are `hidden` cannot be judged.
+    fn change_rows(
+        &mut self,
+        rows: &[Rows<'_>],
+        replay: &mut Replay<'_>,
+        hidden: &BTreeSet<String>,
+    ) -> Result<(), TargetError> {
         let failed = |table: &str, label: &str, source| {
             TargetError::failed(format!("cannot change rows of {table} in {label}"), source)
         };
         let label = self.label.clone();
-        let links =
-            table::foreign_keys(&mut self.b).map_err(|source| self.failed("cannot read the schema of", source))?;
+        let links = table::foreign_keys(&mut self.b);
+        let mut links = links.map_err(|source| self.failed("cannot read the schema of", source))?;
+        links.retain(|link| !hidden.contains(&link.child) && !hidden.contains(&link.parent));
         let a = self.a()?;
         for one in rows {
             one.lock(a).map_err(|source| failed(&one.table.name, &label, source))?;
@@ -329,7 +335,8 @@ impl Mariadb {
                 Detail::Rows { tables } => {
                     let seen: Vec<Held> =
                         tables.iter().filter(|held| !hidden.contains(&held.table.name)).cloned().collect();
-                    done = self.rows_of(segment, &seen, replay).and_then(|rows| self.change_rows(&rows, replay));
+                    done =
+                        self.rows_of(segment, &seen, replay).and_then(|rows| self.change_rows(&rows, replay, &hidden));
                 }
                 Detail::Ddl { change, .. } => {
                     if !change.names().any(|name| hidden.contains(name)) {
@@ -397,60 +404,6 @@ impl Mariadb {
         Ok(Report { summary, conflicts, notes, already: already.unwrap_or_default() })
     }
 
-    /// Sets counters back that nobody used since.
-    fn put_counters_back(
-        &mut self,
-        counters: &[(String, (u64, u64))],
-        notes: &mut Vec<String>,
-    ) -> Result<(), TargetError> {
-        for (name, (before, after)) in counters {
-            let now = table::counter(&mut self.b, name)
-                .map_err(|source| self.failed("cannot read the counters of", source))?;
-            match now {
-                Some(now) if now == *after => {
-                    let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {before}", ident(name));
-                    patiently(|| self.b.run(&sql))
-                        .map_err(|source| self.failed("cannot set a counter back in", source))?;
-                }
-                Some(now) if now != *before => {
-                    notes.push(format!("{}: the counter of {name} was used since and stays at {now}", self.label));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The counters of the tables whose rows a segment changes.
-    fn counters_now(&mut self, segment: &Segment) -> Result<Vec<(u32, u64)>, TargetError> {
-        let mut all = Vec::new();
-        for held in segment.held() {
-            let now = table::counter(&mut self.b, &held.table.name);
-            let now = now.map_err(|source| self.failed("cannot read the counters of", source))?;
-            all.extend(now.map(|now| (held.at, now)));
-        }
-        Ok(all)
-    }
-
-    /// After a redo: rows that the tool inserted have moved counters, which are to stand where the script left them.
-    fn put_counters_forward(&mut self, segment: &mut Segment, began: &[(u32, u64)]) -> Result<(), TargetError> {
-        let (names, label) = (self.names.clone(), self.label.clone());
-        let failed = |source| TargetError::failed(format!("cannot set a counter in {label}"), source);
-        let Detail::Rows { tables } = &mut segment.detail else { return Ok(()) };
-        for held in tables {
-            let Some((_, was)) = began.iter().find(|(at, _)| *at == held.at) else { continue };
-            let name = &held.table.name;
-            let wanted = held.counter.filter(|(before, _)| before == was).map_or(*was, |(_, after)| after);
-            if table::counter(&mut self.b, name).map_err(failed)? != Some(wanted) {
-                let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {wanted}", ident(name));
-                patiently(|| self.b.run(&sql)).map_err(failed)?;
-            }
-            let now = table::counter(&mut self.b, name).map_err(failed)?.unwrap_or(wanted);
-            held.counter = (*was != now).then_some((*was, now));
-        }
-        segment.come_with_detail(&mut self.b, &names, State::Done).map_err(failed)
-    }
-
     fn undo_by_script(
         &mut self,
         reader: &mut Reader<'_>,
@@ -494,11 +447,6 @@ fn never(shown: &str, because: &str) -> TargetError {
         why: format!("it was declared to have none, because: {because}"),
         ways_out: vec!["go back to a backup".to_owned()],
     })
-}
-
-/// Where the counters of a segment's tables stood.
-fn counters_of(segment: &Segment) -> Vec<(String, (u64, u64))> {
-    segment.held().iter().filter_map(|held| Some((held.table.name.clone(), held.counter?))).collect()
 }
 
 /// What a step comes to.
