@@ -47,7 +47,7 @@ enum Content {
     File(Vec<u8>, String),
     /// With the URL under which the tool finds it.
     Postgres(postgres::Database<'static>, String),
-    Mariadb(mariadb::Database<'static>),
+    Mariadb(mariadb::Database<'static>, String),
 }
 
 /// A database of a site.
@@ -111,10 +111,17 @@ impl Builder {
 
     /// A new MariaDB database of the server, filled by `script` as the stock client runs it.
     #[must_use]
-    pub fn mariadb(mut self, name: &str, server: &'static mariadb::Server, script: &str) -> Self {
+    pub fn mariadb(self, name: &str, server: &'static mariadb::Server, script: &str) -> Self {
+        self.mariadb_as(name, server, script, mariadb::SUPERUSER)
+    }
+
+    /// As [`Builder::mariadb`], reached as another user, who needs no password.
+    #[must_use]
+    pub fn mariadb_as(mut self, name: &str, server: &'static mariadb::Server, script: &str, user: &str) -> Self {
         let database = server.database();
         database.script(script);
-        self.databases.push((name.to_owned(), Content::Mariadb(database)));
+        let url = database.url_as(user);
+        self.databases.push((name.to_owned(), Content::Mariadb(database, url)));
         self
     }
 
@@ -170,7 +177,7 @@ impl Builder {
         let live = |content| match content {
             Content::File(..) => Live::Sqlite,
             Content::Postgres(database, _) => Live::Postgres(database),
-            Content::Mariadb(database) => Live::Mariadb(database),
+            Content::Mariadb(database, _) => Live::Mariadb(database),
         };
         TestSite {
             dir,
@@ -189,7 +196,7 @@ impl Builder {
                 let url = match content {
                     Content::File(..) => format!("sqlite:{name}.sqlite"),
                     Content::Postgres(_, url) => url.clone(),
-                    Content::Mariadb(database) => database.url(),
+                    Content::Mariadb(_, url) => url.clone(),
                 };
                 (name.clone(), json!({ "url": url }))
             })

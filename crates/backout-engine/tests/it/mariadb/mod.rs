@@ -3,3 +3,4 @@
 mod conflicts;
 mod ddl;
 mod rows;
+mod server;
