@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod database;
+mod done;
 pub mod every;
 #[cfg(feature = "faults")]
 pub mod faults;

@@ -23,7 +23,7 @@ pub enum ConnError {
 }
 
 /// Where the server's socket is by default: MariaDB's own place in Debian, then in others.
-const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
+const SOCKETS: [&str; 2] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock"];
 
 /// Everything that is needed to connect, any number of times.
 #[derive(Clone)]

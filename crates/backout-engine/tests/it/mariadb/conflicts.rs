@@ -59,7 +59,7 @@ fn a_conflict_is_listed_kept_or_overwritten() {
     ] {
         for (how, expected) in [(OnConflict::Keep, keep), (OnConflict::Overwrite, overwrite)] {
             let site = site();
-            site.deploy(&Pkg::new("p").step(sql(&format!("{change};")))).expect(Status::Done);
+            site.deploy(&Pkg::new("p").step(sql(format!("{change};")))).expect(Status::Done);
             ask(&site, others);
             let state = ask(&site, "SELECT * FROM t ORDER BY id");
             let done = site.undo(None);

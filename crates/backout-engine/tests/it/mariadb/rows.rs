@@ -137,7 +137,7 @@ fn what_cannot_be_captured_is_refused_by_name() {
         ("SET GLOBAL max_connections = 5", "whole server"),
         ("DELETE FROM backout_shop", "the tool's own"),
     ] {
-        let done = site.deploy(&Pkg::new("p").step(sql(&format!("{script};"))));
+        let done = site.deploy(&Pkg::new("p").step(sql(format!("{script};"))));
         let mut said = format!("{done:?}");
         if let Err(EngineError::Refused(all)) = &done.result {
             said += &all.iter().map(ToString::to_string).collect::<String>();
