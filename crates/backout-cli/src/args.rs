@@ -38,6 +38,7 @@ pub enum Command {
     Plan(commands::plan::Args),
     Deploy(commands::deploy::Args),
     Undo(commands::undo::Args),
+    Confirm(commands::confirm::Args),
     Redo(commands::redo::Args),
     Retry(commands::retry::Args),
     Log(commands::log::Args),
@@ -46,15 +47,17 @@ pub enum Command {
     Resume(commands::resume::Args),
     Unlock(commands::unlock::Args),
     Verify(commands::verify::Args),
+    Prune(commands::prune::Args),
     Pack(commands::pack::Args),
+    Sign(commands::sign::Args),
     Inspect(commands::inspect::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
     Schema(commands::schema::Args),
     #[command(hide = true)]
-    Rehearse(commands::later::Args),
+    Watch(commands::watch::Args),
     #[command(hide = true)]
-    Confirm(commands::later::Args),
+    Rehearse(commands::later::Args),
     #[command(hide = true)]
     Backup(commands::later::Args),
     #[command(hide = true)]
@@ -65,10 +68,6 @@ pub enum Command {
     Diff(commands::later::Args),
     #[command(hide = true)]
     Record(commands::later::Args),
-    #[command(hide = true)]
-    Sign(commands::later::Args),
-    #[command(hide = true)]
-    Prune(commands::later::Args),
 }
 
 impl Command {
@@ -94,6 +93,7 @@ impl Command {
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
             Command::Schema(_) => "schema",
+            Command::Watch(_) => "watch",
             Command::Rehearse(_) => "rehearse",
             Command::Confirm(_) => "confirm",
             Command::Backup(_) => "backup",

@@ -2,6 +2,7 @@
 //!
 //! Decides nothing about a deployment; that is the engine's. Start with `commands`, one file a command.
 
+mod alerts;
 mod args;
 mod ask;
 mod commands;
@@ -71,22 +72,23 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Log(args) => commands::log::run(&context, &args),
         Command::Show(args) => commands::show::run(&context, &args),
         Command::Status(args) => commands::status::run(&context, &args),
+        Command::Confirm(args) => commands::confirm::run(&context, &args),
+        Command::Watch(args) => commands::watch::run(&context, &args),
         Command::Resume(args) => commands::resume::run(&context, &args),
         Command::Unlock(args) => commands::unlock::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
+        Command::Sign(args) => commands::sign::run(&context, &args),
+        Command::Prune(args) => commands::prune::run(&context, &args),
         Command::Pack(args) => commands::pack::run(&context, &args),
         Command::Inspect(args) => commands::inspect::run(&context, &args),
         Command::Completions(args) => commands::completions::run(&context, &args, args::definition()),
         Command::Man(args) => commands::man::run(&context, &args, args::definition()),
         Command::Schema(args) => commands::schema::run(&context, &args),
         Command::Rehearse(args)
-        | Command::Confirm(args)
         | Command::Backup(args)
         | Command::Restore(args)
         | Command::Capture(args)
         | Command::Diff(args)
-        | Command::Record(args)
-        | Command::Sign(args)
-        | Command::Prune(args) => commands::later::run(name, &args),
+        | Command::Record(args) => commands::later::run(name, &args),
     }
 }

@@ -1,7 +1,7 @@
 //! The engine's answers in words for people. Nothing here is read by scripts: they have `--json`.
 
 use backout_engine::plan::{Item, Totals};
-use backout_engine::report::{Line, Shown, Status};
+use backout_engine::report::{Awaiting, Line, Shown, Status};
 use backout_engine::verify::Checked;
 use backout_model::target::{Described, Finding, Verdict};
 pub use backout_model::words::count;
@@ -14,11 +14,16 @@ const WIDTH: usize = 110;
 
 /// A text on one line: blanks collapsed, control characters made visible, shortened.
 pub fn short(text: &str) -> String {
+    within(text, WIDTH)
+}
+
+/// The same, at another width.
+pub fn within(text: &str, most: usize) -> String {
     let blank = |number: usize| (number > 0).then_some(' ');
     let spaced = text.split_whitespace().enumerate().flat_map(|(n, word)| blank(n).into_iter().chain(word.chars()));
     let mut line = String::new();
     for (width, c) in spaced.enumerate() {
-        if width == WIDTH {
+        if width == most {
             line.push('…');
             break;
         }
@@ -188,6 +193,10 @@ pub fn status(status: &Status) -> Vec<String> {
         lines.extend(needing.causes.iter().map(|cause| format!("  because {}", short(cause))));
         lines.extend(needing.left.iter().map(|left| format!("  left: {}", short(left))));
         lines.push(format!("  go on with: {}", needing.command));
+    }
+    if let Some(Awaiting { deployment, until_ms }) = &status.confirm {
+        lines.push(format!("to be confirmed: {}", line(deployment)));
+        lines.push(format!("  `backout confirm` keeps it; undone otherwise at {}", time(*until_ms)));
     }
     if let Some(redo) = &status.redo {
         lines.push(format!("redo would bring back: {}", line(redo)));

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use backout_files::root::FileCondition;
 use backout_model::id::FramePath;
-use backout_package::check::{Check, CheckKind};
+use backout_net::http::{self, HttpCondition};
+use backout_package::check::{Check, CheckKind, HttpCheck};
 use backout_sql::database::Bounds;
 
 use crate::act::pick;
@@ -84,6 +85,10 @@ impl Session<'_> {
         time: Option<Duration>,
     ) -> Result<Option<String>, EngineError> {
         match kind {
+            CheckKind::Http(check) => {
+                let stopped = self.observer.interrupted();
+                Ok(if stopped { Some(STOPPED.to_owned()) } else { http::check(&http_condition(check, time)) })
+            }
             CheckKind::Sql { query, database, equals } => {
                 let name = pick("database", "databases", database.as_deref(), &self.database_names(), "check")?;
                 let until = time.and_then(|time| Instant::now().checked_add(time));
@@ -124,4 +129,10 @@ impl Session<'_> {
             }
         }
     }
+}
+
+fn http_condition(check: &HttpCheck, time: Option<Duration>) -> HttpCondition {
+    let HttpCheck { url, status, contains, matches, header, json, redirects, verified, timeout } = check.clone();
+    let timeout = time.map_or(timeout, |time| time.min(timeout));
+    HttpCondition { url, status, contains, matches, header, json, redirects, verified, timeout }
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use backout_journal::Reader;
 use backout_model::conflict::{Conflicts, OnConflict};
@@ -9,19 +10,22 @@ use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
 use backout_model::words;
 use backout_package::package::Package;
+use backout_package::signature::{self, Signed};
 use backout_package::site::Site;
 use backout_package::snapshot::snapshot;
 use serde_json::Value;
 
+use crate::confirm;
 use crate::error::EngineError;
 use crate::frame::{Applying, Trouble};
-use crate::history::{Planned, StepView, View, Why, payload};
+use crate::history::{ConfirmDue, Planned, StepView, View, Why, payload};
 use crate::lookup::directories;
 use crate::observer::Happening;
 use crate::outcome::{Left, LeftOut, NOTHING_CHANGED, Outcome, Status, UNDONE_AND_VERIFIED};
 use crate::plan::plan;
 use crate::session::{Session, Targets};
 use crate::step::{Run, surely};
+use crate::when::at;
 
 /// How what an automatic undo kept is told where conflicts are not.
 const KEPT: &str = "kept as somebody else left it: ";
@@ -33,6 +37,8 @@ pub struct Options {
     pub accept_irreversible: bool,
     /// Where the package came from, as the user wrote it.
     pub source: PathBuf,
+    /// It is undone unless it is confirmed within this time of its end.
+    pub confirm_within: Option<Duration>,
 }
 
 /// Deploys a package. An error means that nothing was started.
@@ -60,6 +66,7 @@ pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) ->
         manifest,
         digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         source: options.source,
+        confirm_within_ms: options.confirm_within.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
     };
     session.observer.heard(Happening::Deployment {
         id: id.clone(),
@@ -117,6 +124,26 @@ pub(crate) fn plannable(
     Ok(())
 }
 
+/// By the site's `trust:` a package must be signed by somebody it trusts; one that is changed since it was signed is
+/// refused in any case.
+pub(crate) fn trusted(site: &Site, package: &Package) -> Result<(), EngineError> {
+    let Some(trust) = &site.trust else { return Ok(()) };
+    let mut keys = Vec::new();
+    for file in &trust.keys {
+        keys.extend(signature::read_keys(file)?);
+    }
+    let why = match signature::verify(package, &keys)? {
+        Signed::By { .. } => return Ok(()),
+        Signed::Not if !trust.require_signature => return Ok(()),
+        Signed::Not => "it is not signed".to_owned(),
+        Signed::Badly(why) => why,
+    };
+    Err(EngineError::not_now(
+        format!("{} {} is not trusted: {why}", package.name, package.version),
+        "`backout sign PACKAGE --key FILE` signs it, with a key that `trust:` in site.yaml names",
+    ))
+}
+
 /// What the package requires must be on the site.
 pub(crate) fn requirements(reader: &Reader, package: &Package) -> Result<(), EngineError> {
     let rows = reader.deployments()?;
@@ -126,6 +153,7 @@ pub(crate) fn requirements(reader: &Reader, package: &Package) -> Result<(), Eng
             format!("`backout status` says what is left; `backout undo {}` tries again", row.id),
         ));
     }
+    confirm::none_awaits(reader)?;
     for name in &package.requires {
         if !rows.iter().any(|row| row.package == *name && row.state.is_on_site()) {
             return Err(EngineError::not_now(
@@ -179,7 +207,7 @@ impl Run<'_, '_> {
         let result = result.and_then(|()| {
             if left.is_empty() {
                 self.finally(&root);
-                self.put_durably(Event::DeploymentDone, &root, None, Value::Null)?;
+                self.done()?;
             }
             Ok(())
         });
@@ -194,6 +222,16 @@ impl Run<'_, '_> {
         Ok(self.closed(outcome))
     }
 
+    /// Writes that the deployment is done, and where that was asked for, until when it is to be confirmed.
+    pub fn done(&mut self) -> Result<u64, EngineError> {
+        let root = FramePath::root();
+        if let Some(within) = self.view.planned.as_ref().and_then(|planned| planned.confirm_within_ms) {
+            let until_ms = self.session.journal.now_ms().saturating_add(within);
+            self.put(Event::DeploymentConfirmDue, &root, None, payload(&ConfirmDue { until_ms })?)?;
+        }
+        self.put_durably(Event::DeploymentDone, &root, None, Value::Null)
+    }
+
     fn deployed(&mut self, left_out: Vec<LeftOut>) -> Result<Outcome, EngineError> {
         let id = self.view.id.clone();
         let status = if left_out.is_empty() { Status::Done } else { Status::Partly };
@@ -205,6 +243,9 @@ impl Run<'_, '_> {
                 format!("Deployed in part. `backout undo {id}` takes back what is applied.")
             },
         );
+        if let Some(until) = self.view.confirm_until_ms {
+            outcome.closing = format!("Deployed. It is undone {} unless `backout confirm` comes first.", at(until));
+        }
         outcome.answer.push(format!("deployed {} as {id}", self.view.name()));
         let passed_over = |left: &&LeftOut| {
             let path = left.what.split_once('/').map(|(_, path)| FramePath::parse(path));

@@ -1,6 +1,7 @@
 //! Names each change of a step and what takes it back.
 
 use backout_journal::Reader;
+use backout_journal::error::JournalError;
 use backout_model::target::Described;
 use backout_package::step::{RunUndo, SqlUndo};
 
@@ -33,7 +34,13 @@ pub(crate) fn describe(
         }
         Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } if !step.has_images => {}
         Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } => {
-            let mut images = reader.open_images(step.seq)?;
+            let mut images = match reader.open_images(step.seq) {
+                Err(JournalError::ImagesDropped { .. }) => {
+                    each(plain(step.act().words(), "none any more: what it would need was pruned".to_owned()));
+                    return Ok(());
+                }
+                images => images?,
+            };
             targets.of(step.act())?.describe(&mut images, each)?;
         }
     }

@@ -33,6 +33,16 @@ pub struct Planned {
     /// Where it was deployed from, for people and for `retry`.
     #[serde(with = "backout_package::percent::path")]
     pub source: PathBuf,
+    /// It is undone unless it is confirmed within this time of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_ms: Option<i64>,
+}
+
+/// The payload of `deployment-confirm-due`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfirmDue {
+    /// Milliseconds since 1970 UTC.
+    pub until_ms: i64,
 }
 
 /// The payload of `deployment-undoing`, `-redoing` and `-retrying`: what part, and how.
@@ -40,6 +50,15 @@ pub struct Planned {
 pub struct Part {
     pub frame: FramePath,
     pub on_conflict: OnConflict,
+    /// Of an undo: what it found as it is to be by the hand of a later deployment, whose own undo brings it back.
+    #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
+    pub of_later: Conflicts,
+}
+
+impl Part {
+    pub fn new(frame: FramePath, on_conflict: OnConflict) -> Self {
+        Self { frame, on_conflict, of_later: Conflicts::default() }
+    }
 }
 
 /// The payload of `frame-started`.
@@ -90,6 +109,10 @@ pub struct View {
     pub undoings: Vec<(u64, Part)>,
     /// The conflicts that the undo under way, automatic or not, has settled so far: a recovery goes on from them.
     pub settled: Conflicts,
+    /// It is undone unless it is confirmed until then: milliseconds since 1970 UTC.
+    pub confirm_until_ms: Option<i64>,
+    /// What was kept for its undo and redo is given up.
+    pub pruned: bool,
     /// Maintenance mode was entered and not left.
     pub in_maintenance: bool,
     pub why: Why,
@@ -114,6 +137,8 @@ impl View {
             under_way: None,
             undoings: Vec::new(),
             settled: Conflicts::default(),
+            confirm_until_ms: None,
+            pruned: false,
             in_maintenance: false,
             why: Why::default(),
             first_seq: 0,
@@ -146,6 +171,11 @@ impl View {
             Some(planned) => format!("{} {}", planned.package, planned.version),
             None => self.id.to_string(),
         }
+    }
+
+    /// A part as people know it: the package itself, or a child of it.
+    pub fn name_of(&self, part: &FramePath) -> String {
+        if part.is_root() { self.name() } else { format!("{part} of {}", self.name()) }
     }
 
     pub fn manifest(&self) -> Result<&Package, EngineError> {
@@ -200,6 +230,9 @@ impl View {
             | Event::DeploymentNeedsHand
             | Event::DeploymentRefused
             | Event::DeploymentGivenUp => self.why = read(payload, seq)?,
+            Event::DeploymentConfirmDue => self.confirm_until_ms = Some(read::<ConfirmDue>(payload, seq)?.until_ms),
+            Event::DeploymentConfirmed | Event::DeploymentUndone => self.confirm_until_ms = None,
+            Event::DeploymentPruned => self.pruned = true,
             Event::MaintenanceEntering => self.in_maintenance = true,
             Event::MaintenanceLeft => self.in_maintenance = false,
             Event::FrameStarted
@@ -222,7 +255,6 @@ impl View {
             | Event::DeploymentVerifying
             | Event::DeploymentDone
             | Event::DeploymentFailedClean
-            | Event::DeploymentUndone
             | Event::DeploymentPartlyUndone
             | Event::DeploymentPutBack
             | Event::DeploymentRedoStopped
@@ -238,7 +270,11 @@ impl View {
     fn add_undoing(&mut self, seq: u64, part: &Part, before: Option<DeploymentState>) {
         let goes_on = before == Some(DeploymentState::NeedsHand) && self.under_way == Some(Event::DeploymentUndoing);
         match self.undoings.last_mut().filter(|(_, last)| goes_on && part.frame.contains(&last.frame)) {
-            Some((_, last)) => last.clone_from(part),
+            Some((_, last)) => {
+                let of_later = std::mem::take(&mut last.of_later);
+                last.clone_from(part);
+                last.of_later.join(of_later);
+            }
             None => self.undoings.push((seq, part.clone())),
         }
     }
@@ -287,6 +323,7 @@ impl View {
         })?;
         if event == Event::StepIntended {
             let before_redo = self.steps.remove(&key).filter(|step| step.state == StepState::Undone).map(Box::new);
+            let left_before = before_redo.as_deref().map(StepView::left_in_all).unwrap_or_default();
             self.steps.insert(
                 key,
                 StepView {
@@ -300,6 +337,7 @@ impl View {
                     applied_seq: 0,
                     kept: None,
                     left: Conflicts::default(),
+                    left_before,
                     before_redo,
                 },
             );
@@ -329,6 +367,17 @@ impl View {
         Ok(())
     }
 
+    /// An error where what its undo would need is given up.
+    pub fn is_kept(&self) -> Result<(), EngineError> {
+        if !self.pruned {
+            return Ok(());
+        }
+        Err(EngineError::NotNow {
+            what: format!("{} ({}) stays: what its undo would need was pruned", self.name(), self.id),
+            hint: None,
+        })
+    }
+
     /// The steps of a frame and the frames inside it of which something is or may be on the site, latest first.
     pub fn steps_to_undo(&self, part: &FramePath) -> Vec<StepView> {
         let mut steps: Vec<StepView> =
@@ -347,8 +396,18 @@ impl View {
         };
         for step in self.steps.values().filter(|step| needs_hand && part.contains(&step.frame)) {
             if step.is_left_in_part() {
-                conflicts.extend(step.left.clone());
+                conflicts.extend(step.left_in_all());
             }
+        }
+        conflicts
+    }
+
+    /// What earlier undos of the steps that an undo of `part` takes back had left: a redo since did not do it again, so
+    /// that this undo cannot take it back either.
+    pub fn left_before(&self, part: &FramePath) -> Conflicts {
+        let mut conflicts = Conflicts::default();
+        for step in self.steps.values().filter(|step| part.contains(&step.frame) && step.is_on_site()) {
+            conflicts.extend(step.left_before.clone());
         }
         conflicts
     }
@@ -360,7 +419,12 @@ impl View {
 
     /// True where it is undone but for what somebody else had changed, or for what could not be taken back.
     pub fn left_something(&self) -> bool {
-        self.steps.values().any(|step| step.is_left_in_part() || step.kept.is_some() || step.stays().is_some())
+        let of_later = self.undoings.iter().any(|(seq, part)| {
+            let is_undone = |path: &FramePath, frame: &FrameView| part.frame.contains(path) && frame.undone_seq > *seq;
+            !part.of_later.is_empty() && self.undone_frames().any(|(path, frame)| is_undone(path, frame))
+        });
+        of_later
+            || self.steps.values().any(|step| step.is_left_in_part() || step.kept.is_some() || step.stays().is_some())
     }
 
     /// True where an undo of `part` leaves something behind that it cannot take back.

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backout_model::conflict::{Conflict, Conflicts};
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::id::FramePath;
 use backout_model::target::Summary;
+use backout_package::step::SqlUndo;
 
 use crate::act::Act;
 use crate::error::EngineError;
@@ -19,22 +20,75 @@ pub(crate) struct LaterStep {
     /// The label of its target.
     target: String,
     objects: Vec<String>,
+    /// Its undo goes by images: they fit the objects as it found and left them, and no others.
+    by_images: bool,
+}
+
+/// What a check of an undo told of later steps, told apart.
+pub(crate) struct OfLater {
+    /// What the undo of a later step could not do without, and this undo would take away: nothing passes over that.
+    pub needed: Conflicts,
+    /// What is as it is to be already, and may be so by a later step.
+    pub made: Conflicts,
+}
+
+/// An object without its kind: a table is named with it where it is about its form.
+fn bare(object: &str) -> &str {
+    object.strip_prefix("table ").unwrap_or(object)
+}
+
+/// True for what an undo would take from under that of a later step.
+pub(crate) fn is_needed(conflict: &Conflict) -> bool {
+    // What a package requires is a deployment.
+    conflict.kind == ConflictKind::RequiredBy && !conflict.target.starts_with("deployment ")
+}
+
+/// Tells apart what a check of an undo found `already`, given the `later` steps.
+pub(crate) fn of_later(already: Conflicts, later: &[LaterStep]) -> OfLater {
+    let (mut needed, mut made) = (Conflicts::default(), Conflicts::default());
+    if !later.is_empty() {
+        // What is not listed may be a later step's, too.
+        made.total = already.total - already.listed.len() as u64;
+    }
+    for conflict in already.listed {
+        if is_needed(&conflict) {
+            if let Some(step) = later.iter().find(|step| step.needs(&conflict)) {
+                needed.push(Conflict { now: step.of.clone(), ..conflict });
+            }
+        } else if later.iter().any(|step| step.may_have_made(&conflict)) {
+            made.push(conflict);
+        }
+    }
+    OfLater { needed, made }
 }
 
 impl LaterStep {
     /// The object that both are about: the same one, or the directory of a path.
     fn meets(&self, conflict: &Conflict) -> Option<&str> {
         let parent = conflict.object.rsplit_once('/').map_or("", |(parent, _)| parent);
-        let is_there = |object: &&String| {
-            **object == conflict.object || object.trim_start_matches('.') == parent && conflict.key.is_none()
-        };
+        let table = conflict.object.strip_prefix("table ").unwrap_or(&conflict.object);
+        let is_there =
+            |object: &&String| **object == table || object.trim_start_matches('.') == parent && conflict.key.is_none();
         self.objects.iter().find(is_there).filter(|_| self.target == conflict.target).map(String::as_str)
+    }
+
+    /// More than are listed, or none: then it may be any of them, or the schema.
+    fn is_unlisted(&self) -> bool {
+        self.objects.is_empty() || self.objects.len() >= Summary::OBJECTS_KEPT
+    }
+
+    /// True where its undo needs what another undo would take away.
+    fn needs(&self, taken: &Conflict) -> bool {
+        // Whoever changed its form has images of both.
+        let is_about = |object: &String| {
+            object.eq_ignore_ascii_case(&taken.object) || bare(object).eq_ignore_ascii_case(&taken.object)
+        };
+        self.by_images && self.target == taken.target && (self.is_unlisted() || self.objects.iter().any(is_about))
     }
 
     /// True where it may be this step that made it so that an undo finds nothing to do.
     pub fn may_have_made(&self, already: &Conflict) -> bool {
-        // More than are listed, or none: then it may be any of them, or the schema.
-        let unlisted = self.objects.is_empty() || self.objects.len() >= Summary::OBJECTS_KEPT;
+        let unlisted = self.is_unlisted();
         // Of a row the table is known; whose schema a step changed is not listed.
         let of_schema = already.key.is_none() && already.object.contains(' ');
         self.target == already.target && (unlisted || of_schema || self.meets(already).is_some())
@@ -59,6 +113,10 @@ impl Run<'_, '_> {
         for row in self.session.journal.reader().deployments()? {
             if row.first_seq > self.view.first_seq && row.state.is_on_site() {
                 let view = View::load(self.session.journal.reader(), &row.id)?;
+                if view.pruned {
+                    // Its undo is offered no more: it brings nothing back and needs nothing.
+                    continue;
+                }
                 let name = named(view.name(), &view, None);
                 steps.extend(view.steps.into_values().map(|step| (name.clone(), step)));
             }
@@ -68,7 +126,10 @@ impl Run<'_, '_> {
             if step.seq > first && step.is_on_site() && !matches!(step.act(), Act::Run { .. }) {
                 // A target that the site no longer has is none of this undo's.
                 if let Ok(target) = self.session.targets.of(step.act()) {
-                    later.push(LaterStep { of, target: target.label(), objects: step.intended.summary.objects });
+                    let captured = |act: &Act| !matches!(act, Act::Sql { undo, .. } if *undo != SqlUndo::Captured);
+                    let by_images = step.has_images && captured(step.act());
+                    let objects = step.intended.summary.objects;
+                    later.push(LaterStep { of, target: target.label(), objects, by_images });
                 }
             }
         }
@@ -80,7 +141,7 @@ impl Run<'_, '_> {
         let mut objects: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let mut order = Vec::new();
         for step in self.later_steps(part)? {
-            for object in conflicts.listed.iter().filter_map(|conflict| step.meets(conflict)) {
+            for object in conflicts.listed.iter().filter_map(|conflict| step.meets(conflict)).map(bare) {
                 if !order.contains(&step.of) {
                     order.push(step.of.clone());
                 }

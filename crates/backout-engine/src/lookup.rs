@@ -85,7 +85,8 @@ pub(crate) fn top(reader: &Reader) -> Result<Top, EngineError> {
             break;
         }
         let view = View::load(reader, &row.id)?;
-        if let Some((since, part)) = view.redoable().map(|(seq, part)| (*seq, part.frame.clone()))
+        if let Some((since, part)) =
+            view.redoable().filter(|_| !view.pruned).map(|(seq, part)| (*seq, part.frame.clone()))
             && top.as_ref().is_none_or(|top| since > top.since)
         {
             top = Some(Top { row: row.clone(), view, since, part });

@@ -14,6 +14,7 @@ use backout_sql::database::{Database, Planner, Script};
 use serde::Serialize;
 
 use crate::act::{Act, pick};
+use crate::deploy::trusted;
 use crate::error::{EngineError, causes};
 use crate::session::Targets;
 use crate::step::script_undo;
@@ -65,11 +66,12 @@ impl Totals {
 
 /// Plans a package on a site. Every change is handed to `each` as it is found.
 pub fn plan(
-    _site: &Site,
+    site: &Site,
     targets: &mut Targets,
     package: &Package,
     each: &mut dyn FnMut(Item),
 ) -> Result<Totals, EngineError> {
+    trusted(site, package)?;
     let Targets { databases, roots } = targets;
     let database_names: Vec<String> = databases.keys().cloned().collect();
     let root_names: Vec<String> = roots.keys().cloned().collect();
@@ -277,6 +279,7 @@ fn names_fit(package: &Package, databases: &[&str], roots: &[&str]) -> Result<()
     };
     for check in package.before.iter().chain(&package.after) {
         match &check.kind {
+            CheckKind::Http(_) => {}
             CheckKind::Sql { database, .. } => {
                 pick("database", "databases", database.as_deref(), databases, &place(check.line))?;
             }

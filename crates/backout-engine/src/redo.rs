@@ -37,7 +37,7 @@ pub fn redo(session: &mut Session<'_>) -> Result<Outcome, EngineError> {
         return Ok(outcome);
     }
     run.session.targets.name_all(run.view.steps_to_redo(&part, since).iter().map(StepView::act))?;
-    let part_payload = payload(&Part { frame: part.clone(), on_conflict: OnConflict::Stop })?;
+    let part_payload = payload(&Part::new(part.clone(), OnConflict::Stop))?;
     run.put_durably(Event::DeploymentRedoing, &FramePath::root(), None, part_payload)?;
     let outcome = run.redo_now(&manifest, &part, since).map_err(EngineError::under_way)?;
     Ok(run.closed(outcome))
@@ -63,7 +63,7 @@ impl Run<'_, '_> {
             format!("Redone. `backout undo {}` takes it back again.", name_of_part(&self.view, part)),
         );
         outcome.deployment = Some(self.view.id.clone());
-        let what = if part.is_root() { self.view.name() } else { format!("{part} of {}", self.view.name()) };
+        let what = self.view.name_of(part);
         outcome.answer.push(format!("redid {what} ({})", self.view.id));
         outcome.answer.push(now_at(self.session.journal.reader())?);
         outcome.notes.append(&mut self.notes);
@@ -95,7 +95,7 @@ impl Run<'_, '_> {
                 }
                 Err(EngineError::Target(TargetError::Conflicts(found))) => {
                     return Err((
-                        vec![format!("{} cannot be redone: {found} with changes made since", self.view.name())],
+                        vec![format!("{} cannot be redone: {found} with changes made since", self.view.name_of(part))],
                         found,
                     ));
                 }

@@ -10,6 +10,7 @@ use backout_package::site::Site;
 use serde::Serialize;
 
 use crate::act::Act;
+use crate::confirm::awaiting;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::lookup;
@@ -71,9 +72,20 @@ pub struct Status {
     /// The site is closed to its users.
     pub in_maintenance: bool,
     pub needs_hand: Vec<NeedsHand>,
+    /// What is undone unless it is confirmed, and until when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Awaiting>,
     /// What `redo` would bring back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redo: Option<Line>,
+}
+
+/// A deployment that is to be confirmed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Awaiting {
+    pub deployment: Line,
+    /// Milliseconds since 1970 UTC.
+    pub until_ms: i64,
 }
 
 /// A deployment that needs a hand, and what is left of it.
@@ -106,6 +118,7 @@ pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
         in_maintenance: in_maintenance(reader)?.is_some(),
         holder,
         needs_hand,
+        confirm: awaiting(reader)?.map(|(row, until_ms)| Awaiting { deployment: Line::from(&row), until_ms }),
         redo: lookup::top(reader).ok().map(|top| Line::from(&top.row)),
     })
 }

@@ -9,6 +9,7 @@ use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
 use serde_json::Value;
 
+use crate::confirm;
 use crate::copies;
 use crate::deploy::remove_copy;
 use crate::error::EngineError;
@@ -39,7 +40,7 @@ pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError>
         // One that needs a hand keeps the site closed until somebody has seen to it.
         None => in_maintenance(reader)?.filter(|row| row.state != DeploymentState::NeedsHand),
     };
-    let Some(row) = unfinished else { return Ok(None) };
+    let Some(row) = unfinished else { return confirm::undo_expired(session) };
     let view = View::load(reader, &row.id)?;
     session.observer.heard(Happening::Phase { name: "resuming" });
     let mut run = Run::new(session, view);
@@ -60,7 +61,7 @@ pub(crate) fn in_maintenance(reader: &Reader) -> Result<Option<DeploymentRow>, E
     let mut rows = reader.deployments()?;
     rows.sort_by_key(|row| Reverse(row.last_seq));
     for row in rows {
-        let last = reader.last_of(&row.id, [Event::MaintenanceEntering, Event::MaintenanceLeft])?;
+        let last = reader.last_of(&row.id, &[Event::MaintenanceEntering, Event::MaintenanceLeft])?;
         if last == Some(Event::MaintenanceEntering) {
             return Ok(Some(row));
         }
@@ -177,7 +178,7 @@ impl Run<'_, '_> {
         }
         self.leave_maintenance();
         self.finally(&root);
-        surely(|| self.put_durably(Event::DeploymentDone, &root, None, Value::Null))?;
+        surely(|| self.done())?;
         let mut outcome = Outcome::new(
             Status::Partly,
             format!("Done in part. `backout undo {}` takes back what is applied.", self.view.id),

@@ -12,6 +12,7 @@ use backout_package::step::StepKind;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::confirm;
 use crate::error::{EngineError, causes};
 use crate::frame::{Applying, Trouble};
 use crate::history::{Part, View, payload};
@@ -43,6 +44,8 @@ pub fn retry(session: &mut Session<'_>, what: &str) -> Result<Outcome, EngineErr
             "`backout redo` brings back what was last undone",
         ));
     }
+    confirm::none_awaits(session.journal.reader())?;
+    view.is_kept()?;
     let Source { package: fresh, opened } = source(session, &view)?;
     let stored = view.manifest()?;
     let child = match (package_at(stored, &path), package_at(&fresh, &path)) {
@@ -128,7 +131,7 @@ fn with_sources(stored: &Package, fresh: &Package) -> Package {
 impl Run<'_, '_> {
     fn retry_now(&mut self, child: &Package, path: &FramePath) -> Result<Outcome, EngineError> {
         let root = FramePath::root();
-        let part = payload(&Part { frame: path.clone(), on_conflict: OnConflict::Stop })?;
+        let part = payload(&Part::new(path.clone(), OnConflict::Stop))?;
         self.put_durably(Event::DeploymentRetrying, &root, None, part)?;
         self.retry_on(child, path).map_err(EngineError::under_way)
     }

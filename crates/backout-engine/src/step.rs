@@ -190,7 +190,7 @@ impl<'s, 'o> Run<'s, 'o> {
         if ended.ok() { Ok(()) } else { Err(failed_command(argv, &ended)) }
     }
 
-    fn images(&self, seq: u64) -> Result<Box<dyn Images>, EngineError> {
+    pub fn images(&self, seq: u64) -> Result<Box<dyn Images>, EngineError> {
         Ok(self.session.journal.reader().open_images(seq)?)
     }
 

@@ -25,6 +25,8 @@ pub struct StepView {
     pub kept: Option<Why>,
     /// What its last undo left as somebody else had made it since.
     pub left: Conflicts,
+    /// What the undos before the last redo had left: that redo found it done, and so has no images of it.
+    pub left_before: Conflicts,
     /// What it was before a redo announced it again: where that redo turns out to have done nothing, it still is.
     pub before_redo: Option<Box<StepView>>,
 }
@@ -61,7 +63,14 @@ impl StepView {
 
     /// True where its undo took it back but for what somebody else had changed since.
     pub fn is_left_in_part(&self) -> bool {
-        self.is_undone() && !self.left.is_empty()
+        self.is_undone() && !(self.left.is_empty() && self.left_before.is_empty())
+    }
+
+    /// What all its undos left, each once.
+    pub fn left_in_all(&self) -> Conflicts {
+        let mut all = self.left.clone();
+        all.join(self.left_before.clone());
+        all
     }
 
     /// Why nothing takes it back, in words; none where its undo does.

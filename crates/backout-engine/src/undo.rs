@@ -1,5 +1,6 @@
 //! Undo of a deployment or of one child of it, while later ones stay. Appends to the history, never erases.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use backout_journal::Reader;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{Part, StepView, View, Why, payload};
-use crate::later::LaterStep;
+use crate::later::{LaterStep, OfLater, is_needed, of_later};
 use crate::lookup::{find, now_at, split};
 use crate::observer::Happening;
 use crate::outcome::{Left, NOTHING_CHANGED, Outcome, STOPPED, Status};
@@ -26,25 +27,32 @@ pub struct Options {
     pub on_conflict: OnConflict,
 }
 
+/// What can be known of an undo beforehand.
+struct Foreseen {
+    conflicts: Conflicts,
+    /// What is as the undo would leave it already, and may be so by a later step: that one's undo would bring it back.
+    of_later: Conflicts,
+}
+
 /// Undoes the latest deployment, the named one, or one child of it (`ID/CHILD`; any unique prefix of the id serves).
 pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> Result<Outcome, EngineError> {
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
     run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
-    let conflicts = run.conflicts_of_undo(&part, options.on_conflict)?;
+    let Foreseen { conflicts, of_later } = run.conflicts_of_undo(&part, options.on_conflict)?;
+    let overwrites = options.on_conflict == OnConflict::Overwrite;
     let refusing = conflicts
         .listed
         .iter()
-        .any(|conflict| options.on_conflict != OnConflict::Overwrite && conflict.kind == ConflictKind::RequiredBy);
+        .any(|conflict| is_needed(conflict) || !overwrites && conflict.kind == ConflictKind::RequiredBy);
     let undecided = run.view.undecided(&part);
-    if options.on_conflict == OnConflict::Overwrite && !undecided.is_empty() && run.view.steps_to_undo(&part).is_empty()
-    {
+    if overwrites && !undecided.is_empty() && run.view.steps_to_undo(&part).is_empty() {
         return Ok(too_late(&run, undecided, &part));
     }
-    if refusing || (options.on_conflict == OnConflict::Stop && !conflicts.is_empty()) {
-        return Ok(refused(&mut run, conflicts, &part));
+    if refusing || (options.on_conflict == OnConflict::Stop && !(conflicts.is_empty() && of_later.is_empty())) {
+        return Ok(refused(&mut run, conflicts.and(of_later), &part));
     }
-    let outcome = run.undo_now(&part, options.on_conflict)?;
+    let outcome = run.undo_now(Part { frame: part, on_conflict: options.on_conflict, of_later })?;
     Ok(run.closed(outcome))
 }
 
@@ -57,8 +65,9 @@ pub fn plan(
 ) -> Result<Outcome, EngineError> {
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
-    let later = run.later_where_it_counts(&part, on_conflict)?;
-    let conflicts = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
+    let later = run.later_steps(&part)?;
+    let Foreseen { conflicts, of_later } = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
+    let conflicts = conflicts.and(of_later);
     for step in run.view.steps_to_undo(&part) {
         run.describe(&step, each)?;
     }
@@ -96,13 +105,15 @@ fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Out
     let overlaps = run.overlaps(&conflicts, part).unwrap_or_else(|error| error.causes());
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
     outcome.deployment = Some(run.view.id.clone());
-    outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name())];
-    let needed = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
-    outcome.hints = match needed.map(|conflict| conflict.now.clone()).reduce(|one, other| format!("{one}, {other}")) {
-        Some(needed) => vec![
-            format!("undo first what requires it: {needed}"),
-            format!("backout undo {id} --on-conflict overwrite  undoes it all the same"),
-        ],
+    outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name_of(part))];
+    let required = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
+    let by: BTreeSet<&str> = required.map(|conflict| conflict.now.as_str()).collect();
+    outcome.hints = match by.into_iter().map(str::to_owned).reduce(|one, other| format!("{one}, {other}")) {
+        Some(by) => {
+            let first = format!("undo first what requires it: {by}");
+            let anyway = format!("backout undo {id} --on-conflict overwrite  undoes it all the same");
+            if conflicts.listed.iter().any(is_needed) { vec![first] } else { vec![first, anyway] }
+        }
         None if run.view.steps_to_undo(part).is_empty() => ways_out_undecided(&id),
         None => ways_out(&id),
     };
@@ -118,7 +129,7 @@ fn too_late(run: &Run<'_, '_>, undecided: Conflicts, part: &FramePath) -> Outcom
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
     outcome.deployment = Some(run.view.id.clone());
     outcome.causes =
-        vec![format!("{} is undone but for {undecided}, which nothing can overwrite any more", run.view.name())];
+        vec![format!("{} is undone but for {undecided}, which nothing can overwrite any more", run.view.name_of(part))];
     outcome.hints = ways_out_undecided(&name_of_part(&run.view, part));
     outcome.conflicts_total = undecided.total;
     outcome.conflicts = undecided.listed;
@@ -160,6 +171,7 @@ pub(crate) fn chosen(reader: &Reader, what: Option<&str>) -> Result<(View, Frame
         }
     };
     let view = View::load(reader, &row.id)?;
+    view.is_kept()?;
     match view.state {
         Some(state) if state.is_on_site() => {}
         Some(DeploymentState::Undone) => {
@@ -209,26 +221,22 @@ pub(crate) fn chosen(reader: &Reader, what: Option<&str>) -> Result<(View, Frame
 impl Run<'_, '_> {
     /// The conflicts that can be known beforehand. A single step is its own check: it stops before its first change;
     /// but a site is not closed to its users to find that out.
-    fn conflicts_of_undo(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Conflicts, EngineError> {
+    fn conflicts_of_undo(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Foreseen, EngineError> {
         let many = self.view.steps_to_undo(part).len() > 1;
-        let later = self.later_where_it_counts(part, on_conflict)?;
+        let later = self.later_steps(part)?;
         if many || self.session.config.maintenance.is_some() || !later.is_empty() {
             self.conflicts_of_undo_fully(part, on_conflict, &later)
         } else {
-            let mut conflicts = self.required_by(part)?;
-            conflicts.extend(self.view.undecided(part));
-            Ok(conflicts)
+            Ok(Foreseen { conflicts: self.known_conflicts(part)?, of_later: Conflicts::default() })
         }
     }
 
-    /// What an undo finds as it would leave it may be a later step's: then that one's undo would bring it back. Nothing
-    /// where conflicts are settled some way: these are as that undo leaves them.
-    fn later_where_it_counts(
-        &mut self,
-        part: &FramePath,
-        on_conflict: OnConflict,
-    ) -> Result<Vec<LaterStep>, EngineError> {
-        if on_conflict == OnConflict::Stop { self.later_steps(part) } else { Ok(Vec::new()) }
+    /// The conflicts that the journal alone tells.
+    fn known_conflicts(&mut self, part: &FramePath) -> Result<Conflicts, EngineError> {
+        let mut conflicts = self.required_by(part)?;
+        conflicts.extend(self.view.undecided(part));
+        conflicts.extend(self.view.left_before(part));
+        Ok(conflicts)
     }
 
     fn conflicts_of_undo_fully(
@@ -236,9 +244,8 @@ impl Run<'_, '_> {
         part: &FramePath,
         on_conflict: OnConflict,
         later: &[LaterStep],
-    ) -> Result<Conflicts, EngineError> {
-        let mut conflicts = self.required_by(part)?;
-        conflicts.extend(self.view.undecided(part));
+    ) -> Result<Foreseen, EngineError> {
+        let mut conflicts = self.known_conflicts(part)?;
         let steps = self.view.steps_to_undo(part);
         // What is in doubt is not checked beforehand: its undo itself finds out what is there.
         let captured = |step: &StepView| match step.act() {
@@ -273,18 +280,13 @@ impl Run<'_, '_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        for conflict in
-            already.listed.into_iter().filter(|conflict| later.iter().any(|step| step.may_have_made(conflict)))
-        {
-            conflicts.push(conflict);
-        }
-        Ok(conflicts)
+        let OfLater { needed, made } = of_later(already, later);
+        Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made })
     }
 
-    fn undo_now(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Outcome, EngineError> {
-        let root = FramePath::root();
-        self.put_durably(Event::DeploymentUndoing, &root, None, payload(&Part { frame: part.clone(), on_conflict })?)?;
-        self.undo_on(part, on_conflict).map_err(EngineError::under_way)
+    fn undo_now(&mut self, part: Part) -> Result<Outcome, EngineError> {
+        self.put_durably(Event::DeploymentUndoing, &FramePath::root(), None, payload(&part)?)?;
+        self.undo_on(&part.frame, part.on_conflict).map_err(EngineError::under_way)
     }
 
     /// Undoes what is left of a part whose undo was announced: also how a resume goes on.
@@ -308,7 +310,7 @@ impl Run<'_, '_> {
                 Ok(report) => settled.extend(report.conflicts),
                 Err(EngineError::Target(TargetError::Conflicts(found))) => {
                     let causes =
-                        vec![format!("{} cannot be undone: {found} with changes made since", self.view.name())];
+                        vec![format!("{} cannot be undone: {found} with changes made since", self.view.name_of(part))];
                     return self.undo_stopped(part, Status::Refused, causes, found);
                 }
                 // What the site holds is for the operator to see to; to go on without it is what was asked for.
@@ -340,7 +342,7 @@ impl Run<'_, '_> {
         &mut self,
         part: &FramePath,
         on_conflict: OnConflict,
-        settled: Conflicts,
+        mut settled: Conflicts,
     ) -> Result<Outcome, EngineError> {
         let root = FramePath::root();
         self.frames_undone(part)?;
@@ -352,7 +354,12 @@ impl Run<'_, '_> {
         surely(|| self.put_durably(event, &root, None, Value::Null))?;
         let passed_over = self.view.steps.values().any(|step| part.contains(&step.frame) && step.kept.is_some());
         let kept = left || (on_conflict == OnConflict::Keep && !settled.is_empty());
-        let partly = kept || irreversible || passed_over;
+        let of_later = self.view.undoings.last().map(|(_, part)| part.of_later.clone()).unwrap_or_default();
+        let mut left_before = Conflicts::default();
+        for step in self.view.touched(part) {
+            left_before.join(step.left_before.clone());
+        }
+        let partly = kept || irreversible || passed_over || !of_later.is_empty() || !left_before.is_empty();
         // Somebody else's file was put aside in place of the deployment's own, which is gone.
         let overwritten_files = settled.listed.iter().any(|conflict| conflict.target.starts_with("root "));
         let mut outcome = Outcome::new(
@@ -361,6 +368,10 @@ impl Run<'_, '_> {
                 "Undone, except for steps whose own undo failed."
             } else if kept {
                 "Undone, except where the newer value was kept."
+            } else if !of_later.is_empty() {
+                "Undone, except for what a later deployment had taken back already: its own undo brings that again."
+            } else if !left_before.is_empty() {
+                "Undone, except for what an earlier undo had left."
             } else if irreversible {
                 "Undone, except what was declared irreversible."
             } else if self.view.redoable().is_some() && !overwritten_files {
@@ -370,9 +381,11 @@ impl Run<'_, '_> {
             },
         );
         outcome.deployment = Some(self.view.id.clone());
-        let what = if part.is_root() { self.view.name() } else { format!("{part} of {}", self.view.name()) };
+        let what = self.view.name_of(part);
         outcome.answer.push(format!("undid {what} ({})", name_of_part(&self.view, part)));
         outcome.answer.push(now_at(self.session.journal.reader())?);
+        settled.join(of_later);
+        settled.join(left_before);
         outcome.conflicts_total = settled.total;
         outcome.conflicts = settled.listed;
         outcome.notes.append(&mut self.notes);

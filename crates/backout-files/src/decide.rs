@@ -149,6 +149,10 @@ impl Turn<'_> {
         };
         if let Some(to) = to {
             let Some(stat) = held else {
+                if self.direction == Direction::Forth {
+                    self.not_kept(change, to, "the hold has nothing in its place".to_owned());
+                    return Ok(Decision::Leave);
+                }
                 let act = format!("cannot bring back {} in {}", change.path, self.root.label);
                 return Err(TargetError::failed(act, format!("the hold does not keep it any more: {to}")));
             };
@@ -192,6 +196,13 @@ impl Turn<'_> {
             )));
             return Ok(true);
         }
+        let now = format!("{} is kept in its place in {shown_at}", shown(kept.as_ref()));
+        self.not_kept(change, to, now);
+        Ok(false)
+    }
+
+    /// What the deployment left was replaced or removed by others before its undo: a redo cannot bring it back.
+    fn not_kept(&mut self, change: &Change, to: &Image, now: String) {
         self.report.conflicts.push(Conflict {
             target: self.root.label.clone(),
             object: change.path.to_string(),
@@ -200,9 +211,8 @@ impl Turn<'_> {
             kind: ConflictKind::NotKept,
             before: to.to_string(),
             left: shown(change.before.as_ref()),
-            now: format!("{} is kept in its place in {shown_at}", shown(kept.as_ref())),
+            now,
         });
-        Ok(false)
     }
 }
 

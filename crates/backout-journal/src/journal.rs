@@ -251,6 +251,11 @@ impl Journal {
         self.tip.epoch
     }
 
+    /// The time of the clock that entries are dated by: milliseconds since 1970 UTC.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
     /// The number of the last entry, deferred ones included; 0 where there is none.
     pub fn last_seq(&self) -> u64 {
         self.tip.seq

@@ -100,18 +100,20 @@ impl Reader {
     }
 
     /// Which of two events happened to a deployment last; none where neither did.
-    pub fn last_of(&self, deployment: &DeploymentId, events: [Event; 2]) -> Result<Option<Event>, JournalError> {
+    pub fn last_of(&self, deployment: &DeploymentId, events: &[Event]) -> Result<Option<Event>, JournalError> {
         let Some(connection) = &self.connection else { return Ok(None) };
+        let names = serde_json::Value::from(events.iter().map(name).collect::<Vec<_>>()).to_string();
         let found: Option<String> = connection
             .query_row(
-                "SELECT body ->> 'event' FROM entry WHERE deployment = ?1 AND body ->> 'event' IN (?2, ?3)
+                "SELECT body ->> 'event' FROM entry
+                 WHERE deployment = ?1 AND body ->> 'event' IN (SELECT value FROM json_each(?2))
                  ORDER BY seq DESC LIMIT 1",
-                (deployment.as_str(), name(&events[0]), name(&events[1])),
+                (deployment.as_str(), names),
                 |row| row.get(0),
             )
             .optional()
             .map_err(|e| JournalError::database("read the entries of the journal", e))?;
-        Ok(events.into_iter().find(|event| found.as_deref() == Some(name(event).as_str())))
+        Ok(events.iter().copied().find(|event| found.as_deref() == Some(name(event).as_str())))
     }
 
     /// All entries from number `from_seq` on, in order, one at a time.

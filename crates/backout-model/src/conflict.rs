@@ -1,5 +1,6 @@
 //! What stands in the way of an undo or redo because somebody else changed it since.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,7 @@ pub enum ConflictKind {
     ForeignKey,
     /// Going back would break a uniqueness or other constraint because of somebody else's row.
     Constraint,
-    /// Another deployment requires this one.
+    /// Another deployment requires this one, or its undo needs what the undo of this one would take away.
     RequiredBy,
 }
 
@@ -63,6 +64,15 @@ pub struct Conflict {
     pub left: String,
     /// What is there now.
     pub now: String,
+}
+
+/// Target, object, key and column of a conflict.
+type Place = (String, String, Option<String>, Option<String>);
+
+impl Conflict {
+    fn place(&self) -> Place {
+        (self.target.clone(), self.object.clone(), self.key.clone(), self.column.clone())
+    }
 }
 
 impl fmt::Display for Conflict {
@@ -118,6 +128,21 @@ impl Conflicts {
         self.total += other.total;
         let room = Self::KEPT - self.listed.len();
         self.listed.extend(other.listed.into_iter().take(room));
+    }
+
+    #[must_use]
+    pub fn and(mut self, other: Conflicts) -> Self {
+        self.extend(other);
+        self
+    }
+
+    /// Like [`Conflicts::extend`], but a conflict about what is listed already counts once.
+    pub fn join(&mut self, mut other: Conflicts) {
+        let told: HashSet<Place> = self.listed.iter().map(Conflict::place).collect();
+        let before = other.listed.len();
+        other.listed.retain(|conflict| !told.contains(&conflict.place()));
+        other.total -= (before - other.listed.len()) as u64;
+        self.extend(other);
     }
 
     pub fn is_empty(&self) -> bool {

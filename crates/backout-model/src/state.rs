@@ -19,7 +19,11 @@ pub enum Event {
     DeploymentApplying,
     /// All steps are done, the `after:` checks run.
     DeploymentVerifying,
+    /// It is to be confirmed in time, or it will be undone.
+    DeploymentConfirmDue,
     DeploymentDone,
+    /// Confirmed in time: it stays.
+    DeploymentConfirmed,
     /// Something failed: what was done is being undone.
     DeploymentFailing,
     /// Everything was undone after a failure: the site is as it was.
@@ -40,6 +44,8 @@ pub enum Event {
     DeploymentNeedsHand,
     /// A database was found set back to before it: whatever is left of it cannot be undone or redone any more.
     DeploymentGivenUp,
+    /// What is kept for its undo and redo is given up: neither is offered any more.
+    DeploymentPruned,
 
     FrameStarted,
     FrameDone,
@@ -137,7 +143,9 @@ impl Event {
         Event::DeploymentRefused,
         Event::DeploymentApplying,
         Event::DeploymentVerifying,
+        Event::DeploymentConfirmDue,
         Event::DeploymentDone,
+        Event::DeploymentConfirmed,
         Event::DeploymentFailing,
         Event::DeploymentFailedClean,
         Event::DeploymentUndoing,
@@ -150,6 +158,7 @@ impl Event {
         Event::DeploymentRetryFailed,
         Event::DeploymentNeedsHand,
         Event::DeploymentGivenUp,
+        Event::DeploymentPruned,
         Event::FrameStarted,
         Event::FrameDone,
         Event::FrameFailing,
@@ -176,7 +185,9 @@ impl Event {
             | Event::DeploymentRefused
             | Event::DeploymentApplying
             | Event::DeploymentVerifying
+            | Event::DeploymentConfirmDue
             | Event::DeploymentDone
+            | Event::DeploymentConfirmed
             | Event::DeploymentFailing
             | Event::DeploymentFailedClean
             | Event::DeploymentUndoing
@@ -188,7 +199,8 @@ impl Event {
             | Event::DeploymentRetrying
             | Event::DeploymentRetryFailed
             | Event::DeploymentNeedsHand
-            | Event::DeploymentGivenUp => Scope::Deployment,
+            | Event::DeploymentGivenUp
+            | Event::DeploymentPruned => Scope::Deployment,
             Event::FrameStarted
             | Event::FrameDone
             | Event::FrameFailing
@@ -297,6 +309,11 @@ pub fn deployment(from: Option<DeploymentState>, event: Event) -> Option<Deploym
         Event::DeploymentRefused => only(from, &[S::Planned, S::Checking], S::Refused),
         Event::DeploymentApplying => only(from, &[S::Checking], S::Applying),
         Event::DeploymentVerifying => only(from, &[S::Applying], S::Verifying),
+        Event::DeploymentConfirmDue => only(from, &[S::Verifying], S::Verifying),
+        Event::DeploymentConfirmed => match from {
+            Some(S::Done | S::PartlyUndone) => from,
+            _ => None,
+        },
         Event::DeploymentDone => only(from, &[S::Verifying, S::Redoing, S::Retrying], S::Done),
         Event::DeploymentFailing => only(from, &[S::Applying, S::Verifying, S::NeedsHand], S::Failing),
         Event::DeploymentFailedClean => only(from, &[S::Failing], S::FailedClean),
@@ -313,6 +330,10 @@ pub fn deployment(from: Option<DeploymentState>, event: Event) -> Option<Deploym
             &[S::Applying, S::Verifying, S::Failing, S::Undoing, S::Redoing, S::Retrying, S::NeedsHand],
             S::NeedsHand,
         ),
+        Event::DeploymentPruned => match from {
+            Some(S::Done | S::PartlyUndone | S::Undone | S::FailedClean | S::GivenUp) => from,
+            _ => None,
+        },
         Event::DeploymentGivenUp => match from {
             None | Some(S::Refused | S::GivenUp) => None,
             Some(_) => Some(S::GivenUp),
@@ -419,10 +440,11 @@ mod tests {
         for event in Event::ALL.iter().copied() {
             let frame_moves = FrameState::ALL.iter().any(|s| frame(Some(*s), event).is_some());
             let step_moves = StepState::ALL.iter().any(|s| step(Some(*s), event).is_some());
-            let deployment_moves = DeploymentState::ALL.iter().any(|s| {
-                let next = deployment(Some(*s), event);
-                next.is_some() && next != Some(*s)
-            }) || deployment(None, event).is_some();
+            let next = |s: &DeploymentState| deployment(Some(*s), event);
+            let states = DeploymentState::ALL;
+            // What is legal in some states only is of this scope, too, though it may leave them as they are.
+            let somewhere = states.iter().any(|s| next(s).is_some()) && states.iter().any(|s| next(s).is_none());
+            let deployment_moves = somewhere || deployment(None, event).is_some();
             assert_eq!(frame_moves, event.scope() == Scope::Frame, "{event:?}");
             assert_eq!(step_moves, event.scope() == Scope::Step, "{event:?}");
             assert_eq!(deployment_moves, event.scope() == Scope::Deployment, "{event:?}");

@@ -80,7 +80,9 @@ pub struct Report {
     /// What the operator should know and need not act on.
     pub notes: Vec<String>,
     /// What a check of an undo found as it is to be already: by the hand of others, or of a later deployment. That is
-    /// a conflict where it was the latter, whose own undo would bring it back.
+    /// a conflict where it was the latter, whose own undo would bring it back. And, as
+    /// [`ConflictKind::RequiredBy`](crate::conflict::ConflictKind::RequiredBy) with nobody named, what the undo takes
+    /// away and the undo of a later deployment that touched the same object could not do without.
     #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
     pub already: Conflicts,
 }

@@ -1,7 +1,8 @@
 //! Conditions tested before or after a package. Holds what to test; never tests anything.
 
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// One condition of `before:` or `after:`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +19,13 @@ pub struct Check {
 /// What a check looks at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheckKind {
+    Http(HttpCheck),
     /// The one value a query gives, as the engine's text, equals `equals`.
-    Sql { query: String, database: Option<String>, equals: String },
+    Sql {
+        query: String,
+        database: Option<String>,
+        equals: String,
+    },
     /// All that is given holds for the path, which is relative to the root. At least one is given.
     File {
         path: String,
@@ -30,5 +36,29 @@ pub enum CheckKind {
         contains: Option<String>,
     },
     /// The command exits with 0. Its arguments may hold placeholders, see [`crate::fill`].
-    Run { argv: Vec<String>, timeout: Option<Duration> },
+    Run {
+        argv: Vec<String>,
+        timeout: Option<Duration>,
+    },
+}
+
+/// What a URL must answer. All that is given must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpCheck {
+    /// `http:` or `https:`, without a password.
+    pub url: String,
+    /// 100 to 599; none: any of 200 to 299.
+    pub status: Option<u16>,
+    pub contains: Option<String>,
+    /// A regular expression.
+    pub matches: Option<String>,
+    /// Names, and what their values hold.
+    pub header: Vec<(String, String)>,
+    /// JSON pointers (RFC 6901), and the values there as text.
+    pub json: Vec<(String, String)>,
+    /// How many are followed at most.
+    pub redirects: u32,
+    /// Whether the server's certificate must be valid.
+    pub verified: bool,
+    pub timeout: Duration,
 }

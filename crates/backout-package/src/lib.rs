@@ -2,8 +2,10 @@
 //!
 //! Never connects to a database, never touches a root, never journals: it says what is to be done and where.
 
+pub mod alert;
 pub mod bundle;
 pub mod check;
+pub mod duration;
 pub mod error;
 pub mod fill;
 pub mod inspect;
@@ -11,6 +13,7 @@ pub mod package;
 pub mod percent;
 pub mod schema;
 pub mod secret;
+pub mod signature;
 pub mod site;
 pub mod snapshot;
 pub mod step;
@@ -18,7 +21,6 @@ pub mod template;
 
 mod beneath;
 mod decode;
-mod duration;
 mod field;
 mod load;
 mod load_check;

@@ -1,9 +1,11 @@
 //! The keys of `package.yaml`, as written. The types make the JSON Schema; what they allow beyond it, `load` checks.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::field::{Argv, Later, Located, Span, Text, Undo};
+use crate::field::{Argv, Later, Located, Named, Span, Text, Undo};
 
 /// What is deployed: a directory with this file in it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -118,19 +120,17 @@ pub struct CommandFile {
     pub timeout: Option<Located<Span>>,
 }
 
-/// One check: exactly one of `sql`, `file`, `run`, with its options.
+/// One check: exactly one of `http`, `sql`, `file`, `run`, with its options.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(extend("oneOf" = [
-    { "required": ["sql", "equals"] }, { "required": ["file"] }, { "required": ["run"] }
+    { "required": ["http"] }, { "required": ["sql", "equals"] }, { "required": ["file"] }, { "required": ["run"] }
 ]))]
 pub struct CheckFile {
     /// What messages call it; made up from what it tests if left out.
     pub name: Option<Located<Text>>,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub http: Later,
+    /// A URL that answers.
+    pub http: Option<Located<Text>>,
     /// A query that gives one value.
     pub sql: Option<Located<Text>>,
     /// A path, relative to the root.
@@ -148,14 +148,35 @@ pub struct CheckFile {
     pub exists: Option<Located<bool>>,
     /// For `file`: the SHA-256 of its content, in hex.
     pub sha256: Option<Located<Text>>,
-    /// For `file`: a text that its content holds.
+    /// For `file` and `http`: a text that the content or the body holds.
     pub contains: Option<Located<Text>>,
-    /// For `run`: the command is stopped after this long, and has failed.
+    /// For `http`: the status that must come; any of 200 to 299 if left out.
+    pub status: Option<Located<Text>>,
+    /// For `http`: a regular expression that matches somewhere in the body.
+    pub matches: Option<Located<Text>>,
+    /// For `http`: headers that must come, each with a text that its value holds.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Text>")]
+    pub header: Named<Located<Text>>,
+    /// For `http`: values in a JSON body, by JSON pointer (`/items/0/name`), compared as text.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Text>")]
+    pub json: Named<Located<Text>>,
+    /// For `http`: how many redirects are followed; 10 if left out, none where `status` is one of a redirect.
+    pub redirects: Option<Located<u32>>,
+    /// For `http`: `any` takes a server's certificate without looking at it.
+    pub tls: Option<Located<TlsFile>>,
+    /// For `run` and `http`: the command is stopped, the answer not waited for after this long. `http`: 10s if left out.
     pub timeout: Option<Located<Span>>,
     /// Tried again until it holds or this long has passed.
     pub within: Option<Located<Span>>,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub status: Later,
+}
+
+/// What is asked of a server's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsFile {
+    /// It must be valid for the name, and of an authority that the system trusts.
+    Verified,
+    Any,
 }

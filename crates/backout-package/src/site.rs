@@ -5,16 +5,17 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::alert::{self, Alert, WebhookFormat};
 use crate::decode::decode;
 use crate::error::PackageError;
 use crate::field::{Located, Text};
 use crate::places;
 use crate::secret::Secret;
-use crate::site_file::SiteFile;
+use crate::site_file::{AlertFile, RetentionFile, SiteFile, TrustFile, WebhookFormatFile};
 use crate::url::{self, Environment};
 use crate::url_mariadb::MariadbUrl;
 use crate::url_postgres::PostgresUrl;
-use crate::words::{check_word, root_path};
+use crate::words::{check_word, root_path, shown};
 use crate::yaml::{self, Spot};
 
 /// The name of a site's file.
@@ -36,6 +37,28 @@ pub struct Site {
     /// Absolute, outside every root. Need not exist yet.
     pub state: PathBuf,
     pub maintenance: Option<Maintenance>,
+    /// In the order of the file.
+    pub alerts: Vec<Alert>,
+    pub retention: Retention,
+    pub trust: Option<Trust>,
+}
+
+/// Which packages may be deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// One without a signature may not.
+    pub require_signature: bool,
+    /// Absolute paths of files of public SSH keys.
+    pub keys: Vec<PathBuf>,
+}
+
+/// Which deployments stay undoable: those that either of the two keeps. Neither: all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// The last so many.
+    pub keep: Option<u64>,
+    /// Those that began within so many days.
+    pub days: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +159,20 @@ impl Site {
         };
         reader.state_is_apart(&state, state_spot, &roots)?;
         let maintenance = written.maintenance.map(|m| Maintenance { enter: m.enter.0, leave: m.leave.0 });
-        Ok(Site { name: written.site.value.0, databases, roots, state, maintenance, file: absolute })
+        let trust = written.trust.as_ref().map(|trust| reader.trust(trust)).transpose()?;
+        let retention = reader.retention(written.retention.as_ref())?;
+        let alerts = written.alerts.iter().map(|alert| reader.alert(alert)).collect::<Result<_, _>>()?;
+        Ok(Site {
+            name: written.site.value.0,
+            databases,
+            roots,
+            state,
+            maintenance,
+            alerts,
+            retention,
+            trust,
+            file: absolute,
+        })
     }
 
     /// The `site.yaml` in `start` or the nearest directory above it.
@@ -225,6 +261,58 @@ impl Reader<'_> {
             configs.push(RootConfig { name: name.value.clone(), path, keep: keep.collect::<Result<_, _>>()? });
         }
         Ok(configs)
+    }
+
+    fn trust(&self, written: &TrustFile) -> Result<Trust, PackageError> {
+        let keys = written.keys.iter().map(|key| self.path(key)).collect::<Result<_, _>>()?;
+        Ok(Trust { require_signature: written.require_signature, keys })
+    }
+
+    fn retention(&self, written: Option<&Located<RetentionFile>>) -> Result<Retention, PackageError> {
+        let Some(Located { spot, value: RetentionFile { keep, days } }) = written else {
+            return Ok(Retention::default());
+        };
+        if keep.is_none() && days.is_none() {
+            return Err(self.wrong(*spot, "a retention has `keep`, `days` or both"));
+        }
+        Ok(Retention { keep: *keep, days: *days })
+    }
+
+    fn alert(&self, written: &Located<AlertFile>) -> Result<Alert, PackageError> {
+        let AlertFile { email, smtp, from, webhook, format } = &written.value;
+        let in_file = |spot: Spot| {
+            move |(what, hint): url::UrlError| PackageError::Wrong { place: spot.in_file(self.file), what, hint }
+        };
+        match (email, webhook) {
+            (Some(to), None) => {
+                if let Some(format) = format {
+                    return Err(self.wrong(format.spot, "`format` belongs to `webhook`"));
+                }
+                let Some(smtp) = smtp else {
+                    return Err(self.wrong(to.spot, "a mail needs a server that takes it: `smtp: smtp://localhost:25`"));
+                };
+                for address in [Some(to), from.as_ref()].into_iter().flatten() {
+                    let text = &address.value.0;
+                    if !text.contains('@') || text.chars().any(char::is_control) {
+                        return Err(self.wrong(address.spot, format!("`{}` is not a mail address", shown(text))));
+                    }
+                }
+                let smtp = alert::smtp(&smtp.value.0, self.environment).map_err(in_file(smtp.spot))?;
+                Ok(Alert::Mail { to: to.value.0.clone(), from: from.as_ref().map(|from| from.value.0.clone()), smtp })
+            }
+            (None, Some(url)) => {
+                if let Some(other) = smtp.as_ref().or(from.as_ref()) {
+                    return Err(self.wrong(other.spot, "`smtp` and `from` belong to `email`"));
+                }
+                let format = match format.as_ref().map(|format| format.value) {
+                    None | Some(WebhookFormatFile::Json) => WebhookFormat::Json,
+                    Some(WebhookFormatFile::Slack | WebhookFormatFile::Mattermost) => WebhookFormat::Text,
+                };
+                let url = alert::webhook(&url.value.0, self.environment).map_err(in_file(url.spot))?;
+                Ok(Alert::Webhook { url, format })
+            }
+            _ => Err(self.wrong(written.spot, "an alert has exactly one of `email` and `webhook`")),
+        }
     }
 
     /// A name that is well-formed and stays distinct where it becomes part of a variable's name.

@@ -26,18 +26,13 @@ pub struct SiteFile {
     #[schemars(skip)]
     #[expect(dead_code, reason = "known only to be refused")]
     pub backup: Later,
+    /// Which deployments `prune` leaves undoable; all if left out.
+    pub retention: Option<Located<RetentionFile>>,
+    /// Whom to tell when a deployment or an undo goes wrong.
     #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub retention: Later,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub alerts: Later,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub trust: Later,
+    pub alerts: Vec<Located<AlertFile>>,
+    /// By whom packages must be signed.
+    pub trust: Option<TrustFile>,
     #[serde(default)]
     #[schemars(skip)]
     #[expect(dead_code, reason = "known only to be refused")]
@@ -67,4 +62,54 @@ pub struct RootFile {
 pub struct MaintenanceFile {
     pub enter: Argv,
     pub leave: Argv,
+}
+
+/// One way to tell: exactly one of `email` and `webhook`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["email", "smtp"] }, { "required": ["webhook"] }]))]
+pub struct AlertFile {
+    /// The address that gets a mail.
+    pub email: Option<Located<Text>>,
+    /// For `email`: the server that takes it: `smtp://HOST:PORT`, `smtps://USER:${PASSWORD}@HOST`; `?tls=required`,
+    /// `?tls=if-offered` or `?tls=never` rule STARTTLS. With a password it is required if left out.
+    pub smtp: Option<Located<Text>>,
+    /// For `email`: the sender; `backout` at the machine's name if left out.
+    pub from: Option<Located<Text>>,
+    /// A URL that gets a POST.
+    pub webhook: Option<Located<Text>>,
+    /// For `webhook`: what it gets; `json` if left out.
+    pub format: Option<Located<WebhookFormatFile>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WebhookFormatFile {
+    /// Everything, field by field.
+    Json,
+    /// `{"text": …}` as Slack takes it.
+    Slack,
+    /// `{"text": …}` as Mattermost takes it.
+    Mattermost,
+}
+
+/// What either of the two keeps stays undoable.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RetentionFile {
+    /// The last so many deployments.
+    pub keep: Option<u64>,
+    /// Deployments that began within so many days.
+    pub days: Option<u64>,
+}
+
+/// Which signatures count.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TrustFile {
+    /// Whether a package without a signature is refused; false if left out. One with a bad signature always is.
+    #[serde(default)]
+    pub require_signature: bool,
+    /// Files of public SSH keys, relative to this file.
+    pub keys: Vec<Located<Text>>,
 }

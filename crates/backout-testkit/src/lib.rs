@@ -10,6 +10,7 @@ pub mod every;
 pub mod faults;
 pub mod files;
 pub mod fingerprint;
+pub mod http;
 pub mod mariadb_dump;
 pub mod observer;
 pub mod package;

@@ -372,7 +372,7 @@ impl TestSite {
     pub fn deploy_from(&self, at: &Path, recorder: Recorder) -> Done {
         self.command("deploy", recorder, |session| {
             let package = Package::load(at)?;
-            let options = deploy::Options { accept_irreversible: true, source: at.to_owned() };
+            let options = deploy::Options { accept_irreversible: true, source: at.to_owned(), confirm_within: None };
             deploy(session, &package, options)
         })
     }

@@ -1,4 +1,4 @@
-//! The layer rule among the crates: `model ← {package, journal, sql, files} ← engine ← cli`, no circles, the
+//! The layer rule among the crates: `model ← {package, journal, sql, files, net} ← engine ← cli`, no circles, the
 //! testkit only for tests. It knows the crates by name: a new crate must be given its place here first.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,10 +18,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backout-journal", &["backout-model"]),
     ("backout-sql", &["backout-model"]),
     ("backout-files", &["backout-model"]),
-    ("backout-engine", &["backout-model", "backout-package", "backout-journal", "backout-sql", "backout-files"]),
+    ("backout-net", &[]),
+    (
+        "backout-engine",
+        &["backout-model", "backout-package", "backout-journal", "backout-sql", "backout-files", "backout-net"],
+    ),
     (
         "backout-cli",
-        &["backout-model", "backout-package", "backout-journal", "backout-sql", "backout-files", "backout-engine"],
+        &[
+            "backout-model",
+            "backout-package",
+            "backout-journal",
+            "backout-sql",
+            "backout-files",
+            "backout-net",
+            "backout-engine",
+        ],
     ),
     ("backout-servers", &[]),
     (

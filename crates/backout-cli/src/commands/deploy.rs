@@ -1,17 +1,19 @@
 //! `backout deploy`: the main job.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use backout_engine::deploy::{self, Options};
 use backout_engine::fresh;
 use backout_engine::session::Targets;
 use backout_journal::Reader;
-use backout_package::bundle;
 use backout_package::package::Package;
 use backout_package::site::Site;
+use backout_package::{bundle, duration};
 
 use super::Context;
 use super::later::not_yet;
+use super::watch::Watcher;
 use crate::end::End;
 use crate::error::CliError;
 use crate::incoming::Incoming;
@@ -29,16 +31,14 @@ pub struct Args {
     no_backup: bool,
     #[arg(long, hide = true)]
     rehearse: bool,
-    #[arg(long, hide = true, value_name = "TIME")]
-    confirm_within: Option<String>,
+    /// Undo it unless `backout confirm` comes within this time of its end: 90s, 10m
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    confirm_within: Option<Duration>,
 }
 
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     if args.rehearse {
         return Err(not_yet("`deploy --rehearse`"));
-    }
-    if args.confirm_within.is_some() {
-        return Err(not_yet("`deploy --confirm-within`"));
     }
     let site = context.site()?;
     let source = absolute(&args.package)?;
@@ -51,7 +51,13 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     };
     let state = site.state.clone();
     let purpose = format!("deploy {} {}", package.name, package.version);
-    let options = Options { accept_irreversible: args.accept_irreversible, source };
+    let options =
+        Options { accept_irreversible: args.accept_irreversible, source, confirm_within: args.confirm_within };
+    // There before anything changes, for this process may not be there afterwards.
+    let _watcher = match args.confirm_within {
+        Some(_) => Some(Watcher::start(&site)?),
+        None => None,
+    };
     let first = |site: &Site, targets: &mut Targets, reader: &Reader| {
         fresh::deploy(site, targets, reader, &package, args.accept_irreversible)
     };
@@ -65,6 +71,13 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         context.ui.warning(error);
     }
     end
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
+        time => Ok(time),
+    }
 }
 
 /// As `retry` will look for it, from wherever it is run. What does not exist is for the reader of packages to say.

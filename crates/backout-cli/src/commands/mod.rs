@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share: the site at hand and a session with its progress.
 
 pub mod completions;
+pub mod confirm;
 pub mod deploy;
 pub mod doctor;
 pub mod init;
@@ -11,16 +12,19 @@ pub mod man;
 pub mod new;
 pub mod pack;
 pub mod plan;
+pub mod prune;
 pub mod redo;
 pub mod resume;
 pub mod retry;
 pub mod schema;
 pub mod show;
+pub mod sign;
 pub mod status;
 pub mod undo;
 pub mod unlock;
 pub mod usage;
 pub mod verify;
+pub mod watch;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -34,6 +38,7 @@ use backout_engine::session::{Session, Targets};
 use backout_journal::{Journal, Reader};
 use backout_package::site::{SITE_FILE, Site};
 
+use crate::alerts::Alerts;
 use crate::end::{self, End};
 use crate::error::CliError;
 use crate::global::Global;
@@ -69,7 +74,7 @@ impl Context<'_> {
         first: impl FnOnce(&Site, &mut Targets, &Reader) -> Result<(), EngineError>,
         work: impl FnOnce(&mut Session<'_>, Option<&Outcome>) -> Result<Outcome, CliError>,
     ) -> Result<End, CliError> {
-        self.told(site, |site, progress| self.locked(site, purpose, progress, first, work))
+        self.told(site, purpose, |site, progress, alerts| self.locked(site, purpose, (progress, alerts), first, work))
     }
 
     /// Takes the locks of a site to look at it, and settles nothing: what was interrupted is refused.
@@ -80,7 +85,7 @@ impl Context<'_> {
         first: impl FnOnce(&Reader) -> Result<(), EngineError>,
         work: impl FnOnce(&mut Session<'_>) -> Result<Outcome, CliError>,
     ) -> Result<End, CliError> {
-        self.told(site, |site, progress| {
+        self.told(site, purpose, |site, progress, _| {
             let targets = asked_first(&site, |_, _, reader| first(reader))?;
             let mut session = Session::open(site, targets, wiring::surroundings(), purpose, progress)?;
             if let Some(row) = session.journal().reader().unfinished()? {
@@ -91,44 +96,58 @@ impl Context<'_> {
         })
     }
 
-    /// Does `work` with progress, and tells a full disk where it failed.
+    /// Does `work` with progress; where it failed, tells a full disk, and whoever is to be alerted.
     fn told(
         &self,
         site: Site,
-        work: impl FnOnce(Site, &mut Progress) -> Result<Outcome, CliError>,
+        purpose: &str,
+        work: impl FnOnce(Site, &mut Progress, &Alerts) -> Result<Outcome, CliError>,
     ) -> Result<End, CliError> {
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
         let places = wiring::places(&site);
-        let done = work(site, &mut progress);
+        let alerts = Alerts::of(&site);
+        let done = work(site, &mut progress, &alerts);
         progress.pause();
         match done {
             Ok(mut outcome) => {
                 if matches!(outcome.status, Status::Failed | Status::Refused | Status::NeedsHand) {
                     outcome.hints.extend(wiring::full_disks(&places));
                 }
-                Ok(End::of(self.ui, &outcome))
+                let end = End::of(self.ui, &outcome);
+                alerts.tell(self.ui, purpose, &outcome);
+                Ok(end)
             }
             // An engine that finds no space says so in many ways, some of them hard to understand.
-            Err(error) => Err(CliError::Hinted { error: Box::new(error), hints: wiring::full_disks(&places) }),
+            Err(error) => {
+                let error = CliError::Hinted { error: Box::new(error), hints: wiring::full_disks(&places) };
+                alerts.tell_error(self.ui, purpose, &error);
+                Err(error)
+            }
         }
     }
 
     /// Takes the locks of a site and settles what a crash interrupted; none: nothing had been, and nothing needs a hand.
-    pub fn resume(&self, site: Site) -> Result<Option<Outcome>, CliError> {
+    /// `purpose` is for whoever is alerted.
+    pub fn resume(&self, site: Site, purpose: &str) -> Result<Option<Outcome>, CliError> {
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
+        let alerts = Alerts::of(&site);
         let mut targets = wiring::targets(&site)?;
         if fresh::is_fresh(&mut targets, &Journal::read(&site.state)?)? {
             return Ok(None);
         }
         let mut session = Session::open(site, targets, wiring::surroundings(), "resume", &mut progress)?;
-        let outcome = match backout_engine::resume::resume(&mut session)? {
+        let settled = backout_engine::resume::resume(&mut session)?;
+        let outcome = match &settled {
             None => report::left_to_a_hand(session.journal().reader())?,
-            settled => settled,
+            Some(settled) => Some(settled.clone()),
         };
         drop(session);
         progress.pause();
+        if let Some(settled) = &settled {
+            alerts.tell(self.ui, purpose, settled);
+        }
         Ok(outcome)
     }
 
@@ -145,7 +164,7 @@ impl Context<'_> {
         &self,
         site: Site,
         purpose: &str,
-        progress: &mut Progress,
+        (progress, alerts): (&mut Progress, &Alerts),
         first: impl FnOnce(&Site, &mut Targets, &Reader) -> Result<(), EngineError>,
         work: impl FnOnce(&mut Session<'_>, Option<&Outcome>) -> Result<Outcome, CliError>,
     ) -> Result<Outcome, CliError> {
@@ -154,7 +173,10 @@ impl Context<'_> {
         let resumed = backout_engine::resume::resume(&mut session)?;
         if let Some(outcome) = &resumed {
             match outcome.status {
-                Status::Done | Status::Failed | Status::Partly => self.tell_resumed(outcome),
+                Status::Done | Status::Failed | Status::Partly => {
+                    self.tell_resumed(outcome);
+                    alerts.tell(self.ui, "resume", outcome);
+                }
                 Status::Usage | Status::NeedsHand | Status::Refused => return Ok(not_begun(outcome)),
             }
         }

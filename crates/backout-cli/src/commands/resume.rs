@@ -11,7 +11,7 @@ use crate::error::CliError;
 pub struct Args {}
 
 pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
-    context.resume(context.site()?).map(|outcome| match outcome {
+    context.resume(context.site()?, "resume").map(|outcome| match outcome {
         Some(outcome) => End::of(context.ui, &outcome),
         None => {
             let mut outcome = Outcome::new(Status::Done, NOTHING_CHANGED);

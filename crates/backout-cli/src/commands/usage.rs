@@ -11,19 +11,22 @@ use crate::ui::{JSON_VERSION, or_nobody_hears};
 /// Shows it and returns the exit status.
 pub fn tell(error: &clap::Error, as_json: bool) -> u8 {
     or_nobody_hears(error.print());
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Status::Done.code(),
-        _ => {}
-    }
-    or_nobody_hears(writeln!(std::io::stderr(), "{NOTHING_CHANGED}"));
+    let status = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Status::Done,
+        _ => {
+            or_nobody_hears(writeln!(std::io::stderr(), "{NOTHING_CHANGED}"));
+            Status::Usage
+        }
+    };
     if as_json {
         let text = error.to_string();
         let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let causes: &[&str] = if status == Status::Done { &[] } else { &[what] };
         let line = json!({
-            "v": JSON_VERSION, "event": "result", "status": Status::Usage, "exit": Status::Usage.code(),
-            "causes": [what], "closing": NOTHING_CHANGED,
+            "v": JSON_VERSION, "event": "result", "status": status, "exit": status.code(), "causes": causes,
+            "closing": NOTHING_CHANGED,
         });
         or_nobody_hears(writeln!(std::io::stdout(), "{line}"));
     }
-    Status::Usage.code()
+    status.code()
 }

@@ -156,11 +156,6 @@ fn keys_of_a_later_version_are_refused_by_name() {
     let scene = Scene::new();
     scene.package("later", "steps:\n  - run: [\"true\"]\n    capture: all\n");
     both(&scene, "later", 2, &["later/package.yaml:5", "capture"]);
-    scene.package(
-        "later",
-        "steps:\n  - run: [\"true\"]\n    undo: [\"true\"]\nafter:\n  - http: https://shop.example/\n    status: 200\n",
-    );
-    both(&scene, "later", 2, &["later/package.yaml:7", "http"]);
 }
 
 #[test]

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 22] = [
     "init",
     "new",
     "doctor",
     "plan",
     "deploy",
     "undo",
+    "confirm",
     "redo",
     "retry",
     "log",
@@ -21,7 +22,9 @@ const COMMANDS: [&str; 19] = [
     "resume",
     "unlock",
     "verify",
+    "prune",
     "pack",
+    "sign",
     "inspect",
     "completions",
     "man",
@@ -54,7 +57,7 @@ fn every_command_of_the_list_is_known_and_no_later_one_is_listed() {
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
-    for later in ["rehearse", "confirm", "backup", "restore", "capture", "prune"] {
+    for later in ["rehearse", "watch", "backup", "restore", "capture", "record"] {
         assert!(!help.contains(&format!("\n  {later} ")), "{later}");
     }
 }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alerts;
 mod another_user;
 mod bad_bundle;
 mod bad_input;
@@ -11,6 +12,7 @@ mod bad_site;
 mod bundle;
 mod checks;
 mod commands;
+mod confirm;
 mod crash;
 mod exit_status;
 mod full_disk;
@@ -22,7 +24,9 @@ mod lock;
 mod non_utf8;
 mod output;
 mod print;
+mod prune;
 mod scene;
+mod sign;
 mod start;
 mod terminal;
 mod undo;

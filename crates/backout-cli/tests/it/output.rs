@@ -32,6 +32,11 @@ fn the_answer_is_alone_on_stdout() {
     assert_eq!(ran.stderr, "", "{ran}");
     let ran = scene.run(&["--version"]).exits(0);
     assert_eq!(ran.stdout, format!("backout {}\n", env!("CARGO_PKG_VERSION")), "{ran}");
+    for asked in ["--help", "--version"] {
+        let ran = scene.run(&["--json", asked]).exits(0);
+        let last: serde_json::Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+        assert_eq!((last["event"].as_str(), last["exit"].as_u64()), (Some("result"), Some(0)), "{ran}");
+    }
 }
 
 #[test]

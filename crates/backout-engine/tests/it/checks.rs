@@ -1,4 +1,4 @@
-//! Conditions before and after: of all three kinds, tried again within their time.
+//! Conditions before and after: of all kinds, tried again within their time.
 
 use backout_engine::error::EngineError;
 use backout_engine::observer::Happening;

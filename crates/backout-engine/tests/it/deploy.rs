@@ -121,7 +121,7 @@ fn irreversible_steps_must_be_accepted() {
     let at = site.write(&winter().step(run("touch sent", None)));
     let done = site.command("deploy", Recorder::default(), |session| {
         let package = Package::load(&at)?;
-        let options = deploy::Options { accept_irreversible: false, source: at.clone() };
+        let options = deploy::Options { accept_irreversible: false, source: at.clone(), confirm_within: None };
         deploy::deploy(session, &package, options)
     });
     assert_eq!(done.status(), Status::Refused);

@@ -1,7 +1,7 @@
 //! What an automatic undo left as somebody else had made it, and an undo that took more than one attempt.
 
 use backout_engine::outcome::{NOTHING_CHANGED, Status};
-use backout_model::conflict::OnConflict;
+use backout_model::conflict::{ConflictKind, OnConflict};
 use backout_model::state::DeploymentState;
 use backout_testkit::faults::{Fault, play};
 use backout_testkit::fingerprint::Fingerprint;
@@ -147,4 +147,55 @@ fn an_undo_says_so_where_an_earlier_one_left_something() {
     let now = outcome.answer.last().unwrap();
     assert!(now.contains(&first) && now.contains("what is left of"), "{now}");
     assert_eq!(site.text("web/index.php").unwrap(), "<?php // winter");
+}
+
+/// What an undo kept a redo finds done already: it has no images of it, and no later undo may pass over that in silence.
+#[test]
+fn what_was_kept_is_still_told_after_a_redo() {
+    let site = shop();
+    let package = Pkg::new("p").step(sql("DELETE FROM settings WHERE name = 'theme'")).step(page("winter"));
+    let id = site.deploy(&package).id();
+    site.execute("INSERT INTO settings VALUES ('theme', 'theirs')");
+    std::fs::write(site.root("web").join("index.php"), "theirs").unwrap();
+    let outcome = site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    assert_eq!(outcome.conflicts_total, 2, "{outcome:?}");
+    site.execute("DELETE FROM settings WHERE name = 'theme'");
+    std::fs::write(site.root("web").join("index.php"), "<?php // winter").unwrap();
+    site.redo().expect(Status::Done);
+    let outcome = site.undo(None).expect(Status::Refused);
+    assert_eq!(outcome.conflicts_total, 2, "{outcome:?}");
+    assert_eq!(outcome.closing, NOTHING_CHANGED);
+    for manner in [OnConflict::Keep, OnConflict::Overwrite] {
+        let outcome = site.undo_on(None, manner).expect(Status::Partly);
+        assert_eq!(outcome.conflicts_total, 2, "{outcome:?}");
+        assert!(outcome.closing.contains("an earlier undo"), "{outcome:?}");
+        let now = outcome.answer.last().unwrap();
+        assert!(now.contains(&format!("what is left of {id}")), "{now}");
+        site.redo().expect(Status::Done);
+    }
+}
+
+/// A file that others replaced or removed before the undo is nowhere any more: no redo can bring it back, and it says so.
+#[test]
+fn a_redo_tells_what_is_nowhere_any_more() {
+    for manner in [OnConflict::Keep, OnConflict::Overwrite] {
+        for others in [None, Some("theirs")] {
+            let site = shop();
+            site.deploy(&Pkg::new("p").step(page("winter"))).expect(Status::Done);
+            let index = site.root("web").join("index.php");
+            match others {
+                None => std::fs::remove_file(&index).unwrap(),
+                Some(text) => std::fs::write(&index, text).unwrap(),
+            }
+            site.undo_on(None, manner).result.unwrap();
+            if manner == OnConflict::Keep {
+                std::fs::write(&index, "<?php // autumn").unwrap();
+            }
+            let now = Fingerprint::of(&site);
+            let outcome = site.redo().expect(Status::Refused);
+            assert_eq!(outcome.conflicts_total, 1, "{manner:?} {others:?}: {outcome:?}");
+            assert_eq!(outcome.conflicts[0].kind, ConflictKind::NotKept, "{outcome:?}");
+            now.assert_same(&Fingerprint::of(&site), "after a refused redo");
+        }
+    }
 }

@@ -208,6 +208,7 @@ fn a_child_that_a_sibling_requires_is_not_undone_under_it() {
     let id = site.deploy(&package).id();
     let outcome = site.undo(Some(&format!("{id}/base"))).expect(Status::Refused);
     assert_eq!(outcome.conflicts[0].kind, ConflictKind::RequiredBy, "{outcome:?}");
+    assert!(outcome.causes[0].starts_with("base of all "), "{outcome:?}");
     site.undo(Some(&id)).expect(Status::Done);
     before.assert_same(&Fingerprint::of(&site), "together they go");
 }
@@ -402,6 +403,35 @@ fn what_a_later_deployment_took_away_is_a_conflict() {
         step("two", "DELETE FROM settings WHERE name = 'theme';"),
     );
     both(Pkg::new("one").step(files(Tree::new().file("new.txt", "new"))), Pkg::new("two").step(delete(["new.txt"])));
+}
+
+/// Who has it passed over is told that the undo is not whole, and so is who undoes the later one.
+#[test]
+fn what_a_later_deployment_took_away_is_told_where_it_is_passed_over() {
+    let step = |name: &str, text: &str| Pkg::new(name).step(sql(text));
+    let pairs = [
+        (
+            step("one", "INSERT INTO product VALUES (50, 'skis', 1, 1);"),
+            step("two", "DELETE FROM product WHERE id = 50;"),
+        ),
+        (step("one", "CREATE INDEX by_price ON product (price);"), step("two", "DROP INDEX by_price;")),
+        (Pkg::new("one").step(files(Tree::new().file("new.txt", "new"))), Pkg::new("two").step(delete(["new.txt"]))),
+    ];
+    for (first, second) in &pairs {
+        for manner in [OnConflict::Keep, OnConflict::Overwrite] {
+            let site = shop();
+            let id = site.deploy(first).id();
+            site.deploy(second).expect(Status::Done);
+            let (_, plan) = site.undo_plan(Some(&id), manner);
+            assert_eq!(plan.expect(Status::Refused).conflicts_total, 1, "{manner:?}");
+            let outcome = site.undo_on(Some(&id), manner).expect(Status::Partly);
+            assert_eq!(outcome.conflicts_total, 1, "{manner:?}: {outcome:?}");
+            assert!(outcome.closing.contains("a later deployment"), "{outcome:?}");
+            let outcome = site.undo(None).expect(Status::Done);
+            let now = outcome.answer.last().unwrap();
+            assert!(now.contains(&format!("what is left of {id}")), "{now}");
+        }
+    }
 }
 
 /// The same by the hand of others, who undo nothing: nothing of anybody's is lost.

@@ -154,9 +154,21 @@ fn bad_manifests_are_shown_at_their_place() {
 #[test]
 fn bad_checks_are_shown_at_their_place() {
     for (check, expected) in [
-        ("http: https://x\n    status: 200", "3:5: `http` is not available yet in this version"),
-        ("name: x\n    status: 200", "4:5: `status` is not available yet in this version"),
-        ("name: x", "3:5: this check does nothing: one of `sql`, `file`, `run` must be given"),
+        ("http: shop.example", "3:11: this is not a URL such as https://shop.example/page"),
+        ("http: ftp://shop.example/", "3:11: this is not a URL such as"),
+        (
+            "http: https://joe:hunter2@shop.example/",
+            "3:11: a package is kept as it is, so its URLs can't hold a password",
+        ),
+        ("http: https://x/a b", "3:11: a URL holds no spaces"),
+        ("http: https://x\n    status: ok", "4:13: a status is a number of three digits such as 200"),
+        ("http: https://x\n    status: 2000", "4:13: a status is a number of three digits such as 200"),
+        ("http: https://x\n    matches: '(a'", "4:14: this is not a regular expression: unclosed group"),
+        ("http: https://x\n    json: {name: a}", "4:12: `name` is not a JSON pointer such as /items/0/name"),
+        ("http: https://x\n    tls: none", "4:10: "),
+        ("http: https://x\n    equals: 1", "4:13: a check of kind `http` has no `equals`; it belongs to `sql`"),
+        ("run: [x]\n    status: 200", "4:13: a check of kind `run` has no `status`; it belongs to `http`"),
+        ("name: x", "3:5: this check does nothing: one of `http`, `sql`, `file`, `run` must be given"),
         ("sql: SELECT 1\n    run: [x]", "4:10: this check has two kinds, `sql` and `run`"),
         ("sql: SELECT 1", "3:5: a check of kind `sql` needs `equals`"),
         ("sql: ' '\n    equals: 1", "3:10: the query is empty"),

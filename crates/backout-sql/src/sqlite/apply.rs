@@ -351,6 +351,7 @@ impl<'a> Step<'a> {
             foreign_keys: self.index.foreign_keys,
             next_hold: &mut next,
             already: Conflicts::default(),
+            needed: Conflicts::default(),
         });
         self.next_hold = Some(next);
         result
@@ -435,8 +436,20 @@ pub fn finish(
     if let Some((table, column)) = halves {
         return Err(encoding::refused(&index.shown, "what it leaves", table, &column));
     }
+    objects.extend(of_schema_changes(&index.events));
+    objects.sort_unstable();
+    objects.dedup();
     objects.truncate(Summary::OBJECTS_KEPT);
     Ok(Summary { changes: index.statements, rows: index.rows, bytes, objects, ..Summary::default() })
+}
+
+/// The tables whose form a step changed, under the names that they have after it; those whose rows it changed stand
+/// beside them without a kind.
+fn of_schema_changes(events: &[Event]) -> Vec<String> {
+    let courses = courses(events);
+    let made = courses.iter().filter_map(Course::last);
+    let formed = events.iter().filter_map(Event::ddl).filter_map(DdlEvent::forms);
+    made.chain(formed).map(|table| format!("table {table}")).collect()
 }
 
 /// The statements of a script file.

@@ -31,6 +31,10 @@ pub struct Carry {
     key: Vec<String>,
     /// What others wrote and the old table has no place for: conflicts, by which that is lost when it comes back.
     pub lost: Conflicts,
+    /// The columns of the old table that the new one has not, and what a new row has in each.
+    vanished: Vec<(String, String)>,
+    /// Their values in rows that are gone from the new table, or have another key there.
+    pub orphans: Conflicts,
     late: Late,
 }
 
@@ -44,8 +48,8 @@ impl ToSql for Bound<'_> {
 }
 
 impl Carry {
-    /// Looks at the two tables; none where they have no primary key in common, or rows without one, so that nobody can
-    /// say which row is which, or text that would not come over whole.
+    /// Looks at the two tables; none where they have no primary key in common, so that nobody can say which row is which,
+    /// or where text would not come over whole.
     pub fn begin(
         conn: &Connection,
         target: &str,
@@ -63,16 +67,13 @@ impl Carry {
         let key = names(&new_shape);
         let halves = encoding::has_halves(conn, &pair.new)
             .map_err(|error| TargetError::failed(format!("cannot read {} of {target}", pair.new), error))?;
-        // SQLite lets any number of rows have NULL for a key.
-        let unknown = |table: &str| {
-            let nulls: Vec<String> = key.iter().map(|name| format!("{} IS NULL", quote(name))).collect();
-            let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE {})", quote(table), nulls.join(" OR "));
-            conn.query_row(&sql, [], |row| row.get::<_, bool>(0))
-                .map_err(|error| TargetError::failed(format!("cannot read {table} of {target}"), error))
-        };
-        if key.is_empty() || key != names(&old_shape) || halves || unknown(&pair.new)? || unknown(&pair.old)? {
+        if key.is_empty() || key != names(&old_shape) || halves {
             return Ok(None);
         }
+        let is_gone = |column: &&schema::Column| new_shape.column(&column.name).is_none();
+        let default = |column: &schema::Column| column.default.clone().unwrap_or_else(|| "NULL".to_owned());
+        let vanished =
+            old_shape.stored().filter(is_gone).map(|column| (column.name.clone(), default(column))).collect();
         let late = Late::of(&pair.old, &old_shape);
         Ok(Some(Self {
             target: target.to_owned(),
@@ -83,6 +84,8 @@ impl Carry {
             old_shape,
             key,
             lost: Conflicts::default(),
+            vanished,
+            orphans: Conflicts::default(),
             late,
         }))
     }
@@ -128,6 +131,16 @@ impl Carry {
         };
         let shown: Vec<String> = key.iter().map(|value| value::shown(*value)).collect();
         let shown = shown.join(",");
+        if key.iter().any(|value| matches!(value, ValueRef::Null)) {
+            if now.is_none() {
+                // Which row of the old table it was, and came back with that, nobody can say.
+                let left = format!("a row with the key {shown}");
+                let gone = Conflict { left, ..self.conflict(ConflictKind::Missing, &shown, "") };
+                self.lost.push(gone.clone());
+                conflicts.push(gone);
+            }
+            return Ok(now.is_none());
+        }
         let old = quote(&self.old);
         let there: bool = conn
             .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM main.{old} WHERE {})", self.where_key(1)))
@@ -137,6 +150,7 @@ impl Carry {
             return Ok(false);
         }
         let Some(now) = now else {
+            self.note_orphans(conn, &key, &shown).map_err(|error| self.cannot(error))?;
             conn.prepare_cached(&format!("DELETE FROM main.{old} WHERE {}", self.where_key(1)))
                 .and_then(|mut delete| delete.execute(params_from_iter(key.iter().copied().map(Bound))))
                 .map_err(|error| self.cannot(error))?;
@@ -159,6 +173,41 @@ impl Carry {
             parked.map_err(|error| self.cannot(error))?;
         }
         Ok(true)
+    }
+
+    /// A row of the old table is about to go, since that of the new one is gone: its values in columns that the new one
+    /// had no more nobody has seen go.
+    fn note_orphans(&mut self, conn: &Connection, key: &[ValueRef<'_>], shown: &str) -> rusqlite::Result<()> {
+        for (name, default) in &self.vanished {
+            let (old, column) = (quote(&self.old), quote(name));
+            let sql =
+                format!("SELECT {column} FROM main.{old} WHERE {} AND {column} IS NOT ({default})", self.where_key(1));
+            let mut select = conn.prepare_cached(&sql)?;
+            let mut rows = select.query(params_from_iter(key.iter().copied().map(Bound)))?;
+            if let Some(row) = rows.next()? {
+                self.orphans.push(Conflict {
+                    column: Some(name.clone()),
+                    before: value::shown(row.get_ref(0)?),
+                    ..self.conflict(ConflictKind::Missing, shown, "")
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Values of others in columns of theirs, in a row that the deployment copied: these have no place in the old table.
+    pub fn strange(&mut self, key: &str, strange: &[(String, String)], conflicts: &mut Conflicts) {
+        for (column, now) in strange {
+            let found = Conflict {
+                column: Some(column.clone()),
+                before: "no such column".to_owned(),
+                left: "no such column".to_owned(),
+                key: Some(key.to_owned()),
+                ..self.conflict(ConflictKind::Changed, "", now.clone())
+            };
+            self.lost.push(found.clone());
+            conflicts.push(found);
+        }
     }
 
     /// The column of the old table that a value goes to which somebody changed; none where it has none, or where the
@@ -329,6 +378,21 @@ impl Carry {
         done
     }
 
+    /// A row of the new table as people are shown it.
+    fn shown_row(&self, conn: &Connection, place: &[String], at: &[ValueRef<'_>]) -> rusqlite::Result<String> {
+        const COLUMNS: usize = 8;
+        let stored: Vec<&str> = self.new_shape.stored().map(|column| column.name.as_str()).collect();
+        let columns: Vec<String> = stored.iter().take(COLUMNS).map(|name| quote(name)).collect();
+        let place: Vec<String> = place.iter().zip(1..).map(|(name, number)| format!("{name} IS ?{number}")).collect();
+        let sql = format!("SELECT {} FROM main.{} WHERE {}", columns.join(", "), quote(&self.new), place.join(" AND "));
+        conn.prepare_cached(&sql)?.query_row(params_from_iter(at.iter().copied().map(Bound)), |row| {
+            let one = |(at, name): (usize, &&str)| Ok(format!("{name}={}", value::shown(row.get_ref(at)?)));
+            let shown = stored.iter().take(COLUMNS).enumerate().map(one).collect::<rusqlite::Result<Vec<_>>>()?;
+            let more = if stored.len() > COLUMNS { ", …" } else { "" };
+            Ok(format!("({}{more})", shown.join(", ")))
+        })
+    }
+
     fn carry_rest(&mut self, conn: &Connection, conflicts: &mut Conflicts) -> Result<bool, TargetError> {
         let (new, old) = (quote(&self.new), quote(&self.old));
         let stored: Vec<_> = self.new_shape.stored().collect();
@@ -337,31 +401,49 @@ impl Carry {
             stored.iter().filter(|column| is_shared(&column.name)).map(|column| quote(&column.name)).collect();
         let extra: Vec<_> = stored.iter().filter(|column| !is_shared(&column.name)).collect();
         let shared = shared.join(", ");
+        let untold = has_nulls(conn, &self.old, &self.key).map_err(|error| self.cannot(error))?;
+        // A row whose key has a NULL in it is told by its place alone.
+        let place = self
+            .new_shape
+            .rowid
+            .map_or_else(|| self.key.iter().map(|name| quote(name)).collect(), |at| vec![at.to_owned()]);
+        let at: Vec<String> = place.iter().zip(1..).map(|(name, number)| format!("{name} IS ?{number}")).collect();
         let insert =
-            format!("INSERT INTO main.{old} ({shared}) SELECT {shared} FROM main.{new} WHERE {}", self.where_key(1));
+            format!("INSERT INTO main.{old} ({shared}) SELECT {shared} FROM main.{new} WHERE {}", at.join(" AND "));
         let key: Vec<String> = self.key.iter().map(|name| quote(name)).collect();
         let values: Vec<String> = extra.iter().map(|column| format!("quote({})", quote(&column.name))).collect();
-        let sql =
-            format!("SELECT {} FROM main.{new}", key.iter().cloned().chain(values).collect::<Vec<_>>().join(", "));
+        let first = place.len() + key.len();
+        let asked: Vec<String> = place.iter().cloned().chain(key).chain(values).collect();
+        let sql = format!("SELECT {} FROM main.{new}", asked.join(", "));
         let mut select = conn.prepare(&sql).map_err(|error| self.cannot(error))?;
         let mut insert = conn.prepare(&insert).map_err(|error| self.cannot(error))?;
         let mut rows = select.query([]).map_err(|error| self.cannot(error))?;
         while let Some(row) = rows.next().map_err(|error| self.cannot(error))? {
             let values = |from: usize, to: usize| (from..to).map(|at| row.get_ref(at)).collect::<Result<Vec<_>, _>>();
-            let key = values(0, self.key.len()).map_err(|error| self.cannot(error))?;
+            let at = values(0, place.len()).map_err(|error| self.cannot(error))?;
+            let key = values(place.len(), first).map_err(|error| self.cannot(error))?;
             let shown: Vec<String> = key.iter().map(|value| value::shown(*value)).collect();
             let shown = shown.join(",");
-            match insert.execute(params_from_iter(key.into_iter().map(Bound))) {
+            if untold && key.iter().any(|value| matches!(value, ValueRef::Null)) {
+                let whole = self.shown_row(conn, &place, &at).map_err(|error| self.cannot(error))?;
+                let now = format!("{whole}, which cannot be told from others");
+                let found = self.conflict(ConflictKind::Appeared, &shown, now);
+                self.lost.push(found.clone());
+                conflicts.push(found);
+                continue;
+            }
+            match insert.execute(params_from_iter(at.iter().copied().map(Bound))) {
                 Ok(_) => {}
                 Err(error) if is_constraint(&error) => {
-                    let found = self.conflict(ConflictKind::Constraint, &shown, error.to_string());
+                    let whole = self.shown_row(conn, &place, &at).map_err(|error| self.cannot(error))?;
+                    let found = self.conflict(ConflictKind::Constraint, &shown, format!("{error}, for {whole}"));
                     self.lost.push(found.clone());
                     conflicts.push(found);
                 }
                 Err(error) => return Err(self.cannot(error)),
             }
             for (at, column) in extra.iter().enumerate() {
-                let now: String = row.get(self.key.len() + at).map_err(|error| self.cannot(error))?;
+                let now: String = row.get(first + at).map_err(|error| self.cannot(error))?;
                 if now != "NULL" && !column.default.as_deref().is_some_and(|default| is_default(default, &now)) {
                     let found = Conflict {
                         column: Some(column.name.clone()),
@@ -378,6 +460,13 @@ impl Carry {
         let gone = conn.execute(&format!("DELETE FROM main.{new}"), []).map_err(|error| self.cannot(error))?;
         Ok(gone > 0)
     }
+}
+
+/// SQLite lets any number of rows have NULL for a key.
+fn has_nulls(conn: &Connection, table: &str, key: &[String]) -> rusqlite::Result<bool> {
+    let nulls: Vec<String> = key.iter().map(|name| format!("{} IS NULL", quote(name))).collect();
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE {})", quote(table), nulls.join(" OR "));
+    conn.query_row(&sql, [], |row| row.get(0))
 }
 
 /// Checks are off while rows go back, but for what is carried over or copied again.

@@ -175,8 +175,10 @@ fn attempt(
     summary.objects.sort_unstable();
     summary.objects.dedup();
     summary.objects.truncate(Summary::OBJECTS_KEPT);
-    let Guard { conflicts, notes, already, .. } = &mut replay.guard;
-    let (conflicts, notes, already) = (std::mem::take(conflicts), std::mem::take(notes), std::mem::take(already));
+    let Guard { conflicts, notes, already, needed, .. } = &mut replay.guard;
+    // What a later undo needs first: of the rest only so many are told.
+    let already = std::mem::take(needed).and(std::mem::take(already));
+    let (conflicts, notes) = (std::mem::take(conflicts), std::mem::take(notes));
     drop(replay);
     super::roll_back(conn, label).map_err(|error| (usize::MAX, error.into()))?;
     Ok(Report { summary, conflicts, notes, already })

@@ -202,6 +202,26 @@ impl Track {
         old.and_then(Course::first).unwrap_or(&pair.old)
     }
 
+    /// The new table of a pair as people know it: by its name after the step.
+    pub fn known_after<'a>(&'a self, pair: &'a Pair) -> &'a str {
+        let new = self.courses.iter().find(|course| course.created == Some(pair.create));
+        new.and_then(Course::last).unwrap_or(&pair.new)
+    }
+
+    /// Whether the table that an event drops is one that the step itself made.
+    pub fn is_made(&self, drop: usize) -> bool {
+        self.courses.iter().any(|course| course.dropped == Some(drop) && course.created.is_some())
+    }
+
+    /// How people know a table whose name it has for a while only, while one replaces another.
+    pub fn known_as_a_whole(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find_map(|pair| match name {
+            _ if name.eq_ignore_ascii_case(&pair.new) => Some(self.known_after(pair)),
+            _ if name.eq_ignore_ascii_case(&pair.old) => Some(self.known_as(pair)),
+            _ => None,
+        })
+    }
+
     /// Whether the table of an event is where that expects it: an event before it may not have been undone or done again.
     pub fn is_ready(&self, event: usize) -> bool {
         self.courses.iter().zip(&self.now).filter(|(course, _)| course.has(event)).all(|(course, now)| {

@@ -32,6 +32,8 @@ pub struct Context<'a> {
     pub next_hold: &'a mut u64,
     /// What an undo found as it is to be already.
     pub already: Conflicts,
+    /// What it takes away that the undo of a later step could not do without.
+    pub needed: Conflicts,
 }
 
 impl Context<'_> {

@@ -3,7 +3,6 @@
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::{Manner, TargetError};
-use backout_model::words;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
@@ -11,6 +10,7 @@ use super::capture::alike;
 use super::ddl::{Context, execute, refused};
 use super::ddl_event::{DdlEvent, Hold, Kind as Change};
 use super::ddl_hold::{in_main, is_constraint};
+use super::ddl_orphans::{orphans, told};
 use super::ddl_undo::{conflict, goes_on, write_old_texts};
 use super::schema::{self, Shape};
 use super::split::Statement;
@@ -20,12 +20,12 @@ use super::{encoding, twin};
 use crate::shown::shorten;
 
 /// Names of the columns of a hold by key: `k0`, `k1`, … and `v`.
-fn key_columns(count: usize) -> Vec<String> {
+pub(super) fn key_columns(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("k{number}")).collect()
 }
 
 /// What names a row: the columns of the primary key, or the rowid; none where neither can be said.
-fn key_of(shape: &Shape, by_key: bool) -> Option<Vec<String>> {
+pub(super) fn key_of(shape: &Shape, by_key: bool) -> Option<Vec<String>> {
     if by_key || shape.without_rowid || shape.rowid.is_none() && shape.rowid_is_column() {
         return Some(shape.key().iter().map(|column| quote(&column.name)).collect());
     }
@@ -163,6 +163,11 @@ pub fn put_back(
     let Some((before, _)) = event.changed.iter().find(|(before, _)| before.kind == "table") else { return Ok(()) };
     let old_text = before.sql.clone().unwrap_or_default();
     let hold = held(context, event, table, &act)?;
+    if let Some(hold) = &hold {
+        let by_key = event.by_key;
+        let orphans = orphans(context, (table, column, by_key), hold).map_err(|error| context.cannot(&act, error))?;
+        notes.extend(told(context.target, table, &orphans));
+    }
     let mut refused = None;
     let done = context.within(|context| {
         rebuild(context, event, table, &old_text, &act, |context, shape, old, twin| {
@@ -190,36 +195,8 @@ pub fn put_back(
         (done, _) => done?,
     }
     if let Some(hold) = hold {
-        orphans(context, event, table, column, &hold).map_err(|error| context.cannot(&act, error))?;
         execute(context.conn, &format!("DROP TABLE main.{}", quote(&hold)))
             .map_err(|error| context.cannot(&act, error))?;
-    }
-    Ok(())
-}
-
-/// Values whose rows are gone: with those of a later deployment, its undo would bring the rows back without them.
-fn orphans(
-    context: &mut Context<'_>,
-    event: &DdlEvent,
-    table: &str,
-    column: &str,
-    hold: &str,
-) -> Result<(), rusqlite::Error> {
-    let shape = schema::shape(context.conn, table)?;
-    let Some(key) = key_of(&shape, event.by_key) else { return Ok(()) };
-    let join: Vec<String> =
-        key_columns(key.len()).iter().zip(&key).map(|(held, key)| format!("h.{held} = +t.{key}")).collect();
-    let sql = format!(
-        "SELECT count(*) FROM main.{} AS h WHERE NOT EXISTS (SELECT 1 FROM main.{} AS t WHERE {})",
-        quote(hold),
-        quote(table),
-        join.join(" AND ")
-    );
-    let rows: i64 = context.conn.query_row(&sql, [], |row| row.get(0))?;
-    if rows > 0 {
-        let left = format!("values in {}", words::count(rows.unsigned_abs(), "row"));
-        let gone = conflict(context, &format!("table {table}"), ConflictKind::Missing, "");
-        context.already.push(Conflict { column: Some(column.to_owned()), left, ..gone });
     }
     Ok(())
 }
@@ -458,7 +435,7 @@ fn constant(default: &str) -> Option<String> {
     }
 }
 
-fn shown_value(value: ValueRef<'_>) -> String {
+pub(super) fn shown_value(value: ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => "NULL".to_owned(),
         ValueRef::Integer(number) => number.to_string(),

@@ -41,6 +41,9 @@ pub struct DdlEvent {
     /// The few rows of the dropped table went right before, where the hook saw them: the rows before the event.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) emptied: bool,
+    /// How many rows the hold of a dropped table has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rows_held: Option<u64>,
     /// A digest of the rows of the dropped table, where a redo must know whether they are the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<u64>,
@@ -106,6 +109,14 @@ impl DdlEvent {
         }
     }
 
+    /// The table whose columns it adds to, takes from or renames.
+    pub fn forms(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::RenameColumn { table } => Some(table),
+            _ => self.reshaped(),
+        }
+    }
+
     pub(super) fn new(statement: &Statement, kind: Kind, object: String) -> Self {
         Self {
             line: statement.line,
@@ -121,6 +132,7 @@ impl DdlEvent {
             kept: Vec::new(),
             by_key: false,
             emptied: false,
+            rows_held: None,
             digest: None,
             legacy: false,
         }
@@ -178,6 +190,11 @@ impl DdlEvent {
         }
     }
 
+    /// How many rows went with the table that it dropped, unseen by the hook.
+    pub fn rows_held(&self) -> u64 {
+        self.rows_held.unwrap_or(0)
+    }
+
     pub fn digest(&self) -> Option<u64> {
         self.digest
     }
@@ -201,12 +218,17 @@ impl DdlEvent {
         self.kind == Kind::Drop
     }
 
-    /// The table that was emptied first.
-    pub fn emptied(&self) -> Option<&str> {
+    /// The table that it drops.
+    pub fn dropped(&self) -> Option<&str> {
         match self.change() {
-            Some(Change::Drop(table)) if self.emptied => Some(table),
+            Some(Change::Drop(table)) => Some(table),
             _ => None,
         }
+    }
+
+    /// The table that was emptied first.
+    pub fn emptied(&self) -> Option<&str> {
+        self.dropped().filter(|_| self.emptied)
     }
 
     /// Which table it makes, renames or drops; none for everything else.

@@ -102,7 +102,11 @@ pub fn drop_table(
         return execute(conn, &statement.sql).map_err(failed);
     }
     let rows = event.gone.clone();
-    event.hold = Some(soft_drop(context, &rows, statement)?);
+    let hold = soft_drop(context, &rows, statement)?;
+    let count = format!("SELECT count(*) FROM main.{}", quote(&hold.table));
+    let rows: i64 = conn.query_row(&count, [], |row| row.get(0)).map_err(failed)?;
+    event.rows_held = Some(rows.unsigned_abs());
+    event.hold = Some(hold);
     ddl_side::remove(conn, &event.side_before).map_err(failed)?;
     drop_temporary_triggers(context, &table.name)
 }
@@ -297,7 +301,7 @@ pub(super) fn exchange_for_twin(context: &mut Context<'_>, rows: &[SchemaRow]) -
 
 /// A twin's text with its database; without it a name could fall into `temp`.
 pub fn in_main(sql: &str) -> String {
-    let before_name = ["CREATE TABLE ", "CREATE UNIQUE INDEX ", "CREATE INDEX "]
+    let before_name = ["CREATE TABLE ", "CREATE UNIQUE INDEX ", "CREATE INDEX ", "CREATE TRIGGER "]
         .into_iter()
         .find_map(|start| sql.strip_prefix(start).map(|rest| (start, rest)));
     before_name.map_or_else(|| sql.to_owned(), |(start, rest)| format!("{start}main.{rest}"))

@@ -1,13 +1,13 @@
 //! Gives a table another name, or its old one again, to exactly the texts that the images have. What others hung on it
 //! since goes along, as ALTER TABLE would have it.
 
-use backout_model::conflict::{ConflictKind, Conflicts};
+use backout_model::conflict::{ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 
-use super::ddl::{Context, execute};
+use super::ddl::{Context, execute, is_legacy, set_legacy};
 use super::ddl_event::DdlEvent;
 use super::ddl_side;
-use super::ddl_undo::{conflict, texts_hold, write_texts};
+use super::ddl_undo::{conflict, goes_on, needed, texts_hold, write_texts};
 use super::replay::Direction;
 use super::schema::{self, SchemaRow};
 use super::token::quote;
@@ -44,6 +44,19 @@ pub fn rename(
         }
     }
     if !texts_hold(context, &pairs, manner, conflicts)? {
+        let is_altered = || -> rusqlite::Result<bool> {
+            let Some((left, _)) = pairs.iter().find(|(left, _)| left.kind == "table") else { return Ok(false) };
+            let there = schema::object(conn, "table", &left.name)?;
+            Ok(there.is_some_and(|there| there.sql.is_some() && !there.is_same(left)))
+        };
+        if direction == Direction::Undo && goes_on(manner) && is_altered().map_err(reading)? {
+            // By a later step, perhaps, whose undo would bring back what this one takes away.
+            context.needed.push(needed(target, now, None));
+            let renamed = rename_altered(context, &pairs, now, wanted);
+            // That the definition is another is a conflict already.
+            let stays = renamed.is_err() && manner.on_conflict == OnConflict::Stop && !conn.is_autocommit();
+            return if stays { Ok(false) } else { renamed.map(|()| true) };
+        }
         return Ok(false);
     }
     let hangs_on = |row: &SchemaRow| row.table.eq_ignore_ascii_case(now) && !is_known(row);
@@ -78,6 +91,36 @@ pub fn rename(
         return Ok(false);
     }
     renamed.map(|()| true)
+}
+
+/// Gives a table that others altered another name, and nothing else: its records have another form than the images say.
+fn rename_altered(
+    context: &mut Context<'_>,
+    pairs: &[(&SchemaRow, &SchemaRow)],
+    now: &str,
+    wanted: &str,
+) -> Result<(), TargetError> {
+    context.within(|context| {
+        let reading = |error| TargetError::failed(format!("cannot read the schema of {}", context.target), error);
+        let before = schema::all(context.conn).map_err(reading)?;
+        let sql = format!("ALTER TABLE main.{} RENAME TO {}", quote(now), quote(wanted));
+        // Else a view that is of no use anyway would keep the table from its name.
+        let legacy = is_legacy(context.conn).map_err(reading)?;
+        set_legacy(context, true)?;
+        let renamed =
+            execute(context.conn, &sql).map_err(|error| context.cannot(&format!("rename table {now}"), error));
+        set_legacy(context, legacy)?;
+        renamed?;
+        let after = schema::all(context.conn).map_err(reading)?;
+        let rewritten = before.iter().zip(&after).filter(|(before, after)| !before.is_same(after));
+        // What speaks of the table has to do so under the name that it will have in the end.
+        let texts = rewritten.filter_map(|(before, after)| {
+            let own = pairs.iter().find(|(left, _)| left.is_same(before)).map(|(_, wanted)| (after, *wanted));
+            let hangs_on = before.table.eq_ignore_ascii_case(now);
+            own.or_else(|| (!hangs_on).then_some((after, before)))
+        });
+        write_texts(context, texts)
+    })
 }
 
 /// Whether every object has become what it ought to.

@@ -36,6 +36,20 @@ pub(super) fn conflict(context: &Context<'_>, object: &str, kind: ConflictKind, 
     }
 }
 
+/// What an undo takes away of a table, and the undo of a later step that touched it could not do without.
+pub(super) fn needed(target: &str, table: &str, column: Option<String>) -> Conflict {
+    Conflict {
+        target: target.to_owned(),
+        object: table.to_owned(),
+        key: None,
+        column,
+        kind: ConflictKind::RequiredBy,
+        before: String::new(),
+        left: String::new(),
+        now: String::new(),
+    }
+}
+
 pub(super) fn definition(context: &Context<'_>, left: &SchemaRow, now: &SchemaRow) -> Conflict {
     let text = |row: &SchemaRow| row.sql.as_deref().map(shorten).unwrap_or_default();
     Conflict { left: text(left), ..conflict(context, &left.shown(), ConflictKind::Definition, text(now)) }
@@ -181,6 +195,8 @@ fn undo_create(
     let mut in_the_way = Conflicts::default();
     if !now.is_same(made) {
         in_the_way.push(definition(context, made, &now));
+        // A later step's, perhaps, whose undo would bring back what this one takes away.
+        context.needed.push(needed(context.target, &made.name, None));
     }
     if made.kind == "table" || made.kind == "view" {
         for row in schema::of_table(conn, &made.name).map_err(reading)? {
@@ -254,7 +270,13 @@ fn undo_drop(
     }
     if !in_the_way.is_empty() {
         for (row, now) in &in_the_way {
-            let text = now.sql.as_deref().map(shorten).unwrap_or_else(|| now.shown());
+            let mut text = now.sql.as_deref().map(shorten).unwrap_or_else(|| now.shown());
+            if now.kind == "table" && now.rootpage > 0 {
+                let sql = format!("SELECT count(*) FROM main.{}", quote(&now.name));
+                let rows: i64 = conn.query_row(&sql, [], |row| row.get(0)).map_err(reading)?;
+                text = format!("{text}, with {}", words::count(rows.unsigned_abs(), "row"));
+                context.needed.push(needed(context.target, &now.name, None));
+            }
             conflicts.push(conflict(context, &row.shown(), ConflictKind::Appeared, text));
         }
         if !goes_on(manner) {

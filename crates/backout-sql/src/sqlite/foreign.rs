@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::capture::read_table;
 use super::guard::Change;
+use super::spared::{SPARED_AT_MOST, Spare};
 use super::stream::{Affinity, Dangling, Table};
 use super::token::quote;
 
@@ -197,7 +198,8 @@ impl Link {
         let mut gone: Vec<String> = Vec::new();
         for key in &self.gone {
             if !there.exists([key])? {
-                gone.push(key.to_string());
+                // A column that takes values as they come may hold '5' for 5.
+                gone.push(format!("{key}, '{key}'"));
             }
         }
         const AT_ONCE: usize = 5_000;
@@ -269,31 +271,37 @@ pub fn remember(conn: &Connection, label: &str, tally: &Tally, before: &[Danglin
     remember().map_err(|source| failed(label, source))
 }
 
-/// Lists the rows that point at nothing now and did not when [`remember`] looked.
-pub fn compare(conn: &Connection, label: &str, tally: &Tally, conflicts: &mut Conflicts) -> Result<(), TargetError> {
+/// The rows that point at nothing now and did not when [`remember`] looked: as conflicts, and so many of them as rows.
+pub fn compare(conn: &Connection, label: &str, tally: &Tally) -> Result<(Conflicts, Vec<Spare>), TargetError> {
+    let (mut conflicts, mut rows) = (Conflicts::default(), Vec::new());
     let mut compare = || -> rusqlite::Result<()> {
         let mut known = conn.prepare(
             "SELECT 1 FROM temp.backout_dangling WHERE name = ?1 AND place IS ?2 AND parent = ?3 AND (number = ?4 OR columns = ?5)",
         )?;
         tally.children().into_iter().try_for_each(|child| {
             each(conn, child, &mut |one| {
-                if !known.exists(params![one.table, one.rowid, one.parent, one.key, one.columns])? {
-                    conflicts.push(Conflict {
-                        target: label.to_owned(),
-                        object: one.table,
-                        key: one.rowid.map(|rowid| format!("rowid={rowid}")),
-                        column: None,
-                        kind: ConflictKind::ForeignKey,
-                        before: String::new(),
-                        left: String::new(),
-                        now: format!("no such row in {}", one.parent),
-                    });
+                if known.exists(params![one.table, one.rowid, one.parent, one.key, one.columns])? {
+                    return Ok(());
                 }
+                if rows.len() < SPARED_AT_MOST {
+                    rows.extend(Spare::of(conn, &one)?);
+                }
+                conflicts.push(Conflict {
+                    target: label.to_owned(),
+                    object: one.table,
+                    key: one.rowid.map(|rowid| format!("rowid={rowid}")),
+                    column: None,
+                    kind: ConflictKind::ForeignKey,
+                    before: String::new(),
+                    left: String::new(),
+                    now: format!("no such row in {}", one.parent),
+                });
                 Ok(())
             })
         })
     };
-    compare().map_err(|source| failed(label, source))
+    compare().map_err(|source| failed(label, source))?;
+    Ok((conflicts, rows))
 }
 
 /// Which rows of `tables` pointed at nothing before the open transaction began: another connection still sees that.

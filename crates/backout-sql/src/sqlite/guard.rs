@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use backout_model::conflict::{Conflicts, OnConflict};
+use backout_model::conflict::{Conflict, Conflicts, OnConflict};
 use backout_model::target::TargetError;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Rows};
@@ -95,6 +95,8 @@ pub struct Guard<'c> {
     pub conflicts: Conflicts,
     /// What is as it is to be already.
     pub already: Conflicts,
+    /// What an undo takes away that the undo of a later step, if there is one, could not do without.
+    pub needed: Conflicts,
     pub notes: Vec<String>,
     /// The tables that replace others, whose rows are carried over as they go.
     pub carries: Vec<Carry>,
@@ -123,6 +125,7 @@ impl<'c> Guard<'c> {
             known: Known::default(),
             conflicts: Conflicts::default(),
             already: Conflicts::default(),
+            needed: Conflicts::default(),
             notes: Vec::new(),
             carries: Vec::new(),
             uncarried: Vec::new(),
@@ -133,6 +136,13 @@ impl<'c> Guard<'c> {
 
     pub fn overwrites(&self) -> bool {
         self.on_conflict == OnConflict::Overwrite
+    }
+
+    /// Notes what an undo takes away and a later one could not do without, once.
+    pub fn needs(&mut self, taken: Conflict) {
+        if !self.needed.listed.contains(&taken) {
+            self.needed.push(taken);
+        }
     }
 
     /// Nothing but its content tells which row it is: nobody knows where its rowid is now.

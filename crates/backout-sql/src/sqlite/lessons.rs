@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::dependents::Broken;
 use super::replay::{Halt, Replay};
+use super::spared::Spared;
 use super::stream::Event;
 
 /// What earlier attempts at the same work have taught.
@@ -22,6 +23,8 @@ pub struct Lessons {
     pub statistics_left: bool,
     /// The changes of the schema to be left as they are, since they would break or lose what others made, and that.
     left: Vec<usize>,
+    /// The rows to be left as they are.
+    pub spared: Spared,
     pub left_for: Conflicts,
 }
 
@@ -46,6 +49,13 @@ impl Lessons {
                 self.left_for.extend(conflicts.clone());
                 true
             }
+            Halt::Spare { rows, conflicts } => {
+                let learnt = self.spared.learn(rows);
+                if learnt {
+                    self.left_for.join(conflicts.clone());
+                }
+                learnt
+            }
             Halt::LookAtForeignKeys if !self.foreign_keys => {
                 self.foreign_keys = true;
                 true
@@ -64,7 +74,12 @@ impl Lessons {
 pub fn as_error(halt: Halt, label: &str) -> TargetError {
     match halt {
         Halt::Error(error) => error,
-        Halt::ByNet(_) | Halt::Rebuild(_) | Halt::LeaveStatistics | Halt::LookAtForeignKeys | Halt::Leave { .. } => {
+        Halt::ByNet(_)
+        | Halt::Rebuild(_)
+        | Halt::LeaveStatistics
+        | Halt::LookAtForeignKeys
+        | Halt::Spare { .. }
+        | Halt::Leave { .. } => {
             TargetError::failed(format!("cannot settle the rows of {label}"), "no attempt came to an end")
         }
     }

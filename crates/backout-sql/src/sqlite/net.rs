@@ -8,8 +8,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::guard::{Change, Outcome, Settled, decoded, encoded};
-use super::replay::{Direction, Halt, Replay, Span, left_out_instead, long_key};
+use super::replay::{Direction, Halt, Replay, Span, left_out_instead};
 use super::stream::{Block, Damage, Op, Reader, Record, RowImages};
+use super::twice::long_key;
 use super::{encoding, value};
 
 const MAKE: &str = "
@@ -156,6 +157,9 @@ impl Replay<'_> {
             };
             let change =
                 Change { rowid, new_rowid, expect: expect.as_deref(), want: want.as_deref(), changed: &changed };
+            if self.table(number).is_some_and(|table| self.is_spared(table, &change)) {
+                continue;
+            }
             self.tally.row(number, &change);
             let Some((guard, table)) = self.guard_and_table(number) else { continue };
             if guard.attempt(number, table, &change)? == Outcome::Done {

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
+use backout_model::words;
 
 use super::apply;
 use super::capture::Capture;
@@ -14,6 +15,7 @@ use super::carry::ignore_checks;
 use super::copying::{self, Copy};
 use super::courses::Pair;
 use super::ddl_event::DdlEvent;
+use super::fallen::rows_of_others;
 use super::guard::Guard;
 use super::lessons::{Lessons, all_of, as_error, heed_indexes, stay_together};
 use super::numbering::{Numbered, Numbering};
@@ -61,8 +63,22 @@ impl Sqlite {
         if fresh_needed {
             self.reconnect()?;
         }
-        done
+        match done {
+            Ok(report) => Ok(Report { conflicts: as_told(report.conflicts), ..report }),
+            Err(TargetError::Conflicts(conflicts)) => Err(TargetError::Conflicts(as_told(conflicts))),
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// A conflict says what was before the deployment, and what that left; for a redo it is found the other way round.
+fn as_told(mut conflicts: Conflicts) -> Conflicts {
+    for one in conflicts.listed.iter_mut().filter(|one| one.key.is_some()) {
+        if !one.before.is_empty() && !one.left.is_empty() {
+            std::mem::swap(&mut one.before, &mut one.left);
+        }
+    }
+    conflicts
 }
 
 fn index_like(index: &Index) -> Index {
@@ -192,6 +208,11 @@ fn redo_attempt(
                     if let Some(pair) = pair {
                         nothing_is_lost(database, event, &mut replay, manner, pair)?;
                     }
+                    let is_known = pairs.iter().any(|pair| pair.drop == number) || replay.track.is_made(number);
+                    if !is_known {
+                        let rows = rows_of_others(conn, label, reader, number, event)?;
+                        nothing_falls(database, event, &mut replay, number, rows)?;
+                    }
                     redo_ddl(database, event, manner, index.foreign_keys, &mut replay, &mut next_hold)?
                 };
                 let done = again.lasts() || !event.lasts();
@@ -291,6 +312,29 @@ fn nothing_is_lost(
     Err(give_way(replay, manner, pair, conflict))
 }
 
+/// Before a table goes: rows that others wrote since would go with it.
+fn nothing_falls(
+    database: &Sqlite,
+    event: &DdlEvent,
+    replay: &mut Replay<'_>,
+    number: usize,
+    rows: u64,
+) -> Result<(), Halt> {
+    let (Some(table), true) = (event.dropped(), rows > 0) else { return Ok(()) };
+    let rows = words::count(rows, "row");
+    let now = format!("{rows} that others wrote since, which would go with it");
+    let conflict = Conflict {
+        before: String::new(),
+        left: String::new(),
+        ..conflict(database, table, ConflictKind::Constraint, now)
+    };
+    if replay.guard.on_conflict == OnConflict::Keep {
+        return Err(Halt::Leave { events: vec![number], conflicts: all_of(std::iter::once(conflict)) });
+    }
+    replay.guard.conflicts.push(conflict);
+    Ok(())
+}
+
 fn conflict(database: &Sqlite, table: &str, kind: ConflictKind, now: String) -> Conflict {
     Conflict {
         target: database.label.clone(),
@@ -348,6 +392,7 @@ fn redo_ddl(
         foreign_keys,
         next_hold: &mut next,
         already: Conflicts::default(),
+        needed: Conflicts::default(),
     };
     if !ddl::is_clear(&context, event, manner, &mut replay.guard.conflicts)? {
         return Ok(ddl::left(event));

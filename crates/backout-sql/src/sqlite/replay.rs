@@ -4,24 +4,24 @@
 //! more than once in the span and by somebody else since is not for this module: then the span is done again by its
 //! net effect.
 
-use std::collections::HashMap;
-
 use backout_model::fault::{self, Point};
 use backout_model::target::TargetError;
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
-use rusqlite::types::ValueRef;
 
 use super::capture::{self, Capture, CaptureError};
 use super::courses::Track;
 use super::ddl_event::DdlEvent;
+use super::ddl_undo::needed;
 use super::dependents::Dependents;
 use super::foreign::Tally;
-use super::form::is_nameless;
+use super::form::is_keyless;
 use super::guard::{Change, Guard, Outcome};
 use super::numbering::Numbering;
+use super::spared::{Spare, Spared};
 use super::stream::{Block, Damage, Event, Op, Reader, Record, Row, RowImages, StreamError, Table};
-use super::{ddl_side, fts, value};
+use super::twice::{short_key, touched_twice};
+use super::{ddl_side, fts};
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 
 /// Which way a span is replayed.
@@ -42,6 +42,11 @@ pub enum Halt {
     LeaveStatistics,
     /// A row points at nothing now, and perhaps did before; begin again, and look first.
     LookAtForeignKeys,
+    /// These rows point at nothing now and did not before: begin again, and leave what they point at.
+    Spare {
+        rows: Vec<Spare>,
+        conflicts: Conflicts,
+    },
     /// These changes of the schema would break what others made, or lose it: begin again, and leave them as they are.
     Leave {
         events: Vec<usize>,
@@ -72,6 +77,8 @@ pub struct Replay<'c> {
     pub dependents: Dependents,
     /// Digests of what the step changes the text of and can't be used even so.
     pub sick_now: Vec<u64>,
+    /// The rows that stay as they are, so that none points at nothing.
+    pub spared: Spared,
     /// Rows gone through.
     pub rows: u64,
     /// The tables of the step, as they were then, and what became of each.
@@ -126,6 +133,7 @@ impl<'c> Replay<'c> {
             track: Track::new(&[], direction),
             dependents: Dependents::default(),
             sick_now: Vec::new(),
+            spared: Spared::default(),
             rows: 0,
             tables: Vec::new(),
             there: Vec::new(),
@@ -293,6 +301,9 @@ impl<'c> Replay<'c> {
         }
         let Some(table) = self.tables.get(number as usize) else { return Ok(()) };
         let change = change(self.direction, row.op, images);
+        if self.is_spared(table, &change) {
+            return Ok(());
+        }
         self.tally.row(number, &change);
         if self.guard.attempt(number, table, &change)? == Outcome::Done {
             return Ok(());
@@ -313,6 +324,11 @@ impl<'c> Replay<'c> {
         left_out_instead(self.conn, self.label, table)?;
         self.guard.settle(number, table, &change, false)?;
         Ok(())
+    }
+
+    pub fn is_spared(&self, table: &Table, change: &Change<'_>) -> bool {
+        let known = || self.track.known_as_a_whole(&table.name).unwrap_or(&table.name);
+        !self.spared.is_empty() && self.spared.keeps(table, known(), change)
     }
 
     /// Whether the table is still there with every column that the images have; where not, that is a conflict, once.
@@ -364,6 +380,10 @@ impl<'c> Replay<'c> {
         self.guard.strangers.remove(&table.name);
         if let Some(now) = now.as_ref().filter(|_| fits) {
             self.guard.meet_strangers(table, now)?;
+            if is_keyless(table) && !self.guard.known.holds(&table.name) {
+                // Perhaps a later step numbered the rows anew, whose images know each by its place.
+                self.guard.needs(needed(self.label, &table.name, None));
+            }
         }
         if let Some(lacking) = lacking {
             if self.guard.overwrites() && !is_lost {
@@ -375,16 +395,19 @@ impl<'c> Replay<'c> {
                     ),
                 ));
             }
-            self.guard.conflicts.push(Conflict {
-                target: self.label.to_owned(),
-                object: table.name.clone(),
-                key: None,
-                column: None,
-                kind: ConflictKind::Definition,
-                before: String::new(),
-                left: String::new(),
-                now: lacking,
-            });
+            // Why it did not is told already.
+            if !is_lost || self.guard.conflicts.is_empty() {
+                self.guard.conflicts.push(Conflict {
+                    target: self.label.to_owned(),
+                    object: table.name.clone(),
+                    key: None,
+                    column: None,
+                    kind: ConflictKind::Definition,
+                    before: String::new(),
+                    left: String::new(),
+                    now: lacking,
+                });
+            }
         }
         if let Some(slot) = self.there.get_mut(at) {
             *slot = Some(fits);
@@ -429,72 +452,4 @@ pub fn change<'a>(direction: Direction, op: Op, images: &'a RowImages<'a>) -> Ch
             Change { rowid: images.rowid, new_rowid: images.new_rowid, expect: before, want: after, changed }
         }
     }
-}
-
-/// Which rows of the span were changed more than once, a set a table. Keys are shortened to 32 bits so that memory
-/// stays bounded: a row that meets another one there is merely undone the long way.
-fn touched_twice(reader: &mut Reader<'_>, tables: &[Table], span: Span) -> Result<Vec<RoaringBitmap>, StreamError> {
-    let mut seen: HashMap<u32, RoaringBitmap> = HashMap::new();
-    let mut twice = vec![RoaringBitmap::new(); tables.len()];
-    let mut block = Block::default();
-    let mut at = span.start;
-    while at < span.end {
-        let head = reader.head(at)?;
-        reader.block(&head, &mut block)?;
-        let mut images = RowImages::default();
-        for number in 0..block.len() {
-            let Record::Row(row) = block.record(number)? else { continue };
-            let table = tables.get(row.table as usize).ok_or(Damage("a row is of no known table"))?;
-            let seen = seen.entry(row.table).or_default();
-            let mut note = |key: u32| {
-                if !seen.insert(key) {
-                    twice[row.table as usize].insert(key);
-                }
-            };
-            row.images(table.columns.len(), &mut images)?;
-            let before = (row.op != Op::Insert).then(|| short_key(table, images.rowid, &images.before));
-            let after = (row.op != Op::Delete).then(|| short_key(table, images.new_rowid, &images.after));
-            if let Some(key) = before {
-                note(key);
-            }
-            if let Some(key) = after.filter(|key| Some(*key) != before) {
-                note(key);
-            }
-        }
-        at = head.end();
-    }
-    Ok(twice)
-}
-
-/// Whether a row goes by the values of its primary key: where there is no rowid, and where none of its columns shows
-/// the rowid, which REPLACE changes then.
-fn goes_by_key(table: &Table, values: &[ValueRef<'_>]) -> bool {
-    table.rowid_column.is_none() && !is_nameless(table, values)
-}
-
-fn short_key(table: &Table, rowid: i64, values: &[ValueRef<'_>]) -> u32 {
-    match u32::try_from(rowid) {
-        Ok(small) if !goes_by_key(table, values) => small,
-        _ => short_hash(&long_key(table, rowid, values)),
-    }
-}
-
-fn short_hash(bytes: &[u8]) -> u32 {
-    let digest = blake3::hash(bytes);
-    u32::from_le_bytes([digest.as_bytes()[0], digest.as_bytes()[1], digest.as_bytes()[2], digest.as_bytes()[3]])
-}
-
-/// The bytes that name a row of a table: its rowid, or the values of its key.
-pub fn long_key(table: &Table, rowid: i64, values: &[ValueRef<'_>]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if !goes_by_key(table, values) {
-        value::put_signed(&mut bytes, rowid);
-        return bytes;
-    }
-    for (column, value) in table.columns.iter().zip(values) {
-        if column.key > 0 {
-            value::put(&mut bytes, *value);
-        }
-    }
-    bytes
 }

@@ -45,6 +45,11 @@ impl Guard<'_> {
         if let Some(at) = self.carries.iter().position(|carry| carry.new.eq_ignore_ascii_case(&table.name)) {
             let now = found.as_ref().map(Found::values).transpose().map_err(|source| self.damaged(source))?;
             if self.carries[at].row(self.conn, table, expect, now.as_deref(), &mut self.conflicts)? {
+                if let Some(found) = &found {
+                    let strange = self.strange_values(table, found)?;
+                    let key = self.conflict(table, found, ConflictKind::Changed)?.key.unwrap_or_default();
+                    self.carries[at].strange(&key, &strange, &mut self.conflicts);
+                }
                 return found.map_or(Ok(()), |found| self.remove(number, table, &found));
             }
         }

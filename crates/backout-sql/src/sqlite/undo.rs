@@ -13,18 +13,20 @@ use super::capture::Capture;
 use super::carry::Carry;
 use super::classify::Rules;
 use super::ddl_event::DdlEvent;
-use super::ddl_undo::conflict;
+use super::ddl_undo::{conflict, needed};
 use super::dependents::Dependents;
 use super::foreign::Tally;
 use super::guard::Guard;
+use super::hangers::Hangers;
 use super::lessons::{Lessons, as_error, heed_indexes, leave_nothing_broken, stay_together};
+use super::needed::Stands;
 use super::numbering::{Numbered, Numbering};
 use super::replay::{Direction, Halt, Replay, Span};
 use super::split::Statement;
 use super::stream::{Block, Event, Index, Reader, Record, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, ddl_side, foreign, fts};
+use super::{Sqlite, ailing, counters, ddl, ddl_orphans, ddl_side, foreign, fts, naming};
 
 /// The connection as undo and redo of captured rows need it: the images already hold what triggers and cascades did.
 /// Back to usual with `quiet(false)`.
@@ -231,8 +233,10 @@ pub fn undo_events(
 ) -> Result<(), Halt> {
     let (conn, label) = (&database.conn, database.label.as_str());
     let now = counters::read(conn, label)?;
+    let stands = Stands::look(conn, label, &reader.index.events)?;
     let changes_schema = reader.index.events.iter().any(|event| matches!(event, Event::Ddl { .. }));
     begin_step(conn, label, replay, &reader.index, Some(changes_schema), lessons)?;
+    let mut hangers = Hangers::look(conn, label, &reader.index.events, &replay.track)?;
     let events = std::mem::take(&mut reader.index.events);
     let mut next_hold = None;
     for (number, event) in events.iter().enumerate().rev() {
@@ -244,7 +248,18 @@ pub fn undo_events(
             (Event::Rows { .. }, Some(span)) => replay.span(reader, span, progress, &mut |_| Ok(())),
             (Event::Ddl { event, .. }, _) => {
                 let index = &reader.index;
-                undo_change(database, &events, number, event, manner, index, lessons, replay, &mut next_hold)
+                undo_change(
+                    database,
+                    &events,
+                    number,
+                    event,
+                    manner,
+                    index,
+                    lessons,
+                    replay,
+                    &mut hangers,
+                    &mut next_hold,
+                )
             }
             (Event::Rows { .. }, None) => Ok(()),
         });
@@ -253,11 +268,15 @@ pub fn undo_events(
             return Err(halt);
         }
     }
-    reader.index.events = events;
     replay.guard.forget_statements();
+    let hung_up = hangers.hang_up(replay, &events);
+    reader.index.events = events;
+    hung_up?;
     let span = counters::Span { left: &reader.index.after, wanted: &reader.index.before, now: &now };
     counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard.notes)?;
-    end_step(conn, label, replay, &reader.index, lessons)
+    end_step(conn, label, replay, &reader.index, lessons)?;
+    naming::as_known(&mut replay.guard.conflicts, label, &replay.track);
+    stands.taken(conn, label, &mut replay.guard.needed).map_err(Halt::from)
 }
 
 /// Undoes one change of the schema, unless it is to be left or its table is not where it ought to be.
@@ -271,13 +290,16 @@ fn undo_change(
     index: &Index,
     lessons: &Lessons,
     replay: &mut Replay<'_>,
+    hangers: &mut Hangers,
     next_hold: &mut Option<u64>,
 ) -> Result<(), Halt> {
     end_carry(&database.conn, events, replay, number)?;
     let listed = replay.guard.conflicts.listed.len();
-    let done = !lessons.leaves(number)
-        && replay.track.is_ready(number)
-        && undo_ddl(database, event, manner, index, replay, next_hold)?;
+    let goes = !lessons.leaves(number) && replay.track.is_ready(number);
+    if goes {
+        hangers.take_off(&database.conn, &database.label, number)?;
+    }
+    let done = goes && undo_ddl(database, event, manner, index, replay, next_hold)?;
     replay.note_outcome(number, event, done)?;
     if !done {
         return stay_together(events, number, lessons, replay, listed);
@@ -314,6 +336,7 @@ pub fn begin_step(
     replay.dependents = Dependents::look(conn, label, &index.events, &index.known, leaves)?;
     replay.sick_now = ailing::sick_now(conn, label, &index.events, replay.direction, leaves)?;
     replay.guard.conflicts.extend(lessons.left_for.clone());
+    replay.spared = lessons.spared.clone();
     Ok(())
 }
 
@@ -333,7 +356,11 @@ pub fn end_step(
         fts::rebuild(conn, label, table, &mut replay.guard.conflicts)?;
     }
     if lessons.foreign_keys {
-        foreign::compare(conn, label, &replay.tally, &mut replay.guard.conflicts)?;
+        let (conflicts, rows) = foreign::compare(conn, label, &replay.tally)?;
+        if replay.guard.on_conflict == OnConflict::Keep && lessons.spared.clone().learn(&rows) {
+            return Err(Halt::Spare { rows, conflicts });
+        }
+        replay.guard.conflicts.extend(conflicts);
     } else if replay.tally.suspects(conn, label)? {
         return Err(Halt::LookAtForeignKeys);
     }
@@ -351,7 +378,10 @@ fn begin_carry(
     let Some(pair) = replay.track.pairs.iter().find(|pair| pair.drop == number) else { return Ok(()) };
     match Carry::begin(conn, label, pair, manner.on_conflict)? {
         Some(carry) => replay.guard.carries.push(carry),
-        None => replay.guard.uncarried.push((pair.new.clone(), Conflicts::default())),
+        None => {
+            replay.guard.needs(needed(label, replay.track.known_after(pair), None));
+            replay.guard.uncarried.push((pair.new.clone(), Conflicts::default()));
+        }
     }
     Ok(())
 }
@@ -365,6 +395,11 @@ fn end_carry(conn: &Connection, events: &[Event], replay: &mut Replay<'_>, numbe
         let mut carry = guard.carries.swap_remove(at);
         if carry.rest(conn, &mut guard.conflicts)? {
             replay.track.carried(&pair);
+            guard.notes.extend(ddl_orphans::told(replay.label, replay.track.known_as(&pair), &carry.orphans));
+        }
+        for orphan in carry.orphans.listed.into_iter().take(1) {
+            // Whatever row it was: the undo of a later step would bring that back without the value.
+            guard.needs(needed(&orphan.target, replay.track.known_after(&pair), orphan.column));
         }
         carry.lost
     } else if let Some(at) = guard.uncarried.iter().position(|(new, _)| is_new(new)) {
@@ -407,6 +442,7 @@ fn undo_ddl(
         foreign_keys: index.foreign_keys,
         next_hold: &mut next,
         already: Conflicts::default(),
+        needed: Conflicts::default(),
     };
     let guard = &mut replay.guard;
     let listed = guard.conflicts.total;
@@ -426,6 +462,10 @@ fn undo_ddl(
         ddl::undo(&mut context, event, manner, &mut guard.conflicts, &mut guard.notes)
     };
     guard.already.extend(std::mem::take(&mut context.already));
+    for taken in std::mem::take(&mut context.needed).listed {
+        let object = replay.track.known_as_a_whole(&taken.object).unwrap_or(&taken.object).to_owned();
+        guard.needs(Conflict { object, ..taken });
+    }
     *next_hold = Some(next);
     if let Some(capture) = replay.capture {
         capture.pause(false);

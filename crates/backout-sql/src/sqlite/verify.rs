@@ -51,6 +51,7 @@ impl Sqlite {
                 foreign_keys: false,
                 next_hold: &mut next,
                 already: Conflicts::default(),
+                needed: Conflicts::default(),
             };
             let mut numbering = Numbering::read(conn, &self.marker, &self.label)?;
             held.iter().try_for_each(|event| ddl::forget(&mut context, event))?;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Tests end where something unexpected happens.
 
+mod altered;
 mod bed;
 mod carry;
 mod check;
@@ -17,6 +18,7 @@ mod fts;
 mod keyless;
 mod lock;
 mod others;
+mod others_judged;
 mod others_random;
 mod plan;
 mod postgres;

@@ -114,6 +114,8 @@ pub struct Done {
     pub undone: Option<(u64, u64)>,
     /// Something of it is in nobody's hands any more.
     pub lost: bool,
+    /// An undo of it kept what others had made of something: no later one takes that back.
+    pub kept: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -241,6 +243,7 @@ impl Follower<'_> {
             order: *self.order,
             undone: None,
             lost: false,
+            kept: false,
         });
         true
     }
@@ -449,6 +452,7 @@ impl Deployment {
     pub fn undo(&mut self, part: &str, manner: OnConflict, world: &mut World, number: u64, order: &mut u64) -> Found {
         let mut found = Found::default();
         for at in self.steps_to_undo(part) {
+            found.left_before |= self.steps[at].kept;
             self.undo_step(at, manner, world, number, order, &mut found);
         }
         self.end_undo(part, number);
@@ -472,9 +476,10 @@ impl Deployment {
         found: &mut Found,
     ) {
         let step = &mut self.steps[at];
-        let lost = found.lost.len();
+        let (lost, conflicts) = (found.lost.len(), found.conflicts.len());
         step.effect.turn(world, Turn::Undo, manner, found);
         step.lost = found.lost.len() > lost;
+        step.kept |= manner == OnConflict::Keep && found.conflicts.len() > conflicts;
         *order += 1;
         step.undone = Some((number, *order));
     }

@@ -166,11 +166,13 @@ pub struct Found {
     pub lost: Vec<String>,
     /// Rows and files that were already as they should be, by others' hands.
     pub left: Vec<String>,
+    /// Something was kept by an earlier undo, and a redo since has no images of it.
+    pub left_before: bool,
 }
 
 impl Found {
     pub fn is_clear(&self) -> bool {
-        self.conflicts.is_empty() && self.hard.is_empty() && self.unknown.is_empty()
+        !self.left_before && self.conflicts.is_empty() && self.hard.is_empty() && self.unknown.is_empty()
     }
 }
 

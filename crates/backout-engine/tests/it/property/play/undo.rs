@@ -45,7 +45,7 @@ impl Run<'_> {
         let attempt = |run: &Self, manner| {
             let (mut deployment, mut world, mut order) = (run.deployments[at].clone(), run.world.clone(), run.order);
             let mut found = deployment.undo(&part, manner, &mut world, run.clock, &mut order);
-            if manner == OnConflict::Stop && found.is_clear() && run.may_be_of_later(at, &part, &found) {
+            if run.may_be_of_later(at, &part, &found) {
                 found.unknown.push("a later step may have made it so".to_owned());
             }
             (found, deployment, world, order)
@@ -57,7 +57,7 @@ impl Run<'_> {
         }
         if !found.unknown.is_empty() {
             self.log.push(format!("undo of {what:?} is not foreseen: {:?}", found.unknown));
-            return self.unforeseen(|site| site.undo(what.as_deref()));
+            return self.unforeseen(|site| site.undo_on(what.as_deref(), manner));
         }
         let required = self.is_required(at, &part);
         if self.generator.chance(15) {
@@ -72,6 +72,7 @@ impl Run<'_> {
             OnConflict::Stop if required || !found.is_clear() => Status::Refused,
             OnConflict::Keep if required => Status::Refused,
             OnConflict::Keep if !found.is_clear() => Status::Partly,
+            OnConflict::Overwrite if found.left_before => Status::Partly,
             _ => Status::Done,
         };
         if manner == OnConflict::Stop && expected == Status::Done && self.generator.chance(25) {
@@ -171,7 +172,7 @@ impl Run<'_> {
             return Ok(());
         }
         match self.with_fault(Fault::None, act)?.done.status() {
-            Status::Done => self.over = true,
+            Status::Done | Status::Partly => self.over = true,
             Status::Refused | Status::Failed => self.agrees("after what did not come to be")?,
             status => return Err(format!("it came to {status:?}")),
         }

@@ -1,0 +1,223 @@
+//! Alerts, against a real mail server and an HTTP receiver on loopback: what is told, when, and that a server that is
+//! down hides nothing.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use backout_testkit::http::{Answer, HttpServer};
+use serde_json::Value;
+
+use crate::scene::{Ran, SITE, Scene};
+
+/// A check that fails after everything is done.
+const BROKEN: &str = "steps:\n  - sql: x.sql\nafter:\n  - name: nothing is free\n    sql: SELECT count(*) FROM product WHERE price = 0\n    equals: \"0\"\n";
+
+fn alerting(alerts: &str) -> Scene {
+    let scene = Scene::new();
+    scene.write("site.yaml", format!("{SITE}alerts:\n{alerts}"));
+    scene.package("broken", BROKEN);
+    scene.write("broken/x.sql", "UPDATE product SET price = 0;");
+    scene
+}
+
+struct MailServer {
+    child: Child,
+    port: u16,
+    mails: PathBuf,
+}
+
+impl MailServer {
+    fn start(dir: &Path, more: &[&str]) -> Self {
+        let mails = dir.join("mails");
+        fs::create_dir_all(&mails).unwrap();
+        let mut child = Command::new("/usr/bin/python3")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/smtp.py"))
+            .arg(&mails)
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let port = line.trim().parse().expect("the mail server's port (script/setup installs python3-aiosmtpd)");
+        Self { child, port, mails }
+    }
+
+    /// The mail that it took, as text: no line of it is folded or encoded.
+    fn mail(&self) -> String {
+        assert_eq!(fs::read_dir(&self.mails).unwrap().count(), 1, "mails");
+        fs::read_to_string(self.mails.join("1.eml")).unwrap().replace("=\r\n", "").replace("\r\n", "\n")
+    }
+
+    fn is_empty(&self) -> bool {
+        fs::read_dir(&self.mails).unwrap().count() == 0
+    }
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        // It ends with its standard input.
+        drop(self.child.stdin.take());
+        self.child.wait().ok();
+    }
+}
+
+/// An authority, and a certificate of it for `localhost`: their files.
+fn certificate(dir: &Path) -> (PathBuf, PathBuf, PathBuf) {
+    let [authority, authority_key, certificate, key] =
+        ["ca.pem", "ca.key", "mail.pem", "mail.key"].map(|name| dir.join(name));
+    let openssl = |words: &[&str], files: &[(&str, &Path)]| {
+        let mut command = Command::new("openssl");
+        command.args(words).stderr(Stdio::null());
+        for (name, file) in files {
+            command.arg(name).arg(file);
+        }
+        assert!(command.status().unwrap().success());
+    };
+    let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    openssl(&[&new[..], &["-subj", "/CN=test"]].concat(), &[("-keyout", &authority_key), ("-out", &authority)]);
+    openssl(
+        &[
+            &new[..],
+            &[
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+            ],
+        ]
+        .concat(),
+        &[("-CA", &authority), ("-CAkey", &authority_key), ("-keyout", &key), ("-out", &certificate)],
+    );
+    (authority, certificate, key)
+}
+
+#[test]
+fn a_failed_deployment_is_told_by_mail() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = MailServer::start(dir.path(), &["--busy", "1"]);
+    let scene = alerting(&format!("  - email: ops@shop.example\n    smtp: smtp://localhost:{}\n", server.port));
+    let ran = scene.run(&["deploy", "broken"]).exits(1).closes("Everything was undone and verified.");
+    assert!(!ran.stderr.contains("warning"), "{ran}");
+    let mail = server.mail();
+    let id = scene.latest();
+    for line in [
+        "To: ops@shop.example",
+        "Subject: [shop] deploy broken 1: failed, the site is as it was before",
+        "`backout deploy broken 1` on the site shop ended at 20",
+        "check \"nothing is free\": expected 0, got 2",
+        "Everything was undone and verified.",
+        "Nothing is urgent: the site works as it did before.",
+        &format!("backout show {id}"),
+    ] {
+        assert!(mail.contains(line), "{line}\n{mail}");
+    }
+}
+
+#[test]
+fn mail_goes_over_tls_and_to_servers_that_want_a_login() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, certificate, key) = certificate(dir.path());
+    let [certificate, key] = [&certificate, &key].map(|path| path.to_str().unwrap());
+    for (number, wrapped) in [false, true].into_iter().enumerate() {
+        let mut words = vec!["--tls", certificate, key, "--user", "joe", "p@ss w/o%rd"];
+        words.extend(wrapped.then_some("--wrapped"));
+        let mails = dir.path().join(number.to_string());
+        let server = MailServer::start(&mails, &words);
+        let scheme = if wrapped { "smtps" } else { "smtp" };
+        let url = format!("{scheme}://joe:${{MAIL_PASSWORD}}@localhost:{}", server.port);
+        let scene = alerting(&format!(
+            "  - email: ops@shop.example\n    from: Shop <shop@shop.example>\n    smtp: \"{url}\"\n"
+        ));
+        let deploy = |password: &str, trusted: bool| {
+            let mut command = scene.command(&["deploy", "broken"]);
+            command.env("MAIL_PASSWORD", password);
+            if trusted {
+                command.env("SSL_CERT_FILE", &authority);
+            }
+            Ran::of(&["deploy", "broken"], command.output().unwrap()).exits(1)
+        };
+        let ran = deploy("hunter2hunter2", true).says("warning: nobody was told by mail to ops@shop.example");
+        assert!(!ran.stderr.contains("hunter2hunter2"), "{ran}");
+        deploy("p@ss w/o%rd", false).says("warning: nobody was told by mail to ops@shop.example by localhost");
+        assert!(server.is_empty());
+        let ran = deploy("p@ss w/o%rd", true);
+        assert!(!ran.stderr.contains("warning"), "{ran}");
+        let mail = server.mail();
+        assert!(mail.contains("Tls: True") && mail.contains("From: Shop <shop@shop.example>"), "{mail}");
+    }
+}
+
+#[test]
+fn webhooks_get_every_field_or_a_text() {
+    let server = HttpServer::start(|_| Answer::new(200, "ok"));
+    let alerts = ["json", "slack", "mattermost"]
+        .map(|format| format!("  - webhook: {}\n    format: {format}\n", server.url(&format!("/{format}"))));
+    let scene = alerting(&alerts.concat());
+    scene.run(&["deploy", "broken"]).exits(1);
+    let asked = server.asked();
+    let paths: Vec<&str> = asked.iter().map(|asked| asked.path.as_str()).collect();
+    assert_eq!(paths, ["/json", "/slack", "/mattermost"]);
+    let fields: Value = serde_json::from_str(&asked[0].body).unwrap();
+    assert_eq!(fields["site"], "shop");
+    assert_eq!((&fields["status"], &fields["exit"]), (&Value::from("failed"), &Value::from(1)));
+    assert_eq!(fields["deployment"], scene.latest());
+    assert_eq!(fields["closing"], "Everything was undone and verified.");
+    for text in &asked[1..] {
+        let body: Value = serde_json::from_str(&text.body).unwrap();
+        assert_eq!(body.as_object().unwrap().len(), 1, "{body}");
+        assert!(body["text"].as_str().unwrap().starts_with("[shop] deploy broken 1: failed"), "{body}");
+    }
+}
+
+#[test]
+fn what_is_told_and_what_is_not() {
+    let server = HttpServer::start(|_| Answer::new(204, ""));
+    let scene = alerting(&format!("  - webhook: {}\n", server.url("/")));
+    let told = || {
+        server
+            .asked()
+            .iter()
+            .map(|asked| {
+                let body: Value = serde_json::from_str(&asked.body).unwrap();
+                format!("{}: {}", body["command"].as_str().unwrap(), body["status"].as_str().unwrap())
+            })
+            .collect::<Vec<_>>()
+    };
+    scene.good_package("winter");
+    scene.run(&["deploy", "winter"]).exits(0);
+    scene.run(&["undo", "--plan"]).exits(0);
+    scene.run(&["undo"]).exits(0);
+    scene.run(&["undo"]).exits(4);
+    assert_eq!(told(), [""; 0], "all was well, or nothing was changed");
+    scene.package("parent", "steps:\n  - package: child\n    on-failure: continue\n");
+    scene.write("parent/child/package.yaml", format!("package: child\nversion: 1\n{BROKEN}"));
+    scene.write("parent/child/x.sql", "UPDATE product SET price = 0;");
+    scene.run(&["deploy", "parent"]).exits(5);
+    let id = scene.latest();
+    scene.run(&["retry", &format!("{id}/child")]).exits(1);
+    scene.package("stuck", "steps:\n  - run: [\"true\"]\n    undo: [\"false\"]\n");
+    scene.run(&["deploy", "stuck"]).exits(0);
+    scene.run(&["undo"]).exits(3);
+    let expected =
+        ["deploy parent 1: partly".to_owned(), format!("retry {id}/child: failed"), "undo: needs-hand".to_owned()];
+    assert_eq!(told(), expected);
+}
+
+#[test]
+fn an_alert_that_fails_hides_nothing() {
+    let server = HttpServer::start(|_| Answer::new(404, "no such hook"));
+    let secret = server.url("/T0/hunter2hunter2");
+    let alerts = format!("  - webhook: {secret}\n  - email: ops@shop.example\n    smtp: smtp://localhost:1\n");
+    let scene = alerting(&alerts);
+    let ran = scene.run(&["deploy", "broken"]).exits(1).closes("Everything was undone and verified.");
+    let ran = ran.says("warning: nobody was told by webhook at 127.0.0.1").says("it answered 404");
+    let ran = ran.says("warning: nobody was told by mail to ops@shop.example by localhost:1");
+    assert!(!ran.stderr.contains("hunter2hunter2"), "{ran}");
+    assert_eq!(server.asked().len(), 1, "another try would not help");
+}

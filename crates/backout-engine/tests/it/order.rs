@@ -1,0 +1,213 @@
+//! Deployments undone in another order than they came, on one SQLite database: an undo that would take away what the
+//! undo of a later one cannot do without is refused, whatever the manner, and names that one.
+
+use backout_engine::outcome::Status;
+use backout_model::conflict::{ConflictKind, OnConflict};
+use backout_testkit::database;
+use backout_testkit::package::{Pkg, child, sql};
+use backout_testkit::seeds::seeds;
+use backout_testkit::site::TestSite;
+use fastrand::Rng;
+
+const MANNERS: [OnConflict; 3] = [OnConflict::Stop, OnConflict::Keep, OnConflict::Overwrite];
+
+const BASE: &str = "
+    CREATE TABLE t (id INTEGER PRIMARY KEY, a, c);
+    INSERT INTO t VALUES (1, 'a1', 'c1'), (2, 'a2', 'c2'), (3, 'a3', NULL);
+    CREATE TABLE n (x, y);
+    INSERT INTO n VALUES (1, 1), (1, 1), ('q', 2);
+    CREATE TABLE p (id INTEGER PRIMARY KEY, n);
+    CREATE TABLE k (id INTEGER PRIMARY KEY, p REFERENCES p ON UPDATE CASCADE ON DELETE CASCADE);
+    INSERT INTO p VALUES (1, 'p1'), (2, 'p2');
+    INSERT INTO k VALUES (1, 1), (2, 2);
+";
+
+fn rebuilt(table: &str, columns: &str, form: &str) -> String {
+    format!(
+        "CREATE TABLE {table}_n ({form}); INSERT INTO {table}_n ({columns}) SELECT {columns} FROM {table};
+         DROP TABLE {table}; ALTER TABLE {table}_n RENAME TO {table};"
+    )
+}
+
+fn site() -> TestSite {
+    TestSite::builder().database("main", BASE).build()
+}
+
+fn package(name: &str, text: &str) -> Pkg {
+    Pkg::new(name).step(sql(text))
+}
+
+#[test]
+fn what_a_later_undo_needs_is_not_taken_away() {
+    let with_d = rebuilt("t", "id, a, c", "id INTEGER PRIMARY KEY, a, c, d DEFAULT 1");
+    let with_e = rebuilt("t", "id, a, c", "id INTEGER PRIMARY KEY, a, c, e DEFAULT 2");
+    let of_other_types = rebuilt("t", "id, a, c", "id INTEGER PRIMARY KEY, a TEXT, c");
+    let without_c = rebuilt("t", "id, a", "id INTEGER PRIMARY KEY, a");
+    for (first, second, always) in [
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "UPDATE t SET a = 'x' WHERE id = 1", true),
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "DELETE FROM t WHERE id = 1", true),
+        ("ALTER TABLE t RENAME COLUMN c TO cc", "DELETE FROM t WHERE id = 1", true),
+        (&with_d, "UPDATE t SET a = 'x' WHERE id = 1", true),
+        (&without_c, "DELETE FROM t WHERE id = 1", true),
+        (&without_c, "UPDATE t SET id = 9 WHERE id = 1", true),
+        ("ALTER TABLE t DROP COLUMN c", "UPDATE t SET id = 9 WHERE id = 1", true),
+        ("ALTER TABLE t DROP COLUMN c", "DELETE FROM t WHERE id = 1", true),
+        // What would be kept is not taken away.
+        (&with_d, &with_e, false),
+        (&of_other_types, &with_e, false),
+        ("ALTER TABLE t RENAME TO tt", "UPDATE tt SET a = 'x'", true),
+        ("CREATE TABLE u (a)", "INSERT INTO u VALUES (1)", false),
+        ("INSERT INTO n VALUES ('i', 'i')", &rebuilt("n", "x, y", "id INTEGER PRIMARY KEY, x, y"), true),
+    ] {
+        let what = format!("{first}; then {second}");
+        let site = site();
+        let before = database::read(&site.database("main"));
+        let id = site.deploy(&package("one", first)).id();
+        let second_id = site.deploy(&package("two", second)).id();
+        let deployed = database::read(&site.database("main"));
+        for manner in MANNERS {
+            if manner == OnConflict::Keep && !always {
+                continue;
+            }
+            let result = site.undo_on(Some(&id), manner).result;
+            assert!(database::read(&site.database("main")) == deployed, "{what} {manner:?}");
+            // Rows that have no place any more are refused by the database itself.
+            let Ok(outcome) = result else {
+                assert!(!always && manner == OnConflict::Overwrite, "{what}");
+                continue;
+            };
+            assert_eq!(outcome.status, Status::Refused, "{what} {manner:?}: {outcome:?}");
+            if always || manner == OnConflict::Overwrite {
+                let needed =
+                    outcome.conflicts.iter().find(|one| one.kind == ConflictKind::RequiredBy).unwrap_or_else(|| {
+                        panic!("{what} {manner:?}: {:?}", outcome.conflicts);
+                    });
+                assert!(needed.now.contains(&second_id), "{what}: {needed:?}");
+                assert!(outcome.hints.iter().all(|hint| !hint.contains("overwrite")), "{:?}", outcome.hints);
+            }
+        }
+        site.undo(None).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        assert!(database::read(&site.database("main")) == before, "{what}");
+    }
+}
+
+/// The same within one deployment.
+#[test]
+fn what_a_child_beside_it_needs_is_not_taken_away() {
+    let site = site();
+    let before = database::read(&site.database("main"));
+    let shop = Pkg::new("shop")
+        .step(child(package("one", "ALTER TABLE t ADD COLUMN d DEFAULT 7")))
+        .step(child(package("two", "UPDATE t SET a = 'x' WHERE id = 1")));
+    let id = site.deploy(&shop).id();
+    for manner in MANNERS {
+        site.undo_on(Some(&format!("{id}/one")), manner).expect(Status::Refused);
+    }
+    site.undo(Some(&format!("{id}/two"))).expect(Status::Done);
+    site.undo(Some(&format!("{id}/one"))).expect(Status::Done);
+    assert!(database::read(&site.database("main")) == before);
+}
+
+/// A step whose undo is a script of its own, or none, has no images that need anything.
+#[test]
+fn what_has_no_images_needs_nothing() {
+    let site = site();
+    let id = site.deploy(&package("one", "ALTER TABLE t ADD COLUMN d DEFAULT 7")).id();
+    let step = sql("UPDATE t SET a = 'x' WHERE id = 1").with("undo", "none").with("because", "so it is");
+    site.deploy(&Pkg::new("two").step(step)).expect(Status::Done);
+    site.undo(Some(&id)).expect(Status::Done);
+}
+
+fn deed(rng: &mut Rng) -> String {
+    let pool = [
+        "UPDATE t SET a = a || '+' WHERE id < 3;",
+        "UPDATE t SET id = id + 100 WHERE id = 2;",
+        "DELETE FROM t WHERE id = 1;",
+        "REPLACE INTO t (id, a) VALUES (1, 'r'), (77, 'n');",
+        "INSERT INTO t (a) VALUES ('new');",
+        "ALTER TABLE t ADD COLUMN d DEFAULT 7;",
+        "ALTER TABLE t DROP COLUMN c;",
+        "ALTER TABLE t RENAME COLUMN a TO aa;",
+        "UPDATE n SET y = 'u' WHERE x = 1;",
+        "INSERT INTO n VALUES ('i', 'i');",
+        "DELETE FROM n WHERE x = 'q';",
+        "PRAGMA foreign_keys = ON; UPDATE p SET id = id + 10 WHERE id = 2;",
+        "PRAGMA foreign_keys = ON; DELETE FROM p WHERE id = 1;",
+        "INSERT INTO p VALUES (5, 'p5'); INSERT INTO k VALUES (5, 5);",
+        "DROP TABLE n; CREATE TABLE n (x, y, z); INSERT INTO n VALUES (1, 2, 3);",
+    ];
+    match rng.usize(..pool.len() + 5) {
+        0 => rebuilt("t", "id, a, c", "id INTEGER PRIMARY KEY, a, c, e DEFAULT 5"),
+        1 => rebuilt("t", "id, a", "id INTEGER PRIMARY KEY, a"),
+        2 => rebuilt("n", "x, y", "id INTEGER PRIMARY KEY, x, y"),
+        3 => rebuilt("n", "x, y", "x, y, w"),
+        4 => rebuilt("p", "id, n", "id INTEGER PRIMARY KEY, n, o DEFAULT 1"),
+        one => pool[one - 5].to_owned(),
+    }
+}
+
+/// Whatever was tried before, in whatever order and manner: the latest can be undone, and where all are undone and the
+/// tool says that the site is as before, it is.
+#[test]
+fn random_orders_and_manners_end_as_they_are_said_to() {
+    let (mut undone, mut refused, mut exact) = (0, 0, 0);
+    for seed in seeds(40) {
+        let mut rng = Rng::with_seed(seed);
+        let site = site();
+        let before = database::read(&site.database("main"));
+        let mut ids: Vec<String> = Vec::new();
+        let mut what = format!("BACKOUT_SEED={seed}");
+        for number in 0..rng.usize(2..5) {
+            let script = deed(&mut rng);
+            let done = site.deploy(&package(&format!("p{number}"), &script));
+            if done.status() == Status::Done {
+                what = format!("{what}\n-- p{number} {}: {script}", done.id());
+                ids.push(done.id());
+            }
+        }
+        let mut settled = false;
+        for tried in 0..20 {
+            if ids.is_empty() {
+                break;
+            }
+            let last = ids.len() - 1;
+            let at = if tried < 5 { rng.usize(..ids.len()) } else { last };
+            let manner = if settled || rng.u8(..3) > 0 { OnConflict::Stop } else { MANNERS[rng.usize(1..3)] };
+            // What an earlier undo kept may be in the way for good: then there is no way out but to keep it once more.
+            let manner =
+                [manner, OnConflict::Overwrite, OnConflict::Keep][usize::from(tried >= 12) + usize::from(tried >= 16)];
+            let now = database::read(&site.database("main"));
+            let outcome = match site.undo_on(Some(&ids[at]), manner).result {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    what = format!("{what}\n-- undo {} {manner:?}: {error}", ids[at]);
+                    assert!(database::read(&site.database("main")) == now, "{what}");
+                    assert!(settled || at != last, "the latest can be undone: {what}");
+                    continue;
+                }
+            };
+            what = format!("{what}\n-- undo {} {manner:?}: {:?} {:#?}", ids[at], outcome.status, outcome.conflicts);
+            match outcome.status {
+                Status::Done | Status::Partly => {
+                    undone += 1;
+                    settled |= !outcome.conflicts.is_empty();
+                    ids.remove(at);
+                }
+                Status::Refused => {
+                    refused += 1;
+                    assert!(database::read(&site.database("main")) == now, "a refusal changes nothing: {what}");
+                    assert!(settled || at != last, "the latest can be undone: {what}");
+                }
+                _ => panic!("{what}\n{outcome:?}"),
+            }
+        }
+        assert!(ids.is_empty(), "something can't be undone: {what}");
+        let said = site.undo(None).result.map(|outcome| outcome.answer).unwrap_or_default();
+        assert!(said.is_empty());
+        let is_same = database::read(&site.database("main")) == before;
+        exact += usize::from(is_same);
+        assert!(is_same || settled, "{what}");
+    }
+    println!("{undone} undone, {refused} refused, {exact} exact");
+}
