@@ -11,6 +11,7 @@ use std::time::Duration;
 use backout_model::target::TargetError;
 use mysql::Error;
 
+use super::counters;
 use super::marker::Names;
 use super::segment::Held;
 use super::session::{Session, ident, is_lock_timeout, literal};
@@ -200,10 +201,11 @@ impl Capture {
             table.columns.iter().enumerate().map(|(at, column)| format!("c{at} {} NULL", column.kind)).collect();
         let key: Vec<String> = table.key.iter().map(|at| format!("k{at} {} NULL", table.columns[*at].kind)).collect();
         b.run(&format!(
-            "CREATE TABLE `{}` (seq bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, op char(1) NOT NULL, {}, {}) ENGINE=InnoDB",
+            "CREATE TABLE `{}` (seq bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, op char(1) NOT NULL, {}, {}) ENGINE=InnoDB{}",
             self.object(at, "l"),
             kept.join(", "),
-            key.join(", ")
+            key.join(", "),
+            self.tables[at].1.map(|counter| counters::noted(&table.name, counter)).unwrap_or_default()
         ))?;
         let keys: Vec<String> =
             table.key.iter().map(|at| format!("c{at} {} NOT NULL", table.columns[*at].kind)).collect();

@@ -3,14 +3,56 @@
 //! Setting one is a change of the table's definition, which commits: it comes behind the rows.
 
 use backout_model::target::TargetError;
+use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
 use super::segment::{Detail, Segment, State};
-use super::session::ident;
+use super::session::{ident, literal};
 use super::table;
 
+/// How a table that goes with a segment under way notes where another's counter stood: numbers that a transaction drew
+/// which then did not commit are not given back by the server.
+pub fn noted(name: &str, counter: u64) -> String {
+    format!(" COMMENT = {}", literal(&format!("counter {counter} of {name}")))
+}
+
 impl Mariadb {
+    /// Notes counters before a redo whose rows will move them.
+    pub(super) fn note_counters(&mut self, segment: &Segment, began: &[(u32, u64)]) -> Result<(), TargetError> {
+        for held in segment.held() {
+            let Some((_, was)) = began.iter().find(|(at, _)| *at == held.at) else { continue };
+            let note = segment.object(&self.names, &format!("{}l", held.at));
+            let sql = format!(
+                "CREATE TABLE IF NOT EXISTS {} (x int) ENGINE=InnoDB{}",
+                ident(&note),
+                noted(&held.table.name, *was)
+            );
+            self.b.run(&sql).map_err(|source| self.failed("cannot note the counters of", source))?;
+        }
+        Ok(())
+    }
+
+    /// Sets a counter back that was noted by a table, where the rows allow it; the server sees to that.
+    pub(super) fn put_noted_back(&mut self, note: &str) -> Result<(), Error> {
+        let sql = format!(
+            "SELECT TABLE_COMMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}",
+            literal(note)
+        );
+        let text = self.b.value(&sql)?.unwrap_or_default();
+        let Some((was, name)) = text.strip_prefix("counter ").and_then(|text| text.split_once(" of ")) else {
+            return Ok(());
+        };
+        let now = table::counter(&mut self.b, name)?;
+        match was.parse::<u64>() {
+            Ok(was) if now.is_some_and(|now| now > was) => {
+                let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {was}", ident(name));
+                patiently(|| self.b.run(&sql))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sets counters back that nobody used since.
     pub(super) fn put_counters_back(
         &mut self,

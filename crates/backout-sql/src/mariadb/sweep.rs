@@ -27,9 +27,15 @@ impl Mariadb {
             if only.is_some_and(|only| only != (step, number)) {
                 continue;
             }
-            let passing = matches!(what.trim_start_matches(|c: char| c.is_ascii_digit()), "l" | "k" | "c");
-            let needed = format!("SELECT 1 FROM `{}` WHERE step = {step} AND number = {number}", self.names.segments());
-            if passing || self.b.value(&needed)?.is_none() {
+            let kind = what.trim_start_matches(|c: char| c.is_ascii_digit());
+            let passing = matches!(kind, "l" | "k" | "c");
+            let state =
+                format!("SELECT state FROM `{}` WHERE step = {step} AND number = {number}", self.names.segments());
+            let state = self.b.value(&state)?;
+            if kind == "l" && state.as_deref().is_none_or(|state| state == "undone") {
+                self.put_noted_back(&name)?;
+            }
+            if passing || state.is_none() {
                 self.drop_object(&name)?;
             }
         }

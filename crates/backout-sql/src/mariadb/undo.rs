@@ -189,6 +189,7 @@ impl Mariadb {
         let began = if undo { Vec::new() } else { self.counters_now(segment)? };
         // Counters are put back behind the commit, and the marker says that all is done.
         let last = last && counters.is_empty() && began.is_empty();
+        self.note_counters(segment, &began)?;
         self.begin()?;
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
@@ -198,7 +199,9 @@ impl Mariadb {
         }
         self.change_rows(&rows, &mut act.replay, &BTreeSet::new())?;
         if act.replay.is_stopped() {
-            return self.a()?.run("ROLLBACK").map_err(|source| self.failed("cannot roll back in", source));
+            let ended = self.a()?.run("ROLLBACK");
+            ended.map_err(|source| self.failed("cannot roll back in", source))?;
+            return if undo { Ok(()) } else { self.sweep_segment(segment.step, segment.number) };
         }
         if !undo {
             self.each_hold(segment, &rows, tables, capture::rehold)?;
@@ -227,7 +230,10 @@ impl Mariadb {
         self.commit(&|b| come.is_so(b, &names))?;
         match undo {
             true => self.put_counters_back(&counters, &mut act.replay.notes),
-            false => self.put_counters_forward(segment, &began),
+            false => {
+                self.put_counters_forward(segment, &began)?;
+                self.sweep_segment(segment.step, segment.number)
+            }
         }
     }
 

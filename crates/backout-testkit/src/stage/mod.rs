@@ -20,7 +20,7 @@ use crate::proxy::Proxy;
 use crate::site::{Done, TestSite};
 
 /// How the names end of what the tool may leave in a MariaDB database.
-const MARIADB_STAYS: [char; 14] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 's', 't'];
+const MARIADB_STAYS: [char; 15] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 's', 't', 'x'];
 
 /// On what the acts are played.
 #[derive(Clone, Copy)]
