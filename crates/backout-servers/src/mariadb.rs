@@ -82,6 +82,7 @@ impl Server {
         account.own(&folder);
         let mut install = account.run(program("mariadb-install-db"));
         install.arg("--no-defaults").arg(format!("--datadir={}", folder.join("data").display()));
+        install.arg(format!("--tmpdir={}", folder.display()));
         install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
         run(&mut install);
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
@@ -100,6 +101,8 @@ impl Server {
         command.arg(format!("--socket={}", self.socket().display()));
         // A killed server loses nothing at this setting, a machine without power does.
         command.args(["--pid-file=pid", "--skip-networking", "--innodb-flush-log-at-trx-commit=2"]);
+        // A server that starts clears its folder of temporary files: it must be nobody else's.
+        command.arg(format!("--tmpdir={}", self.folder.display()));
         // So that times of the zone that every test may count on are known by name, without tables of time zones.
         command.env("TZ", "Europe/Berlin").args(&self.settings);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
