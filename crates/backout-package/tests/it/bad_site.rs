@@ -69,10 +69,13 @@ fn bad_sites_are_shown_at_their_place() {
             "site: s\ndatabases:\n  a: {url: \"postgres://u:${SECRET}@x@h/d\"}\n".into(),
             "3:12: a PostgreSQL URL has one `@` [in the password write %40 for `@`",
         ),
-        ("site: s\ndatabases:\n  a: {url: \"mysql://u:hunter2@h/d\"}\n".into(), "3:12: `mysql:` is not available yet"),
         (
-            "site: s\ndatabases:\n  a: {url: \"mariadb://u:hunter2@h/d\"}\n".into(),
-            "3:12: `mariadb:` is not available yet",
+            "site: s\ndatabases:\n  a: {url: \"mysql://u:hunter2@h\"}\n".into(),
+            "3:12: a MariaDB URL names its database [write mariadb://USER@HOST/DATABASE]",
+        ),
+        (
+            "site: s\ndatabases:\n  a: {url: \"mariadb://u:hunter2@h/d?sslmode=x\"}\n".into(),
+            "3:12: `sslmode` is no parameter of a MariaDB URL [did you mean `ssl-mode`?]",
         ),
         ("site: s\ndatabases:\n  a: {url: \"u:hunter2@h/d\"}\n".into(), "3:12: unknown kind of database `u:`"),
         (
