@@ -33,6 +33,11 @@ pub trait Subject {
     /// Its URL, for `site.yaml`.
     fn url(&self) -> String;
 
+    /// What the plain client leaves of a script that it fails at, on a copy; none where that is nothing by its nature.
+    fn left_by_plain(&mut self, _copy: &str, _script: &Path) -> Result<Option<Dump>> {
+        Ok(None)
+    }
+
     /// Whether a step may be refused when it runs, because nothing but its run shows that it cannot be taken back.
     fn refuses_late(&self) -> bool;
 

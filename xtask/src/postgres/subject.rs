@@ -57,8 +57,12 @@ impl Postgres {
     }
 
     fn psql(&self, database: &str, script: &Path) -> Result<Ran> {
+        self.psql_with(&[], database, script)
+    }
+
+    fn psql_with(&self, more: &[&str], database: &str, script: &Path) -> Result<Ran> {
         let mut command = self.server.client("psql");
-        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-f"]).arg(script);
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1"]).args(more).args(["-d", database, "-f"]).arg(script);
         let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output().context("running psql")?;
         if output.status.success() {
             return Ok(Ok(()));
@@ -99,6 +103,16 @@ impl Subject for Postgres {
             }
             Err(error) => Plain::Failed(error),
         })
+    }
+
+    fn left_by_plain(&mut self, copy: &str, script: &Path) -> Result<Option<Dump>> {
+        let database = self.copy_name("plain");
+        self.make(&database, &self.copy_name(copy))?;
+        // All of it in one transaction, as a step is.
+        if self.psql_with(&["--single-transaction"], &database, script)?.is_ok() {
+            return Ok(None);
+        }
+        dump::dump(&self.server, &database, self.folder.join("plain-left.dump"), &self.days).map(Some)
     }
 
     /// There is only psql.

@@ -161,15 +161,27 @@ impl Object {
 
     /// The names of the parts in which two readings of the object differ.
     pub fn differences<'a>(&'a self, other: &'a Object) -> Vec<&'a str> {
+        let mut names = self.unlike(other);
+        names.retain(|name| !spelling::is_same(self.part(name), other.part(name)));
+        names
+    }
+
+    /// The same, spelling included.
+    fn unlike<'a>(&'a self, other: &'a Object) -> Vec<&'a str> {
         let mut names: Vec<&str> = self.parts.keys().chain(other.parts.keys()).map(String::as_str).collect();
         names.sort_unstable();
         names.dedup();
-        names.retain(|name| !NOT_COMPARED.contains(name) && !spelling::is_same(self.part(name), other.part(name)));
+        names.retain(|name| !NOT_COMPARED.contains(name) && self.part(name) != other.part(name));
         names
     }
 
     pub fn is_same(&self, other: &Object) -> bool {
         self.kind == other.kind && self.differences(other).is_empty()
+    }
+
+    /// The same to the letter.
+    pub fn reads_like(&self, other: &Object) -> bool {
+        self.kind == other.kind && self.unlike(other).is_empty()
     }
 
     /// True for what comes and goes with a parent's object of the same name: a partition's index, a child's column.

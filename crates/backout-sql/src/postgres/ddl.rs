@@ -15,6 +15,7 @@ use super::ddl_turn::TurnError;
 pub use super::drawn::Drawn;
 pub use super::event_triggers::EventTriggers;
 use super::prepared::Client;
+use super::table::plain;
 use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe, drawn};
 
 pub use super::ddl_keep::Keep;
@@ -128,6 +129,27 @@ impl DdlEvent {
             |kind: Kind| matches!(kind, Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Table);
         let made = self.changes.iter().filter(|change| change.before.is_none());
         made.filter_map(|change| change.after.as_ref()).any(|object| is_type(object.kind))
+    }
+
+    /// What it was about: tables by their plain names, what belongs to none as people are shown it.
+    pub fn about(&self) -> impl Iterator<Item = String> {
+        let objects = self.changes.iter().flat_map(|change| [&change.before, &change.after]).flatten();
+        let changed = objects.map(|object| match (object.kind, object.of()) {
+            (Kind::Table, _) => plain(object.id()),
+            (_, "") => object.shown(),
+            (_, of) => plain(of),
+        });
+        changed.chain(self.kept.iter().map(|kept| plain(&kept.table)))
+    }
+
+    /// The domains that it altered, by their qualified names.
+    pub fn domains(&self) -> impl Iterator<Item = &str> {
+        let objects = self.changes.iter().flat_map(|change| [&change.before, &change.after]).flatten();
+        objects.filter_map(|object| match object.kind {
+            Kind::Domain => Some(object.id()),
+            Kind::Constraint if object.part("on domain").is_some() => Some(object.of()),
+            _ => None,
+        })
     }
 
     /// The tables that it made, by their qualified names.
@@ -314,8 +336,9 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     if one_run {
         let written = |object: &Object| object.key.is_some_and(|key| seen.touched.written.contains(&key));
         let before: Vec<Object> = known.iter().filter(|object| written(object)).cloned().collect();
+        let files = ddl_keep::rewritten(&known, &seen.after);
         let changes = ddl_observe::differences(before, seen.after.clone());
-        if !ddl_keep::destroys(&changes, statement.sql) {
+        if !ddl_keep::destroys(&changes, &files, statement.sql) {
             check_handled(context, statement, &changes)?;
             context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
             event.changes = changes;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::catalog::{Kind, Object, literal};
 use super::ddl_make::{counting_without_type, identity_clause, publishes, word};
+use super::spelling;
 
 /// How a part gets its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
         (Kind::View, "definition") => sql(format!(
             "CREATE OR REPLACE VIEW {id}{} AS {}",
             wanted.part("options").map(|options| format!(" WITH ({options})")).unwrap_or_default(),
-            wanted.text("definition")
+            spelling::to_come_back(wanted.text("definition"))
         )),
         (Kind::MaterializedView, "empty") => {
             let with = if value.is_some() { "WITH NO DATA" } else { "WITH DATA" };

@@ -57,10 +57,25 @@ pub(super) fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Chang
         // Read by number only while the old table was there.
         column.key = None;
     }
-    let rest = hanging.iter().filter(|object| object.kind != Kind::Column || object.of() != table).cloned();
-    let mut wanted: Vec<Object> = rest.chain(columns).collect();
+    let rest = hanging.iter().filter(|object| object.kind != Kind::Column || object.of() != table);
+    let mut wanted: Vec<Object> = rest.map(|object| in_old_words(object, changes)).chain(columns).collect();
     wanted.sort_by_key(|object| object.kind);
     wanted
+}
+
+/// What hangs on a table by the words of before: where a column has another type they do not say the same.
+fn in_old_words(object: &Object, changes: &[Change]) -> Object {
+    let is_it = |other: &Object| {
+        let same = |part: &str| object.part(part) == other.part(part);
+        object.kind == other.kind && ["id", "of", "name"].iter().all(|part| same(part)) && object.is_same(other)
+    };
+    let found = changes.iter().find(|change| change.after.as_ref().is_some_and(is_it));
+    let words = found.and_then(|change| change.before.as_ref()?.part("definition"));
+    let mut object = object.clone();
+    if let Some(words) = words {
+        object.parts.insert("definition".to_owned(), words.to_owned());
+    }
+    object
 }
 
 /// Columns that take up the numbers of those that stay dropped, to be dropped once the table is made; none where the numbers

@@ -69,20 +69,53 @@ pub(super) fn rewritten(before: &[Object], after: &[Object]) -> Vec<Object> {
         .collect()
 }
 
-/// A column of a table whose values go away or change: its definition before, and after unless it was dropped.
-fn column_change(change: &Change) -> Option<(&Object, Option<&Object>)> {
-    let before = change.before.as_ref()?;
-    if before.kind != Kind::Column || before.part("relation").is_some() {
-        return None;
+/// The columns of tables whose values go away or change: their definitions before, and after unless they were dropped.
+/// `files` are the tables that were written anew.
+fn column_changes<'a>(
+    changes: &'a [Change],
+    files: &[Object],
+) -> impl Iterator<Item = (&'a Object, Option<&'a Object>)> + Clone {
+    let written: Vec<String> = files.iter().map(|table| table.id().to_owned()).collect();
+    // What PostgreSQL made anew for the column and spells in another way comes back with the table alone.
+    let respelled = |table: &str| {
+        let hangs = |object: &Object| matches!(object.kind, Kind::Constraint | Kind::Index) && object.of() == table;
+        changes.iter().any(|change| change.after.as_ref().is_some_and(hangs))
+    };
+    changes.iter().filter_map(move |change| {
+        let before = change.before.as_ref()?;
+        if before.kind != Kind::Column || before.part("relation").is_some() {
+            return None;
+        }
+        let Some(after) = &change.after else { return Some((before, None)) };
+        let differs = |part: &str| before.part(part) != after.part(part);
+        let stays = || {
+            widens(before.text("type"), after.text("type"))
+                && !written.iter().any(|table| table == before.of())
+                && !respelled(before.of())
+        };
+        let changes = differs("collation") || differs("generated") || differs("type") && !stays();
+        changes.then_some((before, Some(after)))
+    })
+}
+
+/// True where every value of the first type is one of the second as it stands.
+pub(super) fn widens(from: &str, to: &str) -> bool {
+    let limit = |kind: &str| kind.strip_prefix("character varying(")?.strip_suffix(')')?.parse::<u32>().ok();
+    let digits = |kind: &str| {
+        let (digits, scale) = kind.strip_prefix("numeric(")?.strip_suffix(')')?.split_once(',')?;
+        Some((digits.parse::<u32>().ok()?, scale.to_owned()))
+    };
+    match (limit(from), limit(to), digits(from), digits(to)) {
+        (Some(from), Some(to), ..) => from <= to,
+        (Some(_), None, ..) => to == "character varying",
+        (_, _, Some((from, scale)), Some((to, same))) => from <= to && scale == same,
+        _ => false,
     }
-    let Some(after) = &change.after else { return Some((before, None)) };
-    let differs = |part: &str| before.part(part) != after.part(part);
-    (differs("type") || differs("collation") || differs("generated")).then_some((before, Some(after)))
 }
 
 /// True where rows or values are to be kept before the statement runs.
-pub(super) fn destroys(changes: &[Change], sql: &str) -> bool {
-    starts_with(sql, "TRUNCATE") || retypes(sql) > 0 || changes.iter().any(|change| column_change(change).is_some())
+pub(super) fn destroys(changes: &[Change], files: &[Object], sql: &str) -> bool {
+    starts_with(sql, "TRUNCATE") || retypes(sql) > 0 || column_changes(changes, files).next().is_some()
 }
 
 /// How many columns an `ALTER TABLE … ALTER … TYPE … USING …` may give other values; at least as many as it does.
@@ -139,7 +172,7 @@ pub(super) fn keep_before(
     {
         return Err(KeepError::Refused(format!("it empties or rewrites {} from within", table.shown())));
     }
-    let retyped = changes.iter().filter_map(column_change).filter(|(_, after)| after.is_some()).count();
+    let retyped = column_changes(changes, files).filter(|(_, after)| after.is_some()).count();
     if let Some(table) = files.first().filter(|_| retypes(statement.sql) > retyped) {
         return Err(KeepError::Refused(format!(
             "it gives a column of {} other values under the type that it has; UPDATE does that",
@@ -152,7 +185,7 @@ pub(super) fn keep_before(
                 && change.before.as_ref().is_some_and(|object| object.kind == Kind::Table && object.id() == table)
         })
     };
-    let lost = changes.iter().filter_map(column_change).filter(|(before, _)| !table_goes(before.of()));
+    let lost = column_changes(changes, files).filter(|(before, _)| !table_goes(before.of()));
     let mut tables: Vec<&str> = lost.clone().map(|(before, _)| before.of()).collect();
     tables.dedup();
     for table in tables {

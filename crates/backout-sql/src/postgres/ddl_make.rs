@@ -2,6 +2,8 @@
 //! storage) is for [`super::ddl_alter`] to set afterwards.
 
 use super::catalog::{Kind, Object, literal};
+use super::ddl_keep::widens;
+use super::spelling;
 
 /// The word that ALTER and DROP use for an object.
 pub(super) fn word(object: &Object) -> String {
@@ -30,6 +32,12 @@ pub(super) fn comes_with(object: &Object, all: &[&Object]) -> bool {
 
 /// The statement that makes an object; none for what cannot be made from a definition.
 pub(super) fn create(object: &Object, all: &[&Object]) -> Option<String> {
+    let sql = as_defined(object, all)?;
+    // The text of a function is what it is, to the letter.
+    Some(if object.kind == Kind::Function { sql } else { spelling::to_come_back(&sql).into_owned() })
+}
+
+fn as_defined(object: &Object, all: &[&Object]) -> Option<String> {
     let (id, of, name, definition) = (object.id(), object.of(), object.text("name"), object.text("definition"));
     let with = object.part("options").map(|options| format!(" WITH ({options})")).unwrap_or_default();
     Some(match object.kind {
@@ -203,7 +211,11 @@ pub(super) fn drop(object: &Object) -> String {
         Kind::Column => format!("ALTER TABLE {of} DROP COLUMN IF EXISTS {name}"),
         Kind::Attribute => format!("ALTER TYPE {of} DROP ATTRIBUTE IF EXISTS {name}"),
         Kind::Constraint if object.part("on domain").is_some() => {
-            format!("ALTER DOMAIN {of} DROP CONSTRAINT IF EXISTS {name}")
+            // PostgreSQL hears of it only once something else is written, and sets no savepoint until then.
+            format!(
+                "ALTER DOMAIN {of} DROP CONSTRAINT IF EXISTS {name}; \
+                 CREATE TEMPORARY TABLE backout_heard (); DROP TABLE pg_temp.backout_heard"
+            )
         }
         Kind::Constraint => format!("ALTER TABLE IF EXISTS {of} DROP CONSTRAINT IF EXISTS {name}"),
         Kind::Rule | Kind::Trigger | Kind::Policy => {
@@ -221,6 +233,17 @@ pub(super) fn retype(now: &Object, wanted: &Object) -> String {
     let (of, name, kind) = (now.of(), now.text("name"), wanted.text("type"));
     match (now.part("generated"), wanted.part("generated")) {
         (Some(_), None) => format!("ALTER TABLE {of} ALTER COLUMN {name} DROP EXPRESSION"),
+        // A cast would cut what others wrote since; so would the column with blanks at the end of it.
+        _ if widens(kind, now.text("type")) => {
+            let fits = match kind.strip_prefix("character varying(").and_then(|limit| limit.strip_suffix(')')) {
+                Some(limit) => {
+                    let longer = format!("char_length({name}) > {limit}");
+                    format!(" USING CASE WHEN {longer} THEN rpad({name}, char_length({name}) + 1, '.') ELSE {name} END")
+                }
+                None => String::new(),
+            };
+            format!("ALTER TABLE {of} ALTER COLUMN {name} TYPE {kind}{}{fits}", collate(wanted))
+        }
         _ => format!("ALTER TABLE {of} ALTER COLUMN {name} TYPE {kind}{} USING {name}::{kind}", collate(wanted)),
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn differences(before: Vec<Object>, after: Vec<Object>) -> Vec<Change
     let mut pair = |before: Object, after: Object| {
         // Of a materialized view the file says whether it holds other rows: nothing else would.
         let refilled = before.kind == Kind::MaterializedView && before.part("file") != after.part("file");
-        if refilled || is_another_column(&before, &after) || !after.is_same(&before) || after.id() != before.id() {
+        if refilled || is_another_column(&before, &after) || !after.reads_like(&before) || after.id() != before.id() {
             changes.push(Change { before: Some(before), after: Some(after) });
         }
     };

@@ -84,6 +84,21 @@ fn bring(client: &mut Client, keep: &mut dyn Keep, table: &str, list: &str, bloc
     keep.bring(client, &format!("COPY pg_temp.backout_rows ({list}) FROM STDIN"), block)
 }
 
+/// Why the kept rows have no place: their table or one of its columns is gone.
+pub(super) fn unfit(client: &mut Client, kept: &Kept) -> Result<Option<String>, Error> {
+    let What::Rows { columns, .. } = &kept.what else { return Ok(None) };
+    let name = literal(&kept.table);
+    let there = format!(
+        "SELECT pg_catalog.quote_ident(attname) FROM pg_catalog.pg_attribute \
+         WHERE attrelid = pg_catalog.to_regclass({name}) AND NOT attisdropped"
+    );
+    let there: Vec<String> = catalog::column(client, &there)?.into_iter().flatten().collect();
+    if there.is_empty() {
+        return Ok(Some("it is gone".to_owned()));
+    }
+    Ok(columns.iter().find(|column| !there.contains(column)).map(|column| format!("column {column} is gone")))
+}
+
 fn is_rows(kept: &Kept) -> bool {
     matches!(kept.what, What::Rows { .. })
 }

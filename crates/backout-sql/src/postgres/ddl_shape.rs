@@ -56,10 +56,16 @@ impl From<TargetError> for ShapeError {
     }
 }
 
+/// Values that had no row to come back to.
+pub(super) struct Homeless {
+    /// How many.
+    pub values: u64,
+    /// Others have rows that were not there: theirs may be among them, under another key.
+    pub moved: bool,
+}
+
 /// Brings the columns back for which values were kept. The session has the pinned settings.
-///
-/// How many of the values had no row to come back to; 0 where nobody asks.
-pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<u64, ShapeError> {
+pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<Homeless, ShapeError> {
     let failed =
         |error: TurnError| TargetError::failed(format!("cannot give table {} its old shape", kept.table), error);
     let stuck_or_failed = |error: ShapeError| match error {
@@ -68,32 +74,27 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change
     };
     still_there(context.client, kept).map_err(|error| stuck_or_failed(error.into()))?;
     let values = load(context, kept)?;
-    let orphans = if context.already.is_some() {
-        orphans(context.client, kept).map_err(|error| failed(error.into()))?
-    } else {
-        0
-    };
+    let homeless = homeless(context.client, kept).map_err(|error| failed(error.into()))?;
     reshape(context.client, context.version, kept, &values, changes).map_err(stuck_or_failed)?;
     // A type that goes next must not be in use.
     let drop = format!("DROP TABLE IF EXISTS {BEFORE}, {AFTER}");
     context.client.batch_execute(&drop).map_err(|error| failed(error.into()))?;
-    Ok(orphans)
+    Ok(homeless)
 }
 
-/// How many kept values belong to rows that are gone, or are other ones now.
-fn orphans(client: &mut Client, kept: &Kept) -> Result<u64, postgres::Error> {
-    let What::Values { key, others, .. } = &kept.what else { return Ok(0) };
+/// Looks for kept values whose rows are gone, or are other ones now.
+fn homeless(client: &mut Client, kept: &Kept) -> Result<Homeless, postgres::Error> {
+    let What::Values { key, others, .. } = &kept.what else { return Ok(Homeless { values: 0, moved: false }) };
     let keys = ddl_keep::row_key(key, others);
     let from: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
     let same: Vec<String> = (0..keys.len()).map(|at| format!("o.k{at} = b.k{at}")).collect();
-    let sql = format!(
-        "SELECT count(*) FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM (SELECT {} FROM ONLY {}) o WHERE {})",
-        from.join(", "),
-        kept.table,
-        same.join(" AND ")
-    );
-    let rows = catalog::column(client, &sql)?.into_iter().flatten().next();
-    Ok(rows.and_then(|rows| rows.parse().ok()).unwrap_or(0))
+    let same = same.join(" AND ");
+    let rows = format!("(SELECT {} FROM ONLY {}) o", from.join(", "), kept.table);
+    let gone = format!("SELECT count(*) FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM {rows} WHERE {same})");
+    let values = catalog::column(client, &gone)?.into_iter().flatten().next();
+    let values = values.and_then(|rows| rows.parse().ok()).unwrap_or(0);
+    let came = format!("SELECT 1 FROM {rows} WHERE NOT EXISTS (SELECT FROM {BEFORE} b WHERE {same}) LIMIT 1");
+    Ok(Homeless { values, moved: values > 0 && !catalog::column(client, &came)?.is_empty() })
 }
 
 /// An error where the table is gone, or a column by which its rows are known again.

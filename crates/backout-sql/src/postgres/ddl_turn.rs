@@ -232,7 +232,23 @@ pub(super) fn turn(
     run(client, makes(&come, special_make)?)?;
     let mut wanted: Vec<&Object> = altered.iter().map(|(_, to)| *to).chain(come).chain(&granted).collect();
     wanted.sort_by_key(|object| object.kind);
-    converge(client, version, &wanted, reach)
+    converge(client, version, &wanted, reach)?;
+    // What a table got as it was attached stays with it when it is detached.
+    let detached = |table: &str| {
+        altered.iter().any(|(from, to)| {
+            let is_part = |object: &Object| object.part("partition of").is_some();
+            to.kind == Kind::Table && to.id() == table && is_part(from) && !is_part(to)
+        })
+    };
+    let with_it = |object: &&&Object| {
+        matches!(object.kind, Kind::Constraint | Kind::Index) && object.is_inherited() && detached(object.of())
+    };
+    let left = gone.iter().filter(with_it).map(|object| Act {
+        sql: ddl_make::drop(object),
+        shown: format!("drop {}", object.shown()),
+        drops: true,
+    });
+    run(client, left.collect())
 }
 
 /// The columns with grants of their own, of which nothing else becomes, in tables whose grants are about to change: a

@@ -17,6 +17,7 @@ use super::ddl_refill::Found;
 use super::ddl_shape::{ShapeError, Unfit};
 use super::ddl_turn::{self, Pair, Reach, TurnError};
 use super::prepared::Client;
+use super::table::plain;
 use super::{ddl_make, ddl_refill, ddl_rows, ddl_shape};
 
 /// Takes a schema change back. Conflicts are pushed; under `Keep` a statement with conflicts stays as it is, else the
@@ -175,6 +176,7 @@ impl Undo<'_, '_> {
             match (&change.before, &change.after) {
                 (None, Some(after)) => {
                     as_before += usize::from(now.is_none());
+                    self.needed(None, after, now.is_some());
                     self.already(now.is_none(), after);
                     self.guard_made(after, now, &mut aim);
                 }
@@ -187,6 +189,7 @@ impl Undo<'_, '_> {
                 (Some(before), Some(after)) => {
                     let is_back = now.as_ref().is_some_and(|now| now.is_same(before));
                     as_before += usize::from(is_back);
+                    self.needed(Some(before), after, now.is_some() && !is_back);
                     self.already(is_back && !before.is_same(after), before);
                     self.guard_altered(before, after, now, &mut aim);
                 }
@@ -209,6 +212,26 @@ impl Undo<'_, '_> {
             let now = "as it was before".to_owned();
             let conflict = self.context.conflict(object.shown(), ConflictKind::Definition, String::new(), now);
             self.context.already(conflict);
+        }
+    }
+
+    /// Tells what a later step's undo would miss: its rows know the table and the columns as they are now.
+    fn needed(&mut self, before: Option<&Object>, after: &Object, is_there: bool) {
+        let made = |id: &str| self.event.made().any(|made| made == id);
+        let (table, column) = match (after.kind, before) {
+            (Kind::Column, _) if after.part("relation").is_some() || made(after.of()) => return,
+            (Kind::Column, None) => (after.of(), Some(after.text("name").to_owned())),
+            (Kind::Column, Some(before))
+                if ["name", "type"].iter().any(|part| before.part(part) != after.part(part)) =>
+            {
+                (after.of(), Some(after.text("name").to_owned()))
+            }
+            (Kind::Table, Some(before)) if before.id() != after.id() => (after.id(), None),
+            _ => return,
+        };
+        if is_there {
+            let conflict = self.context.conflict(plain(table), ConflictKind::RequiredBy, String::new(), String::new());
+            self.context.already(Conflict { column, ..conflict });
         }
     }
 
@@ -327,14 +350,24 @@ impl Undo<'_, '_> {
         if shapes().next().is_some() {
             ddl_turn::run(self.context.client, ddl_turn::drops(&hung(aim, &event.kept), &|_| None))?;
         }
+        for kept in event.kept.iter().filter(|_| !aim.pairs.is_empty() || event.changes.is_empty()) {
+            if let Some(why) = ddl_refill::unfit(self.context.client, kept)? {
+                return Err(stuck(&format!("put the rows of {} back", kept.table), why).into());
+            }
+        }
         for kept in shapes().filter(|_| !aim.pairs.is_empty()) {
-            let rows = ddl_shape::put_back(self.context, kept, &event.changes)?;
-            if rows > 0 {
-                // With those of a later deployment, its undo would bring the rows back without their values.
-                let left = format!("values in {}", words::count(rows, "row"));
+            let homeless = ddl_shape::put_back(self.context, kept, &event.changes)?;
+            if homeless.values > 0 {
+                let left = format!("values in {}", words::count(homeless.values, "row"));
                 let table = format!("table {}", kept.table);
                 let conflict = self.context.conflict(table, ConflictKind::Missing, left, String::new());
-                self.context.already(conflict);
+                if homeless.moved {
+                    let now = "no row with that key; others have rows with keys that were not there".to_owned();
+                    self.conflicts.push(Conflict { now, ..conflict });
+                } else {
+                    // With those of a later deployment, its undo would bring the rows back without their values.
+                    self.context.already(conflict);
+                }
             }
         }
         let shaped = |object: &Object| {

@@ -159,6 +159,16 @@ impl Postgres {
         if self.a.value("SHOW track_counts").map_err(reading)?.as_deref() != Some("on") {
             findings.push(self.finding("track_counts is off: nothing can be captured".to_owned(), true));
         }
+        let numbers = "SELECT bool_or(has_function_privilege(oid, 'EXECUTE')) FROM pg_catalog.pg_proc
+            WHERE pronamespace = 11 AND proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype";
+        if self.a.value(numbers).map_err(reading)?.as_deref() != Some("t") {
+            findings.push(self.finding(
+                "the role may not call pg_logical_emit_message, by which a change of the schema is told from what others \
+                 change meanwhile: GRANT EXECUTE ON FUNCTION pg_catalog.pg_logical_emit_message(boolean, text, text) to it"
+                    .to_owned(),
+                true,
+            ));
+        }
         if self.a.value("SELECT pg_is_in_recovery()").map_err(reading)?.as_deref() == Some("t") {
             findings.push(self.finding("the server is a replica, which cannot be written to".to_owned(), true));
         }

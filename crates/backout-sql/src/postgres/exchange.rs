@@ -40,7 +40,7 @@ impl Rows<'_, '_> {
                 let condition = "t.backout_why IS NOT NULL";
                 let rows = format!("(SELECT * FROM {MOVED} AS t WHERE {condition})");
                 self.clear(&rows)?;
-                self.a.count(&putting(self.table, &self.live, columns, stays, condition))?;
+                self.a.count(&putting(&self.loaded.whole(), &self.live, columns, stays, condition))?;
                 self.constraint(found);
                 self.a.run("RELEASE backout_exchange")?;
                 return Ok(moved);
@@ -60,9 +60,11 @@ impl Rows<'_, '_> {
         guard: &str,
         stays: bool,
     ) -> Result<u64, postgres::Error> {
-        let names: Vec<String> = (0..self.table.columns.len())
+        // What others wrote into columns of their own goes along.
+        let table = self.loaded.whole();
+        let names: Vec<String> = (0..table.columns.len())
             .map(|at| {
-                let name = ident(&self.table.columns[at].name);
+                let name = ident(&table.columns[at].name);
                 match columns.iter().position(|one| *one == at) {
                     Some(place) => format!("{} AS {name}", set[place]),
                     None => format!("x.{name}"),
@@ -78,7 +80,7 @@ impl Rows<'_, '_> {
             self.joined(columns)
         ))?;
         admit::number(self.a, MOVED)?;
-        let (table, live) = (self.table, self.live.clone());
+        let live = self.live.clone();
         if stays {
             if !self.park(columns)? {
                 self.a.count(&format!("UPDATE {MOVED} SET backout_why = {}", literal(FOLLOWED)))?;
@@ -87,7 +89,7 @@ impl Rows<'_, '_> {
         } else {
             self.a.count(&format!("DELETE FROM ONLY {live} AS x USING {MOVED} AS m WHERE x.ctid = m.backout_at"))?;
         }
-        self.admit(MOVED, &|condition| putting(table, &live, columns, stays, condition))
+        self.admit(MOVED, &|condition| putting(&table, &live, columns, stays, condition))
     }
 
     /// Does what is to be done with the rows `t` of a table of rows, but for those that are not admitted; how many were.

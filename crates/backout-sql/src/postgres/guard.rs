@@ -107,8 +107,10 @@ impl Rows<'_, '_> {
         }
         let gone = format!("{from} AS f WHERE NOT EXISTS (SELECT FROM ONLY {live} AS x WHERE {key}){only}");
         self.already(ConflictKind::Missing, "f", &gone)?;
-        let done =
-            self.a.count(&format!("DELETE FROM ONLY {live} AS x USING {from} AS f WHERE {key}{only} AND {all}"))?;
+        let untouched = self.loaded.untouched();
+        let done = self
+            .a
+            .count(&format!("DELETE FROM ONLY {live} AS x USING {from} AS f WHERE {key}{only} AND {all}{untouched}"))?;
         self.replay.rows += done;
         if done == wanted {
             return Ok(());
@@ -117,6 +119,7 @@ impl Rows<'_, '_> {
         let all_columns = self.all();
         let (each, total) = self.differing(&all_columns, "f", None);
         let columns = format!("{}, {each}", shown_key(table, "x"));
+        self.strange(&format!("{from} AS f JOIN ONLY {live} AS x ON {key} WHERE ({all}){only}"))?;
         let from = format!("{from} AS f JOIN ONLY {live} AS x ON {key} WHERE NOT ({all}){only}");
         self.look(&columns, &total, &from, " FOR NO KEY UPDATE OF x", |replay, table, row| {
             for at in &all_columns {
@@ -136,6 +139,28 @@ impl Rows<'_, '_> {
             let (live, from) = (&self.live, &self.loaded.from);
             self.replay.rows +=
                 self.a.count(&format!("DELETE FROM ONLY {live} AS x USING {from} AS f WHERE {key}{only}"))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the rows `x` of `from` that are as the step left them but for what others wrote into columns of their own.
+    fn strange(&mut self, from: &str) -> Result<(), postgres::Error> {
+        let whole = self.loaded.whole();
+        for (at, stranger) in self.loaded.strangers.iter().enumerate() {
+            let Some(written) = &stranger.written else { continue };
+            let columns =
+                format!("{}, {}", shown_key(self.table, "x"), shown(&whole, self.table.columns.len() + at, "x"));
+            let rows = format!("{from} AND ({written})");
+            self.look(&columns, "1", &rows, " FOR NO KEY UPDATE OF x", |replay, table, row| {
+                let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Changed);
+                replay.conflicts.push(Conflict {
+                    column: Some(stranger.column.name.clone()),
+                    before: "no such row".to_owned(),
+                    left: "no such column".to_owned(),
+                    now: row[1].clone().unwrap_or_default(),
+                    ..conflict
+                });
+            })?;
         }
         Ok(())
     }

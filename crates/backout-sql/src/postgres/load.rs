@@ -4,6 +4,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::TargetError;
 
 use super::counters::Positions;
+use super::fitting::Stranger;
 use super::session::{Session, ident};
 use super::stream::{Column, Damage, Reader, Span, StreamError, Table};
 use super::table::{self, list, quoted};
@@ -32,6 +33,14 @@ pub struct Replay<'a> {
     loads: u32,
 }
 
+/// What a replay met and did up to a point.
+pub struct Found {
+    conflicts: Conflicts,
+    already: Option<Conflicts>,
+    notes: usize,
+    rows: u64,
+}
+
 impl<'a> Replay<'a> {
     pub fn new(label: &'a str, direction: Direction, on_conflict: OnConflict, began: Positions) -> Self {
         Self {
@@ -54,6 +63,24 @@ impl<'a> Replay<'a> {
     pub fn looking_for_what_is_already(mut self) -> Self {
         self.already = Some(Conflicts::default());
         self
+    }
+
+    /// What it met and did so far.
+    pub fn found(&self) -> Found {
+        Found {
+            conflicts: self.conflicts.clone(),
+            already: self.already.clone(),
+            notes: self.notes.len(),
+            rows: self.rows,
+        }
+    }
+
+    /// Forgets what came after that.
+    pub fn only(&mut self, found: &Found) {
+        self.conflicts = found.conflicts.clone();
+        self.already = found.already.clone();
+        self.notes.truncate(found.notes);
+        self.rows = found.rows;
     }
 
     pub fn overwrites(&self) -> bool {
@@ -88,9 +115,24 @@ pub struct Loaded {
     pub expected: u64,
     pub wanted: u64,
     pub table: Table,
+    /// Columns that the table has beside.
+    pub strangers: Vec<Stranger>,
 }
 
 impl Loaded {
+    /// The condition that others wrote into none of their own columns of a row `x`; empty where there are none.
+    pub fn untouched(&self) -> String {
+        let own = self.strangers.iter().filter_map(|stranger| stranger.written.as_deref());
+        own.map(|written| format!(" AND NOT ({written})")).collect()
+    }
+
+    /// The table with all its columns.
+    pub fn whole(&self) -> Table {
+        let mut table = self.table.clone();
+        table.columns.extend(self.strangers.iter().map(|stranger| stranger.column.clone()));
+        table
+    }
+
     /// The statement that takes columns out which are not `there`; `None` where all are. The key has to be.
     pub fn without(&mut self, there: &dyn Fn(&Column) -> bool) -> Option<String> {
         let (stay, go): (Vec<Column>, Vec<Column>) =
@@ -117,8 +159,14 @@ pub fn load(
 ) -> Result<Loaded, Halt> {
     replay.loads += 1;
     let name = |side: &str| format!("pg_temp.backout_{side}{}", replay.loads);
-    let loaded =
-        Loaded { from: name("from"), to: name("to"), expected: from.records, wanted: to.records, table: table.clone() };
+    let loaded = Loaded {
+        from: name("from"),
+        to: name("to"),
+        expected: from.records,
+        wanted: to.records,
+        table: table.clone(),
+        strangers: Vec::new(),
+    };
     for (name, span) in [(&loaded.from, from), (&loaded.to, to)] {
         fill(a, reader, replay.label, table, name, span)?;
     }
@@ -147,7 +195,7 @@ fn fill(
     if span.records == 0 {
         return Ok(());
     }
-    let mut into = a.client.copy_in(&format!("COPY {name} ({columns}) FROM STDIN")).map_err(failed)?;
+    let mut into = a.client.copy_in(&format!("COPY {name} {} FROM STDIN", table::bracketed(table))).map_err(failed)?;
     let mut chunk = Vec::with_capacity(1 << 16);
     let written = |source: std::io::Error| {
         Halt::Error(TargetError::failed(format!("cannot read images of {} into {label}", table::shown(table)), source))

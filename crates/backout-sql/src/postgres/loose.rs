@@ -9,7 +9,7 @@ use super::admit::{self, Admission, Excluding, ROWS};
 use super::load::{Loaded, Replay};
 use super::session::Session;
 use super::stream::Table;
-use super::table::{self, list, quoted};
+use super::table::{self, bracketed, list, quoted};
 use super::terms::{same, shown_row};
 
 /// How often rows are looked for that others write meanwhile.
@@ -51,21 +51,25 @@ fn inner(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loade
     };
     let out = count(a, "backout_out")?;
     if out > 0 {
-        let delete = format!(
-            "WITH gone AS (
+        let delete = |but: &str| {
+            format!(
+                "WITH gone AS (
                  DELETE FROM ONLY {live} AS x USING (
                      SELECT s.at, s.h, row_number() OVER (PARTITION BY s.h) AS k
-                     FROM (SELECT x.ctid AS at, {} AS h FROM ONLY {live} AS x) AS s
+                     FROM (SELECT x.ctid AS at, {} AS h FROM ONLY {live} AS x WHERE true{}) AS s
                      WHERE s.h IN (SELECT h FROM pg_temp.backout_out)) AS d, pg_temp.backout_out AS o
                  WHERE x.ctid = d.at AND o.h = d.h AND d.k <= o.n RETURNING d.h)
              UPDATE pg_temp.backout_out AS o SET n = o.n - g.n
              FROM (SELECT h, count(*) AS n FROM gone GROUP BY h) AS g WHERE g.h = o.h",
-            whole(table, "x")
-        );
+                whole(table, "x"),
+                but
+            )
+        };
         // A row that others write just now is passed over as the one that it was: it is looked for once more, as it is then.
+        let untouched = loaded.untouched();
         let mut missing = out;
         for _ in 0..LOOKS {
-            let found = a.count(&delete)?;
+            let found = a.count(&delete(&untouched))?;
             missing = count(a, "backout_out")?;
             if missing == 0 || found == 0 && missing < out {
                 break;
@@ -74,6 +78,9 @@ fn inner(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loade
         replay.rows += out - missing;
         if missing > 0 {
             lost(a, replay, table, loaded)?;
+            if replay.overwrites() && !untouched.is_empty() {
+                a.count(&delete(""))?;
+            }
         }
     }
     if loaded.wanted > 0 { bring(a, replay, table, loaded, &live) } else { Ok(()) }
@@ -94,8 +101,8 @@ fn bring(
         to = loaded.to
     );
     let insert = format!(
-        "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {wanted}",
-        list(table, ""),
+        "INSERT INTO {live} {} OVERRIDING SYSTEM VALUE SELECT {} FROM {wanted}",
+        bracketed(table),
         list(table, "t")
     );
     let waiting = Excluding::waiting(&mut a.client, live)?;
@@ -152,8 +159,8 @@ fn stay(
         ))?;
         let Some(gone) = gone else { return Ok(()) };
         let insert = format!(
-            "INSERT INTO {live} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS f WHERE {} = '\\x{gone}'::bytea LIMIT 1",
-            list(table, ""),
+            "INSERT INTO {live} {} OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS f WHERE {} = '\\x{gone}'::bytea LIMIT 1",
+            bracketed(table),
             list(table, "f"),
             loaded.from,
             whole("f")
@@ -169,6 +176,10 @@ fn stay(
 /// place, the most similar ones, stay away unless told to overwrite.
 fn lost(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loaded) -> Result<(), postgres::Error> {
     let whole = whole(table, "f");
+    let now = match loaded.untouched().as_str() {
+        "" => "no such row".to_owned(),
+        _ => "no such row, or with values in columns of others".to_owned(),
+    };
     let found = a.rows(&format!(
         "SELECT DISTINCT ON (o.h) encode(o.h, 'hex'), o.n, {} FROM pg_temp.backout_out AS o
          JOIN {} AS f ON {whole} = o.h WHERE o.n > 0",
@@ -180,7 +191,7 @@ fn lost(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loaded
         let number: u64 = text(1).parse().unwrap_or(1);
         for _ in 0..number {
             let conflict = replay.conflict(table, Some(text(2)), ConflictKind::Missing);
-            replay.conflicts.push(Conflict { left: text(2), now: "no such row".to_owned(), ..conflict });
+            replay.conflicts.push(Conflict { left: text(2), now: now.clone(), ..conflict });
         }
         if replay.on_conflict == OnConflict::Overwrite || loaded.wanted == 0 {
             continue;

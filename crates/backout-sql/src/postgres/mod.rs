@@ -28,6 +28,7 @@ mod capture_random;
 pub mod catalog;
 pub mod catalog_changes;
 mod catalog_read;
+mod check;
 pub mod classify;
 mod conn;
 mod counters;
@@ -56,6 +57,7 @@ mod drawn;
 mod event_triggers;
 mod examine;
 mod exchange;
+mod fitting;
 mod followers;
 mod foreign;
 mod functions;
@@ -369,7 +371,9 @@ impl Database for Postgres {
                 }));
             }
         }
-        Ok(Box::new(plan::ByClass))
+        let senders = notify::Beforehand::look(&mut self.a);
+        let senders = senders.map_err(|source| self.failed("cannot read the triggers and functions of", source))?;
+        Ok(Box::new(plan::ByClass { senders }))
     }
 
     fn apply(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {

@@ -37,6 +37,56 @@ pub fn could_send(version: u32) -> String {
     )
 }
 
+/// The recursive query `sends`: functions that send, and those that call one of them.
+fn sends(version: u32) -> String {
+    format!(
+        "sends AS (
+             SELECT p.oid, p.proname FROM pg_catalog.pg_proc p WHERE p.pronamespace <> 11 AND p.prokind <> 'a' AND {text} ~* {SENDS}
+             UNION SELECT p.oid, p.proname FROM sends s JOIN pg_catalog.pg_proc p ON p.pronamespace <> 11 AND p.prokind <> 'a'
+                 AND {text} ~ ('\\y' || regexp_replace(s.proname::text, '\\W', '.', 'g') || '\\y'))",
+        text = source(version)
+    )
+}
+
+/// What in the database could send, by the table or function that a statement would name.
+#[derive(Default)]
+pub struct Beforehand(Vec<(String, String)>);
+
+impl Beforehand {
+    pub fn look(a: &mut Session) -> Result<Self, postgres::Error> {
+        if a.value(&format!("SELECT {}", could_send(a.version)))?.as_deref() != Some("t") {
+            return Ok(Self::default());
+        }
+        let found = a.rows(&format!(
+            "WITH RECURSIVE {}
+             SELECT lower(c.relname::text), format('the trigger %I of %s', t.tgname, t.tgrelid::regclass) FROM pg_catalog.pg_trigger t
+                 JOIN sends ON sends.oid = t.tgfoid JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+                 WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+             UNION SELECT lower(c.relname::text), format('the rule %I of %s', r.rulename, r.ev_class::regclass) FROM pg_catalog.pg_rewrite r
+                 JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+                 WHERE r.ev_type <> '1' AND r.ev_enabled IN ('O', 'A') AND r.ev_action::text ~* 'notify'
+             UNION SELECT lower(proname::text), format('the function %I', proname) FROM sends ORDER BY 2",
+            sends(a.version)
+        ))?;
+        let told = |what: String| what.replace(" of public.", " of ");
+        Ok(Self(found.into_iter().filter_map(|mut row| Some((row[0].take()?, told(row[1].take()?)))).collect()))
+    }
+
+    /// What is to be told of a statement before it runs; empty where it names nothing that could send.
+    pub fn of(&self, sql: &str) -> String {
+        let words = |sql: &str| {
+            let words = sql.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+            words.map(str::to_lowercase).collect::<BTreeSet<String>>()
+        };
+        let (of_sql, mut found) = (if self.0.is_empty() { BTreeSet::new() } else { words(sql) }, Vec::new());
+        found.extend(self.0.iter().filter(|(name, _)| words(name).is_subset(&of_sql)).map(|(_, what)| what.as_str()));
+        if found.is_empty() {
+            return String::new();
+        }
+        format!("; {} may send notifications (NOTIFY), which nothing calls back", found.join(", "))
+    }
+}
+
 impl Senders {
     pub fn new(any: bool) -> Self {
         Self { any, ..Self::default() }
@@ -71,10 +121,7 @@ impl Senders {
         }
         let called: Vec<String> = self.called.iter().map(|name| literal(name)).collect();
         let found = a.rows(&format!(
-            "WITH RECURSIVE sends AS (
-                 SELECT p.oid, p.proname FROM pg_catalog.pg_proc p WHERE p.pronamespace <> 11 AND p.prokind <> 'a' AND {text} ~* {SENDS}
-                 UNION SELECT p.oid, p.proname FROM sends s JOIN pg_catalog.pg_proc p ON p.pronamespace <> 11 AND p.prokind <> 'a'
-                     AND {text} ~ ('\\y' || regexp_replace(s.proname::text, '\\W', '.', 'g') || '\\y')),
+            "WITH RECURSIVE {sends},
              written AS (SELECT relation FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation'
                  AND granted AND mode = 'RowExclusiveLock')
              SELECT format('the trigger %I of %s', t.tgname, t.tgrelid::regclass) FROM pg_catalog.pg_trigger t JOIN sends ON sends.oid = t.tgfoid
@@ -86,7 +133,7 @@ impl Senders {
                  WHERE e.evtenabled IN ('O', 'A') AND {schema_changed}
              UNION SELECT format('the function %I', proname) FROM sends WHERE lower(proname::text) = ANY (ARRAY[{called}]::text[])
              ORDER BY 1",
-            text = source(a.version),
+            sends = sends(a.version),
             called = called.join(", ")
         ))?;
         let mut found: Vec<String> = found.into_iter().filter_map(|mut row| row[0].take()).collect();

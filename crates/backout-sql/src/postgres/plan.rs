@@ -10,13 +10,16 @@ use backout_model::target::{PlannedChange, TargetError, Verdict};
 
 use super::classify::{Class, classify};
 use super::head::{Head, Name, Object, Verb};
+use super::notify::Beforehand;
 use super::split;
 use super::wrapping::Wrapping;
 use crate::database::{Planner, Script};
 use crate::shown::shorten;
 
-/// The planner of a database; it needs nothing of it.
-pub struct ByClass;
+/// The planner of a database. What it asks of it is who would send notifications.
+pub struct ByClass {
+    pub senders: Beforehand,
+}
 
 impl Planner for ByClass {
     fn script(
@@ -34,7 +37,7 @@ impl Planner for ByClass {
             let class = classify(&statement, &place).map_err(|refused| refused.refusal);
             let admitted = class.and_then(|class| wrapping.admit(&class, &statement, &place).map(|()| class));
             let (verdict, locks) = match admitted {
-                Ok(class) => match verdict(&class) {
+                Ok(class) => match verdict(&class, &self.senders.of(&statement.sql)) {
                     Some(verdict) => (verdict, locks(&class)),
                     None => continue,
                 },
@@ -49,8 +52,8 @@ impl Planner for ByClass {
 
 const REFRESH: &str = "it is refused when it runs if the view holds rows, which could not be brought back";
 
-/// None for what changes nothing.
-fn verdict(class: &Class) -> Option<Verdict> {
+/// None for what changes nothing. `sends` is what it would send.
+fn verdict(class: &Class, sends: &str) -> Option<Verdict> {
     let undo = match class {
         Class::Read
         | Class::CopyOut
@@ -61,8 +64,8 @@ fn verdict(class: &Class) -> Option<Verdict> {
         | Class::Upkeep
         | Class::Begin
         | Class::Commit => return None,
-        Class::Rows | Class::CopyIn => "puts back each row that it changes, as it was".to_owned(),
-        Class::Unknown(why) => return Some(Verdict::Unknown { why: (*why).to_owned() }),
+        Class::Rows | Class::CopyIn => format!("puts back each row that it changes, as it was{sends}"),
+        Class::Unknown(why) => return Some(Verdict::Unknown { why: format!("{why}{sends}") }),
         Class::Ddl(head) if head.verb == Verb::Refresh => {
             return Some(Verdict::Unknown { why: REFRESH.to_owned() });
         }
@@ -126,7 +129,7 @@ mod tests {
         file.write_all(script.as_bytes()).unwrap();
         let script = Script { path: file.path().to_owned(), shown: "a.sql".into(), undo: ScriptUndo::Captured };
         let mut planned = Vec::new();
-        ByClass
+        ByClass { senders: Beforehand::default() }
             .script(&script, true, &mut |change| {
                 let verdict = match change.verdict {
                     Verdict::Undoable { undo } => undo,

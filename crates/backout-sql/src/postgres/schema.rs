@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
+use postgres::error::SqlState;
 
 use super::Postgres;
 use super::apply::{refused_or, uncaptured};
@@ -21,7 +22,7 @@ use super::stream::{Reader, StreamError};
 /// How often a lock is asked for, and after how long each time: whoever waits blocks all that come after it.
 const LOCK_TRIES: u32 = 20;
 const LOCK_TURN: &str = "2s";
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
+pub const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The images as a place for what a change of the schema would destroy.
 pub struct Images<'a, 'r> {
@@ -202,9 +203,19 @@ fn end_turn(a: &mut Session) -> Result<(), postgres::Error> {
 
 /// True where somebody else held a lock for longer than a turn.
 fn waits(error: &TargetError) -> bool {
+    is_of(error, is_lock_timeout)
+}
+
+/// The same, or where they waited for each other.
+pub fn gives_way(error: &TargetError) -> bool {
+    is_of(error, |error| is_lock_timeout(error) || error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED))
+}
+
+/// True where an error comes from one of the server's of that kind.
+fn is_of(error: &TargetError, kind: impl Fn(&postgres::Error) -> bool) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(source) = next {
-        if source.downcast_ref::<postgres::Error>().is_some_and(is_lock_timeout) {
+        if source.downcast_ref::<postgres::Error>().is_some_and(&kind) {
             return true;
         }
         next = source.source();

@@ -78,6 +78,11 @@ pub fn list(table: &Table, alias: &str) -> String {
     table.columns.iter().map(|column| format!("{prefix}{}", ident(&column.name))).collect::<Vec<_>>().join(", ")
 }
 
+/// The columns in brackets, as INSERT and COPY take them; a table may have none.
+pub fn bracketed(table: &Table) -> String {
+    if table.columns.is_empty() { String::new() } else { format!("({})", list(table, "")) }
+}
+
 /// The name, in quotes and with its schema.
 pub fn quoted(table: &Table) -> String {
     format!("{}.{}", ident(&table.schema), ident(&table.name))
@@ -86,4 +91,37 @@ pub fn quoted(table: &Table) -> String {
 /// The name as it is said to people: `public` goes without saying.
 pub fn shown(table: &Table) -> String {
     if table.schema == "public" { table.name.clone() } else { format!("{}.{}", table.schema, table.name) }
+}
+
+/// The same of a name that is in quotes, with its schema.
+pub fn plain(id: &str) -> String {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = id.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.next_if_eq(&'"').is_some() => {
+                parts.last_mut().into_iter().for_each(|part| part.push('"'));
+            }
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(String::new()),
+            other => parts.last_mut().into_iter().for_each(|part| part.push(other)),
+        }
+    }
+    match parts.as_slice() {
+        [schema, name] if schema == "public" => name.clone(),
+        parts => parts.join("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_name_is_shown_like_the_table() {
+        assert_eq!(plain("public.t"), "t");
+        assert_eq!(plain("s.t"), "s.t");
+        assert_eq!(plain(r#""We ird.""sch"."T b.l""#), r#"We ird."sch.T b.l"#);
+    }
 }

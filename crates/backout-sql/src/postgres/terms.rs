@@ -55,6 +55,9 @@ pub fn shown(table: &Table, column: usize, alias: &str) -> String {
 /// A whole row as a person reads it.
 pub fn shown_row(table: &Table, alias: &str) -> String {
     const COLUMNS: usize = 4;
+    if table.columns.is_empty() {
+        return "'()'".to_owned();
+    }
     let named =
         |at: usize| format!("{} || {}", literal(&format!("{}=", table.columns[at].name)), shown(table, at, alias));
     let mut parts: Vec<String> = (0..table.columns.len().min(COLUMNS)).map(named).collect();

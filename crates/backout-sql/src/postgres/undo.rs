@@ -124,60 +124,6 @@ impl Postgres {
         self.a.run(BEGIN).map_err(|source| self.failed("cannot begin a transaction in", source))
     }
 
-    pub(super) fn check_undo_steps(
-        &mut self,
-        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
-        on_conflict: OnConflict,
-    ) -> Result<Report, TargetError> {
-        self.ready()?;
-        let done = self.check_steps(steps, on_conflict);
-        self.after_step();
-        done
-    }
-
-    fn check_steps(
-        &mut self,
-        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
-        on_conflict: OnConflict,
-    ) -> Result<Report, TargetError> {
-        let label = self.label.clone();
-        let manner = Manner { on_conflict, in_doubt: false };
-        self.begin()?;
-        let mut replay =
-            Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new()).looking_for_what_is_already();
-        let mut summary = Summary::default();
-        for mut images in steps {
-            let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
-            if reader.index.way != Way::Captured {
-                replay.notes.push(format!("{label}: {} is undone by its own script, unseen", reader.index.shown));
-                continue;
-            }
-            let before = replay.rows;
-            replay.began = counters::read(&mut self.a, &label)?;
-            match self.replay(&mut reader, manner, &mut replay, None, &mut |_| {}) {
-                Ok(()) => {}
-                Err(Halt::Error(TargetError::Conflicts(conflicts))) => {
-                    replay.conflicts = conflicts;
-                    break;
-                }
-                Err(halt) => return Err(self.halted(halt)),
-            }
-            let this = summary_of(&reader.index);
-            summary.changes += this.changes;
-            summary.rows += replay.rows - before;
-            summary.objects.extend(this.objects);
-        }
-        summary.objects.sort_unstable();
-        summary.objects.dedup();
-        summary.objects.truncate(Summary::OBJECTS_KEPT);
-        Ok(Report {
-            summary,
-            conflicts: replay.conflicts,
-            notes: replay.notes,
-            already: replay.already.unwrap_or_default(),
-        })
-    }
-
     /// Replays the events of one step within the open transaction: rows, schema, sequences; then looks at foreign keys.
     pub(super) fn replay(
         &mut self,
@@ -225,14 +171,12 @@ impl Postgres {
                         Direction::Redo => (*before, *after),
                     };
                     let table = &tables[*table as usize];
-                    if !self.same_shape(table, replay)? {
-                        continue;
-                    }
+                    let Some(strangers) = self.strangers(table, replay)? else { continue };
                     if let Some(capture) = capture.as_deref_mut() {
                         let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
                         capture.before_rows(&mut sessions).map_err(|source| uncaptured(&self.label, source))?;
                     }
-                    let one = load::load(&mut self.a, reader, replay, table, from, to)?;
+                    let one = Loaded { strangers, ..load::load(&mut self.a, reader, replay, table, from, to)? };
                     let done = if table.key.is_empty() {
                         loose::rows(&mut self.a, replay, table, &one)
                     } else {
@@ -243,8 +187,9 @@ impl Postgres {
                     progress(replay.rows);
                 }
                 Event::Ddl { line, sql, event } => {
-                    if replay.direction == Direction::Undo && event.makes_types() {
-                        self.let_go(&mut loaded)?;
+                    let domains: Vec<&str> = event.domains().collect();
+                    if replay.direction == Direction::Undo && event.makes_types() || !domains.is_empty() {
+                        self.let_go(&mut loaded, &domains)?;
                     }
                     self.unsilence(&mut quiet, capture.as_deref_mut())?;
                     replay.passing = match replay.direction {
@@ -308,15 +253,17 @@ impl Postgres {
         }
     }
 
-    /// Takes out of the images in temporary tables what their tables have no more: a type that goes must not be in use.
-    fn let_go(&mut self, loaded: &mut Vec<Loaded>) -> Result<(), TargetError> {
+    /// Takes out of the images in temporary tables what their tables have no more, and values of `domains`: a type that
+    /// goes must not be in use, and what a domain demands its old values need not fulfil.
+    fn let_go(&mut self, loaded: &mut Vec<Loaded>, domains: &[&str]) -> Result<(), TargetError> {
         let mut left = Vec::new();
         for mut one in std::mem::take(loaded) {
             let failed = |source| TargetError::failed(format!("cannot read {}", table::shown(&one.table)), source);
             let found = table::find(&mut self.a, &one.table.schema, &one.table.name).map_err(failed)?;
             let there = |column: &Column| {
                 let same = |other: &Column| other.name == column.name && other.kind == column.kind;
-                found.as_ref().is_some_and(|(_, now)| now.columns.iter().any(same))
+                !domains.contains(&column.kind.trim_end_matches("[]"))
+                    && found.as_ref().is_some_and(|(_, now)| now.columns.iter().any(same))
             };
             let key_stays = one.table.key.iter().all(|key| there(&one.table.columns[key.column]));
             if found.is_none() || !key_stays {
@@ -361,28 +308,6 @@ impl Postgres {
             run.clone_from_slice(&sorted);
         }
         Ok(())
-    }
-
-    /// True where the table is still there with the columns that the images have.
-    fn same_shape(&mut self, wanted: &Table, replay: &mut Replay<'_>) -> Result<bool, TargetError> {
-        let found = table::find(&mut self.a, &wanted.schema, &wanted.name)
-            .map_err(|source| self.failed("cannot read the schema of", source))?;
-        let why = match found {
-            None => "there is no such table".to_owned(),
-            Some((_, now)) => {
-                let missing = wanted
-                    .columns
-                    .iter()
-                    .find(|column| !now.columns.iter().any(|one| one.name == column.name && one.kind == column.kind));
-                match missing {
-                    Some(column) => format!("it has no column {} of type {}", column.name, column.kind),
-                    None if !wanted.key.is_empty() && now.key.is_empty() => "it has no key any more".to_owned(),
-                    None => return Ok(true),
-                }
-            }
-        };
-        replay.definition(wanted, why);
-        Ok(false)
     }
 
     fn replay_ddl(
@@ -473,6 +398,12 @@ fn never(shown: &str, because: &str) -> TargetError {
 /// What a step comes to.
 pub fn summary_of(index: &Index) -> Summary {
     let mut objects: Vec<String> = index.tables.iter().map(table::shown).collect();
+    let altered = index.events.iter().filter_map(|event| match event {
+        Event::Ddl { event, .. } => Some(event.about()),
+        Event::Rows { .. } | Event::Statements { .. } => None,
+    });
+    objects.extend(altered.flatten());
+    objects.extend(index.sequences.iter().map(|one| format!("sequence {}.{}", one.schema, one.name)));
     objects.sort_unstable();
     objects.dedup();
     objects.truncate(Summary::OBJECTS_KEPT);

@@ -5,6 +5,7 @@ mod attached;
 mod conflicts;
 mod event_triggers;
 mod faults;
+mod fitting;
 mod mixed;
 mod newest;
 mod notify;

@@ -1,5 +1,7 @@
 //! Notifications that a step sends through something else: told, since nothing calls them back.
 
+use backout_sql::database::{Database, ScriptUndo};
+
 use crate::postgres::stage::Stage;
 
 const SETUP: &str = r#"
@@ -9,6 +11,15 @@ const SETUP: &str = r#"
     CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM tell('x'); RETURN NULL; END $$;
     CREATE TRIGGER news AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION told();
     CREATE FUNCTION reload() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN NOTIFY pgrst, 'reload schema'; END $$;"#;
+
+/// What `plan` says of a script.
+fn planned(stage: &mut Stage<'_>, script: &str) -> String {
+    let script = stage.script(script, ScriptUndo::Captured);
+    let mut all = Vec::new();
+    let mut planner = stage.database.planner().unwrap();
+    planner.script(&script, true, &mut |change| all.push(format!("{:?}", change.verdict))).unwrap();
+    all.join("\n").replace("\\\"", "\"")
+}
 
 #[test]
 fn what_may_have_been_notified_is_told() {
@@ -30,6 +41,14 @@ fn what_may_have_been_notified_is_told() {
         ("INSERT INTO calm VALUES (3); DO $$ BEGIN PERFORM tell('z'); END $$;", Some("the function tell")),
     ] {
         let found = notes(&mut stage, script);
+        let planned = planned(&mut stage, script);
+        match expected {
+            Some("a block of the script") => {}
+            Some(expected) => {
+                assert!(planned.contains(&format!("{expected} may send notifications")), "{script}: {planned}");
+            }
+            None => assert!(!planned.contains("notifications"), "{script}: {planned}"),
+        }
         match expected {
             None => assert!(found.is_empty(), "{script}: {found:?}"),
             Some(expected) => assert!(

@@ -21,7 +21,12 @@ const SETUP: &str = "CREATE TABLE dup (a int, b text); INSERT INTO dup VALUES (1
     CREATE CONSTRAINT TRIGGER late AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION late();
     CREATE TABLE part (k int, v text) PARTITION BY LIST (k); ALTER TABLE part ADD PRIMARY KEY (k);
-    CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1); INSERT INTO part VALUES (1, 'v');";
+    CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1); INSERT INTO part VALUES (1, 'v');
+    CREATE DOMAIN posint AS int CHECK (VALUE > 0); CREATE TABLE odd (a int PRIMARY KEY, o posint);
+    INSERT INTO odd VALUES (1, 1), (2, 2); CREATE TABLE lone (a int); INSERT INTO lone VALUES (1), (2);
+    CREATE TABLE st (id int PRIMARY KEY, s varchar(9) CHECK (s IN ('a', 'b')), n int); INSERT INTO st VALUES (1, 'a', 1);
+    CREATE UNIQUE INDEX st_n ON st (n) WHERE s IN ('a', 'b''(') OR lower(s) NOT IN ('c', 'd');
+    CREATE VIEW st_v AS SELECT id FROM st WHERE s NOT IN ('a', 'c');";
 
 /// The script is refused with `why` in the reason, and leaves nothing.
 #[track_caller]
@@ -51,6 +56,61 @@ fn there_and_back(script: &str) {
     assert_ne!(stage.pg_dump(), before, "{script} does nothing");
     stage.undo(&images);
     assert_eq!(stage.pg_dump(), before, "{script}");
+}
+
+#[test]
+fn what_domains_demand_and_partitions_got_goes_back() {
+    for script in [
+        "ALTER DOMAIN posint ADD CONSTRAINT low CHECK (VALUE < 100) NOT VALID; ALTER DOMAIN posint VALIDATE CONSTRAINT low",
+        "ALTER DOMAIN posint DROP CONSTRAINT posint_check; UPDATE odd SET o = -5",
+        "UPDATE odd SET o = 1; ALTER DOMAIN posint ADD CHECK (VALUE < 3)",
+        "CREATE TABLE np (LIKE part); INSERT INTO np VALUES (2, 'x'); ALTER TABLE part ATTACH PARTITION np FOR VALUES IN (2)",
+        "ALTER TABLE part DETACH PARTITION part1; ALTER TABLE part ATTACH PARTITION part1 FOR VALUES IN (1, 2)",
+    ] {
+        there_and_back(script);
+    }
+}
+
+/// A table may have no columns at all, and rows all the same.
+#[test]
+fn a_table_that_is_left_without_columns() {
+    for script in [
+        "CREATE TABLE bare (a int PRIMARY KEY); INSERT INTO bare VALUES (1); ALTER TABLE bare DROP COLUMN a",
+        "INSERT INTO lone VALUES (3); ALTER TABLE lone DROP COLUMN a; INSERT INTO lone DEFAULT VALUES",
+        "ALTER TABLE lone DROP COLUMN a; DELETE FROM lone",
+    ] {
+        there_and_back(script);
+    }
+}
+
+/// PostgreSQL writes a list down in a way that it does not write down again when it is read.
+#[test]
+fn lists_of_values_come_back_to_the_letter() {
+    for script in [
+        "DROP INDEX st_n",
+        "DROP VIEW st_v",
+        "CREATE OR REPLACE VIEW st_v AS SELECT id FROM st",
+        "ALTER TABLE st DROP COLUMN s CASCADE",
+        "ALTER TABLE st DROP CONSTRAINT st_s_check",
+        "DROP VIEW st_v; ALTER TABLE st ALTER s TYPE text",
+        "DROP VIEW st_v; ALTER TABLE st ALTER s TYPE varchar(99)",
+    ] {
+        there_and_back(script);
+    }
+}
+
+/// What rows got with a column is not what others wrote, however a cast to text would show it.
+#[test]
+fn a_column_with_a_default_of_any_type() {
+    for script in [
+        "ALTER TABLE st ADD b boolean DEFAULT false NOT NULL; ALTER TABLE st ALTER b DROP DEFAULT",
+        "ALTER TABLE st ADD b boolean DEFAULT true, ADD c char(5) DEFAULT 'a', ADD i inet DEFAULT '10.0.0.1'",
+        "ALTER TABLE st ADD n1 int DEFAULT 1, ADD t timestamptz DEFAULT '2020-01-01', ADD a int[] DEFAULT '{1}'",
+        "ALTER TABLE st ADD b boolean; ALTER TABLE st ALTER b TYPE boolean, ALTER b SET DEFAULT false",
+        "ALTER TABLE st ADD b boolean DEFAULT false, ALTER n TYPE bigint",
+    ] {
+        there_and_back(script);
+    }
 }
 
 #[test]

@@ -41,6 +41,20 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
     assert!(found.iter().all(|finding| !finding.grave), "{told:#?}");
 }
 
+#[test]
+fn a_server_that_took_away_what_changes_are_told_by_is_named() {
+    let live = Server::shared().database();
+    let role = format!("mute_{}", live.name);
+    let mut admin = live.connect();
+    let taken = "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_logical_emit_message(boolean, text, text) FROM PUBLIC";
+    admin
+        .batch_execute(&format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}; {taken}"))
+        .unwrap();
+    let found = open(&live.url_as(&role)).examine().unwrap();
+    let told = found.iter().find(|finding| finding.what.contains("pg_logical_emit_message"));
+    assert!(told.is_some_and(|finding| finding.grave), "{found:?}");
+}
+
 /// Where nothing was deployed yet, the tool's own tables have to be made first.
 #[test]
 fn a_role_that_may_create_nothing_is_refused_before_anything_is_made() {

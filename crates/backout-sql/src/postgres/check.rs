@@ -1,0 +1,94 @@
+//! Tries the undo of steps, one after the other in one transaction, which is rolled back: what would be in its way.
+
+use backout_model::conflict::OnConflict;
+use backout_model::target::{Images, Manner, Report, Summary, TargetError};
+
+use super::load::Replay;
+use super::stream::{Reader, Way};
+use super::undo::{Direction, Halt, summary_of};
+use super::{Postgres, counters, schema};
+
+/// How often the undo of a step is tried where others hold what it needs.
+const CHECK_TURNS: u32 = 5;
+
+impl Postgres {
+    pub(super) fn check_undo_steps(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        on_conflict: OnConflict,
+    ) -> Result<Report, TargetError> {
+        self.ready()?;
+        let done = self.check_steps(steps, on_conflict);
+        self.after_step();
+        done
+    }
+
+    fn check_steps(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        on_conflict: OnConflict,
+    ) -> Result<Report, TargetError> {
+        let label = self.label.clone();
+        let manner = Manner { on_conflict, in_doubt: false };
+        self.begin()?;
+        let mut replay =
+            Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new()).looking_for_what_is_already();
+        let mut summary = Summary::default();
+        for mut images in steps {
+            let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
+            if reader.index.way != Way::Captured {
+                replay.notes.push(format!("{label}: {} is undone by its own script, unseen", reader.index.shown));
+                continue;
+            }
+            let before = replay.rows;
+            if !self.check_step(&mut reader, manner, &mut replay)? {
+                break;
+            }
+            let this = summary_of(&reader.index);
+            summary.changes += this.changes;
+            summary.rows += replay.rows - before;
+            summary.objects.extend(this.objects);
+        }
+        summary.objects.sort_unstable();
+        summary.objects.dedup();
+        summary.objects.truncate(Summary::OBJECTS_KEPT);
+        Ok(Report {
+            summary,
+            conflicts: replay.conflicts,
+            notes: replay.notes,
+            already: replay.already.unwrap_or_default(),
+        })
+    }
+
+    /// Tries the undo of one step; false where a conflict is in the way of all the rest. Somebody else who is in its way
+    /// is let go first: this only looks.
+    fn check_step(
+        &mut self,
+        reader: &mut Reader<'_>,
+        manner: Manner,
+        replay: &mut Replay<'_>,
+    ) -> Result<bool, TargetError> {
+        let label = self.label.clone();
+        replay.began = counters::read(&mut self.a, &label)?;
+        let failed = |source| TargetError::failed(format!("cannot set a savepoint in {label}"), source);
+        let so_far = replay.found();
+        for turn in 1.. {
+            self.a.run("SAVEPOINT backout_check").map_err(failed)?;
+            match self.replay(reader, manner, replay, None, &mut |_| {}) {
+                Ok(()) => break,
+                Err(Halt::Error(TargetError::Conflicts(conflicts))) => {
+                    replay.conflicts = conflicts;
+                    return Ok(false);
+                }
+                Err(Halt::Error(error)) if turn < CHECK_TURNS && schema::gives_way(&error) => {
+                    self.a.run("ROLLBACK TO backout_check; RELEASE backout_check").map_err(failed)?;
+                    replay.only(&so_far);
+                    std::thread::sleep(schema::LOCK_PAUSE);
+                }
+                Err(halt) => return Err(self.halted(halt)),
+            }
+        }
+        self.a.run("RELEASE backout_check").map_err(failed)?;
+        Ok(true)
+    }
+}
