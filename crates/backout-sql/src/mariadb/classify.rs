@@ -302,7 +302,7 @@ mod tests {
             ("SET GLOBAL a=1", "! a setting of the whole server"),
             ("SET @@global.a=1", "! a setting of the whole server"),
             ("SET NAMES gbk", "! a script in gbk"),
-            ("SET @backout_capture = 1", "! a variable of the tool"),
+            ("SET @backout_capture = 1", "! backout_capture is the tool's own"),
             ("SELECT 1 INTO OUTFILE 'x'", "! it writes a file"),
             ("INSERT INTO a SELECT * FROM b", "rows a"),
             ("REPLACE LOW_PRIORITY `x`.`y` VALUES (1)", "rows x.y"),

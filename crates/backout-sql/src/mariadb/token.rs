@@ -44,7 +44,6 @@ impl Dialect for Rules {
             (b'b' | b'B' | b'x' | b'X', Some(b'\'')) => (Kind::Literal, string(bytes, start + 1)),
             (b'n' | b'N', Some(b'\'')) => (Kind::Text, string(bytes, start + 1)),
             (b'0'..=b'9', _) => number(bytes, start),
-            (b'.', Some(b'0'..=b'9')) => (Kind::Literal, number(bytes, start + 1).1),
             _ if is_word(first) => (Kind::Word, run(bytes, start, is_word)),
             _ => (Kind::Sign(first), start + 1),
         }
@@ -152,7 +151,7 @@ mod tests {
         for (sql, expected) in [
             ("a--1 -- x\nb#c\n/* d */ e", "a - - 1 b e"),
             (r#"'it\'s' "a""b" `c``d` x'4a' @v @@w"#, r#"'it\'s' "a""b" `c``d` x'4a' @ v @ @ w"#),
-            ("1e5 1a .5 0x1F t.2b", "1e5 1a .5 0x1F t . 2b"),
+            ("1e5 1a .5 0x1F t.2b", "1e5 1a . 5 0x1F t . 2b"),
             ("/*!40101 SET a=1 */", "SET a = 1"),
             ("/*!50701 no */ /*!999999 no */ /*M!100100 yes */ /*M!110000 no /* x */ no */ z", "yes z"),
             ("/*! a */ '/*!b*/' /* c */", "a '/*!b*/'"),
