@@ -105,11 +105,13 @@ pub fn bare(sql: &str, version: u32) -> String {
                 open -= 1;
                 at += 2;
             }
-            _ => {
-                let past = Rules::skip_space(bytes, at);
-                // A comment that the server reads over must not be read again as what it holds.
-                at = if past > at && open == 0 { past } else { at + 1 };
+            // A comment that the server reads over must not be read again as what it holds.
+            (b'/', Some(b'*'), ..) if open == 0 => at = after(bytes, at + 2, b"*/"),
+            (b'#', ..) => at = run(bytes, at, |byte| byte != b'\n'),
+            (b'-', Some(b'-'), next, _) if next.is_none_or(|next| *next <= b' ') => {
+                at = run(bytes, at, |byte| byte != b'\n');
             }
+            _ => at += 1,
         }
     }
     String::from_utf8(out).unwrap_or_default()
