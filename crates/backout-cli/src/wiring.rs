@@ -15,6 +15,7 @@ use backout_model::id::ID_LENGTH;
 use backout_model::target::Finding;
 use backout_package::site::{DatabaseConfig, DatabaseUrl, RootConfig, Site};
 use backout_sql::database::Database;
+use backout_sql::mariadb::{self, Mariadb};
 use backout_sql::postgres::{self, Postgres};
 use backout_sql::sqlite::{self, Sqlite};
 
@@ -77,7 +78,7 @@ pub fn places(site: &Site) -> Vec<PathBuf> {
     let databases = site.databases.iter().filter_map(|database| match &database.url {
         DatabaseUrl::Sqlite { path } => Some(path.parent().unwrap_or(path).to_owned()),
         // Where its server keeps it only the server knows.
-        DatabaseUrl::Postgres(_) => None,
+        DatabaseUrl::Postgres(_) | DatabaseUrl::Mariadb(_) => None,
     });
     let roots = site.roots.iter().map(|root| root.path.clone());
     std::iter::once(site.state.clone()).chain(databases).chain(roots).collect()
@@ -130,6 +131,14 @@ fn database(site: &Site, config: &DatabaseConfig) -> Result<Box<dyn Database>, C
                 parameters: url.parameters().clone(),
             };
             Ok(Box::new(Postgres::open(&options)?))
+        }
+        DatabaseUrl::Mariadb(url) => {
+            let options = mariadb::Options {
+                site: site.name.clone(),
+                name: config.name.clone(),
+                parameters: url.parameters().clone(),
+            };
+            Ok(Box::new(Mariadb::open(&options)?))
         }
     }
 }

@@ -216,12 +216,14 @@ impl<'s, 'o> Run<'s, 'o> {
                 if let Some((seq, undo)) = &step.undo {
                     let ticket = backout_model::target::Ticket { seq: *seq, epoch: undo.epoch };
                     let mut images = self.images_or_none(&step)?;
-                    let probe = self.session.targets.of(step.act())?.probe(ticket, &mut images)?;
-                    if probe == Probe::Applied {
-                        let report = Report { conflicts: step.announced_conflicts(), ..Report::default() };
-                        self.put(Event::StepUndone, frame, Some(index), payload(&report)?)?;
-                    } else {
-                        self.put(Event::StepApplied, frame, Some(index), Value::Null)?;
+                    match self.session.targets.of(step.act())?.probe(ticket, &mut images)? {
+                        Probe::Applied => {
+                            let report = Report { conflicts: step.announced_conflicts(), ..Report::default() };
+                            self.put(Event::StepUndone, frame, Some(index), payload(&report)?)?;
+                        }
+                        Probe::NotApplied => self.put(Event::StepApplied, frame, Some(index), Value::Null)?,
+                        // A chain of segments, of which some are taken back: the undo goes on from there.
+                        Probe::Partly => return Ok(true),
                     }
                 }
                 Ok(false)

@@ -32,6 +32,7 @@ mod siblings;
 mod site_file;
 mod tree;
 mod url;
+pub mod url_mariadb;
 pub mod url_postgres;
 mod words;
 mod yaml;

@@ -13,6 +13,7 @@ use crate::places;
 use crate::secret::Secret;
 use crate::site_file::{AlertFile, RetentionFile, SiteFile, TrustFile, WebhookFormatFile};
 use crate::url::{self, Environment};
+use crate::url_mariadb::MariadbUrl;
 use crate::url_postgres::PostgresUrl;
 use crate::words::{check_word, root_path, shown};
 use crate::yaml::{self, Spot};
@@ -74,6 +75,7 @@ pub enum DatabaseUrl {
         path: PathBuf,
     },
     Postgres(PostgresUrl),
+    Mariadb(MariadbUrl),
 }
 
 impl DatabaseUrl {
@@ -82,6 +84,7 @@ impl DatabaseUrl {
         match self {
             Self::Sqlite { path } => path.clone().into_os_string(),
             Self::Postgres(url) => url.with_password().expose().into(),
+            Self::Mariadb(url) => url.with_password().expose().into(),
         }
     }
 
@@ -90,6 +93,7 @@ impl DatabaseUrl {
         match self {
             Self::Sqlite { path } => path.clone().into_os_string(),
             Self::Postgres(url) => url.without_password().into(),
+            Self::Mariadb(url) => url.without_password().into(),
         }
     }
 
@@ -98,6 +102,7 @@ impl DatabaseUrl {
         match self {
             Self::Sqlite { .. } => None,
             Self::Postgres(url) => Some(url.with_password()).filter(|url| url.expose() != self.without_password()),
+            Self::Mariadb(url) => Some(url.with_password()).filter(|url| url.expose() != self.without_password()),
         }
     }
 
@@ -224,6 +229,7 @@ impl Reader<'_> {
                 DatabaseUrl::Sqlite { path } => (places::real(path), "the same file"),
                 // By other names it may be the same all the same; then the second finds the first one's lock.
                 DatabaseUrl::Postgres(url) => (url.without_password().into(), "the same"),
+                DatabaseUrl::Mariadb(url) => (url.without_password().into(), "the same"),
             };
             if let Some(other) = places.insert(place, &name.value) {
                 let what = format!("the databases `{other}` and `{}` are {what}", name.value);

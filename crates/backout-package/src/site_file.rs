@@ -42,7 +42,7 @@ pub struct SiteFile {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DatabaseFile {
-    /// `sqlite:PATH`, relative to this file, or `postgresql://USER@HOST/DATABASE`. `${NAME}` is from the environment.
+    /// `sqlite:PATH`, relative to this file, `postgresql://USER@HOST/DATABASE` or `mariadb://USER@HOST/DATABASE`. `${NAME}` is from the environment.
     pub url: Located<Text>,
 }
 

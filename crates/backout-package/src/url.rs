@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::percent;
 use crate::site::DatabaseUrl;
+use crate::url_mariadb;
 use crate::url_postgres;
 use crate::words::shown;
 
@@ -18,14 +19,15 @@ pub type UrlError = (String, Option<String>);
 /// Reads a URL; relative paths are taken from `base`, which is absolute. `${NAME}` is put in after the parsing, as it
 /// stands in the environment.
 pub fn parse(text: &str, base: &Path, environment: Environment<'_>) -> Result<DatabaseUrl, UrlError> {
-    let example = || Some("write sqlite:PATH or postgresql://USER@HOST/DATABASE".to_owned());
+    let example =
+        || Some("write sqlite:PATH, postgresql://USER@HOST/DATABASE or mariadb://USER@HOST/DATABASE".to_owned());
     let Some((scheme, rest)) = text.split_once(':') else {
         return Err(("this is not a database URL".to_owned(), example()));
     };
     match scheme {
         "sqlite" => sqlite(rest, base, environment),
         "postgres" | "postgresql" => Ok(DatabaseUrl::Postgres(url_postgres::parse(rest, base, environment)?)),
-        "mysql" | "mariadb" => Err((format!("`{scheme}:` is not available yet in this version{SPOKEN}"), example())),
+        "mysql" | "mariadb" => Ok(DatabaseUrl::Mariadb(url_mariadb::parse(rest, base, environment)?)),
         // What stands before the colon may be anything, a password too, unless it looks like a scheme.
         _ if scheme.len() <= 20 && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) => {
             Err((format!("unknown kind of database `{scheme}:`{SPOKEN}"), example()))
@@ -34,7 +36,7 @@ pub fn parse(text: &str, base: &Path, environment: Environment<'_>) -> Result<Da
     }
 }
 
-const SPOKEN: &str = "; this version speaks to SQLite and PostgreSQL";
+const SPOKEN: &str = "; this version speaks to SQLite, PostgreSQL and MariaDB";
 
 fn sqlite(rest: &str, base: &Path, environment: Environment<'_>) -> Result<DatabaseUrl, UrlError> {
     let plain = |what: &str| Err((what.to_owned(), None));
@@ -124,6 +126,7 @@ mod tests {
             ("sqlite:${DIR}/x.db", "/srv/100%25?#/x.db"),
             ("postgres://joe:hunter2@h/d", "postgresql://joe@h/d"),
             ("postgresql:///d", "postgresql:///d"),
+            ("mysql://joe:hunter2@h/d", "mariadb://joe@h/d"),
         ] {
             assert_eq!(path(text).as_deref(), Ok(expected), "{text}");
         }
@@ -132,9 +135,8 @@ mod tests {
     #[test]
     fn other_urls_are_refused_without_being_shown() {
         for (text, why) in [
-            ("mysql://u:${NONE}@h/d", "`mysql:` is not available yet in this version"),
-            ("mariadb://h/d", "speaks to SQLite and PostgreSQL"),
-            ("oracle:x", "unknown kind of database `oracle:`"),
+            ("mysql://u:${NONE}@h/d", "the environment has no `NONE`"),
+            ("oracle:x", "unknown kind of database `oracle:`; this version speaks to SQLite, PostgreSQL and MariaDB"),
             ("hunter2hunter2hunter2!:x", "this is not a database URL"),
             ("shop.sqlite", "this is not a database URL"),
             ("sqlite:", "names no file"),

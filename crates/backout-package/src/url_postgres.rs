@@ -126,7 +126,7 @@ pub fn parse(rest: &str, base: &Path, environment: Environment<'_>) -> Result<Po
     Ok(PostgresUrl(found))
 }
 
-fn host_and_port(host: &str) -> Result<(&str, &str), UrlError> {
+pub fn host_and_port(host: &str) -> Result<(&str, &str), UrlError> {
     if let Some(inner) = host.strip_prefix('[') {
         let Some((name, after)) = inner.split_once(']') else {
             return Err(("`[` without its `]`".to_owned(), None));
@@ -142,7 +142,7 @@ fn host_and_port(host: &str) -> Result<(&str, &str), UrlError> {
 }
 
 /// How a parameter is called in an error.
-fn part(name: &str) -> &str {
+pub fn part(name: &str) -> &str {
     match name {
         "dbname" => "name of the database",
         "user" => "name of the user",

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// PostgreSQL as it is installed.
@@ -19,7 +19,7 @@ pub(crate) struct Binaries {
 pub(crate) enum Account {
     /// Who runs the tests.
     Own,
-    /// Another user, because PostgreSQL refuses to run as root.
+    /// Another user, because no server should run as root.
     Other { uid: u32, gid: u32 },
 }
 
@@ -29,7 +29,7 @@ impl Binaries {
         let folder = find("postgres").unwrap_or_else(|| {
             panic!("PostgreSQL is not installed: run script/setup, or set BACKOUT_POSTGRES to its folder `bin`")
         });
-        let account = Account::find();
+        let account = Account::find("postgres");
         // `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`, `postgres (PostgreSQL) 18beta1`
         let output = Command::new(folder.join("postgres")).arg("--version").output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
@@ -46,12 +46,7 @@ impl Binaries {
 
     /// Any program, run as the account that may.
     pub fn run(&self, program: PathBuf) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").current_dir("/");
-        if let Account::Other { uid, gid } = self.account {
-            command.gid(gid).uid(uid);
-        }
-        command
+        self.account.run(program)
     }
 
     /// A client program: beside the server, else wherever there is one. A packaged server may come without.
@@ -65,7 +60,8 @@ impl Binaries {
 }
 
 impl Account {
-    fn find() -> Account {
+    /// `name`: the user that the server is packaged with.
+    pub fn find(name: &str) -> Account {
         if !rustix::process::geteuid().is_root() {
             return Account::Own;
         }
@@ -75,9 +71,27 @@ impl Account {
                 users.lines().map(|line| line.split(':')).find(|line| line.clone().next() == Some(name))?;
             Some((fields.nth(2)?.parse().ok()?, fields.next()?.parse().ok()?))
         };
-        let (uid, gid) =
-            ids("postgres").or_else(|| ids("nobody")).expect("a user who is not root: `postgres`, `nobody`");
+        let (uid, gid) = ids(name).or_else(|| ids("nobody")).expect("a user who is not root, at least `nobody`");
         Account::Other { uid, gid }
+    }
+}
+
+impl Account {
+    /// A program, run as this account.
+    pub fn run(&self, program: PathBuf) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").current_dir("/");
+        if let Account::Other { uid, gid } = *self {
+            command.gid(gid).uid(uid);
+        }
+        command
+    }
+
+    /// Gives a folder to it.
+    pub fn own(&self, folder: &Path) {
+        if let Account::Other { uid, gid } = *self {
+            std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
+        }
     }
 }
 

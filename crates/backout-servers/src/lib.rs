@@ -4,5 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod binaries;
+mod keeper;
+pub mod mariadb;
 pub mod pgbouncer;
 pub mod postgres;

@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::binaries::find;
-use crate::postgres::{Database, SUPERUSER, Server, wait_until};
+use crate::keeper::wait_until;
+use crate::postgres::{Database, SUPERUSER, Server};
 
 /// PgBouncer under way, on a socket of its own; it ends with this value.
 pub struct Pooler {

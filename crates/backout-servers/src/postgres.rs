@@ -5,23 +5,19 @@
 //! it ended: each holds a lock, and a keeper waits for all of them. Never touches a server that it did not start.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::binaries::{Account, Binaries};
-
-/// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::binaries::Binaries;
+use crate::keeper::{self, free_port, run, shared_place, someone_works_in, wait_until};
 
 /// The first user of each server: a superuser, without a password unless the test makes one.
 pub const SUPERUSER: &str = "postgres";
@@ -94,9 +90,7 @@ impl Server {
     fn start_new(binaries: Binaries, setup: &Setup, shared: bool) -> Server {
         // A socket's path may have 107 bytes, so it cannot lie in the build's folder.
         let folder = tempfile::Builder::new().prefix("backout-pg-").tempdir_in("/tmp").unwrap().keep();
-        let user = File::create(folder.join("users")).unwrap();
-        user.lock_shared().unwrap();
-        keep(&folder);
+        let user = keeper::keep(&folder, "postmaster.pid", "QUIT");
         binaries.account.own(&folder);
         let data = folder.join("data");
         let mut initdb = binaries.command("initdb");
@@ -344,14 +338,7 @@ impl Drop for Database<'_> {
 
 /// The server that an earlier process started, if it is still there.
 fn join(binaries: &Binaries, pointer: &Path) -> Option<Server> {
-    let folder = PathBuf::from(fs::read_to_string(pointer).ok()?);
-    let user = File::open(folder.join("users")).ok()?;
-    // Locked means that its keeper is about to stop it.
-    user.try_lock_shared().ok()?;
-    let (held, named) = (user.metadata().ok()?, fs::metadata(folder.join("users")).ok()?);
-    if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
-        return None;
-    }
+    let (folder, user) = keeper::join(pointer)?;
     let server = Server {
         binaries: binaries.clone(),
         folder,
@@ -363,69 +350,6 @@ fn join(binaries: &Binaries, pointer: &Path) -> Option<Server> {
     };
     server.try_connect("postgres").ok()?;
     Some(server)
-}
-
-/// Where the processes of a test run find the shared server: the build's folder.
-fn shared_place() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    target.map_or_else(std::env::temp_dir, Path::to_owned).join("testkit")
-}
-
-/// Starts the keeper of a folder: once nobody holds `users` any more it stops the server and removes the folder.
-fn keep(folder: &Path) {
-    const STOP: &str = r#"
-        read -r pid rest <"$1/data/postmaster.pid"
-        if [ -n "$pid" ] && [ "/proc/$pid/cwd" -ef "$1/data" ]; then
-            kill -QUIT "$pid"
-            tail --pid="$pid" -s 0.1 -f /dev/null
-        fi
-        rm -rf "$1" || rm -rf "$1"
-    "#;
-    // In the background of a shell that ends at once, so that it is nobody's child and outlives this process.
-    let start = r#"flock --exclusive "$1/users" sh -c "$2" sh "$1" &"#;
-    let mut keeper = Command::new("sh");
-    keeper.args(["-c", start, "sh"]).arg(folder).arg(STOP).current_dir("/").process_group(0);
-    keeper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    assert!(keeper.status().unwrap().success());
-}
-
-fn run(command: &mut Command) {
-    let output =
-        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said));
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Asks again and again until it is so; None where it is not in time.
-pub(crate) fn wait_until(mut so: impl FnMut() -> bool) -> Option<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !so() {
-        if Instant::now() > deadline {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Some(())
-}
-
-fn someone_works_in(folder: &Path) -> bool {
-    let works = |entry: io::Result<fs::DirEntry>| {
-        entry.and_then(|entry| fs::read_link(entry.path().join("cwd"))).is_ok_and(|cwd| cwd == folder)
-    };
-    fs::read_dir("/proc").unwrap().any(works)
-}
-
-impl Account {
-    fn own(&self, folder: &Path) {
-        if let Account::Other { uid, gid } = *self {
-            std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod container;
 pub mod database;
 mod holder;
+pub mod mariadb;
 pub mod postgres;
 mod shown;
 pub mod sqlite;

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::database::{self, Lines};
 use crate::files;
+use crate::mariadb_dump;
 use crate::postgres_dump;
 use crate::site::TestSite;
 
@@ -19,9 +20,10 @@ impl Fingerprint {
     pub fn of(site: &TestSite) -> Self {
         let mut parts = BTreeMap::new();
         for name in site.databases() {
-            let lines = match site.postgres(name) {
-                Some(live) => postgres_dump::read(live),
-                None => database::read(&site.database(name)),
+            let lines = match (site.postgres(name), site.mariadb(name)) {
+                (Some(live), _) => postgres_dump::read(live),
+                (None, Some(live)) => mariadb_dump::read(live),
+                (None, None) => database::read(&site.database(name)),
             };
             parts.insert(format!("database {name}"), lines);
         }

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod database;
+mod done;
 pub mod every;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod files;
 pub mod fingerprint;
 pub mod http;
+pub mod mariadb_dump;
 pub mod observer;
 pub mod package;
 pub mod postgres_dump;
@@ -21,4 +23,4 @@ pub mod stage;
 pub mod surroundings;
 pub mod tree;
 
-pub use backout_servers::{pgbouncer, postgres};
+pub use backout_servers::{mariadb, pgbouncer, postgres};

@@ -2,13 +2,12 @@
 //!
 //! Every command opens a session of its own, as a process would, and records what it told.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use backout_engine::deploy::{self, deploy};
 use backout_engine::error::EngineError;
 use backout_engine::observer::{Happening, Observer};
-use backout_engine::outcome::{Outcome, Status};
+use backout_engine::outcome::Outcome;
 use backout_engine::session::{Session, Targets};
 use backout_engine::{redo, resume, retry, undo, verify};
 use backout_files::local::{LocalRoot, Options as RootOptions};
@@ -18,8 +17,10 @@ use backout_model::target::{Described, Finding};
 use backout_package::package::Package;
 use backout_package::site::{DatabaseUrl, Site};
 use backout_package::url_postgres::{self, PostgresUrl};
+use backout_servers::mariadb;
 use backout_servers::postgres::{self, Server};
 use backout_sql::database::Database;
+use backout_sql::mariadb::{Mariadb, Options as MariadbOptions};
 use backout_sql::postgres::{Options as PostgresOptions, Postgres};
 use backout_sql::sqlite::{Options as SqliteOptions, Sqlite};
 use rusqlite::Connection;
@@ -45,6 +46,7 @@ enum Content {
     File(Vec<u8>, String),
     /// With the URL under which the tool finds it.
     Postgres(postgres::Database<'static>, String),
+    Mariadb(mariadb::Database<'static>, String),
 }
 
 /// A database of a site.
@@ -52,6 +54,7 @@ enum Live {
     /// The file beside `site.yaml`.
     Sqlite,
     Postgres(postgres::Database<'static>),
+    Mariadb(mariadb::Database<'static>),
 }
 
 /// A site that is removed when it is dropped.
@@ -102,6 +105,22 @@ impl Builder {
         database.connect().batch_execute(script).unwrap();
         let url = url(&database);
         self.databases.push((name.to_owned(), Content::Postgres(database, url)));
+        self
+    }
+
+    /// A new MariaDB database of the server, filled by `script` as the stock client runs it.
+    #[must_use]
+    pub fn mariadb(self, name: &str, server: &'static mariadb::Server, script: &str) -> Self {
+        self.mariadb_as(name, server, script, mariadb::SUPERUSER)
+    }
+
+    /// As [`Builder::mariadb`], reached as another user, who needs no password.
+    #[must_use]
+    pub fn mariadb_as(mut self, name: &str, server: &'static mariadb::Server, script: &str, user: &str) -> Self {
+        let database = server.database();
+        database.script(script);
+        let url = database.url_as(user);
+        self.databases.push((name.to_owned(), Content::Mariadb(database, url)));
         self
     }
 
@@ -157,6 +176,7 @@ impl Builder {
         let live = |content| match content {
             Content::File(..) => Live::Sqlite,
             Content::Postgres(database, _) => Live::Postgres(database),
+            Content::Mariadb(database, _) => Live::Mariadb(database),
         };
         TestSite {
             dir,
@@ -175,6 +195,7 @@ impl Builder {
                 let url = match content {
                     Content::File(..) => format!("sqlite:{name}.sqlite"),
                     Content::Postgres(_, url) => url.clone(),
+                    Content::Mariadb(_, url) => url.clone(),
                 };
                 (name.clone(), json!({ "url": url }))
             })
@@ -219,8 +240,16 @@ impl TestSite {
     /// The PostgreSQL database of that name; none where it is a SQLite file.
     pub fn postgres(&self, name: &str) -> Option<&postgres::Database<'static>> {
         self.databases.iter().find(|(own, _)| own == name).and_then(|(_, live)| match live {
-            Live::Sqlite => None,
+            Live::Sqlite | Live::Mariadb(_) => None,
             Live::Postgres(database) => Some(database),
+        })
+    }
+
+    /// The MariaDB database of that name; none where it is another engine's.
+    pub fn mariadb(&self, name: &str) -> Option<&mariadb::Database<'static>> {
+        self.databases.iter().find(|(own, _)| own == name).and_then(|(_, live)| match live {
+            Live::Sqlite | Live::Postgres(_) => None,
+            Live::Mariadb(database) => Some(database),
         })
     }
 
@@ -287,6 +316,10 @@ impl TestSite {
                     Box::new(Sqlite::open(SqliteOptions { site, name, path: path.clone(), create: false })?)
                 }
                 DatabaseUrl::Postgres(url) => Box::new(Postgres::open(&postgres_options(site, name, url))?),
+                DatabaseUrl::Mariadb(url) => {
+                    let parameters = url.parameters().clone();
+                    Box::new(Mariadb::open(&MariadbOptions { site, name, parameters })?)
+                }
             };
             targets.databases.insert(database.name.clone(), opened);
         }
@@ -401,6 +434,10 @@ impl TestSite {
                 crate::postgres_dump::bury_the_dead(database);
                 continue;
             }
+            if let Live::Mariadb(database) = live {
+                crate::mariadb_dump::bury_the_dead(database);
+                continue;
+            }
             let conn = self.connect(name);
             let there: bool = conn
                 .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'backout_shop'", [], |row| row.get(0))
@@ -410,68 +447,6 @@ impl TestSite {
                 conn.execute(buried, []).unwrap();
             }
         }
-    }
-}
-
-impl<T> Done<T> {
-    pub fn words(&self) -> String {
-        match &self.result {
-            Ok(_) => "done".to_owned(),
-            Err(error) => error.causes().join(": "),
-        }
-    }
-
-    /// The warnings that were told.
-    pub fn warnings(&self) -> Vec<&str> {
-        let texts = self.heard.iter().filter_map(|happening| match happening {
-            Happening::Warning { text } => Some(text.as_str()),
-            _ => None,
-        });
-        texts.collect()
-    }
-}
-
-impl Done {
-    pub fn status(&self) -> Status {
-        match &self.result {
-            Ok(outcome) => outcome.status,
-            Err(error) => error.status(),
-        }
-    }
-
-    /// The outcome; panics with what was told where there is none or another status came.
-    #[track_caller]
-    pub fn expect(self, status: Status) -> Outcome {
-        assert_eq!(self.status(), status, "{self:?}");
-        match self.result {
-            Ok(outcome) => outcome,
-            Err(error) => panic!("{}", error.causes().join(": ")),
-        }
-    }
-
-    /// The id of the deployment it was about.
-    #[track_caller]
-    pub fn id(&self) -> String {
-        match &self.result {
-            Ok(Outcome { deployment: Some(id), .. }) => id.to_string(),
-            _ => panic!("no deployment: {self:?}"),
-        }
-    }
-}
-
-impl fmt::Debug for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.result {
-            Ok(outcome) => {
-                writeln!(f, "{:?}: {}", outcome.status, outcome.closing)?;
-                let lines = [&outcome.answer, &outcome.causes, &outcome.notes];
-                lines.iter().copied().flatten().try_for_each(|line| writeln!(f, "  {line}"))?;
-                outcome.conflicts.iter().try_for_each(|conflict| writeln!(f, "  conflict: {conflict}"))?;
-                outcome.left_out.iter().try_for_each(|left| writeln!(f, "  left out: {}: {}", left.what, left.why))?;
-            }
-            Err(error) => writeln!(f, "{:?}: {}", error.status(), error.causes().join(": "))?,
-        }
-        self.warnings().iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))
     }
 }
 

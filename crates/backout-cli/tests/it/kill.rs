@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use backout_testkit::every;
 use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::package::{Pkg, sql};
 use backout_testkit::postgres::{Server, Setup};
 use backout_testkit::site::TestSite;
 use backout_testkit::stage::{Act, Cast, Stage};
@@ -100,4 +101,57 @@ fn an_undo_on_postgres_that_is_killed_anywhere() {
 #[test]
 fn a_redo_on_postgres_that_is_killed_anywhere() {
     at_every_point(postgres(), Act::Redo);
+}
+
+fn mariadb() -> Cast {
+    Cast::Mariadb(backout_testkit::mariadb::Server::shared())
+}
+
+#[test]
+fn a_deployment_on_mariadb_that_is_killed_anywhere() {
+    at_every_point(mariadb(), Act::Deploy);
+}
+
+#[test]
+fn an_undo_on_mariadb_that_is_killed_anywhere() {
+    at_every_point(mariadb(), Act::Undo);
+}
+
+#[test]
+fn a_redo_on_mariadb_that_is_killed_anywhere() {
+    at_every_point(mariadb(), Act::Redo);
+}
+
+/// Its statement goes on on the server: who resumes waits for that, or ends it.
+#[test]
+fn a_tool_that_is_killed_while_its_statement_runs_on_mariadb() {
+    use backout_testkit::mariadb::Queryable as _;
+    let base = "CREATE TABLE t (a int PRIMARY KEY, b int) ENGINE=InnoDB; INSERT INTO t VALUES (1, 1), (2, 2);";
+    for script in [
+        "ALTER TABLE t ADD c int; UPDATE t SET b = SLEEP(1) + 5;",
+        "UPDATE t SET b = 7; ALTER TABLE t MODIFY b varchar(9), ADD d int DEFAULT 3; DELETE FROM t WHERE SLEEP(1) = 0;",
+        "CREATE TABLE u AS SELECT a, SLEEP(1) AS s FROM t;",
+    ] {
+        let site = TestSite::builder().mariadb("main", backout_testkit::mariadb::Server::shared(), base).build();
+        let before = Fingerprint::of(&site);
+        let package = site.write(&Pkg::new("p").step(sql(script)));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", site.dir())
+            .current_dir(site.dir());
+        let mut tool = command.args(["deploy", &package.display().to_string()]).spawn().unwrap();
+        let database = site.mariadb("main").unwrap();
+        let mut watching = database.connect();
+        let asleep = "SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE '%SLEEP(1)%' AND ID <> CONNECTION_ID()";
+        while watching.query_first::<u32, _>(asleep).unwrap().is_none() {
+            assert!(tool.try_wait().unwrap().is_none(), "{script}");
+        }
+        tool.kill().unwrap();
+        tool.wait().unwrap();
+        let resumed = backout(&site, &["resume"], "");
+        assert!(matches!(resumed.status.code(), Some(0 | 1)), "{script}: {}", shown(&resumed));
+        before.assert_same(&Fingerprint::of(&site), script);
+    }
 }

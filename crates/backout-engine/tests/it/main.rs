@@ -13,6 +13,7 @@ mod http;
 mod irreversible;
 mod left;
 mod maintenance;
+mod mariadb;
 mod nested;
 mod order;
 mod pgbench;

@@ -69,15 +69,18 @@ fn bad_sites_are_shown_at_their_place() {
             "site: s\ndatabases:\n  a: {url: \"postgres://u:${SECRET}@x@h/d\"}\n".into(),
             "3:12: a PostgreSQL URL has one `@` [in the password write %40 for `@`",
         ),
-        ("site: s\ndatabases:\n  a: {url: \"mysql://u:hunter2@h/d\"}\n".into(), "3:12: `mysql:` is not available yet"),
         (
-            "site: s\ndatabases:\n  a: {url: \"mariadb://u:hunter2@h/d\"}\n".into(),
-            "3:12: `mariadb:` is not available yet",
+            "site: s\ndatabases:\n  a: {url: \"mysql://u:hunter2@h\"}\n".into(),
+            "3:12: a MariaDB URL names its database [write mariadb://USER@HOST/DATABASE]",
+        ),
+        (
+            "site: s\ndatabases:\n  a: {url: \"mariadb://u:hunter2@h/d?sslmode=x\"}\n".into(),
+            "3:12: `sslmode` is no parameter of a MariaDB URL [did you mean `ssl-mode`?]",
         ),
         ("site: s\ndatabases:\n  a: {url: \"u:hunter2@h/d\"}\n".into(), "3:12: unknown kind of database `u:`"),
         (
             "site: s\ndatabases:\n  a: {url: x.db}\n".into(),
-            "3:12: this is not a database URL [write sqlite:PATH or postgresql://USER@HOST/DATABASE]",
+            "3:12: this is not a database URL [write sqlite:PATH, postgresql://USER@HOST/DATABASE or mariadb://USER@HOST/DATABASE]",
         ),
         (
             "site: s\ndatabases:\n  a: {url: \"sqlite:${MISSING}/x\"}\n".into(),

@@ -1,20 +1,26 @@
 //! What the crash suites play on: a site and a package with every kind of step, statement and file; a deployment, an
 //! undo and a redo of it; and the judge of what a death or a fault left of them.
 
+mod mariadb;
 mod postgres;
 mod sqlite;
 
 use backout_engine::outcome::Status;
 use backout_model::state::DeploymentState;
+use backout_servers::mariadb::Server as MariadbServer;
 use backout_servers::postgres::Server;
 
 use crate::database::integrity;
 use crate::faults::{Fault, play};
 use crate::fingerprint::Fingerprint;
+use crate::mariadb_dump;
 use crate::package::{Pkg, Step, run};
 use crate::postgres_dump;
 use crate::proxy::Proxy;
 use crate::site::{Done, TestSite};
+
+/// How the names end of what the tool may leave in a MariaDB database.
+const MARIADB_STAYS: [char; 15] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 's', 't', 'x'];
 
 /// On what the acts are played.
 #[derive(Clone, Copy)]
@@ -23,6 +29,7 @@ pub enum Cast {
     Postgres(&'static Server),
     /// The server is reached through the proxy.
     Through(&'static Server, &'static Proxy),
+    Mariadb(&'static MariadbServer),
 }
 
 impl Cast {
@@ -31,6 +38,7 @@ impl Cast {
             Cast::Sqlite => sqlite::site(),
             Cast::Postgres(server) => postgres::site(server, None),
             Cast::Through(server, proxy) => postgres::site(server, Some(proxy)),
+            Cast::Mariadb(server) => mariadb::site(server),
         }
     }
 
@@ -38,6 +46,7 @@ impl Cast {
         match self {
             Cast::Sqlite => sqlite::package(),
             Cast::Postgres(_) | Cast::Through(..) => postgres::package(),
+            Cast::Mariadb(_) => mariadb::package(),
         }
     }
 
@@ -45,7 +54,7 @@ impl Cast {
     pub fn stride(self) -> usize {
         match self {
             Cast::Sqlite => 1,
-            Cast::Postgres(_) | Cast::Through(..) => 10,
+            Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 10,
         }
     }
 }
@@ -156,6 +165,13 @@ impl Stage {
                 return Err(format!("{state:?}, and {other} is left in {}", database.name));
             }
         }
+        for database in self.site.databases().filter_map(|name| self.site.mariadb(name)) {
+            // Holds stay, for the undo or the redo; what only a capture under way needs does not.
+            let passes = |name: &&String| name.contains('$') && !name.ends_with(MARIADB_STAYS);
+            if let Some(other) = mariadb_dump::own_objects(database).iter().find(passes) {
+                return Err(format!("{state:?}, and {other} is left in {}", database.name));
+            }
+        }
         Ok(())
     }
 
@@ -176,7 +192,9 @@ impl Stage {
         if let Some(finding) = self.site.grave().into_iter().next() {
             return Err(format!("verify: {}: {}", finding.target, finding.what));
         }
-        for name in self.site.databases().filter(|name| self.site.postgres(name).is_none()) {
+        for name in
+            self.site.databases().filter(|name| self.site.postgres(name).is_none() && self.site.mariadb(name).is_none())
+        {
             if let Some(line) = integrity(&self.site.database(name)).first() {
                 return Err(format!("integrity of {name}: {line}"));
             }

@@ -1,0 +1,6 @@
+//! MariaDB as the engine drives it, on private servers of the tests' own.
+
+mod conflicts;
+mod ddl;
+mod rows;
+mod server;

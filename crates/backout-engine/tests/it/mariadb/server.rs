@@ -1,0 +1,95 @@
+//! What the server allows: a plain account, another server than MariaDB, a binary log.
+
+use backout_engine::outcome::Status;
+use backout_model::target::Target as _;
+use backout_sql::mariadb::{Mariadb, Options};
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::mariadb::{Database, Server};
+use backout_testkit::package::{Pkg, sql};
+use backout_testkit::site::TestSite;
+
+fn options(database: &Database<'_>, user: &str) -> Options {
+    let parameters = [
+        ("user", user.to_owned()),
+        ("dbname", database.name.clone()),
+        ("socket", database.server().socket().display().to_string()),
+    ];
+    let parameters = parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Options { site: "shop".to_owned(), name: "main".to_owned(), parameters }
+}
+
+const BASE: &str = "CREATE TABLE t (a int PRIMARY KEY, b int) ENGINE=InnoDB; INSERT INTO t VALUES (1, 1); CREATE VIEW v AS SELECT a FROM t;";
+
+#[test]
+fn a_plain_account_is_enough() {
+    let server = Server::shared();
+    let user = format!("plain{}", std::process::id());
+    let site = TestSite::builder().mariadb_as("main", server, BASE, &user).build();
+    let name = &site.mariadb("main").unwrap().name;
+    site.mariadb("main")
+        .unwrap()
+        .script(&format!("CREATE USER {user}@localhost; GRANT ALL ON {name}.* TO {user}@localhost"));
+    let before = Fingerprint::of(&site);
+    let script = "UPDATE t SET b = 2; ALTER TABLE t DROP COLUMN b; DROP VIEW v; TRUNCATE t; DROP TABLE t;";
+    site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+    site.redo().expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone again");
+    site.mariadb("main").unwrap().script(&format!("DROP USER {user}@localhost"));
+}
+
+#[test]
+fn a_server_that_is_another_is_refused_in_plain_words() {
+    for (version, why) in [("8.0.36", "the server is MySQL 8.0.36"), ("10.5.20-MariaDB", "MariaDB 10.6 is the oldest")]
+    {
+        let server = Server::with(&[&format!("--version={version}")]);
+        let error = Mariadb::open(&options(&server.database(), "root")).err().expect("it is refused");
+        let text = format!("{error:?}");
+        assert!(text.contains(why), "{text}");
+    }
+}
+
+#[test]
+fn a_binary_log_takes_triggers_away_from_a_plain_account() {
+    let server: &'static Server = Box::leak(Box::new(Server::with(&["--log-bin=bin", "--server-id=1"])));
+    let site = TestSite::builder().mariadb_as("main", server, BASE, "plain").build();
+    let database = site.mariadb("main").unwrap();
+    database.script(&format!("CREATE USER plain@localhost; GRANT ALL ON {}.* TO plain@localhost", database.name));
+    let before = Fingerprint::of(&site);
+    let package = Pkg::new("p").step(sql("CREATE TABLE u (a int PRIMARY KEY) ENGINE=InnoDB; UPDATE t SET b = 2;"));
+    let done = site.deploy(&package);
+    assert_eq!(done.status(), Status::Failed, "{done:?}");
+    assert!(format!("{done:?}").contains("log_bin_trust_function_creators"), "{done:?}");
+    before.assert_same(&Fingerprint::of(&site), "failed");
+    let mut target = Mariadb::open(&options(database, "plain")).unwrap();
+    let findings = target.examine().unwrap();
+    assert!(findings.iter().any(|one| one.grave && one.what.contains("may not make triggers")), "{findings:?}");
+    database.script("SET GLOBAL log_bin_trust_function_creators = 1");
+    site.deploy(&package).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+}
+
+/// What the tool left when it was stopped in the middle goes with the next lock.
+#[test]
+fn a_server_that_dies_between_two_segments() {
+    let server: &'static Server = Box::leak(Box::new(Server::fresh()));
+    let site = TestSite::builder().mariadb("main", server, BASE).build();
+    let before = Fingerprint::of(&site);
+    let script = "UPDATE t SET b = 2; ALTER TABLE t ADD c int; UPDATE t SET c = SLEEP(1); ALTER TABLE t ADD d int;";
+    std::thread::scope(|scope| {
+        let deploying = scope.spawn(|| site.deploy(&Pkg::new("p").step(sql(script))));
+        let mut watching = server.connect("mysql");
+        let asleep = "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE 'UPDATE t SET c = SLEEP%'";
+        while backout_testkit::mariadb::Queryable::query_first::<u32, _>(&mut watching, asleep).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        server.kill();
+        server.start();
+        let done = deploying.join().unwrap();
+        assert_eq!(done.status(), Status::Failed, "{done:?}");
+    });
+    before.assert_same(&Fingerprint::of(&site), "failed");
+}

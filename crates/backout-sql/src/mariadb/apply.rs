@@ -1,0 +1,378 @@
+//! Runs the script of a step as a chain of segments, each with its images.
+//!
+//! Never begins a part that was not announced. What a part that failed had done is rolled back with it; the parts before
+//! it are for the undo.
+
+use backout_model::fault::{self, Point};
+use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket};
+
+use super::capture::{self, Capture, CaptureError};
+use super::classify::{self, Class};
+use super::reader::reader;
+use super::segment::{Detail, Held, Segment, State};
+use super::session::Session;
+use super::setting::Setting;
+use super::split::Statement;
+use super::stream::Way;
+use super::survey::{Named, Reading, Survey, ends_run, opens_run};
+use super::token::bare;
+use super::{Mariadb, table};
+use crate::database::Script;
+use crate::shown::shorten;
+
+impl Mariadb {
+    /// See [`crate::database::Database::apply`].
+    pub(super) fn apply_script(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        self.ready()?;
+        let done = self.survey(script, gate).and_then(|survey| {
+            let captured = survey.index.way == Way::Captured;
+            let mut chain = Chain::new(self, script, survey);
+            if captured { chain.run(gate) } else { chain.run_uncaptured(gate) }
+        });
+        self.after_step();
+        done
+    }
+}
+
+/// A segment of rows under way.
+struct Open {
+    capture: Capture,
+}
+
+/// A step under way.
+pub(super) struct Chain<'a> {
+    pub database: &'a mut Mariadb,
+    script: &'a Script,
+    pub step: u64,
+    /// The number of the next segment.
+    pub number: u32,
+    pub ticket: Option<Ticket>,
+    pub summary: Summary,
+    way: Way,
+    runs: std::vec::IntoIter<Named>,
+    functions: Option<Functions>,
+    pub notes: Vec<String>,
+}
+
+impl<'a> Chain<'a> {
+    fn new(database: &'a mut Mariadb, script: &'a Script, survey: Survey) -> Self {
+        let summary = Summary { changes: survey.index.statements, bytes: survey.bytes, ..Summary::default() };
+        Self {
+            database,
+            script,
+            step: survey.index.step,
+            number: 0,
+            ticket: None,
+            summary,
+            way: survey.index.way,
+            runs: survey.runs.into_iter(),
+            functions: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn place(&self, statement: &Statement) -> String {
+        format!("{}:{}", self.script.shown, statement.line)
+    }
+
+    fn run(&mut self, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        let mut open = None;
+        let done = self.statements(&mut open, gate);
+        let done = done.and_then(|()| self.close(&mut open, true, gate));
+        if done.is_err() {
+            self.give_up(open.is_some());
+        }
+        done?;
+        if let Some(ticket) = self.unsealed(gate)? {
+            self.database.seal(ticket)?;
+        }
+        let summary = std::mem::take(&mut self.summary);
+        Ok(Report { summary, notes: std::mem::take(&mut self.notes), ..Report::default() })
+    }
+
+    /// What failed is taken back by the server; what it was captured by goes, too. Where that fails now, whoever takes the
+    /// lock next does it.
+    fn give_up(&mut self, opened: bool) {
+        drop(self.database.a().map(|a| a.run("ROLLBACK")));
+        // Once a new session has the lock's name, the old one has ended and it is certain what came of it.
+        if opened && self.database.ready().is_ok() {
+            drop(self.database.sweep_segment(self.step, self.number));
+        }
+    }
+
+    /// The ticket of a step whose last segment did not move the marker.
+    fn unsealed(&mut self, gate: &mut dyn Gate) -> Result<Option<Ticket>, TargetError> {
+        let ticket = self.announced(gate)?;
+        let sealed = self.database.marker()?.is_some_and(|marker| marker.seq >= ticket.seq);
+        Ok((!sealed).then_some(ticket))
+    }
+
+    pub fn announced(&mut self, gate: &mut dyn Gate) -> Result<Ticket, TargetError> {
+        self.database.announced(&mut self.ticket, &self.summary, gate)
+    }
+
+    fn statements(&mut self, open: &mut Option<Open>, gate: &mut dyn Gate) -> Result<(), TargetError> {
+        let mut reading = Reading::of(&self.script.path, &self.script.shown)?;
+        let mut done = 0;
+        while let Some(statement) = reading.next()? {
+            let place = self.place(&statement);
+            let class = self.database.class(&statement, &place, &self.way)?;
+            if gate.is_stopped() {
+                return Err(TargetError::failed(format!("cannot run {place}"), "the run was stopped"));
+            }
+            if ends_run(&class) {
+                self.close(open, false, gate)?;
+            }
+            if opens_run(&class) && open.is_none() {
+                *open = Some(self.open(&place, &statement)?);
+            }
+            self.statement(&statement, &place, class, gate)?;
+            done += 1;
+            gate.progress(done, Some(self.summary.changes));
+        }
+        Ok(())
+    }
+
+    fn statement(
+        &mut self,
+        statement: &Statement,
+        place: &str,
+        class: Class,
+        gate: &mut dyn Gate,
+    ) -> Result<(), TargetError> {
+        self.admit_functions(statement, place)?;
+        match class {
+            Class::Begin | Class::Commit | Class::Use(_) | Class::Setting(Setting::Ignored) => Ok(()),
+            Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
+            Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep => {
+                fault::point(Point::Statement).map_err(|source| cannot_run(place, &statement.sql, source))?;
+                let done = self.database.a()?.count(&statement.sql);
+                done.map(drop).map_err(|source| cannot_run(place, &statement.sql, source))
+            }
+        }
+    }
+
+    /// Refuses a statement that calls a function of the database: it may write.
+    fn admit_functions(&mut self, statement: &Statement, place: &str) -> Result<(), TargetError> {
+        let database = &mut *self.database;
+        if self.functions.is_none() {
+            let found = Functions::find(&mut database.b);
+            self.functions = Some(found.map_err(|source| database.failed("cannot read the functions of", source))?);
+        }
+        let called = self.functions.as_ref().and_then(|all| all.called(&bare(&statement.sql, database.version)));
+        match called {
+            None => Ok(()),
+            Some(function) => {
+                let why = format!("it calls {function}: what a stored function writes is not captured yet");
+                Err(classify::No::undo(why).at(place, &statement.sql).refusal.into())
+            }
+        }
+    }
+
+    /// Opens a segment of rows: whatever it may write to is armed.
+    fn open(&mut self, place: &str, statement: &Statement) -> Result<Open, TargetError> {
+        let named: Vec<_> = self.runs.next().unwrap_or_default().into_iter().collect();
+        let (step, number) = (self.step, self.number);
+        let database = &mut *self.database;
+        let armed = capture::tables(&mut database.b, &database.database, &named)
+            .and_then(|plan| Capture::arm(&mut database.b, &database.names, step, number, plan));
+        let capture = match armed {
+            Ok(capture) => capture,
+            Err(error) => {
+                // Half of the triggers may be there.
+                drop(database.sweep_segment(step, number));
+                return Err(match error {
+                    CaptureError::Uncapturable(why) => classify::No::undo(why).at(place, &statement.sql).refusal.into(),
+                    CaptureError::Server(source) => capture::uncaptured(&database.label, source),
+                });
+            }
+        };
+        let open = Open { capture };
+        let begun = database.begin().and_then(|()| {
+            let begun = open.capture.begin(database.a()?);
+            begun.map_err(|source| capture::uncaptured(&database.label, source))
+        });
+        if let Err(error) = begun {
+            drop(database.sweep_segment(step, number));
+            return Err(error);
+        }
+        Ok(open)
+    }
+
+    /// Ends a segment of rows: its net effect is taken and commits with it. The `last` one moves the marker, too.
+    fn close(&mut self, open: &mut Option<Open>, last: bool, gate: &mut dyn Gate) -> Result<(), TargetError> {
+        let Some(capture) = open.as_ref().map(|open| &open.capture) else { return Ok(()) };
+        let held = self.net(capture)?;
+        self.summary.rows += held.iter().map(|held| held.before.max(held.after)).sum::<u64>();
+        for held in &held {
+            if !self.summary.objects.contains(&held.table.name) && self.summary.objects.len() < Summary::OBJECTS_KEPT {
+                self.summary.objects.push(held.table.name.clone());
+            }
+        }
+        let changed = !held.is_empty();
+        if changed || last {
+            let ticket = self.announced(gate)?;
+            let (step, number) = (self.step, self.number);
+            let detail = Detail::Rows { tables: held.clone() };
+            let segment = Segment { step, number, state: State::Done, detail };
+            self.write(&segment, ticket, last)?;
+        } else {
+            let done = self.database.a()?.run("COMMIT");
+            done.map_err(|source| self.database.failed("cannot commit to", source))?;
+        }
+        let capture = open.take().map(|open| open.capture);
+        if let Some(capture) = capture {
+            let b = &mut self.database.b;
+            let done = capture.disarm(b).and_then(|()| capture.drop_holds(b, &held));
+            done.map_err(|source| capture::uncaptured(&self.database.label, source))?;
+        }
+        self.number += 1;
+        Ok(())
+    }
+
+    fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {
+        let database = &mut *self.database;
+        let label = database.label.clone();
+        let a = database.a()?;
+        let held = a.aside(|a| {
+            if a.value("SELECT @@in_transaction")?.as_deref() != Some("1") {
+                return Err(CaptureError::Uncapturable("a statement of it committed by itself".to_owned()));
+            }
+            let held = capture.finish(a)?;
+            for held in &held {
+                // One that came after we looked; none can come now before we commit.
+                if let Some(trigger) = table::triggers(a, &held.table.name)?.first() {
+                    let why = format!("the trigger {trigger} appeared on {} meanwhile", held.table.name);
+                    return Err(CaptureError::Uncapturable(why));
+                }
+            }
+            Ok(held)
+        });
+        held.map_err(|source| match source {
+            CaptureError::Server(source) => capture::uncaptured(&label, source),
+            CaptureError::Uncapturable(why) => TargetError::Refused(Refusal {
+                place: self.script.shown.clone(),
+                what: "the script".to_owned(),
+                why,
+                ways_out: vec![classify::OWN_UNDO.to_owned()],
+            }),
+        })
+    }
+
+    /// Writes a segment of rows and commits it.
+    fn write(&mut self, segment: &Segment, ticket: Ticket, last: bool) -> Result<(), TargetError> {
+        let names = self.database.names.clone();
+        let label = self.database.label.clone();
+        let a = self.database.a()?;
+        a.neutral().map_err(|source| capture::uncaptured(&label, source))?;
+        super::marker::holds(a, &names, &label, Some(ticket.epoch))?;
+        segment.write(a, &names, ticket).map_err(|source| capture::uncaptured(&label, source))?;
+        if last {
+            self.database.stamp(ticket)?;
+        }
+        self.database.a()?.restore().map_err(|source| capture::uncaptured(&label, source))?;
+        let (step, number) = (segment.step, segment.number);
+        let there = format!("SELECT 1 FROM `{}` WHERE step = {step} AND number = {number}", names.segments());
+        self.database.commit(&|b| Ok(b.value(&there)?.is_some()))
+    }
+
+    /// Runs a script that nobody captures.
+    fn run_uncaptured(&mut self, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        let ticket = self.announced(gate)?;
+        let segment = Segment { step: self.step, number: 0, state: State::Intended, detail: Detail::Script };
+        let names = self.database.names.clone();
+        let written = segment.write(&mut self.database.b, &names, ticket);
+        written.map_err(|source| self.database.failed("cannot write a segment to", source))?;
+        self.database.begin()?;
+        if let Err(error) = self.uncaptured_statements(gate) {
+            let a = self.database.a()?;
+            // Where nothing committed by itself, nothing of it is left.
+            let whole = a.value("SELECT @@in_transaction").ok().flatten().as_deref() == Some("1");
+            if a.run("ROLLBACK").is_ok() && whole {
+                let sql = format!("DELETE FROM `{}` WHERE step = {}", names.segments(), self.step);
+                self.database.b.run(&sql).map_err(|source| self.database.failed("cannot tidy up in", source))?;
+            }
+            return Err(error);
+        }
+        self.database.stamp(ticket)?;
+        self.database
+            .commit(&|b| Ok(super::marker::read(b, &names, false)?.is_some_and(|found| found.seq >= ticket.seq)))?;
+        Ok(Report { summary: std::mem::take(&mut self.summary), ..Report::default() })
+    }
+
+    fn uncaptured_statements(&mut self, gate: &mut dyn Gate) -> Result<(), TargetError> {
+        let mut reading = Reading::of(&self.script.path, &self.script.shown)?;
+        let mut done = 0;
+        while let Some(statement) = reading.next()? {
+            let place = self.place(&statement);
+            self.database.class(&statement, &place, &self.way)?;
+            run_plainly(self.database.a()?, &place, &statement.sql)?;
+            done += 1;
+            gate.progress(done, Some(self.summary.changes));
+        }
+        Ok(())
+    }
+}
+
+/// Runs a statement that nobody captures.
+pub fn run_plainly(a: &mut Session, place: &str, sql: &str) -> Result<(), TargetError> {
+    fault::point(Point::Statement).map_err(|source| cannot_run(place, sql, source))?;
+    a.count(sql).map(drop).map_err(|source| cannot_run(place, sql, source))
+}
+
+/// The functions of the database, and the views through which one may be called.
+struct Functions {
+    names: Vec<String>,
+    views: Vec<(String, String)>,
+}
+
+impl Functions {
+    fn find(b: &mut Session) -> Result<Self, mysql::Error> {
+        let names = b.rows(
+            "SELECT ROUTINE_NAME FROM information_schema.ROUTINES
+             WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN ('mysql', 'sys')",
+        )?;
+        let names: Vec<String> = names.into_iter().filter_map(|mut row| row[0].take()).collect();
+        let views = if names.is_empty() {
+            Vec::new()
+        } else {
+            b.rows("SELECT TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()")?
+        };
+        let views = views.into_iter().filter_map(|mut row| Some((row[0].take()?, row[1].take()?))).collect();
+        Ok(Self { names, views })
+    }
+
+    /// A function that the statement calls, itself or through a view.
+    fn called(&self, sql: &str) -> Option<String> {
+        if self.names.is_empty() {
+            return None;
+        }
+        let mut open = vec![sql.to_owned()];
+        let mut seen: Vec<&str> = Vec::new();
+        while let Some(text) = open.pop() {
+            let mut tokens = reader(&text);
+            while let Some(token) = tokens.next() {
+                let Some(name) = token.name() else { continue };
+                let calls = tokens.peek().is_some_and(|next| next.is_sign(b'('));
+                if calls && self.names.iter().any(|one| one.eq_ignore_ascii_case(&name)) {
+                    return Some(name);
+                }
+                if let Some((view, definition)) = self.views.iter().find(|(view, _)| *view == name)
+                    && !seen.contains(&view.as_str())
+                {
+                    seen.push(view);
+                    open.push(definition.clone());
+                }
+            }
+        }
+        None
+    }
+}
+
+pub fn uncaptured(label: &str, source: std::io::Error) -> TargetError {
+    TargetError::failed(format!("cannot capture what changes in {label}"), source)
+}
+
+pub fn cannot_run(place: &str, sql: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TargetError {
+    TargetError::failed(format!("cannot run {place}: {}", shorten(sql)), source)
+}

@@ -1,0 +1,476 @@
+//! What a segment's statements do to rows, caught by triggers that act for the deployer's session alone.
+//!
+//! A trigger keeps the row as it was and the key as it is then. At the end the net effect is taken: for each key that was
+//! touched its first image, and what stands there now, read again, because a trigger does not see what the server sets
+//! by itself. Rows that a foreign key changes fire no trigger: those of the tables that may follow are kept by a trigger
+//! on the table that they follow, before it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use backout_model::target::TargetError;
+use mysql::Error;
+
+use super::counters;
+use super::marker::Names;
+use super::segment::Held;
+use super::session::{Session, ident, is_lock_timeout, literal};
+use super::table::{self, ForeignKey, Side, Table, There};
+
+/// How often a lock on a table's definition is sought, and how long is waited in between. The server itself waits for a
+/// second each time: whoever waits for it holds every later statement on the table up.
+const TRIES: u32 = 30;
+const BETWEEN: Duration = Duration::from_millis(200);
+
+/// The variable that is set while the deployer's own statements run.
+const ARMED: &str = "@backout_capture";
+
+/// Why rows cannot be captured.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// It can never be, as things are.
+    #[error("{0}")]
+    Uncapturable(String),
+    #[error(transparent)]
+    Server(#[from] Error),
+}
+
+/// The capture of one segment.
+pub struct Capture {
+    names: Names,
+    step: u64,
+    number: u32,
+    tables: Vec<(Table, Option<u64>)>,
+}
+
+/// Runs what needs a table's definition for itself, again and again where others are in the way.
+pub fn patiently<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut tries = 0;
+    loop {
+        match work() {
+            Err(error) if is_lock_timeout(&error) && tries < TRIES => {
+                tries += 1;
+                // Lets those pass that queued behind it.
+                std::thread::sleep(BETWEEN);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The tables that statements may write to, from the names that stand where such a table would: these, and those whose
+/// rows follow by foreign keys.
+pub fn tables(b: &mut Session, database: &str, named: &[(Option<String>, String)]) -> Result<Plan, CaptureError> {
+    let mut written = BTreeSet::new();
+    for (qualifier, name) in named {
+        match qualifier.as_deref() {
+            Some(other) if other != database => {
+                let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", literal(other));
+                if b.value(&sql)?.is_some() {
+                    let why = format!("it may write to {other}.{name}, and only the site's own database is captured");
+                    return Err(CaptureError::Uncapturable(why));
+                }
+                // An alias with a column.
+                continue;
+            }
+            _ => {}
+        }
+        match table::there(b, name)? {
+            There::Nothing => {}
+            There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => drop(written.insert(name.clone())),
+            There::Table(engine) => {
+                let why =
+                    format!("the table {name} is of the engine {engine}, whose changes no transaction takes back");
+                return Err(CaptureError::Uncapturable(why));
+            }
+            There::View => {
+                let why = format!("{name} is a view: what is written through one is not captured yet");
+                return Err(CaptureError::Uncapturable(why));
+            }
+            There::Other(kind) => {
+                return Err(CaptureError::Uncapturable(format!("{name} is a {kind}, which is not handled yet")));
+            }
+        }
+    }
+    let links = if written.is_empty() { Vec::new() } else { table::foreign_keys(b)? };
+    let mut plan = Plan::default();
+    for name in &written {
+        plan.add(b, name)?;
+        plan.follow(b, name, &links)?;
+    }
+    Ok(plan)
+}
+
+/// What a segment may write to.
+#[derive(Default)]
+pub struct Plan {
+    tables: BTreeMap<String, Table>,
+    /// For each written table, the ways along foreign keys to tables that may follow it.
+    paths: Vec<(String, Vec<ForeignKey>)>,
+    written: BTreeSet<String>,
+}
+
+impl Plan {
+    fn add(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
+        self.written.insert(name.to_owned());
+        self.look(b, name)
+    }
+
+    fn look(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
+        if self.tables.contains_key(name) {
+            return Ok(());
+        }
+        let found = Table::find(b, name)?;
+        if found.key.is_empty() {
+            let why = format!("the table {name} has no primary key by whole values: its rows cannot be told apart yet");
+            return Err(CaptureError::Uncapturable(why));
+        }
+        if let Some(trigger) = table::triggers(b, name)?.first() {
+            let why = format!("the table {name} has the trigger {trigger}: triggers are not handled yet");
+            return Err(CaptureError::Uncapturable(why));
+        }
+        self.tables.insert(name.to_owned(), found);
+        Ok(())
+    }
+
+    /// Seeks the tables whose rows follow those of `name` when these are changed or deleted.
+    fn follow(&mut self, b: &mut Session, name: &str, links: &[ForeignKey]) -> Result<(), CaptureError> {
+        let follows = |link: &&ForeignKey| link.follows_deletes() || link.follows_updates();
+        let mut open: Vec<Vec<ForeignKey>> =
+            links.iter().filter(|link| link.parent == name).filter(follows).map(|link| vec![link.clone()]).collect();
+        while let Some(path) = open.pop() {
+            let Some(last) = path.last() else { continue };
+            if last.child == name || path.iter().filter(|link| link.child == last.child).count() > 1 {
+                let why = format!(
+                    "rows of {} follow each other in a circle by foreign keys, which is not handled yet",
+                    last.child
+                );
+                return Err(CaptureError::Uncapturable(why));
+            }
+            self.look(b, &last.child)?;
+            let child = &self.tables[&last.child];
+            let in_key = |column: &String| child.key.iter().any(|at| child.columns[*at].name == *column);
+            if last.follows_updates() && last.columns.iter().any(in_key) {
+                let why = format!(
+                    "the foreign key {} would change keys of {}, which is not handled yet",
+                    last.name, last.child
+                );
+                return Err(CaptureError::Uncapturable(why));
+            }
+            for link in links.iter().filter(|link| link.parent == last.child).filter(follows) {
+                open.push(path.iter().cloned().chain([link.clone()]).collect());
+            }
+            self.paths.push((name.to_owned(), path));
+        }
+        Ok(())
+    }
+}
+
+impl Capture {
+    /// Makes the holds and arms the triggers. Nothing is captured before [`Capture::begin`].
+    pub fn arm(b: &mut Session, names: &Names, step: u64, number: u32, plan: Plan) -> Result<Self, CaptureError> {
+        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new() };
+        for table in plan.tables.values() {
+            let counter = table::counter(b, &table.name)?;
+            let at = capture.tables.len();
+            capture.tables.push((table.clone(), counter));
+            capture.make_holds(b, at)?;
+        }
+        for at in 0..capture.tables.len() {
+            if plan.written.contains(&capture.tables[at].0.name) {
+                capture.make_triggers(b, at)?;
+            }
+        }
+        for name in &plan.written {
+            let paths: Vec<&Vec<ForeignKey>> =
+                plan.paths.iter().filter(|(from, _)| from == name).map(|(_, path)| path).collect();
+            if !paths.is_empty() {
+                capture.make_followers(b, name, &paths)?;
+            }
+        }
+        Ok(capture)
+    }
+
+    fn object(&self, at: usize, what: &str) -> String {
+        self.names.of_segment(self.step, self.number, &format!("{at}{what}"))
+    }
+
+    fn make_holds(&self, b: &mut Session, at: usize) -> Result<(), Error> {
+        let table = &self.tables[at].0;
+        let kept: Vec<String> =
+            table.columns.iter().enumerate().map(|(at, column)| format!("c{at} {} NULL", column.kind)).collect();
+        let key: Vec<String> = table.key.iter().map(|at| format!("k{at} {} NULL", table.columns[*at].kind)).collect();
+        b.run(&format!(
+            "CREATE TABLE `{}` (seq bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, op char(1) NOT NULL, {}, {}) ENGINE=InnoDB{}",
+            self.object(at, "l"),
+            kept.join(", "),
+            key.join(", "),
+            self.tables[at].1.map(|counter| counters::noted(&table.name, counter)).unwrap_or_default()
+        ))?;
+        let keys: Vec<String> =
+            table.key.iter().map(|at| format!("c{at} {} NOT NULL", table.columns[*at].kind)).collect();
+        let names: Vec<String> = table.key.iter().map(|at| format!("c{at}")).collect();
+        b.run(&format!(
+            "CREATE TABLE `{}` ({}, seq bigint unsigned NOT NULL, PRIMARY KEY ({})) ENGINE=InnoDB",
+            self.object(at, "k"),
+            keys.join(", "),
+            names.join(", ")
+        ))?;
+        for side in ["b", "a"] {
+            b.run(&format!("CREATE TABLE `{}` {}", self.object(at, side), table.hold()))?;
+        }
+        Ok(())
+    }
+
+    /// The triggers that keep the rows of one table. They run under the settings under which they were made: those of
+    /// the tool, which take every value as it is.
+    fn make_triggers(&self, b: &mut Session, at: usize) -> Result<(), Error> {
+        let table = &self.tables[at].0;
+        let columns = table.held("");
+        let keys: Vec<String> = table.key.iter().map(|at| format!("k{at}")).collect();
+        let key = |row: &str| {
+            table
+                .key
+                .iter()
+                .map(|at| format!("{row}.{}", ident(&table.columns[*at].name)))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let nothing = vec!["NULL"; table.columns.len()].join(", ");
+        let no_key = vec!["NULL"; table.key.len()].join(", ");
+        for (what, event, values) in [
+            ("i", "INSERT", format!("'I', {nothing}, {}", key("NEW"))),
+            ("u", "UPDATE", format!("'U', {}, {}", table.live("OLD."), key("NEW"))),
+            ("d", "DELETE", format!("'D', {}, {no_key}", table.live("OLD."))),
+        ] {
+            let sql = format!(
+                "CREATE TRIGGER `{}` AFTER {event} ON {} FOR EACH ROW IF {} THEN INSERT INTO `{}` (op, {columns}, {}) VALUES ({values}); END IF",
+                self.object(at, what),
+                ident(&table.name),
+                self.armed(),
+                self.object(at, "l"),
+                keys.join(", ")
+            );
+            patiently(|| b.run(&sql))?;
+        }
+        Ok(())
+    }
+
+    fn armed(&self) -> String {
+        format!("{ARMED} <=> '{}/{}'", self.step, self.number)
+    }
+
+    fn place(&self, name: &str) -> usize {
+        self.tables.iter().position(|(table, _)| table.name == name).unwrap_or_default()
+    }
+
+    /// The triggers that keep what follows the rows of one table, before these change.
+    fn make_followers(&self, b: &mut Session, name: &str, paths: &[&Vec<ForeignKey>]) -> Result<(), Error> {
+        for (what, event) in [("e", "DELETE"), ("v", "UPDATE")] {
+            let mut body = String::new();
+            for path in paths {
+                let first = &path[0];
+                let follows = if event == "DELETE" { first.follows_deletes() } else { first.follows_updates() };
+                if follows {
+                    let insert = self.keep_followers(path);
+                    let changed: Vec<String> = first
+                        .referenced
+                        .iter()
+                        .map(|name| format!("BINARY OLD.{0} <=> BINARY NEW.{0}", ident(name)))
+                        .collect();
+                    body += &match event {
+                        "DELETE" => insert,
+                        _ => format!("IF NOT ({}) THEN {insert} END IF; ", changed.join(" AND ")),
+                    };
+                }
+            }
+            if body.is_empty() {
+                continue;
+            }
+            let sql = format!(
+                "CREATE TRIGGER `{}` BEFORE {event} ON {} FOR EACH ROW IF {} THEN {body} END IF",
+                self.object(self.place(name), what),
+                ident(name),
+                self.armed()
+            );
+            patiently(|| b.run(&sql))?;
+        }
+        Ok(())
+    }
+
+    /// The statement that keeps the rows at the end of a way along foreign keys.
+    fn keep_followers(&self, path: &[ForeignKey]) -> String {
+        let on = |link: &ForeignKey, child: &str, parent: &str| {
+            let pairs = link.columns.iter().zip(&link.referenced);
+            pairs
+                .map(|(own, other)| format!("{child}.{} = {parent}.{}", ident(own), ident(other)))
+                .collect::<Vec<_>>()
+                .join(" AND ")
+        };
+        let last = path.len() - 1;
+        let at = self.place(&path[last].child);
+        let table = &self.tables[at].0;
+        let mut from = format!("{} AS f0", ident(&path[0].child));
+        for (step, link) in path.iter().enumerate().skip(1) {
+            from += &format!(
+                " JOIN {} AS f{step} ON {}",
+                ident(&link.child),
+                on(link, &format!("f{step}"), &format!("f{}", step - 1))
+            );
+        }
+        let key: Vec<String> = table.key.iter().map(|at| format!("k{at}")).collect();
+        let live_key: Vec<String> =
+            table.key.iter().map(|at| format!("f{last}.{}", ident(&table.columns[*at].name))).collect();
+        format!(
+            "INSERT INTO `{}` (op, {}, {}) SELECT 'U', {}, {} FROM {from} WHERE {} LOCK IN SHARE MODE; ",
+            self.object(at, "l"),
+            table.held(""),
+            key.join(", "),
+            table.live(&format!("f{last}.")),
+            live_key.join(", "),
+            on(&path[0], "f0", "OLD")
+        )
+    }
+
+    /// From here on what the session does is captured.
+    pub fn begin(&self, a: &mut Session) -> Result<(), Error> {
+        a.run(&format!("SET {ARMED} = '{}/{}'", self.step, self.number))
+    }
+
+    /// Takes the net effect, in the session's open transaction.
+    pub fn finish(&self, a: &mut Session) -> Result<Vec<Held>, Error> {
+        a.run(&format!("SET {ARMED} = NULL"))?;
+        let mut all = Vec::new();
+        for (at, (table, counter)) in self.tables.iter().enumerate() {
+            if a.value(&format!("SELECT 1 FROM `{}` LIMIT 1", self.object(at, "l")))?.is_none() {
+                continue;
+            }
+            self.net(a, at)?;
+            let rows =
+                |a: &mut Session, side: &str| a.number(&format!("SELECT COUNT(*) FROM `{}`", self.object(at, side)));
+            let (before, after) = (rows(a, "b")?, rows(a, "a")?);
+            let counter = match (counter, table::counter(a, &table.name)?) {
+                (Some(was), Some(is)) if *was != is => Some((*was, is)),
+                _ => None,
+            };
+            if before + after > 0 {
+                let at = u32::try_from(at).unwrap_or(u32::MAX);
+                all.push(Held { table: table.clone(), at, before, after, counter });
+            }
+        }
+        Ok(all)
+    }
+
+    fn net(&self, a: &mut Session, at: usize) -> Result<(), Error> {
+        let table = &self.tables[at].0;
+        let [log, keys, before, after] = ["l", "k", "b", "a"].map(|what| self.object(at, what));
+        let named: Vec<String> = table.key.iter().map(|at| format!("c{at}")).collect();
+        let named = named.join(", ");
+        let moved: Vec<String> = table.key.iter().map(|at| format!("k{at} AS c{at}")).collect();
+        a.run(&format!(
+            "INSERT INTO `{keys}` ({named}, seq) SELECT {named}, MIN(seq) FROM
+             (SELECT {named}, seq FROM `{log}` WHERE op <> 'I' UNION ALL SELECT {}, seq FROM `{log}` WHERE op <> 'D') AS u GROUP BY {named}",
+            moved.join(", ")
+        ))?;
+        let same: Vec<String> = table.key.iter().map(|at| format!("l.c{at} = k.c{at}")).collect();
+        a.run(&format!(
+            "INSERT INTO `{before}` ({}) SELECT {} FROM `{keys}` AS k JOIN `{log}` AS l ON l.seq = k.seq WHERE l.op <> 'I' AND {}",
+            table.held(""),
+            table.held("l."),
+            same.join(" AND ")
+        ))?;
+        a.run(&format!(
+            "INSERT INTO `{after}` ({}) SELECT {} FROM `{keys}` AS k STRAIGHT_JOIN {} AS x ON {}",
+            table.held(""),
+            table.live("x."),
+            ident(&table.name),
+            table.keyed(Side::Live("x"), Side::Held("k"))
+        ))?;
+        forget_unchanged(a, table, &before, &after)
+    }
+
+    /// Takes the triggers away; what only the capture needed goes, too.
+    pub fn disarm(&self, b: &mut Session) -> Result<(), Error> {
+        drop_triggers(b, &self.names, Some((self.step, self.number)))?;
+        for at in 0..self.tables.len() {
+            b.run(&format!("DROP TABLE IF EXISTS `{}`, `{}`", self.object(at, "l"), self.object(at, "k")))?;
+        }
+        Ok(())
+    }
+
+    /// Drops holds that nobody needs: of tables that the segment left as they were, or of all where it came to nothing.
+    pub fn drop_holds(&self, b: &mut Session, needed: &[Held]) -> Result<(), Error> {
+        for at in 0..self.tables.len() {
+            if !needed.iter().any(|held| held.at as usize == at) {
+                b.run(&format!("DROP TABLE IF EXISTS `{}`, `{}`", self.object(at, "b"), self.object(at, "a")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes rows that are the same before and after out of both holds.
+pub fn forget_unchanged(a: &mut Session, table: &Table, before: &str, after: &str) -> Result<(), Error> {
+    let (b, f) = (Side::Held("b"), Side::Held("f"));
+    a.run(&format!(
+        "DELETE b, f FROM `{before}` AS b JOIN `{after}` AS f ON {} WHERE {}",
+        table.keyed(b, f),
+        table.all_same(b, f)
+    ))
+}
+
+/// Puts aside what stands in the table under the keys of its two holds, as the temporary table `aside`.
+pub fn put_aside(a: &mut Session, table: &Table, before: &str, after: &str, aside: &str) -> Result<(), Error> {
+    let named = table.key.iter().map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
+    a.run(&format!("CREATE TEMPORARY TABLE {aside} {}", table.hold()))?;
+    a.run(&format!(
+        "INSERT INTO {aside} ({}) SELECT {} FROM (SELECT {named} FROM `{before}` UNION SELECT {named} FROM `{after}`) AS k
+         STRAIGHT_JOIN {} AS x ON {} FOR UPDATE",
+        table.held(""),
+        table.live("x."),
+        ident(&table.name),
+        table.keyed(Side::Live("x"), Side::Held("k"))
+    ))
+}
+
+/// Fills two holds anew in a redo: with what was put aside before it, and with what it left.
+pub fn rehold(a: &mut Session, table: &Table, before: &str, after: &str, aside: &str) -> Result<(), Error> {
+    put_aside(a, table, before, after, "backout_left")?;
+    for (hold, from) in [(before, aside), (after, "backout_left")] {
+        a.run(&format!("DELETE FROM `{hold}`"))?;
+        a.run(&format!("INSERT INTO `{hold}` SELECT * FROM {from}"))?;
+        a.run(&format!("DROP TEMPORARY TABLE {from}"))?;
+    }
+    forget_unchanged(a, table, before, after)
+}
+
+/// Drops the tool's triggers: those of one segment, or all that this site ever made.
+pub fn drop_triggers(b: &mut Session, names: &Names, of: Option<(u64, u32)>) -> Result<(), Error> {
+    let condition = match of {
+        Some((step, number)) => {
+            let begin = names.of_segment(step, number, "");
+            format!("LEFT(TRIGGER_NAME, {}) = {}", begin.len(), literal(&begin))
+        }
+        None => names.condition("TRIGGER_NAME"),
+    };
+    let found = b.rows(&format!(
+        "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND {condition}"
+    ))?;
+    for row in found {
+        let name = row[0].clone().unwrap_or_default();
+        patiently(|| b.run(&format!("DROP TRIGGER IF EXISTS {}", ident(&name))))?;
+    }
+    Ok(())
+}
+
+/// What cannot be captured is refused; any other failure is the step's.
+pub fn uncaptured(label: &str, source: Error) -> TargetError {
+    let act = format!("cannot capture what changes in {label}");
+    match &source {
+        Error::MySqlError(error) if error.code == 1419 => TargetError::failed(
+            act,
+            "the server lets only a superuser make triggers while its binary log is on: ask for log_bin_trust_function_creators = 1",
+        ),
+        _ => TargetError::failed(act, source),
+    }
+}

@@ -1,0 +1,347 @@
+//! What each statement of a script is, as far as undoing goes, and which are refused, why, and what to do instead.
+//!
+//! Told from the tokens of a statement as the server runs it. A statement that is not known is refused. Never asks the
+//! database.
+
+use backout_model::target::Refusal;
+
+use super::head::{Head, Object, Verb, head};
+use super::reader::{Name, Reader, reader};
+use super::setting::{self, Setting};
+use super::split::Statement;
+use super::token::{Token, bare, each_token};
+use crate::shown::shorten;
+
+/// What a statement does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing that lasts.
+    Read,
+    /// Changes rows, of at most these tables: a name may also be that of a column, or an alias.
+    Rows(Vec<Name>),
+    /// Changes the schema, and commits.
+    Ddl(Head),
+    Setting(Setting),
+    /// Changes nothing that the database says, and commits: `ANALYZE TABLE`.
+    Upkeep,
+    Begin,
+    Commit,
+    /// Of this name the site's database must be.
+    Use(String),
+}
+
+/// A statement that a step cannot hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{refusal}")]
+pub struct Refused {
+    pub refusal: Refusal,
+    /// Refused even where the user brings an undo of their own.
+    pub always: bool,
+}
+
+pub const LEAVE_OUT: &str = "leave the statement out of the script";
+pub const OWN_UNDO: &str =
+    "give the step an undo script of its own (`undo: FILE`), or `undo: none` with `because:` and --accept-irreversible";
+
+/// Why a statement is refused, before its place is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct No {
+    why: String,
+    ways_out: Vec<&'static str>,
+    always: bool,
+}
+
+impl No {
+    /// It can run, and its undo cannot be produced.
+    pub fn undo(why: impl Into<String>) -> Self {
+        Self { why: why.into(), ways_out: vec![OWN_UNDO, LEAVE_OUT], always: false }
+    }
+
+    /// It cannot be a part of a step.
+    pub fn step(why: impl Into<String>, way_out: &'static str) -> Self {
+        Self { why: why.into(), ways_out: vec![way_out], always: true }
+    }
+
+    pub fn at(self, place: &str, sql: &str) -> Refused {
+        let ways_out = self.ways_out.into_iter().map(str::to_owned).collect();
+        let refusal = Refusal { place: place.to_owned(), what: format!("`{}`", shorten(sql)), why: self.why, ways_out };
+        Refused { refusal, always: self.always }
+    }
+}
+
+/// The class of a statement. `place` names it in errors: `sql/010.sql:12`; `version`: see [`bare`].
+///
+/// # Errors
+/// What cannot be taken back, or not be a part of a step.
+pub fn classify(statement: &Statement, version: u32, place: &str) -> Result<Class, Refused> {
+    of(&bare(&statement.sql, version)).map_err(|no| no.at(place, &statement.sql))
+}
+
+/// Functions that would let the tool's lock go, or change what no transaction takes back.
+const FUNCTIONS: [(&str, &str); 7] = [
+    ("RELEASE_ALL_LOCKS", "it would let go of the tool's own lock"),
+    ("RELEASE_LOCK", "locks by name are not for a step of a deployment"),
+    ("GET_LOCK", "locks by name are not for a step of a deployment"),
+    ("NEXTVAL", "sequences are not handled yet"),
+    ("SETVAL", "sequences are not handled yet"),
+    ("OUTFILE", "it writes a file on the server"),
+    ("DUMPFILE", "it writes a file on the server"),
+];
+
+/// The class of a bare statement.
+pub fn of(sql: &str) -> Result<Class, No> {
+    let mut rest = reader(sql);
+    let Some(first) = rest.next() else { return Ok(Class::Read) };
+    if each_token(sql).any(|token| token.is_sign(b';')) && !makes_routine(sql) {
+        return Err(No::step("it is several statements in one", "part them by the script's delimiter"));
+    }
+    for (word, why) in FUNCTIONS {
+        if each_token(sql).any(|token| token.is(word)) {
+            return Err(No::undo(why));
+        }
+    }
+    let mut tokens = reader(sql);
+    while tokens.find(|token| token.is("NEXT")).is_some() {
+        if tokens.takes("VALUE FOR") {
+            return Err(No::undo("sequences are not handled yet"));
+        }
+    }
+    guard_own(sql)?;
+    let word = if first.text.len() <= 12 { first.text.to_ascii_uppercase() } else { String::new() };
+    match word.as_str() {
+        "SELECT" | "VALUES" | "TABLE" | "WITH" | "(" | "SHOW" | "DESCRIBE" | "DESC" | "HELP" | "DO" => Ok(Class::Read),
+        "EXPLAIN" if !rest.takes("ANALYZE") => Ok(Class::Read),
+        "INSERT" | "REPLACE" => insert(rest),
+        "UPDATE" => Ok(Class::Rows(names_until(&mut rest, "SET"))),
+        "DELETE" => Ok(Class::Rows(names_until(&mut rest, "WHERE"))),
+        "SET" => setting::set(rest).map(Class::Setting),
+        "CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "RENAME" => {
+            let head = head(sql).ok_or_else(|| No::step("its head is not understood", LEAVE_OUT))?;
+            ddl(sql, head)
+        }
+        "ANALYZE" if rest.takes("TABLE") || rest.takes("LOCAL TABLE") || rest.takes("NO_WRITE_TO_BINLOG TABLE") => {
+            Ok(Class::Upkeep)
+        }
+        "BEGIN" => match rest.peek() {
+            None => Ok(Class::Begin),
+            Some(token) if token.is("WORK") => Ok(Class::Begin),
+            Some(_) => Err(No::undo("what a block does is not captured yet")),
+        },
+        "START" if rest.takes("TRANSACTION") => match rest.ends() {
+            true => Ok(Class::Begin),
+            false => Err(No::step("a transaction of another kind cannot be a part of a step", "begin a plain one")),
+        },
+        "COMMIT" => {
+            rest.takes("WORK");
+            match rest.ends() {
+                true => Ok(Class::Commit),
+                false => {
+                    Err(No::step("AND CHAIN and RELEASE are not for a step of a deployment", "write a plain COMMIT"))
+                }
+            }
+        }
+        "USE" => {
+            let name = rest.name().ok_or_else(|| No::step("it is not understood", LEAVE_OUT))?;
+            Ok(Class::Use(name.name))
+        }
+        "CALL" => Err(No::undo("what a procedure does is not captured yet")),
+        "PREPARE" | "EXECUTE" | "DEALLOCATE" => {
+            Err(No::undo("a statement that is hidden in a string is not captured yet"))
+        }
+        "LOAD" => Err(No::undo("LOAD DATA is not captured yet")),
+        "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
+            Err(No::step("transactions that a script takes back in part are not handled yet", LEAVE_OUT))
+        }
+        "LOCK" | "UNLOCK" => Err(No::step(
+            "LOCK TABLES would let go of what the tool holds; the rows that a step changes are locked in any case",
+            LEAVE_OUT,
+        )),
+        "GRANT" | "REVOKE" => Err(No::undo("privileges are not handled yet")),
+        "FLUSH" | "RESET" | "PURGE" | "KILL" | "SHUTDOWN" | "CHANGE" | "STOP" | "INSTALL" | "UNINSTALL" | "BINLOG" => {
+            Err(No::step("it is for the whole server, not for one database", LEAVE_OUT))
+        }
+        "OPTIMIZE" | "REPAIR" | "CHECK" | "CHECKSUM" => Err(No::step("upkeep of tables is not handled yet", LEAVE_OUT)),
+        "HANDLER" | "XA" | "CACHE" => Err(No::step(format!("{word} is not for a step of a deployment"), LEAVE_OUT)),
+        _ => Err(No::step("the statement is not known to this version", LEAVE_OUT)),
+    }
+}
+
+/// The bodies of these hold statements, each with its semicolon; they are refused by name.
+fn makes_routine(sql: &str) -> bool {
+    head(sql).is_some_and(|head| head.object == Object::Other)
+        || each_token(sql).next().is_some_and(|token| token.is("BEGIN"))
+}
+
+/// Refuses what names an object or a variable of the tool.
+fn guard_own(sql: &str) -> Result<(), No> {
+    let is_own = |token: &Token<'_>| {
+        token.name().is_some_and(|name| {
+            name.get(..7).is_some_and(|begin| begin.eq_ignore_ascii_case("backout"))
+                && matches!(name.as_bytes().get(7), None | Some(b'_' | b'$'))
+        })
+    };
+    match each_token(sql).find(is_own) {
+        Some(token) => Err(No::step(format!("{} is the tool's own", token.text), LEAVE_OUT)),
+        None => Ok(()),
+    }
+}
+
+fn insert(mut rest: Reader<'_>) -> Result<Class, No> {
+    if rest.clone().any(|token| token.is("DELAYED")) {
+        return Err(No::undo("delayed rows are written by another session"));
+    }
+    for word in ["LOW_PRIORITY", "HIGH_PRIORITY", "IGNORE", "INTO"] {
+        rest.takes(word);
+    }
+    match rest.name() {
+        Some(name) => Ok(Class::Rows(vec![name])),
+        None => Err(No::step("its table is not understood", LEAVE_OUT)),
+    }
+}
+
+/// All names up to a word that stands in no parentheses, or to the end.
+fn names_until(rest: &mut Reader<'_>, end: &str) -> Vec<Name> {
+    let mut names = Vec::new();
+    let mut depth = 0_u32;
+    while let Some(token) = rest.peek() {
+        if depth == 0 && token.is(end) {
+            break;
+        }
+        if token.is_sign(b'(') {
+            depth += 1;
+        } else if token.is_sign(b')') {
+            depth = depth.saturating_sub(1);
+        }
+        if token.name().is_none() {
+            rest.next();
+        } else if let Some(name) = rest.name() {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// What of the changes of the schema can be taken back.
+fn ddl(sql: &str, head: Head) -> Result<Class, No> {
+    if head.temporary {
+        return Err(No::undo("temporary tables are not handled yet"));
+    }
+    let has = |word: &str| each_token(&sql[head.rest..]).any(|token| token.is(word));
+    match (head.verb, head.object) {
+        (_, Object::Other) => {
+            let what = if head.word.is_empty() { "the object" } else { head.word.as_str() };
+            Err(No::undo(format!("the kind of object `{what}` is not handled yet")))
+        }
+        (Verb::Create, Object::Table) if head.or_replace => {
+            Err(No::undo("CREATE OR REPLACE TABLE is not handled yet: drop the table first"))
+        }
+        (Verb::Create, Object::Index) if head.or_replace => Err(No::undo("CREATE OR REPLACE INDEX is not handled yet")),
+        (Verb::Create, Object::Table) if has("VERSIONING") => Err(No::undo("versioned tables are not handled yet")),
+        (Verb::Drop, Object::View | Object::Table) if has("CASCADE") || head.if_exists || !head.names.is_empty() => {
+            Ok(Class::Ddl(head))
+        }
+        (Verb::Alter, Object::Table) => alter(sql, &head).map(|()| Class::Ddl(head)),
+        _ => Ok(Class::Ddl(head)),
+    }
+}
+
+/// Parts of ALTER TABLE that change or lose more than the server's text of the table says.
+const ALTERS: [(&str, &str); 15] = [
+    ("PARTITION", "partitions are not handled yet"),
+    ("PARTITIONS", "partitions are not handled yet"),
+    ("PARTITIONING", "partitions are not handled yet"),
+    ("TABLESPACE", "tablespaces are not handled yet"),
+    ("VERSIONING", "versioned tables are not handled yet"),
+    ("PERIOD", "periods are not handled yet"),
+    ("RENAME TO", "it renames the table: write RENAME TABLE, as a statement of its own"),
+    ("RENAME AS", "it renames the table: write RENAME TABLE, as a statement of its own"),
+    ("DROP FOREIGN", "dropping a foreign key is not handled yet"),
+    ("DROP CONSTRAINT", "dropping a constraint by DROP CONSTRAINT is not handled yet"),
+    ("ADD FOREIGN", "a foreign key needs a name: write ADD CONSTRAINT name FOREIGN KEY"),
+    ("ORDER BY", "an order of rows cannot be taken back"),
+    ("DISABLE KEYS", "it is for MyISAM"),
+    ("ENABLE KEYS", "it is for MyISAM"),
+    ("AUTO_INCREMENT =", "setting a counter is not handled yet"),
+];
+
+fn alter(sql: &str, head: &Head) -> Result<(), No> {
+    let begin = reader(sql).nth(1).is_some_and(|token| token.is("IGNORE"));
+    if begin {
+        return Err(No::undo("ALTER IGNORE would drop rows"));
+    }
+    let mut rest = reader(&sql[head.rest..]);
+    while rest.peek().is_some() {
+        for (words, why) in ALTERS {
+            let found = match words.strip_suffix(" =") {
+                Some(word) => {
+                    let mut ahead = rest.clone();
+                    ahead.takes(word) && ahead.takes_sign(b'=')
+                }
+                None => rest.clone().takes(words),
+            };
+            if found {
+                return Err(No::undo(why));
+            }
+        }
+        rest.next();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_what_they_are() {
+        for (sql, expected) in [
+            ("/*!40101 SET @OLD=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */", "setting"),
+            ("SET NAMES utf8mb4", "setting"),
+            ("SET AUTOCOMMIT = 0", "ignored"),
+            ("SET sql_mode='ANSI_QUOTES'", "! under the mode ANSI_QUOTES"),
+            ("SET GLOBAL a=1", "! a setting of the whole server"),
+            ("SET @@global.a=1", "! a setting of the whole server"),
+            ("SET NAMES gbk", "! a script in gbk"),
+            ("SET @backout_capture = 1", "! backout_capture is the tool's own"),
+            ("SELECT 1 INTO OUTFILE 'x'", "! it writes a file"),
+            ("INSERT INTO a SELECT * FROM b", "rows a"),
+            ("REPLACE LOW_PRIORITY `x`.`y` VALUES (1)", "rows x.y"),
+            (
+                "UPDATE a JOIN (SELECT id FROM b) AS c USING (id) SET a.x = d",
+                "rows a JOIN SELECT id FROM b AS c USING id",
+            ),
+            ("DELETE a FROM a JOIN b WHERE c", "rows a FROM a JOIN b"),
+            ("CALL p()", "! what a procedure does"),
+            ("PREPARE s FROM 'DROP TABLE x'", "! a statement that is hidden in a string"),
+            ("BEGIN NOT ATOMIC SELECT 1; END", "! what a block does"),
+            ("SELECT 1; DROP TABLE x", "! it is several statements"),
+            ("CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END", "! the kind of object `trigger`"),
+            ("CREATE TEMPORARY TABLE t(a int)", "! temporary tables"),
+            ("ALTER TABLE t DROP PARTITION p", "! partitions"),
+            ("ALTER TABLE t ADD c int AUTO_INCREMENT, ADD KEY (c)", "ddl t"),
+            ("ALTER TABLE t AUTO_INCREMENT = 7", "! setting a counter"),
+            ("DROP TABLE IF EXISTS a, b", "ddl a, b"),
+            ("DROP DATABASE d", "! the kind of object `database`"),
+            ("UPDATE backout_shop SET seq = 1", "! backout_shop is the tool's own"),
+            ("ANALYZE TABLE t", "upkeep"),
+            ("GRANT ALL ON x TO y", "! privileges"),
+            ("FROBNICATE", "! the statement is not known"),
+            ("SELECT NEXT VALUE FOR s", "! sequences"),
+        ] {
+            let found = match of(&bare(sql, 101_106)) {
+                Err(no) => format!("! {}", no.why),
+                Ok(Class::Setting(Setting::Session)) => "setting".to_owned(),
+                Ok(Class::Setting(Setting::Ignored)) => "ignored".to_owned(),
+                Ok(Class::Upkeep) => "upkeep".to_owned(),
+                Ok(Class::Ddl(head)) => format!("ddl {}", head.shown()),
+                Ok(Class::Rows(names)) => {
+                    let name =
+                        |name: &Name| name.database.iter().chain([&name.name]).cloned().collect::<Vec<_>>().join(".");
+                    format!("rows {}", names.iter().map(name).collect::<Vec<_>>().join(" "))
+                }
+                Ok(other) => format!("{other:?}"),
+            };
+            assert!(found.starts_with(expected), "{sql}: {found}");
+        }
+    }
+}

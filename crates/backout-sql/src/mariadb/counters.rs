@@ -1,0 +1,118 @@
+//! Counters of AUTO_INCREMENT: no transaction takes them back, so they are set where nobody used them since.
+//!
+//! Setting one is a change of the table's definition, which commits: it comes behind the rows.
+
+use backout_model::target::TargetError;
+use mysql::Error;
+
+use super::Mariadb;
+use super::capture::patiently;
+use super::segment::{Detail, Segment, State};
+use super::session::{ident, literal};
+use super::table;
+
+/// How a table that goes with a segment under way notes where another's counter stood: numbers that a transaction drew
+/// which then did not commit are not given back by the server.
+pub fn noted(name: &str, counter: u64) -> String {
+    format!(" COMMENT = {}", literal(&format!("counter {counter} of {name}")))
+}
+
+impl Mariadb {
+    /// Notes counters before a redo whose rows will move them.
+    pub(super) fn note_counters(&mut self, segment: &Segment, began: &[(u32, u64)]) -> Result<(), TargetError> {
+        for held in segment.held() {
+            let Some((_, was)) = began.iter().find(|(at, _)| *at == held.at) else { continue };
+            let note = segment.object(&self.names, &format!("{}l", held.at));
+            let sql = format!(
+                "CREATE TABLE IF NOT EXISTS {} (x int) ENGINE=InnoDB{}",
+                ident(&note),
+                noted(&held.table.name, *was)
+            );
+            self.b.run(&sql).map_err(|source| self.failed("cannot note the counters of", source))?;
+        }
+        Ok(())
+    }
+
+    /// Sets a counter back that was noted by a table, where the rows allow it; the server sees to that.
+    pub(super) fn put_noted_back(&mut self, note: &str) -> Result<(), Error> {
+        let sql = format!(
+            "SELECT TABLE_COMMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}",
+            literal(note)
+        );
+        let text = self.b.value(&sql)?.unwrap_or_default();
+        let Some((was, name)) = text.strip_prefix("counter ").and_then(|text| text.split_once(" of ")) else {
+            return Ok(());
+        };
+        let now = table::counter(&mut self.b, name)?;
+        match was.parse::<u64>() {
+            Ok(was) if now.is_some_and(|now| now > was) => {
+                let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {was}", ident(name));
+                patiently(|| self.b.run(&sql))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets counters back that nobody used since.
+    pub(super) fn put_counters_back(
+        &mut self,
+        counters: &[(String, (u64, u64))],
+        notes: &mut Vec<String>,
+    ) -> Result<(), TargetError> {
+        for (name, (before, after)) in counters {
+            let now = table::counter(&mut self.b, name)
+                .map_err(|source| self.failed("cannot read the counters of", source))?;
+            match now {
+                Some(now) if now == *after => {
+                    let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {before}", ident(name));
+                    patiently(|| self.b.run(&sql))
+                        .map_err(|source| self.failed("cannot set a counter back in", source))?;
+                }
+                Some(now) if now != *before => {
+                    notes.push(format!("{}: the counter of {name} was used since and stays at {now}", self.label));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The counters of the tables whose rows a segment changes.
+    pub(super) fn counters_now(&mut self, segment: &Segment) -> Result<Vec<(u32, u64)>, TargetError> {
+        let mut all = Vec::new();
+        for held in segment.held() {
+            let now = table::counter(&mut self.b, &held.table.name);
+            let now = now.map_err(|source| self.failed("cannot read the counters of", source))?;
+            all.extend(now.map(|now| (held.at, now)));
+        }
+        Ok(all)
+    }
+
+    /// After a redo: rows that the tool inserted have moved counters, which are to stand where the script left them.
+    pub(super) fn put_counters_forward(
+        &mut self,
+        segment: &mut Segment,
+        began: &[(u32, u64)],
+    ) -> Result<(), TargetError> {
+        let (names, label) = (self.names.clone(), self.label.clone());
+        let failed = |source| TargetError::failed(format!("cannot set a counter in {label}"), source);
+        let Detail::Rows { tables } = &mut segment.detail else { return Ok(()) };
+        for held in tables {
+            let Some((_, was)) = began.iter().find(|(at, _)| *at == held.at) else { continue };
+            let name = &held.table.name;
+            let wanted = held.counter.filter(|(before, _)| before == was).map_or(*was, |(_, after)| after);
+            if table::counter(&mut self.b, name).map_err(failed)? != Some(wanted) {
+                let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {wanted}", ident(name));
+                patiently(|| self.b.run(&sql)).map_err(failed)?;
+            }
+            let now = table::counter(&mut self.b, name).map_err(failed)?.unwrap_or(wanted);
+            held.counter = (*was != now).then_some((*was, now));
+        }
+        segment.come_with_detail(&mut self.b, &names, State::Done).map_err(failed)
+    }
+}
+
+/// Where the counters of a segment's tables stood.
+pub fn counters_of(segment: &Segment) -> Vec<(String, (u64, u64))> {
+    segment.held().iter().filter_map(|held| Some((held.table.name.clone(), held.counter?))).collect()
+}

@@ -1,0 +1,340 @@
+//! ALTER TABLE, CREATE INDEX and DROP INDEX: the way back is found and tried on an empty table of the same shape, the
+//! values that the change may lose are kept, and the table is locked while that and the change happen.
+//!
+//! Never alters a table whose way back did not lead to the same text on the empty one.
+
+use backout_model::conflict::OnConflict;
+use backout_model::fault::{self, Point};
+use backout_model::target::{TargetError, Ticket};
+use mysql::Error;
+use serde::{Deserialize, Serialize};
+
+use super::Mariadb;
+use super::apply::cannot_run;
+use super::capture::patiently;
+use super::classify::No;
+use super::ddl::{Change, Prepared, definition, renamed};
+use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, note_changed, refill, renames};
+use super::ddl_shape::{Shape, clauses};
+use super::head::{Head, head};
+use super::marker;
+use super::replay::Replay;
+use super::segment::{Detail, Segment, State};
+use super::session::ident;
+use super::split::Statement;
+use super::table::{self, Table, There};
+use super::token::bare;
+
+/// A table that was altered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Altered {
+    pub name: String,
+    pub before: String,
+    pub after: String,
+    /// The clauses that lead back; empty where the definition did not change.
+    pub inverse: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u64>,
+}
+
+impl Altered {
+    pub fn words(&self) -> String {
+        let kept = self.kept.as_ref().map(|kept| {
+            let names: Vec<&str> =
+                kept.before.columns.iter().skip(kept.before.key.len()).map(|column| column.name.as_str()).collect();
+            format!(", with the values of {}", names.join(", "))
+        });
+        format!("puts back the definition of {}{}", self.name, kept.unwrap_or_default())
+    }
+}
+
+impl Mariadb {
+    fn holds_of(&self, segment: &Segment) -> Holds {
+        let [before, after, skipped] = ["0b", "0a", "0x"].map(|what| segment.object(&self.names, what));
+        Holds { before, after, skipped }
+    }
+
+    pub(super) fn prepare_alter(
+        &mut self,
+        step: u64,
+        number: u32,
+        statement: &Statement,
+        place: &str,
+        head: &Head,
+        there: &There,
+    ) -> Result<Prepared, TargetError> {
+        let refused = |why: String| TargetError::from(No::undo(why).at(place, &statement.sql).refusal);
+        match there {
+            There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => {}
+            There::Table(engine) => return Err(refused(format!("altering a table of {engine} is not handled yet"))),
+            _ => return Err(refused("it is no table".to_owned())),
+        }
+        let name = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
+        let clone = self.names.of_segment(step, number, "c");
+        let text = self.under_another_name(statement, head, &clone)?;
+        let reading =
+            |label: &str, source: Error| TargetError::failed(format!("cannot read the schema of {label}"), source);
+        let label = self.label.clone();
+        let before = definition(&mut self.b, &name).map_err(|source| reading(&label, source))?.unwrap_or_default();
+        let made = patiently(|| self.b.run(&format!("CREATE TABLE {} LIKE {}", ident(&clone), ident(&name))));
+        made.map_err(|source| self.failed("cannot try a change in", source))?;
+        let (start, _) = self.looked_at(&clone, &name)?;
+        if Shape::of(&start) != Shape::of(&before).without_links() {
+            return Err(refused(format!("an empty table like {name} would not be the same")));
+        }
+        self.a()?.run(&text).map_err(|source| cannot_run(place, &statement.sql, source))?;
+        let (end, table_after) = self.looked_at(&clone, &name)?;
+        let (from, to) = (Shape::of(&end), Shape::of(&start));
+        let names = renames(&bare(&statement.sql, self.version));
+        let back: Vec<(String, String)> = names.clone();
+        let inverse = clauses(&from, &to, &back).join(", ");
+        if !inverse.is_empty() {
+            let tried = self.b.run(&format!("ALTER TABLE {} {inverse}", ident(&clone)));
+            tried.map_err(|source| refused(format!("the way back could not be found: {source}")))?;
+            let (again, _) = self.looked_at(&clone, &name)?;
+            if again != start {
+                return Err(refused("the way back does not lead to the same definition".to_owned()));
+            }
+        }
+        self.b
+            .run(&format!("DROP TABLE {}", ident(&clone)))
+            .map_err(|source| self.failed("cannot tidy up in", source))?;
+        let table = Table::find(&mut self.b, &name).map_err(|source| reading(&label, source))?;
+        let kept = kept(&table, &table_after, &from, &to, &names).map_err(refused)?;
+        if kept.is_some() {
+            let triggers = table::triggers(&mut self.b, &name).map_err(|source| reading(&label, source))?;
+            if let Some(trigger) = triggers.first() {
+                return Err(refused(format!(
+                    "it may lose values, and the trigger {trigger} would fire as they come back"
+                )));
+            }
+        }
+        let counter = table::counter(&mut self.b, &name).map_err(|source| reading(&label, source))?;
+        let altered = Altered { name, before, after: String::new(), inverse, kept, counter };
+        Ok(Prepared { change: Some(Change::Altered(Box::new(altered))), by_names: false })
+    }
+
+    /// The definition of the empty table under the name of the full one, and its columns.
+    fn looked_at(&mut self, clone: &str, name: &str) -> Result<(String, Table), TargetError> {
+        let found = definition(&mut self.b, clone).and_then(|text| Ok((text, Table::find(&mut self.b, clone)?)));
+        let (text, table) = found.map_err(|source| self.failed("cannot read the schema of", source))?;
+        Ok((renamed(&text.unwrap_or_default(), clone, name), table))
+    }
+
+    /// Alters the table; its row is written right before.
+    pub(super) fn perform_alter(
+        &mut self,
+        segment: &mut Segment,
+        altered: &Altered,
+        ticket: Ticket,
+        place: &str,
+        sql: &str,
+    ) -> Result<(), TargetError> {
+        let (names, label, holds) = (self.names.clone(), self.label.clone(), self.holds_of(segment));
+        let keeping = |source: Error| TargetError::failed(format!("cannot keep what {label} would lose"), source);
+        let again = segment.state != State::Intended;
+        segment.state = State::Intended;
+        if let Some(kept) = &altered.kept {
+            self.make_holds(kept, &holds).map_err(keeping)?;
+            self.lock_table(&altered.name, &holds).map_err(keeping)?;
+            let filled = self.a()?.aside(|a| fill(a, &kept.before, &holds.before));
+            filled.map_err(keeping)?;
+        }
+        let written = self.a()?.aside(|a| segment.rewrite(a, &names, ticket));
+        written.map_err(keeping)?;
+        fault::point(Point::Statement).map_err(|source| cannot_run(place, sql, source))?;
+        let a = self.a()?;
+        if let Err(source) = patiently(|| a.run(sql)) {
+            let a = self.a()?;
+            if a.run("UNLOCK TABLES").is_ok() {
+                self.settle_failed_alter(segment, again)?;
+            }
+            return Err(cannot_run(place, sql, source));
+        }
+        fault::point(Point::Committed).map_err(|source| cannot_run(place, sql, source))?;
+        let name = altered.name.clone();
+        let after = self.a()?.aside(|a| -> Result<Option<String>, Error> {
+            if let Some(kept) = &altered.kept {
+                fill(a, &kept.after, &holds.after)?;
+            }
+            definition(a, &name)
+        });
+        let after = after.map_err(keeping)?.unwrap_or_default();
+        if let Detail::Ddl { change, .. } = &mut segment.detail
+            && let Change::Altered(altered) = &mut **change
+        {
+            altered.after = after;
+        }
+        segment.state = State::Done;
+        let written = self.a()?.aside(|a| segment.rewrite(a, &names, ticket));
+        written.map_err(keeping)?;
+        self.a()?.run("UNLOCK TABLES").map_err(keeping)
+    }
+
+    fn settle_failed_alter(&mut self, segment: &mut Segment, again: bool) -> Result<(), TargetError> {
+        if again { self.settle_change(segment) } else { self.settle_failed(segment) }
+    }
+
+    fn make_holds(&mut self, kept: &Kept, holds: &Holds) -> Result<(), Error> {
+        let Holds { before, after, skipped } = holds;
+        self.b.run(&format!("DROP TABLE IF EXISTS `{before}`, `{after}`, `{skipped}`"))?;
+        self.b.run(&format!("CREATE TABLE `{before}` {}", kept.before.hold()))?;
+        self.b.run(&format!("CREATE TABLE `{after}` {}", kept.after.hold()))?;
+        let keys = Table { columns: kept.before.columns[..kept.before.key.len()].to_vec(), ..kept.before.clone() };
+        self.b.run(&format!("CREATE TABLE `{skipped}` {}", keys.hold()))
+    }
+
+    /// Locks a table with its holds, so that nobody writes between what is kept and the change.
+    fn lock_table(&mut self, name: &str, holds: &Holds) -> Result<(), Error> {
+        let Holds { before, after, skipped } = holds;
+        let sql = format!(
+            "LOCK TABLES {} WRITE, `{before}` WRITE, `{after}` WRITE, `{skipped}` WRITE, `{}` WRITE",
+            ident(name),
+            self.names.segments()
+        );
+        match self.a.as_mut() {
+            Some(a) => patiently(|| a.run(&sql)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a table whose alteration, or its undo, is open has its new definition; completes an undo.
+    pub(super) fn settle_alter(&mut self, segment: &Segment, altered: &Altered) -> Result<bool, TargetError> {
+        let now = definition(&mut self.b, &altered.name)
+            .map_err(|source| self.failed("cannot read the schema of", source))?
+            .unwrap_or_default();
+        let undoing = segment.state == State::Undoing;
+        let is_before = Shape::of(&now) == Shape::of(&altered.before);
+        if is_before && (undoing || !altered.inverse.is_empty()) {
+            if undoing {
+                self.refill(segment, altered)?;
+            }
+            return Ok(false);
+        }
+        // What it is after an alteration that was broken off is known by what it was on the empty table only; it is not
+        // what it was before, and nobody else alters a table that is locked.
+        Ok(true)
+    }
+
+    pub(super) fn look_at_alter(
+        &mut self,
+        segment: &Segment,
+        altered: &Altered,
+        replay: &mut Replay<'_>,
+    ) -> Result<(), TargetError> {
+        let reading =
+            |label: &str, source: Error| TargetError::failed(format!("cannot read the schema of {label}"), source);
+        let label = self.label.clone();
+        let Some(now) = definition(&mut self.b, &altered.name).map_err(|source| reading(&label, source))? else {
+            replay.definition(&altered.name, "there is no such table");
+            return Ok(());
+        };
+        if !altered.after.is_empty() && Shape::of(&now) != Shape::of(&altered.after) {
+            replay.definition(&altered.name, now);
+            return Ok(());
+        }
+        let Some(kept) = &altered.kept else { return Ok(()) };
+        let triggers = table::triggers(&mut self.b, &altered.name).map_err(|source| reading(&label, source))?;
+        if let Some(trigger) = triggers.first() {
+            replay.definition(&altered.name, format!("it has the trigger {trigger} now, which would fire"));
+            return Ok(());
+        }
+        let holds = self.holds_of(segment);
+        list_changed(&mut self.b, kept, &holds, replay).map_err(|source| reading(&label, source))
+    }
+
+    pub(super) fn undo_alter(
+        &mut self,
+        segment: &mut Segment,
+        altered: &Altered,
+        replay: &mut Replay<'_>,
+    ) -> Result<(), TargetError> {
+        let (names, label, holds) = (self.names.clone(), self.label.clone(), self.holds_of(segment));
+        let failed = |source: Error| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source);
+        marker::holds(&mut self.b, &names, &label, self.epoch)?;
+        if let Some(kept) = &altered.kept {
+            self.lock_table(&altered.name, &holds).map_err(failed)?;
+            let overwrites = replay.on_conflict == OnConflict::Overwrite;
+            note_changed(self.a()?, kept, &holds, overwrites).map_err(failed)?;
+            let count = self.a()?.number(&format!("SELECT COUNT(*) FROM `{}`", holds.skipped)).map_err(failed)?;
+            if count > 0 && replay.on_conflict == OnConflict::Stop {
+                // Somebody was faster than the lock.
+                list_changed(self.a()?, kept, &holds, replay).map_err(failed)?;
+                return self.a()?.run("UNLOCK TABLES").map_err(failed);
+            }
+        }
+        segment.come(self.a()?, &names, State::Undoing).map_err(failed)?;
+        fault::point(Point::Statement)
+            .map_err(|source| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source))?;
+        if !altered.inverse.is_empty() {
+            let sql = format!("ALTER TABLE {} {}", ident(&altered.name), altered.inverse);
+            let a = self.a()?;
+            if let Err(source) = patiently(|| a.run(&sql)) {
+                self.a()?.run("UNLOCK TABLES").map_err(failed)?;
+                segment.come(&mut self.b, &names, State::Done).map_err(failed)?;
+                return Err(failed(source));
+            }
+        }
+        fault::point(Point::Committed)
+            .map_err(|source| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source))?;
+        if let Some(kept) = &altered.kept {
+            refill(self.a()?, altered, kept, &holds).map_err(failed)?;
+        }
+        segment.come(self.a()?, &names, State::Undone).map_err(failed)?;
+        self.a()?.run("UNLOCK TABLES").map_err(failed)?;
+        self.raise_counter(altered)
+    }
+
+    /// Completes an undo that was broken off between the definition and the values.
+    fn refill(&mut self, segment: &Segment, altered: &Altered) -> Result<(), TargetError> {
+        let holds = self.holds_of(segment);
+        if let Some(kept) = &altered.kept {
+            let done = refill(&mut self.b, altered, kept, &holds);
+            done.map_err(|source| self.failed("cannot bring values back in", source))?;
+        }
+        self.raise_counter(altered)
+    }
+
+    /// The counter of a column that was away begins anew behind the highest value.
+    fn raise_counter(&mut self, altered: &Altered) -> Result<(), TargetError> {
+        let Some(counter) = altered.counter else { return Ok(()) };
+        let now = table::counter(&mut self.b, &altered.name);
+        if now.map_err(|source| self.failed("cannot read the counters of", source))?.is_some_and(|now| now < counter) {
+            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(&altered.name));
+            patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot set a counter back in", source))?;
+        }
+        Ok(())
+    }
+
+    /// Runs the statement again, under the script's settings of then.
+    pub(super) fn redo_alter(
+        &mut self,
+        segment: &mut Segment,
+        sql: &str,
+        settings: &str,
+        line: u32,
+        ticket: Ticket,
+    ) -> Result<(), TargetError> {
+        let statement = Statement { line, sql: sql.to_owned() };
+        let place = format!("line {line}");
+        let Some(head) = head(&bare(sql, self.version)) else { return Ok(()) };
+        let name = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
+        let there =
+            table::there(&mut self.b, &name).map_err(|source| self.failed("cannot read the schema of", source))?;
+        let set = self.a()?.run(settings);
+        set.map_err(|source| self.failed("cannot set up", source))?;
+        let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
+        let done = match prepared.change {
+            Some(Change::Altered(altered)) => {
+                let change = Box::new(Change::Altered(altered.clone()));
+                segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change };
+                self.perform_alter(segment, &altered, ticket, &place, sql)
+            }
+            _ => Ok(()),
+        };
+        self.own_session()?;
+        done
+    }
+}

@@ -1,0 +1,176 @@
+//! The values that an ALTER may lose: which they are, how they are kept, and how they come back.
+
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
+use mysql::Error;
+use serde::{Deserialize, Serialize};
+
+use super::ddl_alter::Altered;
+use super::ddl_shape::Shape;
+use super::reader::reader;
+use super::replay::Replay;
+use super::session::{Session, ident};
+use super::table::{Side, Table};
+
+/// Columns whose values are kept, behind those of the key: as they were, and as the change left them where it did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    pub before: Table,
+    pub after: Table,
+}
+
+/// The names of the holds of a kept table: before, after, and the keys that stay as they are.
+pub struct Holds {
+    pub before: String,
+    pub after: String,
+    pub skipped: String,
+}
+
+/// Columns that a statement gives other names, old and new.
+pub fn renames(sql: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let mut rest = reader(sql);
+    while let Some(token) = rest.next() {
+        if token.is("CHANGE") {
+            rest.takes("COLUMN");
+            rest.takes("IF EXISTS");
+            if let (Some(old), Some(new)) =
+                (rest.next().and_then(|one| one.name()), rest.next().and_then(|one| one.name()))
+            {
+                all.push((old, new));
+            }
+        } else if token.is("RENAME") && rest.takes("COLUMN") {
+            rest.takes("IF EXISTS");
+            let old = rest.next().and_then(|one| one.name());
+            rest.takes("TO");
+            if let (Some(old), Some(new)) = (old, rest.next().and_then(|one| one.name())) {
+                all.push((old, new));
+            }
+        }
+    }
+    all.retain(|(old, new)| old != new);
+    all
+}
+
+/// What has to be kept of a table's values; `from` is its shape afterwards, `to` that of before.
+pub fn kept(
+    before: &Table,
+    after: &Table,
+    from: &Shape,
+    to: &Shape,
+    names: &[(String, String)],
+) -> Result<Option<Kept>, String> {
+    let now_of = |name: &str| names.iter().find(|(old, _)| old == name).map_or(name.to_owned(), |(_, new)| new.clone());
+    let kind_after = |name: &str| after.columns.iter().find(|column| column.name == name).map(|column| &column.kind);
+    let loses = |at: &usize| {
+        let own = &before.columns[*at];
+        let now = now_of(&own.name);
+        from.column(&now) != to.column(&own.name) || kind_after(&now) != Some(&own.kind)
+    };
+    let lossy: Vec<usize> = (0..before.columns.len()).filter(loses).collect();
+    if lossy.is_empty() {
+        return Ok(None);
+    }
+    let key: Vec<&str> = before.key.iter().map(|at| before.columns[*at].name.as_str()).collect();
+    let key_after: Vec<&str> = after.key.iter().map(|at| after.columns[*at].name.as_str()).collect();
+    if key.is_empty() || key.iter().map(|name| now_of(name)).collect::<Vec<_>>() != key_after {
+        return Err("it may lose values, and without a primary key that stays they could not be told apart".to_owned());
+    }
+    let at_after = |name: &str| after.columns.iter().position(|column| column.name == name);
+    let (mut columns, mut columns_after) = (Vec::new(), Vec::new());
+    for at in before.key.iter().copied() {
+        let own = &before.columns[at];
+        let other = &after.columns[at_after(&now_of(&own.name)).ok_or("its key is changed")?];
+        let whole = |kind: &str| kind.split('(').next().is_some_and(|word| word.ends_with("int"));
+        if own.kind != other.kind && !(whole(&own.kind) && whole(&other.kind)) {
+            return Err(
+                "it changes the type of the primary key, which is handled for whole numbers only yet".to_owned()
+            );
+        }
+        columns.push(own.clone());
+        columns_after.push(other.clone());
+    }
+    let keys: Vec<usize> = (0..columns.len()).collect();
+    for at in lossy.into_iter().filter(|at| !before.is_key(*at)) {
+        let own = &before.columns[at];
+        if let Some(other) = at_after(&now_of(&own.name)) {
+            columns_after.push(after.columns[other].clone());
+        }
+        columns.push(own.clone());
+    }
+    if columns.len() == keys.len() {
+        // The key alone, as another whole number: the way back brings it back.
+        return Ok(None);
+    }
+    let table = |columns| Table { name: before.name.clone(), columns, key: keys.clone() };
+    Ok(Some(Kept { before: table(columns), after: table(columns_after) }))
+}
+
+/// Fills a hold with the live table's columns.
+pub fn fill(a: &mut Session, table: &Table, hold: &str) -> Result<(), Error> {
+    a.run(&format!("INSERT INTO `{hold}` ({}) SELECT {} FROM {}", table.held(""), table.live(""), ident(&table.name)))
+}
+
+/// The rows whose kept values others changed since: those of the live table that are not what the change left.
+pub fn changed(kept: &Kept, holds: &Holds) -> String {
+    let (live, hold) = (ident(&kept.after.name), ident(&holds.after));
+    let (x, f) = (Side::Live(&live), Side::Held(&hold));
+    format!("{hold} JOIN {live} ON {} WHERE NOT ({})", kept.after.keyed(x, f), kept.after.all_same(x, f))
+}
+
+pub fn note_changed(a: &mut Session, kept: &Kept, holds: &Holds, overwrites: bool) -> Result<(), Error> {
+    a.run(&format!("DELETE FROM `{}`", holds.skipped))?;
+    if overwrites || kept.after.columns.len() == kept.after.key.len() {
+        return Ok(());
+    }
+    let key: Vec<String> = kept.after.key.iter().map(|at| format!("c{at}")).collect();
+    let from: Vec<String> = kept.after.key.iter().map(|at| format!("`{}`.c{at}", holds.after)).collect();
+    a.run(&format!(
+        "INSERT INTO `{}` ({}) SELECT {} FROM {}",
+        holds.skipped,
+        key.join(", "),
+        from.join(", "),
+        changed(kept, holds)
+    ))
+}
+
+pub fn list_changed(a: &mut Session, kept: &Kept, holds: &Holds, replay: &mut Replay<'_>) -> Result<(), Error> {
+    if kept.after.columns.len() == kept.after.key.len() {
+        return Ok(());
+    }
+    let from = changed(kept, holds);
+    let total = a.number(&format!("SELECT COUNT(*) FROM {from}"))?;
+    let start = replay.conflicts.total;
+    let (live, hold) = (ident(&kept.after.name), ident(&holds.after));
+    let (x, f) = (Side::Live(&live), Side::Held(&hold));
+    let (table, name) = (&kept.after, kept.after.name.clone());
+    let columns = format!("{}, {}, {}", table.shown_key(f), table.shown_row(f), table.shown_row(x));
+    for row in a.rows(&format!("SELECT {columns} FROM {from} LIMIT {}", Conflicts::KEPT))? {
+        let text = |at: usize| row[at].clone().unwrap_or_default();
+        let conflict = replay.conflict(&name, row[0].clone(), ConflictKind::Changed);
+        replay.conflicts.push(Conflict { before: "as it was".to_owned(), left: text(1), now: text(2), ..conflict });
+    }
+    replay.conflicts.total = start + total;
+    Ok(())
+}
+
+/// Brings kept values back, but for rows that stay as others made them. Can be done again.
+pub fn refill(a: &mut Session, altered: &Altered, kept: &Kept, holds: &Holds) -> Result<(), Error> {
+    let table = &kept.before;
+    let (live, hold, skipped) = (ident(&table.name), ident(&holds.before), ident(&holds.skipped));
+    let (x, t, s) = (Side::Live(&live), Side::Held(&hold), Side::Held(&skipped));
+    let mut set: Vec<String> = (table.key.len()..table.columns.len())
+        .map(|at| format!("{} = {}", x.column(table, at), t.column(table, at)))
+        .collect();
+    let now = Table::find(a, &altered.name)?;
+    for column in now.columns.iter().filter(|column| column.moves) {
+        if !table.columns.iter().skip(table.key.len()).any(|one| one.name == column.name) {
+            set.push(format!("{live}.{0} = {live}.{0}", ident(&column.name)));
+        }
+    }
+    a.run(&format!(
+        "UPDATE {live} JOIN {hold} ON {} SET {} WHERE NOT EXISTS (SELECT 1 FROM {skipped} WHERE {})",
+        table.keyed(x, t),
+        set.join(", "),
+        table.keyed(t, s)
+    ))
+}

@@ -1,0 +1,167 @@
+//! What a change of the schema is about, looked at before it happens; an empty twin where one is needed.
+//!
+//! Changes nothing that is not the tool's own.
+
+use backout_model::target::TargetError;
+use mysql::Error;
+
+use super::Mariadb;
+use super::apply::cannot_run;
+use super::classify::No;
+use super::ddl::{Change, Gone, Prepared, definition, renamed};
+use super::head::{Head, Object, Verb};
+use super::session::ident;
+use super::split::Statement;
+use super::table::{self, There};
+use super::token::bare;
+
+impl Mariadb {
+    /// Looks at what a statement is about, and makes ready what it needs. Changes nothing that is not the tool's own.
+    pub(super) fn prepare(
+        &mut self,
+        step: u64,
+        number: u32,
+        statement: &Statement,
+        place: &str,
+        head: &Head,
+    ) -> Result<Prepared, TargetError> {
+        let refused = |why: String| TargetError::from(No::undo(why).at(place, &statement.sql).refusal);
+        let failed = |why: String| cannot_run(place, &statement.sql, why);
+        if let Some(other) =
+            head.names.iter().find(|name| name.database.as_ref().is_some_and(|one| *one != self.database))
+        {
+            return Err(refused(format!("{} is of another database than the site's", other.name)));
+        }
+        let mut there = Vec::new();
+        for name in &head.names {
+            there.push(table::there(&mut self.b, &name.name).map_err(|source| self.reading(source))?);
+        }
+        if let Some(There::Other(kind)) = there.iter().find(|one| matches!(one, There::Other(_))) {
+            return Err(refused(format!("a {kind} is not handled yet")));
+        }
+        let first = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
+        let is_there = there.first().is_some_and(|one| *one != There::Nothing);
+        let hold = |what: &str| self.names.of_segment(step, number, what);
+        let nothing = Ok(Prepared { change: None, by_names: false });
+        match (head.verb, head.object) {
+            (Verb::Create, Object::Table | Object::View) if !is_there => {
+                let change = Change::Made { name: first, definition: String::new(), rows: None };
+                Ok(Prepared { change: Some(change), by_names: false })
+            }
+            (Verb::Create, Object::Table | Object::View) if head.if_not_exists => nothing,
+            (Verb::Create, Object::View) if head.or_replace && there[0] == There::View => {
+                let spare = hold("s");
+                let text = self.under_another_name(statement, head, &spare)?;
+                let made = self.a()?.run(&text);
+                made.map_err(|source| cannot_run(place, &statement.sql, source))?;
+                let before =
+                    definition(&mut self.b, &first).map_err(|source| self.reading(source))?.unwrap_or_default();
+                let after = definition(&mut self.b, &spare).map_err(|source| self.reading(source))?.unwrap_or_default();
+                let after = renamed(&after, &spare, &first);
+                Ok(Prepared { change: Some(Change::Swapped { name: first, before, after }), by_names: true })
+            }
+            (Verb::Create, Object::Table | Object::View) => Err(failed(format!("{first} is there already"))),
+            (Verb::Drop, Object::Table | Object::View) => {
+                let wanted = |one: &There| (*one == There::View) == (head.object == Object::View);
+                let mut gone = Vec::new();
+                for (name, one) in head.names.iter().zip(&there) {
+                    if *one == There::Nothing && head.if_exists {
+                        continue;
+                    }
+                    if *one == There::Nothing || !wanted(one) {
+                        return Err(failed(format!("there is no {} {}", head.word, name.name)));
+                    }
+                    let text = definition(&mut self.b, &name.name).map_err(|source| self.reading(source))?;
+                    let triggers = table::triggers(&mut self.b, &name.name).map_err(|source| self.reading(source))?;
+                    if let Some(trigger) = triggers.first() {
+                        let why = format!("{} has the trigger {trigger}: dropping it is not handled yet", name.name);
+                        return Err(refused(why));
+                    }
+                    gone.push(Gone { name: name.name.clone(), definition: text.unwrap_or_default() });
+                }
+                let links = table::foreign_keys(&mut self.b).map_err(|source| self.reading(source))?;
+                let checks = self.a()?.value("SELECT @@foreign_key_checks");
+                let checks = checks.map_err(|source| self.reading(source))?.as_deref() != Some("0");
+                let place_of = |name: &String| gone.iter().position(|one| one.name == *name);
+                for link in &links {
+                    let Some(parent) = place_of(&link.parent) else { continue };
+                    let child = place_of(&link.child);
+                    let why = format!("the foreign key {} of {} points at {}", link.name, link.child, link.parent);
+                    // The server drops them in their order.
+                    if checks && child.is_none_or(|child| child > parent) {
+                        return Err(failed(why));
+                    }
+                    if child.is_none() {
+                        return Err(refused(format!("{why}, and would point at nothing: that is not handled yet")));
+                    }
+                }
+                if gone.is_empty() {
+                    return nothing;
+                }
+                Ok(Prepared { change: Some(Change::Dropped { gone }), by_names: true })
+            }
+            (Verb::Truncate, _) => {
+                if !is_there {
+                    return Err(failed(format!("there is no table {first}")));
+                }
+                self.prepare_empty(&first, &hold("s")).map_err(|source| self.reading(source))?.map_err(refused)
+            }
+            (Verb::Rename, Object::Table) => {
+                let names: Vec<String> = head.names.iter().map(|name| name.name.clone()).collect();
+                let mut seen = names.clone();
+                seen.sort_unstable();
+                seen.dedup();
+                if seen.len() != names.len() {
+                    return Err(refused("names that change places are not handled yet".to_owned()));
+                }
+                for (pair, there) in names.chunks(2).zip(there.chunks(2)) {
+                    if there[0] == There::Nothing || there[1] != There::Nothing {
+                        return Err(failed(format!("{} is not there, or {} is", pair[0], pair[1])));
+                    }
+                }
+                let pairs = names.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+                Ok(Prepared { change: Some(Change::Renamed { pairs }), by_names: true })
+            }
+            (_, Object::Table | Object::Index) if !is_there => {
+                if head.if_exists && head.object == Object::Table {
+                    nothing
+                } else {
+                    Err(failed(format!("there is no table {first}")))
+                }
+            }
+            (_, Object::Table | Object::Index) => self.prepare_alter(step, number, statement, place, head, &there[0]),
+            _ => Err(refused(format!("this change of a {} is not handled yet", head.word))),
+        }
+    }
+
+    /// The statement about an object of another name.
+    pub(super) fn under_another_name(
+        &self,
+        statement: &Statement,
+        head: &Head,
+        name: &str,
+    ) -> Result<String, TargetError> {
+        let text = bare(&statement.sql, self.version);
+        let Some(named) = head.names.first() else { return Ok(text) };
+        Ok(format!("{}{}{}", &text[..named.start], ident(name), &text[named.end..]))
+    }
+
+    /// An empty table of the same shape, which is to take the place of a full one; else, in words, why not.
+    fn prepare_empty(&mut self, name: &str, spare: &str) -> Result<Result<Prepared, String>, Error> {
+        let links = table::foreign_keys(&mut self.b)?;
+        if links.iter().any(|link| link.parent == name || link.child == name) {
+            return Ok(Err(format!("{name} has foreign keys: emptying it is not handled yet")));
+        }
+        if let Some(trigger) = table::triggers(&mut self.b, name)?.first() {
+            return Ok(Err(format!("{name} has the trigger {trigger}: emptying it is not handled yet")));
+        }
+        self.b.run(&format!("CREATE TABLE {} LIKE {}", ident(spare), ident(name)))?;
+        let before = definition(&mut self.b, name)?.unwrap_or_default();
+        let after = renamed(&definition(&mut self.b, spare)?.unwrap_or_default(), spare, name);
+        if before != after {
+            return Ok(Err(format!("an empty table like {name} would not be the same")));
+        }
+        let change = Change::Swapped { name: name.to_owned(), before, after };
+        Ok(Ok(Prepared { change: Some(change), by_names: true }))
+    }
+}

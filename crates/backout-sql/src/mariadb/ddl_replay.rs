@@ -1,0 +1,138 @@
+//! Takes a change of the schema back, or does it again, where nobody else changed what it is about.
+
+use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
+use backout_model::fault::{self, Point};
+use backout_model::target::TargetError;
+use mysql::Error;
+
+use super::Mariadb;
+use super::capture::patiently;
+use super::ddl::{Change, definition, rename, rows_in};
+use super::marker;
+use super::replay::{Direction, Replay};
+use super::segment::{Detail, Segment, State};
+use super::table::{self, There};
+use super::undo::Act;
+
+impl Mariadb {
+    /// Seeks what is in the way of replaying a change.
+    pub(super) fn look_at_change(
+        &mut self,
+        segment: &Segment,
+        change: &Change,
+        replay: &mut Replay<'_>,
+    ) -> Result<(), TargetError> {
+        if let Change::Altered(altered) = change {
+            return self.look_at_alter(segment, altered, replay);
+        }
+        let undo = replay.direction == Direction::Undo;
+        let expected: Vec<(&str, Option<&str>)> = match change {
+            Change::Made { name, definition, .. } => vec![(name, undo.then_some(definition.as_str()))],
+            Change::Dropped { gone } => {
+                gone.iter().map(|one| (one.name.as_str(), (!undo).then_some(one.definition.as_str()))).collect()
+            }
+            Change::Swapped { name, before, after } => vec![(name, Some(if undo { after } else { before }))],
+            Change::Renamed { pairs } => {
+                for (from, to) in pairs {
+                    let (is, free) = if undo { (to, from) } else { (from, to) };
+                    let is_there = table::there(&mut self.b, is).map_err(|source| self.reading(source))?;
+                    let in_way = table::there(&mut self.b, free).map_err(|source| self.reading(source))?;
+                    if is_there == There::Nothing {
+                        replay.definition(is, "it is not there");
+                    }
+                    if in_way != There::Nothing {
+                        replay.definition(free, "the name is taken");
+                    }
+                }
+                Vec::new()
+            }
+            Change::Altered(_) => Vec::new(),
+        };
+        for (name, wanted) in expected {
+            let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
+            let triggers = table::triggers(&mut self.b, name).map_err(|source| self.reading(source))?;
+            if let (Some(trigger), Some(_)) = (triggers.first(), wanted) {
+                replay.definition(name, format!("it has the trigger {trigger} now"));
+                continue;
+            }
+            match (now, wanted) {
+                (None, None) => {}
+                (Some(now), Some(wanted)) if now == wanted => self.look_at_rows(name, change, replay)?,
+                (None, Some(_)) => replay.definition(name, "it is not there"),
+                (Some(_), None) => replay.definition(name, "the name is taken"),
+                (Some(now), Some(_)) => replay.definition(name, now),
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that others put into a table that would go.
+    fn look_at_rows(&mut self, name: &str, change: &Change, replay: &mut Replay<'_>) -> Result<(), TargetError> {
+        if replay.direction == Direction::Redo {
+            return Ok(());
+        }
+        let left = match change {
+            Change::Made { rows, .. } => rows.clone(),
+            Change::Swapped { .. } => None,
+            _ => return Ok(()),
+        };
+        // In the act's session: what it has taken back so far may not be committed.
+        let looked = rows_in(self.a()?, name);
+        let now = looked.map_err(|source| self.reading(source))?;
+        if now != left && now.is_some() {
+            let conflict = replay.conflict(name, None, ConflictKind::NotEmpty);
+            replay.conflicts.push(Conflict { now: "rows that the deployment did not leave".to_owned(), ..conflict });
+        }
+        Ok(())
+    }
+
+    /// Takes a change of the schema back, or does it again.
+    pub(super) fn replay_change(&mut self, segment: &mut Segment, act: &mut Act<'_, '_>) -> Result<(), TargetError> {
+        let Detail::Ddl { change, sql, settings, line } = segment.detail.clone() else { return Ok(()) };
+        let names = self.names.clone();
+        let undo = act.replay.direction == Direction::Undo;
+        let before = act.replay.conflicts.total;
+        if undo || !matches!(&*change, Change::Altered(_)) {
+            self.look_at_change(segment, &change, &mut act.replay)?;
+        }
+        if act.replay.is_stopped() {
+            return Ok(());
+        }
+        let ticket = self.announced(&mut act.ticket, &act.summary, act.gate)?;
+        let writing =
+            |label: &str, source: Error| TargetError::failed(format!("cannot write a segment to {label}"), source);
+        if act.replay.conflicts.total > before && act.replay.on_conflict != OnConflict::Overwrite {
+            // It stays as others made it.
+            let state = if undo { State::Undone } else { State::Done };
+            return segment.come(&mut self.b, &names, state).map_err(|source| writing(&self.label, source));
+        }
+        if let Change::Altered(altered) = &*change {
+            return match undo {
+                true => self.undo_alter(segment, altered, &mut act.replay),
+                false => self.redo_alter(segment, &sql, &settings, line, ticket),
+            };
+        }
+        marker::holds(&mut self.b, &names, &self.label.clone(), self.epoch)?;
+        let state = if undo { State::Undoing } else { State::Intended };
+        segment.come(&mut self.b, &names, state).map_err(|source| writing(&self.label, source))?;
+        let mut moves = change.moves(&|what| segment.object(&names, what));
+        if undo {
+            moves = moves.into_iter().rev().map(|(from, to)| (to, from)).collect();
+        }
+        fault::point(Point::Statement)
+            .map_err(|source| TargetError::failed(format!("cannot change the schema of {}", self.label), source))?;
+        let run = rename(&moves);
+        let a = self.a()?;
+        let done = patiently(|| a.run(&run));
+        done.map_err(|source| self.failed("cannot change names in", source))?;
+        match (&*change, undo) {
+            (Change::Made { .. }, false) | (Change::Dropped { .. }, true) => self.bring_links(&change)?,
+            _ => self.let_go_of_links(segment, &change)?,
+        }
+        let done = match undo {
+            true => segment.come(&mut self.b, &names, State::Undone),
+            false => segment.redone(&mut self.b, &names, ticket),
+        };
+        done.map_err(|source| writing(&self.label, source))
+    }
+}

@@ -1,0 +1,211 @@
+//! The server's own text of a table, taken apart, and the ALTER that leads from one to another.
+//!
+//! Never trusted by itself: what it says is tried on an empty table of the same shape before anything else is changed.
+
+/// A table as SHOW CREATE TABLE writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Name and the rest of the line.
+    pub columns: Vec<(String, String)>,
+    /// Keys with the head that DROP names them by: `PRIMARY KEY` or `` KEY `a` ``.
+    pub keys: Vec<(String, String)>,
+    pub checks: Vec<(String, String)>,
+    pub links: Vec<(String, String)>,
+    /// What follows the closing parenthesis, without the counter.
+    pub options: String,
+}
+
+/// The text without the counter, which is no part of a table's definition.
+pub fn without_counter(text: &str) -> String {
+    let Some(at) = text.rfind("\n) ") else { return text.to_owned() };
+    let (body, options) = text.split_at(at);
+    let kept: Vec<&str> = options.split(' ').filter(|word| !word.starts_with("AUTO_INCREMENT=")).collect();
+    format!("{body}{}", kept.join(" "))
+}
+
+/// The first name in backquotes, and what follows it.
+fn named(line: &str) -> Option<(String, &str)> {
+    let rest = line.strip_prefix('`')?;
+    let mut at = 0;
+    loop {
+        at += rest[at..].find('`')?;
+        if rest[at + 1..].starts_with('`') {
+            at += 2;
+            continue;
+        }
+        return Some((rest[..at].replace("``", "`"), rest[at + 1..].trim_start()));
+    }
+}
+
+impl Shape {
+    pub fn of(text: &str) -> Self {
+        let text = without_counter(text);
+        let mut shape = Shape::default();
+        let mut lines = text.lines().skip(1);
+        for line in lines.by_ref() {
+            if let Some(options) = line.strip_prefix(')') {
+                shape.options = options.trim().to_owned();
+                break;
+            }
+            let line = line.trim_start().trim_end_matches(',');
+            if let Some((name, rest)) = named(line) {
+                shape.columns.push((name, rest.to_owned()));
+            } else if let Some(rest) = line.strip_prefix("CONSTRAINT ")
+                && let Some((name, rest)) = named(rest)
+            {
+                let list = if rest.starts_with("FOREIGN KEY") { &mut shape.links } else { &mut shape.checks };
+                list.push((name, line.to_owned()));
+            } else {
+                let head = match line.find('`') {
+                    Some(at) if !line.starts_with("PRIMARY") => named(&line[at..])
+                        .map(|(name, _)| format!("KEY `{}`", name.replace('`', "``")))
+                        .unwrap_or_default(),
+                    _ => "PRIMARY KEY".to_owned(),
+                };
+                shape.keys.push((head, line.to_owned()));
+            }
+        }
+        // What follows on further lines are partitions.
+        let more: Vec<&str> = lines.collect();
+        if !more.is_empty() {
+            shape.options = format!("{} {}", shape.options, more.join(" "));
+        }
+        shape
+    }
+
+    /// Without foreign keys, which an empty table of the same shape does not have.
+    pub fn without_links(mut self) -> Self {
+        self.links.clear();
+        self
+    }
+
+    pub fn column(&self, name: &str) -> Option<&str> {
+        self.columns.iter().find(|(one, _)| one == name).map(|(_, rest)| rest.as_str())
+    }
+}
+
+/// The clauses of an ALTER TABLE that leads from one shape to another; `renamed`: columns under other names, old and new
+/// as of the way from `to` to `from`.
+pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<String> {
+    let quoted = |name: &str| format!("`{}`", name.replace('`', "``"));
+    let now_of =
+        |name: &str| renamed.iter().find(|(old, _)| old == name).map_or(name.to_owned(), |(_, new)| new.clone());
+    let mut out = Vec::new();
+    // Keys in their order: from the first that differs on, all are made anew.
+    let same = from.keys.iter().zip(&to.keys).take_while(|(one, other)| one == other).count();
+    let moved = renamed.is_empty() && from.keys == to.keys;
+    for (head, _) in from.keys.iter().skip(if moved { from.keys.len() } else { same }) {
+        out.push(format!("DROP {head}"));
+    }
+    for (name, _) in from.links.iter().filter(|link| !to.links.contains(link)) {
+        out.push(format!("DROP FOREIGN KEY {}", quoted(name)));
+    }
+    for (name, _) in from.checks.iter().filter(|check| !to.checks.contains(check)) {
+        out.push(format!("DROP CONSTRAINT {}", quoted(name)));
+    }
+    let kept: Vec<String> = to.columns.iter().map(|(name, _)| now_of(name)).collect();
+    for (name, _) in from.columns.iter().filter(|(name, _)| !kept.contains(name)) {
+        out.push(format!("DROP COLUMN {}", quoted(name)));
+    }
+    // Where the rest would stand in any case.
+    let left: Vec<&String> = from.columns.iter().map(|(name, _)| name).filter(|name| kept.contains(name)).collect();
+    let stays: Vec<&String> = kept.iter().filter(|name| from.column(name).is_some()).collect();
+    let in_order = left == stays;
+    for (at, (name, rest)) in to.columns.iter().enumerate() {
+        let place = match at {
+            0 => "FIRST".to_owned(),
+            _ => format!("AFTER {}", quoted(&to.columns[at - 1].0)),
+        };
+        let now = now_of(name);
+        let explicit = in_charset(rest, &from.options, &to.options);
+        let (rest, written) = (rest, explicit.as_deref().unwrap_or(rest));
+        match from.column(&now) {
+            None => out.push(format!("ADD COLUMN {} {written} {place}", quoted(name))),
+            Some(_) if now != *name => {
+                out.push(format!("CHANGE COLUMN {} {} {written} {place}", quoted(&now), quoted(name)))
+            }
+            Some(own) if own != rest || explicit.is_some() || !in_order => {
+                out.push(format!("MODIFY COLUMN {} {written} {place}", quoted(name)));
+            }
+            Some(_) => {}
+        }
+    }
+    for (_, line) in to.keys.iter().skip(if moved { to.keys.len() } else { same }) {
+        out.push(format!("ADD {line}"));
+    }
+    for (_, line) in to.checks.iter().filter(|check| !from.checks.contains(check)) {
+        out.push(format!("ADD {line}"));
+    }
+    if from.options != to.options {
+        let mut options = to.options.clone();
+        // What was set and was not before is set to nothing.
+        if from.options.contains("COMMENT=") && !to.options.contains("COMMENT=") {
+            options += " COMMENT=''";
+        }
+        if from.options.contains("ROW_FORMAT=") && !to.options.contains("ROW_FORMAT=") {
+            options += " ROW_FORMAT=DEFAULT";
+        }
+        out.push(options);
+    }
+    out
+}
+
+/// A column's definition with the character set that it leaves to the table, where the table's is about to change: within
+/// one statement it would be the one of before.
+fn in_charset(rest: &str, from: &str, to: &str) -> Option<String> {
+    let of = |options: &str| -> Option<String> {
+        let at = options.find("CHARSET=")?;
+        let mut words = options[at..].split(' ');
+        let charset = words.next()?.strip_prefix("CHARSET=")?.to_owned();
+        let collation = words.next().and_then(|word| word.strip_prefix("COLLATE="));
+        let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        Some(format!(" CHARACTER SET {charset}{collation}"))
+    };
+    let wanted = of(to)?;
+    let textual = ["char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"];
+    let word = rest.split(['(', ' ']).next()?;
+    if of(from).as_ref() == Some(&wanted) || !textual.contains(&word) {
+        return None;
+    }
+    // Past the type: its parentheses may hold strings with anything in them.
+    let bytes = rest.as_bytes();
+    let mut end = word.len();
+    if bytes.get(end) == Some(&b'(') {
+        while *bytes.get(end)? != b')' {
+            end = if bytes[end] == b'\'' { super::token::string(bytes, end) } else { end + 1 };
+        }
+        end += 1;
+    }
+    let (kind, more) = rest.split_at(end);
+    if more.starts_with(" CHARACTER SET") || more.starts_with(" COLLATE") {
+        return None;
+    }
+    Some(format!("{kind}{wanted}{more}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "CREATE TABLE `t` (\n  `id` int(11) NOT NULL AUTO_INCREMENT,\n  `a``b` varchar(9) DEFAULT 'x,`y' COMMENT 'c',\n  PRIMARY KEY (`id`),\n  UNIQUE KEY `u``k` (`a``b`),\n  CONSTRAINT `f` FOREIGN KEY (`id`) REFERENCES `p` (`id`),\n  CONSTRAINT `c` CHECK (`id` > 0)\n) ENGINE=InnoDB AUTO_INCREMENT=7 DEFAULT CHARSET=utf8mb4";
+
+    #[test]
+    fn a_text_is_taken_apart() {
+        let shape = Shape::of(TEXT);
+        assert_eq!(shape.columns[1], ("a`b".to_owned(), "varchar(9) DEFAULT 'x,`y' COMMENT 'c'".to_owned()));
+        assert_eq!(shape.keys[1].0, "KEY `u``k`");
+        assert_eq!((shape.links.len(), shape.checks.len()), (1, 1));
+        assert_eq!(shape.options, "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4");
+    }
+
+    #[test]
+    fn the_way_back_is_told_in_clauses() {
+        let from = Shape::of(&TEXT.replace("  `a``b`", "  `new` int,\n  `a``b`").replace("varchar(9)", "text"));
+        let to = Shape::of(TEXT);
+        assert_eq!(
+            clauses(&from, &to, &[]),
+            ["DROP COLUMN `new`", "MODIFY COLUMN `a``b` varchar(9) DEFAULT 'x,`y' COMMENT 'c' AFTER `id`"]
+        );
+        assert!(clauses(&to, &to, &[]).is_empty());
+    }
+}

@@ -1,0 +1,57 @@
+//! One replay under way: what it met and did.
+
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
+
+/// Which way a step is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Undo,
+    Redo,
+}
+
+pub struct Replay<'a> {
+    pub label: &'a str,
+    pub direction: Direction,
+    pub on_conflict: OnConflict,
+    pub conflicts: Conflicts,
+    /// What is as it is to be already; looked for only where an undo is tried.
+    pub already: Option<Conflicts>,
+    pub notes: Vec<String>,
+    /// Rows that were changed.
+    pub rows: u64,
+}
+
+impl<'a> Replay<'a> {
+    pub fn new(label: &'a str, direction: Direction, on_conflict: OnConflict) -> Self {
+        let (conflicts, notes) = (Conflicts::default(), Vec::new());
+        Self { label, direction, on_conflict, conflicts, already: None, notes, rows: 0 }
+    }
+
+    pub fn overwrites(&self) -> bool {
+        self.on_conflict == OnConflict::Overwrite
+    }
+
+    /// True where what was met so far ends the replay.
+    pub fn is_stopped(&self) -> bool {
+        self.on_conflict == OnConflict::Stop && !self.conflicts.is_empty()
+    }
+
+    pub fn conflict(&self, object: &str, key: Option<String>, kind: ConflictKind) -> Conflict {
+        Conflict {
+            target: self.label.to_owned(),
+            object: object.to_owned(),
+            key,
+            column: None,
+            kind,
+            before: String::new(),
+            left: String::new(),
+            now: String::new(),
+        }
+    }
+
+    /// The object is not what the step left.
+    pub fn definition(&mut self, object: &str, why: impl Into<String>) {
+        let conflict = self.conflict(object, None, ConflictKind::Definition);
+        self.conflicts.push(Conflict { now: why.into(), ..conflict });
+    }
+}

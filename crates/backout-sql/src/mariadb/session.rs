@@ -1,0 +1,198 @@
+//! One session with the server: one statement at a time, as text, and what a failure means.
+//!
+//! Never builds on a setting of the script's: what the tool itself does goes between [`Session::neutral`] and
+//! [`Session::restore`].
+
+use mysql::prelude::Queryable as _;
+use mysql::{Conn, Error, Row as Found, Value};
+
+/// One row of an answer, as text.
+pub type Row = Vec<Option<String>>;
+
+/// What the tool's own statements run under: nothing of a value is checked, rounded or left out, and no key is enforced
+/// that the tool does not look at itself.
+const NEUTRAL: [(&str, &str); 14] = [
+    ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION'"),
+    ("foreign_key_checks", "0"),
+    ("check_constraint_checks", "0"),
+    ("unique_checks", "1"),
+    ("character_set_client", "utf8mb4"),
+    ("character_set_results", "utf8mb4"),
+    ("collation_connection", "utf8mb4_bin"),
+    ("sql_select_limit", "18446744073709551615"),
+    ("sql_safe_updates", "0"),
+    ("sql_quote_show_create", "1"),
+    ("max_statement_time", "0"),
+    ("group_concat_max_len", "1048576"),
+    ("sql_auto_is_null", "0"),
+    ("time_zone", "'+00:00'"),
+];
+
+/// What of a script's settings a change of the schema may depend on: kept with it, for a redo.
+const KEPT: [&str; 8] = [
+    "sql_mode",
+    "foreign_key_checks",
+    "character_set_client",
+    "collation_connection",
+    "time_zone",
+    "default_storage_engine",
+    "check_constraint_checks",
+    "unique_checks",
+];
+
+/// A session of its own with the server.
+pub struct Session {
+    pub conn: Conn,
+}
+
+impl Session {
+    /// A session as the plain client begins one.
+    pub fn new(conn: Conn) -> Result<Self, Error> {
+        let mut session = Self { conn };
+        session.run("SET autocommit = 1")?;
+        session.run("SET NAMES utf8mb4")?;
+        // A metadata lock that is waited for holds everybody else up.
+        session.run("SET lock_wait_timeout = 5")?;
+        // Only later versions know it; there a row that others changed after our snapshot would be an error.
+        drop(session.run("SET innodb_snapshot_isolation = OFF"));
+        Ok(session)
+    }
+
+    pub fn run(&mut self, sql: &str) -> Result<(), Error> {
+        self.conn.query_drop(sql)
+    }
+
+    /// Runs one statement; how many rows it says it touched.
+    pub fn count(&mut self, sql: &str) -> Result<u64, Error> {
+        let mut result = self.conn.query_iter(sql)?;
+        let affected = result.affected_rows();
+        while let Some(rows) = result.iter() {
+            for row in rows {
+                row?;
+            }
+        }
+        Ok(affected)
+    }
+
+    pub fn rows(&mut self, sql: &str) -> Result<Vec<Row>, Error> {
+        let mut found = Vec::new();
+        for row in self.conn.query_iter(sql)? {
+            found.push(texts(row?));
+        }
+        Ok(found)
+    }
+
+    /// The first value of the first row.
+    pub fn value(&mut self, sql: &str) -> Result<Option<String>, Error> {
+        Ok(self.rows(sql)?.into_iter().next().and_then(|row| row.into_iter().next()).flatten())
+    }
+
+    pub fn number(&mut self, sql: &str) -> Result<u64, Error> {
+        Ok(self.value(sql)?.and_then(|text| text.parse().ok()).unwrap_or(0))
+    }
+
+    /// From here on the tool's own settings hold, until [`Session::restore`].
+    pub fn neutral(&mut self) -> Result<(), Error> {
+        let saved: Vec<String> = NEUTRAL.iter().map(|(name, _)| format!("@backout_{name} = @@{name}")).collect();
+        self.run(&format!("SET {}", saved.join(", ")))?;
+        self.stay_neutral()
+    }
+
+    pub fn stay_neutral(&mut self) -> Result<(), Error> {
+        let set: Vec<String> = NEUTRAL.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        self.run(&format!("SET {}", set.join(", ")))
+    }
+
+    /// Puts the script's settings back.
+    pub fn restore(&mut self) -> Result<(), Error> {
+        let set: Vec<String> = NEUTRAL.iter().map(|(name, _)| format!("{name} = @backout_{name}")).collect();
+        self.run(&format!("SET {}", set.join(", ")))
+    }
+
+    /// Does the tool's own work under its own settings.
+    pub fn aside<T, E: From<Error>>(&mut self, work: impl FnOnce(&mut Session) -> Result<T, E>) -> Result<T, E> {
+        self.neutral()?;
+        let done = work(self);
+        self.restore()?;
+        done
+    }
+
+    /// The SET that brings back what a change of the schema depends on.
+    pub fn settings(&mut self) -> Result<String, Error> {
+        let names: Vec<String> = KEPT.iter().map(|name| format!("@@{name}")).collect();
+        let row = self.rows(&format!("SELECT {}", names.join(", ")))?.into_iter().next().unwrap_or_default();
+        let set: Vec<String> = KEPT
+            .iter()
+            .zip(row)
+            .map(|(name, value)| format!("{name} = {}", literal(&value.unwrap_or_default())))
+            .collect();
+        // A number in quotes is one all the same for these.
+        Ok(format!("SET {}", set.join(", "))
+            .replace("_checks = '0'", "_checks = 0")
+            .replace("_checks = '1'", "_checks = 1"))
+    }
+}
+
+fn texts(row: Found) -> Row {
+    row.unwrap()
+        .into_iter()
+        .map(|value| match value {
+            Value::NULL => None,
+            Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            // The text protocol knows nothing else.
+            other => Some(other.as_sql(false)),
+        })
+        .collect()
+}
+
+/// A name in quotes.
+pub fn ident(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A string as SQL writes it, with backslashes as escapes.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+fn code(error: &Error) -> Option<u16> {
+    match error {
+        Error::MySqlError(error) => Some(error.code),
+        _ => None,
+    }
+}
+
+/// Somebody else held a lock for longer than we wait: of rows, of a table's definition, or in a circle.
+pub fn is_lock_timeout(error: &Error) -> bool {
+    matches!(code(error), Some(1205 | 1213))
+}
+
+/// A row stands in the way of a unique key.
+pub fn is_taken(error: &Error) -> bool {
+    matches!(code(error), Some(1062 | 1586))
+}
+
+/// The table or view is not there.
+pub fn is_missing(error: &Error) -> bool {
+    matches!(code(error), Some(1146 | 1051 | 1356))
+}
+
+/// The connection is gone: what the last statement came to is not known.
+pub fn is_lost(error: &Error) -> bool {
+    match code(error) {
+        // The server shuts down, or the session was killed.
+        Some(code) => matches!(code, 1053 | 1927 | 1152),
+        None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_strings_cannot_end_early() {
+        assert_eq!(ident("a`b"), "`a``b`");
+        assert_eq!(literal("it's \\"), "'it''s \\\\'");
+    }
+}

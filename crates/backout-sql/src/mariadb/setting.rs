@@ -1,0 +1,109 @@
+//! What a SET statement sets: which settings a script may change, and which are refused.
+
+use super::classify::{LEAVE_OUT, No};
+use super::reader::Reader;
+use super::token::Kind;
+
+/// Settings that would take the transaction, the log or the lock out of the tool's hands.
+const REFUSED: [&str; 15] = [
+    "autocommit",
+    "completion_type",
+    "transaction_isolation",
+    "tx_isolation",
+    "transaction_read_only",
+    "tx_read_only",
+    "sql_log_bin",
+    "binlog_format",
+    "wsrep_on",
+    "pseudo_thread_id",
+    "skip_replication",
+    "gtid_seq_no",
+    "gtid_domain_id",
+    "server_id",
+    "idle_transaction_timeout",
+];
+/// Modes under which quotes mean something else.
+const QUOTING: [&str; 9] = [
+    "ANSI",
+    "ANSI_QUOTES",
+    "NO_BACKSLASH_ESCAPES",
+    "ORACLE",
+    "MSSQL",
+    "DB2",
+    "MAXDB",
+    "POSTGRESQL",
+    "EMPTY_STRING_IS_NULL",
+];
+/// Character sets in which the second byte of a character may be a quote or a backslash, or that are wider than one byte.
+const CHARSETS: [&str; 9] = ["big5", "gbk", "sjis", "cp932", "gb2312", "gb18030", "ucs2", "utf16", "utf32"];
+
+/// What a SET comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// For the session.
+    Session,
+    /// `SET autocommit`: the tool's own transactions are around the statements in any case.
+    Ignored,
+}
+
+/// Reads what follows SET.
+pub fn set(mut rest: Reader<'_>) -> Result<Setting, No> {
+    let refused = |what: &str| Err(No::step(format!("{what} is not for a step of a deployment"), LEAVE_OUT));
+    for (word, what) in [
+        ("PASSWORD", "a password"),
+        ("ROLE", "a role"),
+        ("DEFAULT", "a default role"),
+        ("TRANSACTION", "the isolation of a transaction"),
+        ("SESSION TRANSACTION", "the isolation of a transaction"),
+        ("GLOBAL", "a setting of the whole server"),
+    ] {
+        if rest.takes(word) {
+            return refused(what);
+        }
+    }
+    if rest.takes("STATEMENT") {
+        return Err(No::step("SET STATEMENT … FOR is not handled yet", "set it for the session before the statement"));
+    }
+    if rest.clone().all(|token| !token.is_sign(b',')) && sets_autocommit(rest.clone()) {
+        return Ok(Setting::Ignored);
+    }
+    // Whatever is set, a name that is refused must not stand at the left, nor a mode or a character set at the right.
+    let mut before = None;
+    let tokens: Vec<_> = rest.collect();
+    for (at, token) in tokens.iter().enumerate() {
+        let left = tokens.get(at + 1).is_some_and(|next| next.is_sign(b'=') || next.is_sign(b':'));
+        let text = token.name().unwrap_or_default();
+        if left && REFUSED.iter().any(|name| name.eq_ignore_ascii_case(&text)) {
+            return refused(&format!("setting {text}"));
+        }
+        if left && text.to_ascii_lowercase().starts_with("backout") {
+            return refused("a variable of the tool");
+        }
+        if token.is("GLOBAL") || token.is("PERSIST") {
+            return refused("a setting of the whole server");
+        }
+        if token.kind == Kind::Text {
+            let inner = token.text.trim_matches(['\'', '"']).to_ascii_uppercase();
+            if let Some(mode) = QUOTING.iter().find(|mode| inner.split(',').any(|part| part.trim() == **mode)) {
+                let why = format!("under the mode {mode} statements are read in another way, which is not handled yet");
+                return Err(No::step(why, LEAVE_OUT));
+            }
+        }
+        let word = token.text.trim_matches(['\'', '"', '`']).to_ascii_lowercase();
+        if let Some(charset) = CHARSETS.iter().find(|charset| word == **charset) {
+            return Err(No::step(format!("a script in {charset} cannot be split"), "convert it to UTF-8"));
+        }
+        before = Some(token);
+    }
+    before.map_or_else(|| Err(No::step("it is not understood", LEAVE_OUT)), |_| Ok(Setting::Session))
+}
+
+fn sets_autocommit(mut rest: Reader<'_>) -> bool {
+    rest.takes_sign(b'@');
+    rest.takes_sign(b'@');
+    for scope in ["SESSION", "LOCAL"] {
+        rest.takes(scope);
+        rest.takes_sign(b'.');
+    }
+    rest.takes("AUTOCOMMIT")
+}

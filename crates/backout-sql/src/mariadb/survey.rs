@@ -1,0 +1,115 @@
+//! Reads a script before any of it runs: every statement is classified and written to the images, and of each run of
+//! statements that make one segment it is learned which tables they may write to.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use backout_model::target::{Gate, TargetError};
+
+use super::Mariadb;
+use super::apply::uncaptured;
+use super::classify::{self, Class};
+use super::split::{self, Statement};
+use super::stream::{Index, Way, Writer};
+use crate::database::{Script, ScriptUndo};
+
+/// A script's statements.
+pub struct Reading {
+    script: split::Script<BufReader<File>>,
+    act: String,
+}
+
+impl Reading {
+    pub fn of(path: &Path, shown: &str) -> Result<Self, TargetError> {
+        let act = format!("cannot read {shown}");
+        let file = File::open(path).map_err(|source| TargetError::failed(act.clone(), source))?;
+        Ok(Self { script: split::Script::new(BufReader::new(file)), act })
+    }
+
+    pub fn next(&mut self) -> Result<Option<Statement>, TargetError> {
+        self.script.next().transpose().map_err(|source| TargetError::failed(self.act.clone(), source))
+    }
+}
+
+/// Names that stand where a table's does that may be written to, perhaps each with a database.
+pub type Named = BTreeSet<(Option<String>, String)>;
+
+/// What is known of a script before it runs.
+pub struct Survey {
+    pub index: Index,
+    pub bytes: u64,
+    /// Of each segment of rows, in their order, the tables that it may write to.
+    pub runs: Vec<Named>,
+}
+
+/// True where a statement ends a segment of rows.
+pub fn ends_run(class: &Class) -> bool {
+    match class {
+        Class::Ddl(_) | Class::Upkeep | Class::Begin | Class::Commit => true,
+        Class::Read | Class::Rows(_) | Class::Setting(_) | Class::Use(_) => false,
+    }
+}
+
+/// True where a statement opens a segment of rows.
+pub fn opens_run(class: &Class) -> bool {
+    matches!(class, Class::Rows(_) | Class::Begin)
+}
+
+impl Mariadb {
+    /// The class of a statement of a script; what nobody captures need not be capturable.
+    pub(super) fn class(&self, statement: &Statement, place: &str, way: &Way) -> Result<Class, TargetError> {
+        match classify::classify(statement, self.version, place) {
+            Ok(Class::Use(name)) if name != self.database => {
+                let no = classify::No::step("a step works on one database", "name the other one in site.yaml");
+                Err(no.at(place, &statement.sql).refusal.into())
+            }
+            Ok(class) => Ok(class),
+            Err(refused) if refused.always || *way == Way::Captured => Err(refused.refusal.into()),
+            Err(_) => Ok(Class::Rows(Vec::new())),
+        }
+    }
+
+    /// Reads a script and writes its statements to the images.
+    pub(super) fn survey(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Survey, TargetError> {
+        let written = |source: std::io::Error| uncaptured(&self.label, source);
+        let mut writer = Writer::new(gate.images()).map_err(written)?;
+        let way = match &script.undo {
+            ScriptUndo::Captured => Way::Captured,
+            ScriptUndo::ByScript { shown, .. } => Way::ByScript { shown: shown.clone() },
+            ScriptUndo::Never { because } => Way::Never { because: because.clone() },
+        };
+        let mut index = Index { shown: script.shown.clone(), way, ..Index::default() };
+        let mut runs = Vec::new();
+        let mut run: Option<Named> = None;
+        let mut reading = Reading::of(&script.path, &script.shown)?;
+        while let Some(statement) = reading.next()? {
+            let place = format!("{}:{}", script.shown, statement.line);
+            let class = self.class(&statement, &place, &index.way)?;
+            if ends_run(&class) {
+                runs.extend(run.take());
+            }
+            if opens_run(&class) {
+                run.get_or_insert_default();
+            }
+            if let (Class::Rows(names), Some(run)) = (&class, &mut run) {
+                run.extend(names.iter().map(|name| (name.database.clone(), name.name.clone())));
+            }
+            writer.statement(statement.line, &statement.sql, false).map_err(written)?;
+            index.statements += 1;
+        }
+        runs.extend(run);
+        if let ScriptUndo::ByScript { path, shown } = &script.undo {
+            writer.boundary().map_err(written)?;
+            let mut reading = Reading::of(path, shown)?;
+            while let Some(statement) = reading.next()? {
+                writer.statement(statement.line, &statement.sql, true).map_err(written)?;
+            }
+        }
+        index.step = super::marker::next_step(&mut self.b, &self.names)
+            .map_err(|source| self.failed("cannot number a step in", source))?;
+        let bytes = writer.finish(&index).map_err(written)?;
+        Ok(Survey { index, bytes, runs })
+    }
+}
