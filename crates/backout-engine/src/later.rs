@@ -83,7 +83,9 @@ impl LaterStep {
         let is_about = |object: &String| {
             object.eq_ignore_ascii_case(&taken.object) || bare(object).eq_ignore_ascii_case(&taken.object)
         };
-        self.by_images && self.target == taken.target && (self.is_unlisted() || self.objects.iter().any(is_about))
+        // One that lists nothing touched no table: an index, a view, a query.
+        let too_many = self.objects.len() >= Summary::OBJECTS_KEPT;
+        self.by_images && self.target == taken.target && (too_many || self.objects.iter().any(is_about))
     }
 
     /// True where it may be this step that made it so that an undo finds nothing to do.
@@ -111,7 +113,8 @@ impl Run<'_, '_> {
             steps.push((named(self.view.name(), &self.view, frame), step.clone()));
         }
         for row in self.session.journal.reader().deployments()? {
-            if row.first_seq > self.view.first_seq && row.state.is_on_site() {
+            // A retry or a redo puts a step of an earlier deployment behind those of later ones.
+            if row.id != self.view.id && row.last_seq > first && row.state.is_on_site() {
                 let view = View::load(self.session.journal.reader(), &row.id)?;
                 if view.pruned {
                     // Its undo is offered no more: it brings nothing back and needs nothing.

@@ -32,6 +32,8 @@ struct Foreseen {
     conflicts: Conflicts,
     /// What is as the undo would leave it already, and may be so by a later step: that one's undo would bring it back.
     of_later: Conflicts,
+    /// In the manner that is asked for it cannot be done at all.
+    is_impossible: bool,
 }
 
 /// Undoes the latest deployment, the named one, or one child of it (`ID/CHILD`; any unique prefix of the id serves).
@@ -39,7 +41,7 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
     run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
-    let Foreseen { conflicts, of_later } = run.conflicts_of_undo(&part, options.on_conflict)?;
+    let Foreseen { conflicts, of_later, is_impossible } = run.conflicts_of_undo(&part, options.on_conflict)?;
     let overwrites = options.on_conflict == OnConflict::Overwrite;
     let refusing = conflicts
         .listed
@@ -49,8 +51,11 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     if overwrites && !undecided.is_empty() && run.view.steps_to_undo(&part).is_empty() {
         return Ok(too_late(&run, undecided, &part));
     }
-    if refusing || (options.on_conflict == OnConflict::Stop && !(conflicts.is_empty() && of_later.is_empty())) {
-        return Ok(refused(&mut run, conflicts.and(of_later), &part));
+    if refusing
+        || is_impossible
+        || (options.on_conflict == OnConflict::Stop && !(conflicts.is_empty() && of_later.is_empty()))
+    {
+        return Ok(refused(&mut run, conflicts.and(of_later), &part, options.on_conflict));
     }
     let outcome = run.undo_now(Part { frame: part, on_conflict: options.on_conflict, of_later })?;
     Ok(run.closed(outcome))
@@ -66,7 +71,7 @@ pub fn plan(
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
     let later = run.later_steps(&part)?;
-    let Foreseen { conflicts, of_later } = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
+    let Foreseen { conflicts, of_later, .. } = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
     let conflicts = conflicts.and(of_later);
     for step in run.view.steps_to_undo(&part) {
         run.describe(&step, each)?;
@@ -100,7 +105,7 @@ impl Seek for Unreadable {
     }
 }
 
-fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Outcome {
+fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath, on_conflict: OnConflict) -> Outcome {
     let id = name_of_part(&run.view, part);
     let overlaps = run.overlaps(&conflicts, part).unwrap_or_else(|error| error.causes());
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
@@ -114,8 +119,10 @@ fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Out
             let anyway = format!("backout undo {id} --on-conflict overwrite  undoes it all the same");
             if conflicts.listed.iter().any(is_needed) { vec![first] } else { vec![first, anyway] }
         }
-        None if run.view.steps_to_undo(part).is_empty() => ways_out_undecided(&id),
-        None => ways_out(&id),
+        None if run.view.steps_to_undo(part).is_empty() || run.view.left_before(part).total == conflicts.total => {
+            ways_out_undecided(&id)
+        }
+        None => ways_out(&id, on_conflict),
     };
     outcome.conflicts_total = conflicts.total;
     outcome.conflicts = conflicts.listed;
@@ -143,12 +150,15 @@ fn ways_out_undecided(id: &str) -> Vec<String> {
     ]
 }
 
-/// What to do about conflicts with changes made since.
-fn ways_out(id: &str) -> Vec<String> {
-    vec![
-        format!("backout undo {id} --on-conflict keep       leaves the newer values"),
-        format!("backout undo {id} --on-conflict overwrite  brings the old ones back all the same"),
-    ]
+/// What to do about conflicts with changes made since, where the undo that was tried is of no avail.
+fn ways_out(id: &str, tried: OnConflict) -> Vec<String> {
+    let keep = format!("backout undo {id} --on-conflict keep       leaves the newer values");
+    match tried {
+        OnConflict::Overwrite => vec!["put aside by hand what is in the way, and undo it then".to_owned(), keep],
+        OnConflict::Stop | OnConflict::Keep => {
+            vec![keep, format!("backout undo {id} --on-conflict overwrite  brings the old ones back all the same")]
+        }
+    }
 }
 
 /// `ID` or `ID/CHILD`, as commands take it.
@@ -224,11 +234,13 @@ impl Run<'_, '_> {
     fn conflicts_of_undo(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Foreseen, EngineError> {
         let many = self.view.steps_to_undo(part).len() > 1;
         let later = self.later_steps(part)?;
-        if many || self.session.config.maintenance.is_some() || !later.is_empty() {
-            self.conflicts_of_undo_fully(part, on_conflict, &later)
-        } else {
-            Ok(Foreseen { conflicts: self.known_conflicts(part)?, of_later: Conflicts::default() })
+        // What nothing can overwrite is found before anything is overwritten.
+        let fully = many || on_conflict == OnConflict::Overwrite || self.session.config.maintenance.is_some();
+        if fully || !later.is_empty() {
+            return self.conflicts_of_undo_fully(part, on_conflict, &later);
         }
+        let conflicts = self.known_conflicts(part)?;
+        Ok(Foreseen { conflicts, of_later: Conflicts::default(), is_impossible: false })
     }
 
     /// The conflicts that the journal alone tells.
@@ -266,6 +278,7 @@ impl Run<'_, '_> {
             }
         }
         let mut already = Conflicts::default();
+        let mut is_impossible = false;
         let session = &mut *self.session;
         let reader = session.journal.reader();
         for (act, _, seqs) in by_target {
@@ -276,12 +289,15 @@ impl Run<'_, '_> {
                     conflicts.extend(report.conflicts);
                     already.extend(report.already);
                 }
-                Err(TargetError::Conflicts(found)) => conflicts.extend(found),
+                Err(TargetError::Conflicts(found)) => {
+                    conflicts.extend(found);
+                    is_impossible = true;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         let OfLater { needed, made } = of_later(already, later);
-        Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made })
+        Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made, is_impossible })
     }
 
     fn undo_now(&mut self, part: Part) -> Result<Outcome, EngineError> {
@@ -402,12 +418,13 @@ impl Run<'_, '_> {
         conflicts: Conflicts,
     ) -> Result<Outcome, EngineError> {
         let root = FramePath::root();
+        let tried = self.view.part.as_ref().map_or(OnConflict::Stop, |part| part.on_conflict);
         let in_doubt = self.view.touched(part).any(|step| step.state == StepState::UndoIntended);
         let undone_here = self.view.steps_to_redo(part, self.view.part_seq);
         if in_doubt {
             let mut outcome = self.needs_hand(causes, Left::default())?;
             if !conflicts.is_empty() {
-                outcome.hints = ways_out(&name_of_part(&self.view, part));
+                outcome.hints = ways_out(&name_of_part(&self.view, part), tried);
             }
             outcome.conflicts_total = conflicts.total;
             outcome.conflicts = conflicts.listed;
@@ -440,7 +457,7 @@ impl Run<'_, '_> {
             outcome.causes = causes;
             outcome
         } else {
-            refused(self, conflicts, part)
+            refused(self, conflicts, part, tried)
         };
         if !nothing_yet {
             outcome.closing = "What had been undone was put back; the deployment stands as before.".to_owned();

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
+use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Described, Finding, Images, Probe, Report, TargetError};
 use rustix::fd::AsFd;
 
@@ -102,6 +102,7 @@ impl LocalRoot {
     ) -> Result<Report, TargetError> {
         let label = self.label.clone();
         let mut report = Report::default();
+        let mut out_of_reach = Conflicts::default();
         let mut ahead = Ahead::default();
         let mut steps = steps.peekable();
         while let Some(mut images) = steps.next() {
@@ -140,6 +141,9 @@ impl LocalRoot {
                         false
                     }
                     Verdict::Conflict(conflict) => {
+                        if matches!(now, Now::Blocked) {
+                            out_of_reach.push((*conflict).clone());
+                        }
                         report.conflicts.push(*conflict);
                         on_conflict == OnConflict::Overwrite && !matches!(now, Now::Blocked)
                     }
@@ -156,6 +160,10 @@ impl LocalRoot {
                 }
                 Ok(())
             })?;
+        }
+        // What lies beyond a link or a file is not overwritten by any means.
+        if on_conflict == OnConflict::Overwrite && !out_of_reach.is_empty() {
+            return Err(TargetError::Conflicts(out_of_reach));
         }
         Ok(report)
     }

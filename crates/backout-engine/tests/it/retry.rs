@@ -144,3 +144,23 @@ fn a_child_of_an_undone_child_cannot_be_retried() {
     site.redo().expect(Status::Done);
     site.retry(&format!("{id}/middle/bad")).expect(Status::Done);
 }
+
+/// A retry puts a step of an earlier deployment behind those of a later one: what counts is the order of the steps.
+#[test]
+fn what_a_retry_did_later_counts_as_later() {
+    let site = shop();
+    let late = Pkg::new("late")
+        .step(sql("DELETE FROM settings WHERE name = 'theme'"))
+        .step(run("test -e \"$BACKOUT_ROOT_WEB/../mended\"", Some("true")));
+    let before = Fingerprint::of(&site);
+    let first = site.deploy(&Pkg::new("all").step(child(late).with("on-failure", "continue"))).id();
+    let second = site.deploy(&Pkg::new("less").step(sql("ALTER TABLE settings DROP COLUMN value"))).id();
+    mend(&site);
+    site.retry(&format!("{first}/late")).expect(Status::Done);
+    let now = Fingerprint::of(&site);
+    site.undo(Some(&second)).expect(Status::Refused);
+    now.assert_same(&Fingerprint::of(&site), "after a refused undo");
+    site.undo(Some(&first)).expect(Status::Done);
+    site.undo(Some(&second)).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "after both");
+}

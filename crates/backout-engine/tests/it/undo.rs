@@ -443,3 +443,42 @@ fn what_others_took_away_is_no_conflict_though_later_deployments_stay() {
     site.execute("DELETE FROM product WHERE id = 50");
     site.undo(Some(&id)).expect(Status::Done);
 }
+
+/// A later step that changed no table is in nobody's way.
+#[test]
+fn what_touches_no_table_keeps_no_earlier_deployment() {
+    for second in [
+        "CREATE INDEX by_price ON product (price);",
+        "CREATE VIEW cheap AS SELECT * FROM product;",
+        "DROP TABLE IF EXISTS nix;",
+        "UPDATE product SET price = 1 WHERE id = 77;",
+    ] {
+        let site = shop();
+        let before = Fingerprint::of(&site);
+        let first = "CREATE TABLE made (x); ALTER TABLE settings ADD COLUMN more;";
+        let id = site.deploy(&Pkg::new("one").step(sql(first))).id();
+        site.deploy(&Pkg::new("two").step(sql(second))).expect(Status::Done);
+        site.undo(Some(&id)).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), second);
+    }
+}
+
+/// What lies beyond a link that others put in a directory's place is reached by no means, and nothing is said to be.
+#[test]
+fn what_is_out_of_reach_is_not_overwritten() {
+    let site = shop();
+    site.deploy(&Pkg::new("one").step(files(Tree::new().file("theme/style.css", "new")))).expect(Status::Done);
+    std::fs::rename(site.root("web").join("theme"), site.root("web").join("moved")).unwrap();
+    std::fs::remove_file(site.root("web").join("current")).unwrap();
+    std::os::unix::fs::symlink("moved", site.root("web").join("theme")).unwrap();
+    let now = Fingerprint::of(&site);
+    for manner in [OnConflict::Stop, OnConflict::Overwrite] {
+        let outcome = site.undo_on(None, manner).expect(Status::Refused);
+        assert_eq!((outcome.conflicts_total, outcome.closing.as_str()), (1, NOTHING_CHANGED), "{outcome:?}");
+        now.assert_same(&Fingerprint::of(&site), "after a refused undo");
+        let offered = outcome.hints.iter().any(|hint| hint.contains("--on-conflict overwrite"));
+        assert_eq!(offered, manner == OnConflict::Stop, "{outcome:?}");
+    }
+    site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+}
