@@ -54,9 +54,9 @@ fn a_missing_variable_is_named() {
 }
 
 #[test]
-fn an_engine_that_comes_later() {
+fn an_engine_that_is_not_spoken_to() {
     let scene = Scene::with_good_package();
-    scene.write("site.yaml", SITE.replace("sqlite:shop.sqlite", "mysql://shop:secret@127.0.0.1/shop"));
+    scene.write("site.yaml", SITE.replace("sqlite:shop.sqlite", "oracle://shop:secret@127.0.0.1/shop"));
     let ran = scene.refused(&["deploy", "winter"], 2).says("site.yaml:3");
     assert!(!ran.stderr.contains("secret"), "{ran}");
 }
