@@ -39,7 +39,7 @@ fn a_deployment_settles_it_first() {
     scene
         .run(&["deploy", "banner"])
         .exits(0)
-        .says("note: an earlier run had been interrupted")
+        .says("note: what an earlier run had left is settled first")
         .answers("deployed banner 1");
     assert_eq!(scene.read("web/index.html"), "<h1>Winter</h1>");
     assert_eq!(scene.read("web/banner.html"), "banner");
