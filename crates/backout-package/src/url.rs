@@ -1,5 +1,6 @@
 //! Where a database is, from the URL in `site.yaml`. Never shows a URL in an error: it may hold a password.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -99,6 +100,32 @@ pub fn filled(text: &str, environment: Environment<'_>) -> Result<OsString, UrlE
             }
         }
         rest = after;
+    }
+}
+
+/// `USER:PASSWORD@`, as far as there are any.
+pub fn write_login(out: &mut String, user: Option<&str>, password: Option<&str>) {
+    if user.is_none() && password.is_none() {
+        return;
+    }
+    out.push_str(&percent::encode_all(user.unwrap_or_default()));
+    if let Some(password) = password {
+        out.push(':');
+        out.push_str(&percent::encode_all(password));
+    }
+    out.push('@');
+}
+
+/// The path, which is the database's name, and all other parameters behind `?`.
+pub fn write_rest(out: &mut String, mut rest: BTreeMap<&str, &str>) {
+    out.push('/');
+    out.push_str(&percent::encode_all(rest.remove("dbname").unwrap_or_default()));
+    for (at, (name, value)) in rest.into_iter().enumerate() {
+        out.push(if at == 0 { '?' } else { '&' });
+        out.push_str(name);
+        out.push('=');
+        // A path stays legible.
+        out.push_str(&percent::encode_all(value).replace("%2f", "/"));
     }
 }
 

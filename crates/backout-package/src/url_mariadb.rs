@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::nearest::nearest;
 use crate::percent;
 use crate::secret::Secret;
-use crate::url::{Environment, UrlError, filled};
+use crate::url::{Environment, UrlError, filled, write_login, write_rest};
 use crate::url_postgres::{host_and_port, part};
 
 /// What a URL says of a server and how to reach it: options by the names that the `mariadb` client has for them, and
@@ -98,14 +98,7 @@ impl MariadbUrl {
         let mut out = "mariadb://".to_owned();
         let password = rest.remove("password").filter(|_| all);
         let user = rest.remove("user");
-        if user.is_some() || password.is_some() {
-            out.push_str(&percent::encode_all(user.unwrap_or_default()));
-            if let Some(password) = password {
-                out.push(':');
-                out.push_str(&percent::encode_all(password));
-            }
-            out.push('@');
-        }
+        write_login(&mut out, user, password);
         if let Some(host) = rest.remove("host") {
             let v6 = host.contains(':');
             out.push_str(&if v6 { format!("[{host}]") } else { percent::encode_all(host) });
@@ -114,15 +107,7 @@ impl MariadbUrl {
             out.push(':');
             out.push_str(&percent::encode_all(port));
         }
-        out.push('/');
-        out.push_str(&percent::encode_all(rest.remove("dbname").unwrap_or_default()));
-        for (at, (name, value)) in rest.into_iter().enumerate() {
-            out.push(if at == 0 { '?' } else { '&' });
-            out.push_str(name);
-            out.push('=');
-            // A path stays legible.
-            out.push_str(&percent::encode_all(value).replace("%2f", "/"));
-        }
+        write_rest(&mut out, rest);
         out
     }
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::nearest::nearest;
-use crate::percent;
 use crate::secret::Secret;
-use crate::url::{Environment, UrlError, filled};
+use crate::url::{Environment, UrlError, filled, write_login, write_rest};
 
 /// What a URL says of a server and how to reach it: libpq's parameters by name, decoded.
 #[derive(Clone, PartialEq, Eq)]
@@ -173,14 +172,7 @@ impl PostgresUrl {
             rest.retain(|name, _| !HIDDEN.contains(name));
         }
         let (user, password) = (rest.remove("user"), rest.remove("password"));
-        if user.is_some() || password.is_some() {
-            out.push_str(&percent::encode_all(user.unwrap_or_default()));
-            if let Some(password) = password {
-                out.push(':');
-                out.push_str(&percent::encode_all(password));
-            }
-            out.push('@');
-        }
+        write_login(&mut out, user, password);
         // A socket's folder and a list of hosts read better among the parameters.
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if let Some(host) = rest.get("host").copied().filter(|host| plain(host)) {
@@ -192,15 +184,7 @@ impl PostgresUrl {
                 rest.remove("port");
             }
         }
-        out.push('/');
-        out.push_str(&percent::encode_all(rest.remove("dbname").unwrap_or_default()));
-        for (at, (name, value)) in rest.into_iter().enumerate() {
-            out.push(if at == 0 { '?' } else { '&' });
-            out.push_str(name);
-            out.push('=');
-            // A path stays legible.
-            out.push_str(&percent::encode_all(value).replace("%2f", "/"));
-        }
+        write_rest(&mut out, rest);
         out
     }
 }
