@@ -115,13 +115,14 @@ pub fn described(change: &Described) -> String {
 /// One deployment of the history.
 pub fn line(line: &Line) -> String {
     format!(
-        "{}  {}  {:<13}  {} {}  by {}",
+        "{}  {}  {:<13}  {} {}  by {}{}",
         line.id,
         time(line.state_ms),
         name(&line.state),
         short(&line.package),
         short(&line.version),
-        short(&line.actor)
+        short(&line.actor),
+        if line.pruned { "  (pruned: stays)" } else { "" }
     )
 }
 

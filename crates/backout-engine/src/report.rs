@@ -4,7 +4,7 @@ use std::fmt;
 
 use backout_journal::{DeploymentRow, Reader};
 use backout_model::id::{DeploymentId, FramePath};
-use backout_model::state::{DeploymentState, FrameState, StepState};
+use backout_model::state::{DeploymentState, Event, FrameState, StepState};
 use backout_model::target::Described;
 use backout_package::site::Site;
 use serde::Serialize;
@@ -29,6 +29,17 @@ pub struct Line {
     /// Milliseconds since 1970 UTC.
     pub started_ms: i64,
     pub state_ms: i64,
+    /// What its undo would need was given up; told in lists of what can be undone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pruned: bool,
+}
+
+impl Line {
+    /// With what the entries say beyond the list.
+    fn of(reader: &Reader, row: &DeploymentRow) -> Result<Self, EngineError> {
+        let pruned = reader.last_of(&row.id, &[Event::DeploymentPruned])?.is_some();
+        Ok(Self { pruned, ..Self::from(row) })
+    }
 }
 
 impl From<&DeploymentRow> for Line {
@@ -41,6 +52,7 @@ impl From<&DeploymentRow> for Line {
             actor: row.actor.clone(),
             started_ms: row.started_ms,
             state_ms: row.state_ms,
+            pruned: false,
         }
     }
 }
@@ -51,7 +63,7 @@ pub fn log(reader: &Reader, limit: Option<usize>) -> Result<Vec<Line>, EngineErr
         Some(limit) => reader.newest(limit)?,
         None => reader.deployments()?,
     };
-    Ok(rows.iter().map(Line::from).collect())
+    rows.iter().map(|row| Line::of(reader, row)).collect()
 }
 
 /// One screen about a site.
@@ -111,7 +123,7 @@ pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
     let needs_hand = needing(reader, &rows)?;
     Ok(Status {
         site: site.name.clone(),
-        deployed: on_site.iter().take(Status::SHOWN).map(|row| Line::from(*row)).collect(),
+        deployed: on_site.iter().take(Status::SHOWN).map(|row| Line::of(reader, row)).collect::<Result<Vec<_>, _>>()?,
         deployed_total: on_site.len(),
         interrupted: underway.is_some() && holder.is_none(),
         underway: underway.as_ref().map(Line::from),

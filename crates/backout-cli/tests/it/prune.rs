@@ -69,6 +69,8 @@ fn what_can_still_be_undone_goes_by_force_or_by_the_site_s_own_rule() {
         let after = held(&scene);
         assert_eq!(after, 1);
         scene.run(&["verify"]).exits(0);
+        let log = scene.run(&["log"]).exits(0).stdout;
+        assert_eq!(log.lines().filter(|line| line.ends_with("(pruned: stays)")).count(), 2, "{log}");
         for id in &ids[..2] {
             scene.refused(&["undo", id], 4).says("stays: what its undo would need was pruned");
             scene.run(&["show", id]).exits(0);
