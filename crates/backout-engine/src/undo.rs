@@ -32,6 +32,8 @@ struct Foreseen {
     conflicts: Conflicts,
     /// What is as the undo would leave it already, and may be so by a later step: that one's undo would bring it back.
     of_later: Conflicts,
+    /// The target cannot do it in that manner.
+    impossible: bool,
 }
 
 /// Undoes the latest deployment, the named one, or one child of it (`ID/CHILD`; any unique prefix of the id serves).
@@ -39,7 +41,7 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
     run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
-    let Foreseen { conflicts, of_later } = run.conflicts_of_undo(&part, options.on_conflict)?;
+    let Foreseen { conflicts, of_later, impossible } = run.conflicts_of_undo(&part, options.on_conflict)?;
     let overwrites = options.on_conflict == OnConflict::Overwrite;
     let refusing = conflicts
         .listed
@@ -49,8 +51,11 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     if overwrites && !undecided.is_empty() && run.view.steps_to_undo(&part).is_empty() {
         return Ok(too_late(&run, undecided, &part));
     }
-    if refusing || (options.on_conflict == OnConflict::Stop && !(conflicts.is_empty() && of_later.is_empty())) {
-        return Ok(refused(&mut run, conflicts.and(of_later), &part));
+    if impossible
+        || refusing
+        || (options.on_conflict == OnConflict::Stop && !(conflicts.is_empty() && of_later.is_empty()))
+    {
+        return Ok(refused(&mut run, conflicts.and(of_later), &part, options.on_conflict));
     }
     let outcome = run.undo_now(Part { frame: part, on_conflict: options.on_conflict, of_later })?;
     Ok(run.closed(outcome))
@@ -66,7 +71,7 @@ pub fn plan(
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
     let later = run.later_steps(&part)?;
-    let Foreseen { conflicts, of_later } = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
+    let Foreseen { conflicts, of_later, .. } = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
     let conflicts = conflicts.and(of_later);
     for step in run.view.steps_to_undo(&part) {
         run.describe(&step, each)?;
@@ -100,7 +105,7 @@ impl Seek for Unreadable {
     }
 }
 
-fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Outcome {
+fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath, on_conflict: OnConflict) -> Outcome {
     let id = name_of_part(&run.view, part);
     let overlaps = run.overlaps(&conflicts, part).unwrap_or_else(|error| error.causes());
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
@@ -115,6 +120,8 @@ fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath) -> Out
             if conflicts.listed.iter().any(is_needed) { vec![first] } else { vec![first, anyway] }
         }
         None if run.view.steps_to_undo(part).is_empty() => ways_out_undecided(&id),
+        // What cannot be overwritten is not offered once more.
+        None if on_conflict == OnConflict::Overwrite => ways_out(&id).into_iter().take(1).collect(),
         None => ways_out(&id),
     };
     outcome.conflicts_total = conflicts.total;
@@ -227,7 +234,7 @@ impl Run<'_, '_> {
         if many || self.session.config.maintenance.is_some() || !later.is_empty() {
             self.conflicts_of_undo_fully(part, on_conflict, &later)
         } else {
-            Ok(Foreseen { conflicts: self.known_conflicts(part)?, of_later: Conflicts::default() })
+            Ok(Foreseen { conflicts: self.known_conflicts(part)?, of_later: Conflicts::default(), impossible: false })
         }
     }
 
@@ -266,6 +273,7 @@ impl Run<'_, '_> {
             }
         }
         let mut already = Conflicts::default();
+        let mut impossible = false;
         let session = &mut *self.session;
         let reader = session.journal.reader();
         for (act, _, seqs) in by_target {
@@ -276,12 +284,18 @@ impl Run<'_, '_> {
                     conflicts.extend(report.conflicts);
                     already.extend(report.already);
                 }
-                Err(TargetError::Conflicts(found)) => conflicts.extend(found),
+                Err(TargetError::Conflicts(found)) => {
+                    impossible = on_conflict == OnConflict::Overwrite;
+                    let (needed, others): (Vec<_>, Vec<_>) = found.listed.into_iter().partition(is_needed);
+                    conflicts.total += found.total - (needed.len() + others.len()) as u64;
+                    needed.into_iter().for_each(|one| already.push(one));
+                    others.into_iter().for_each(|one| conflicts.push(one));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         let OfLater { needed, made } = of_later(already, later);
-        Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made })
+        Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made, impossible })
     }
 
     fn undo_now(&mut self, part: Part) -> Result<Outcome, EngineError> {
@@ -440,7 +454,8 @@ impl Run<'_, '_> {
             outcome.causes = causes;
             outcome
         } else {
-            refused(self, conflicts, part)
+            let asked = self.view.undoings.last().map_or(OnConflict::Stop, |(_, part)| part.on_conflict);
+            refused(self, conflicts, part, asked)
         };
         if !nothing_yet {
             outcome.closing = "What had been undone was put back; the deployment stands as before.".to_owned();

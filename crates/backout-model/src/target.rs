@@ -134,7 +134,8 @@ pub trait Target: Send {
     fn label(&self) -> String;
 
     /// Takes back the step that `images` describes. Guarded: only what still holds what the step left goes back.
-    /// Under [`OnConflict::Stop`] any conflict is [`TargetError::Conflicts`], with everything as before.
+    /// Under [`OnConflict::Stop`] any conflict is [`TargetError::Conflicts`], with everything as before; so is, under
+    /// `Overwrite`, one that leaves the old state no way back.
     /// `gate.images()` takes what the undo itself destroyed (others' values under `Overwrite`), where there is any.
     fn undo(&mut self, images: &mut dyn Images, manner: Manner, gate: &mut dyn Gate) -> Result<Report, TargetError>;
 

@@ -92,6 +92,33 @@ fn what_a_later_undo_needs_is_not_taken_away() {
     }
 }
 
+/// Where the old form cannot come back, nothing is overwritten: neither by one step nor by one of several, and whoever
+/// changed the form since.
+#[test]
+fn what_cannot_be_overwritten_is_left_as_it_is() {
+    let first = "ALTER TABLE t DROP COLUMN c";
+    for (steps, by_a_deployment) in [(1, false), (1, true), (2, false), (2, true)] {
+        let what = format!("{steps} {by_a_deployment}");
+        let site = site();
+        let mut one = package("one", first);
+        if steps == 2 {
+            one = one.step(sql("UPDATE p SET n = 'x'"));
+        }
+        let id = site.deploy(&one).id();
+        let theirs = "ALTER TABLE t ADD COLUMN o";
+        if by_a_deployment {
+            site.deploy(&package("two", theirs)).expect(Status::Done);
+        } else {
+            site.execute(theirs);
+        }
+        let now = database::read(&site.database("main"));
+        let outcome = site.undo_on(Some(&id), OnConflict::Overwrite).expect(Status::Refused);
+        assert!(!outcome.conflicts.is_empty(), "{what}");
+        assert!(database::read(&site.database("main")) == now, "{what}");
+        assert!(outcome.hints.iter().all(|hint| !hint.contains("overwrite")), "{what}: {:?}", outcome.hints);
+    }
+}
+
 /// The same within one deployment.
 #[test]
 fn what_a_child_beside_it_needs_is_not_taken_away() {

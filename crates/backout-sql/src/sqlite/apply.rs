@@ -352,6 +352,7 @@ impl<'a> Step<'a> {
             next_hold: &mut next,
             already: Conflicts::default(),
             needed: Conflicts::default(),
+            stays: false,
         });
         self.next_hold = Some(next);
         result

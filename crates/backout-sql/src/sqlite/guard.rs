@@ -97,6 +97,8 @@ pub struct Guard<'c> {
     pub already: Conflicts,
     /// What an undo takes away that the undo of a later step, if there is one, could not do without.
     pub needed: Conflicts,
+    /// A change of the schema could not be undone: under `overwrite` nothing is, then.
+    pub stays: bool,
     pub notes: Vec<String>,
     /// The tables that replace others, whose rows are carried over as they go.
     pub carries: Vec<Carry>,
@@ -126,6 +128,7 @@ impl<'c> Guard<'c> {
             conflicts: Conflicts::default(),
             already: Conflicts::default(),
             needed: Conflicts::default(),
+            stays: false,
             notes: Vec::new(),
             carries: Vec::new(),
             uncarried: Vec::new(),

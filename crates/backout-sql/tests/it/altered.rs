@@ -2,7 +2,7 @@
 //! old form comes back is told, value by value, and everything else stays.
 
 use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
-use backout_model::target::{Target, TargetError};
+use backout_model::target::TargetError;
 
 use crate::bed::{apply, list, live, same};
 use crate::stage::{Images, Stage, dump};
@@ -113,9 +113,7 @@ fn what_a_later_undo_needs_is_told_by_a_check() {
         ("CREATE INDEX i ON t(a)", "", vec![]),
     ] {
         let (mut stage, images) = begin(script, theirs);
-        let mut steps =
-            std::iter::once(Box::new(std::io::Cursor::new(images)) as Box<dyn backout_model::target::Images>);
-        let report = stage.database.check_undo(&mut steps, OnConflict::Overwrite).unwrap();
+        let report = stage.check(&images, OnConflict::Overwrite).unwrap();
         let is_needed = |one: &Conflict| one.kind == ConflictKind::RequiredBy;
         let found = report.already.listed.into_iter().filter(is_needed);
         // Of a table's form a step needs only what changed that, too.
