@@ -18,6 +18,8 @@ const BASE: &str = "
     INSERT INTO n VALUES (1, 1), (1, 1), ('q', 2);
     CREATE TABLE p (id INTEGER PRIMARY KEY, n);
     CREATE TABLE k (id INTEGER PRIMARY KEY, p REFERENCES p ON UPDATE CASCADE ON DELETE CASCADE);
+    CREATE TABLE w (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+    INSERT INTO w VALUES ('a', 1), ('b', 2);
     INSERT INTO p VALUES (1, 'p1'), (2, 'p2');
     INSERT INTO k VALUES (1, 1), (2, 2);
 ";
@@ -56,6 +58,9 @@ fn what_a_later_undo_needs_is_not_taken_away() {
         (&with_d, &with_e, false),
         (&of_other_types, &with_e, false),
         ("ALTER TABLE t RENAME TO tt", "UPDATE tt SET a = 'x'", true),
+        ("UPDATE t SET id = 9 WHERE id = 1", "UPDATE t SET a = a || '+'", true),
+        ("UPDATE t SET id = 9 WHERE id = 1; INSERT INTO t VALUES (1, 'n', 'n')", "DELETE FROM t WHERE id = 9", true),
+        ("UPDATE w SET k = 'z' WHERE k = 'a'", "UPDATE w SET v = v || '+'", true),
         ("CREATE TABLE u (a)", "INSERT INTO u VALUES (1)", false),
         ("INSERT INTO n VALUES ('i', 'i')", &rebuilt("n", "x, y", "id INTEGER PRIMARY KEY, x, y"), true),
     ] {
@@ -122,18 +127,20 @@ fn what_cannot_be_overwritten_is_left_as_it_is() {
 /// The same within one deployment.
 #[test]
 fn what_a_child_beside_it_needs_is_not_taken_away() {
-    let site = site();
-    let before = database::read(&site.database("main"));
-    let shop = Pkg::new("shop")
-        .step(child(package("one", "ALTER TABLE t ADD COLUMN d DEFAULT 7")))
-        .step(child(package("two", "UPDATE t SET a = 'x' WHERE id = 1")));
-    let id = site.deploy(&shop).id();
-    for manner in MANNERS {
-        site.undo_on(Some(&format!("{id}/one")), manner).expect(Status::Refused);
+    for first in ["ALTER TABLE t ADD COLUMN d DEFAULT 7", "UPDATE t SET id = 9 WHERE id = 1"] {
+        let site = site();
+        let before = database::read(&site.database("main"));
+        let shop = Pkg::new("shop")
+            .step(child(package("one", first)))
+            .step(child(package("two", "UPDATE t SET a = 'x' WHERE id IN (1, 9)")));
+        let id = site.deploy(&shop).id();
+        for manner in MANNERS {
+            site.undo_on(Some(&format!("{id}/one")), manner).expect(Status::Refused);
+        }
+        site.undo(Some(&format!("{id}/two"))).expect(Status::Done);
+        site.undo(Some(&format!("{id}/one"))).expect(Status::Done);
+        assert!(database::read(&site.database("main")) == before, "{first}");
     }
-    site.undo(Some(&format!("{id}/two"))).expect(Status::Done);
-    site.undo(Some(&format!("{id}/one"))).expect(Status::Done);
-    assert!(database::read(&site.database("main")) == before);
 }
 
 /// A step whose undo is a script of its own, or none, has no images that need anything.
