@@ -31,6 +31,10 @@ pub struct Summary {
     pub bytes: u64,
     /// The tables or directories touched, at most [`Summary::OBJECTS_KEPT`].
     pub objects: Vec<String>,
+    /// The objects that came to be or got another name, with their kind, at most so many: what a step before knew by that
+    /// name is something else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<String>,
     /// What the target itself wants back later, small.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub note: Value,
@@ -38,6 +42,8 @@ pub struct Summary {
 
 impl Summary {
     pub const OBJECTS_KEPT: usize = 100;
+    /// What a target names before an object that it means only where somebody made it since.
+    pub const MADE: &str = "newly made ";
 }
 
 /// Images as a target reads them back.

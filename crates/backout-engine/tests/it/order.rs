@@ -124,6 +124,51 @@ fn what_cannot_be_overwritten_is_left_as_it_is() {
     }
 }
 
+/// What a later deployment made under the same name is not what an earlier one knew by it.
+#[test]
+fn a_namesake_is_not_taken_for_the_old_object() {
+    let made = "CREATE TABLE t (id INTEGER PRIMARY KEY, a, c);";
+    let renamed = format!("ALTER TABLE t RENAME TO t2; {made}");
+    let copied = format!("{renamed} INSERT INTO t SELECT * FROM t2;");
+    let dropped = format!("DROP TABLE t; {made}");
+    let insert = "INSERT INTO t VALUES (5, 'i', 'i')";
+    let view = "DROP VIEW IF EXISTS v; CREATE VIEW v AS SELECT a FROM t";
+    let trigger = "DROP TRIGGER IF EXISTS r; CREATE TRIGGER r AFTER INSERT ON p BEGIN DELETE FROM n; END";
+    let index = "DROP INDEX IF EXISTS i; CREATE INDEX i ON t (a)";
+    for (first, second, object) in [
+        (insert, renamed.as_str(), "table t"),
+        (insert, &copied, "table t"),
+        (insert, &dropped, "table t"),
+        (insert, &format!("{dropped} {insert}"), "table t"),
+        (view, view, "view v"),
+        (trigger, trigger, "trigger r"),
+        (index, index, "index i"),
+    ] {
+        let what = format!("{first}; then {second}");
+        let site = site();
+        let before = database::read(&site.database("main"));
+        let id = site.deploy(&package("one", first)).id();
+        let second_id = site.deploy(&package("two", second)).id();
+        let deployed = database::read(&site.database("main"));
+        for manner in MANNERS {
+            let outcome = site.undo_on(Some(&id), manner).expect(Status::Refused);
+            let named = outcome.conflicts.iter().find(|one| one.kind == ConflictKind::RequiredBy);
+            let named = named.unwrap_or_else(|| panic!("{what} {manner:?}: {:?}", outcome.conflicts));
+            assert_eq!(named.object, object, "{what}");
+            assert!(named.now.contains(&second_id), "{what}: {named:?}");
+            assert!(database::read(&site.database("main")) == deployed, "{what} {manner:?}");
+        }
+        site.undo(None).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        assert!(database::read(&site.database("main")) == before, "{what}");
+    }
+    // What has nothing to do with it is no obstacle.
+    let site = site();
+    let id = site.deploy(&package("one", insert)).id();
+    site.deploy(&package("two", "CREATE TABLE u (a); CREATE VIEW v AS SELECT a FROM t")).expect(Status::Done);
+    site.undo(Some(&id)).expect(Status::Done);
+}
+
 /// The same within one deployment.
 #[test]
 fn what_a_child_beside_it_needs_is_not_taken_away() {

@@ -26,7 +26,7 @@ use super::split::Statement;
 use super::stream::{Block, Event, Index, Reader, Record, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, ddl_orphans, ddl_side, foreign, fts, naming};
+use super::{Sqlite, ailing, counters, ddl, ddl_orphans, ddl_side, foreign, fts, namesakes, naming};
 
 /// The connection as undo and redo of captured rows need it: the images already hold what triggers and cascades did.
 /// Back to usual with `quiet(false)`.
@@ -236,6 +236,9 @@ pub fn undo_events(
     let (conn, label) = (&database.conn, database.label.as_str());
     let now = counters::read(conn, label)?;
     let stands = Stands::look(conn, label, &reader.index.events)?;
+    for object in namesakes::touched(&reader.index) {
+        replay.guard.needs(needed(label, &format!("{}{object}", Summary::MADE), None));
+    }
     let changes_schema = reader.index.events.iter().any(|event| matches!(event, Event::Ddl { .. }));
     begin_step(conn, label, replay, &reader.index, Some(changes_schema), lessons)?;
     let mut hangers = Hangers::look(conn, label, &reader.index.events, &replay.track)?;
