@@ -20,6 +20,8 @@ pub(crate) struct LaterStep {
     /// The label of its target.
     target: String,
     objects: Vec<String>,
+    /// What it made or gave a name, with its kind.
+    made: Vec<String>,
     /// Its undo goes by images: they fit the objects as it found and left them, and no others.
     by_images: bool,
 }
@@ -53,7 +55,8 @@ pub(crate) fn of_later(already: Conflicts, later: &[LaterStep]) -> OfLater {
     for conflict in already.listed {
         if is_needed(&conflict) {
             if let Some(step) = later.iter().find(|step| step.needs(&conflict)) {
-                needed.push(Conflict { now: step.of.clone(), ..conflict });
+                let object = conflict.object.strip_prefix(Summary::MADE).unwrap_or(&conflict.object).to_owned();
+                needed.push(Conflict { object, now: step.of.clone(), ..conflict });
             }
         } else if later.iter().any(|step| step.may_have_made(&conflict)) {
             made.push(conflict);
@@ -79,6 +82,11 @@ impl LaterStep {
 
     /// True where its undo needs what another undo would take away.
     fn needs(&self, taken: &Conflict) -> bool {
+        if let Some(namesake) = taken.object.strip_prefix(Summary::MADE) {
+            // What has that name is not what the undo is of.
+            let is_made = self.made.iter().any(|made| made.eq_ignore_ascii_case(namesake));
+            return is_made && self.target == taken.target;
+        }
         // Whoever changed its form has images of both.
         let is_about = |object: &String| {
             object.eq_ignore_ascii_case(&taken.object) || bare(object).eq_ignore_ascii_case(&taken.object)
@@ -131,8 +139,8 @@ impl Run<'_, '_> {
                 if let Ok(target) = self.session.targets.of(step.act()) {
                     let captured = |act: &Act| !matches!(act, Act::Sql { undo, .. } if *undo != SqlUndo::Captured);
                     let by_images = step.has_images && captured(step.act());
-                    let objects = step.intended.summary.objects;
-                    later.push(LaterStep { of, target: target.label(), objects, by_images });
+                    let Summary { objects, made, .. } = step.intended.summary;
+                    later.push(LaterStep { of, target: target.label(), objects, made, by_images });
                 }
             }
         }

@@ -290,8 +290,11 @@ impl Run<'_, '_> {
                     already.extend(report.already);
                 }
                 Err(TargetError::Conflicts(found)) => {
-                    conflicts.extend(found);
-                    is_impossible = true;
+                    is_impossible = on_conflict == OnConflict::Overwrite;
+                    let (needed, others): (Vec<_>, Vec<_>) = found.listed.into_iter().partition(is_needed);
+                    conflicts.total += found.total - (needed.len() + others.len()) as u64;
+                    needed.into_iter().for_each(|one| already.push(one));
+                    others.into_iter().for_each(|one| conflicts.push(one));
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -31,6 +31,10 @@ pub struct Summary {
     pub bytes: u64,
     /// The tables or directories touched, at most [`Summary::OBJECTS_KEPT`].
     pub objects: Vec<String>,
+    /// The objects that came to be or got another name, with their kind, at most so many: what a step before knew by that
+    /// name is something else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<String>,
     /// What the target itself wants back later, small.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub note: Value,
@@ -38,6 +42,8 @@ pub struct Summary {
 
 impl Summary {
     pub const OBJECTS_KEPT: usize = 100;
+    /// What a target names before an object that it means only where somebody made it since.
+    pub const MADE: &str = "newly made ";
 }
 
 /// Images as a target reads them back.
@@ -134,7 +140,8 @@ pub trait Target: Send {
     fn label(&self) -> String;
 
     /// Takes back the step that `images` describes. Guarded: only what still holds what the step left goes back.
-    /// Under [`OnConflict::Stop`] any conflict is [`TargetError::Conflicts`], with everything as before.
+    /// Under [`OnConflict::Stop`] any conflict is [`TargetError::Conflicts`], with everything as before; so is, under
+    /// `Overwrite`, one that leaves the old state no way back.
     /// `gate.images()` takes what the undo itself destroyed (others' values under `Overwrite`), where there is any.
     fn undo(&mut self, images: &mut dyn Images, manner: Manner, gate: &mut dyn Gate) -> Result<Report, TargetError>;
 

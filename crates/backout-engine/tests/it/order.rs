@@ -18,6 +18,8 @@ const BASE: &str = "
     INSERT INTO n VALUES (1, 1), (1, 1), ('q', 2);
     CREATE TABLE p (id INTEGER PRIMARY KEY, n);
     CREATE TABLE k (id INTEGER PRIMARY KEY, p REFERENCES p ON UPDATE CASCADE ON DELETE CASCADE);
+    CREATE TABLE w (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+    INSERT INTO w VALUES ('a', 1), ('b', 2);
     INSERT INTO p VALUES (1, 'p1'), (2, 'p2');
     INSERT INTO k VALUES (1, 1), (2, 2);
 ";
@@ -56,6 +58,9 @@ fn what_a_later_undo_needs_is_not_taken_away() {
         (&with_d, &with_e, false),
         (&of_other_types, &with_e, false),
         ("ALTER TABLE t RENAME TO tt", "UPDATE tt SET a = 'x'", true),
+        ("UPDATE t SET id = 9 WHERE id = 1", "UPDATE t SET a = a || '+'", true),
+        ("UPDATE t SET id = 9 WHERE id = 1; INSERT INTO t VALUES (1, 'n', 'n')", "DELETE FROM t WHERE id = 9", true),
+        ("UPDATE w SET k = 'z' WHERE k = 'a'", "UPDATE w SET v = v || '+'", true),
         ("CREATE TABLE u (a)", "INSERT INTO u VALUES (1)", false),
         ("INSERT INTO n VALUES ('i', 'i')", &rebuilt("n", "x, y", "id INTEGER PRIMARY KEY, x, y"), true),
     ] {
@@ -92,21 +97,95 @@ fn what_a_later_undo_needs_is_not_taken_away() {
     }
 }
 
+/// Where the old form cannot come back, nothing is overwritten: neither by one step nor by one of several, and whoever
+/// changed the form since.
+#[test]
+fn what_cannot_be_overwritten_is_left_as_it_is() {
+    let first = "ALTER TABLE t DROP COLUMN c";
+    for (steps, by_a_deployment) in [(1, false), (1, true), (2, false), (2, true)] {
+        let what = format!("{steps} {by_a_deployment}");
+        let site = site();
+        let mut one = package("one", first);
+        if steps == 2 {
+            one = one.step(sql("UPDATE p SET n = 'x'"));
+        }
+        let id = site.deploy(&one).id();
+        let theirs = "ALTER TABLE t ADD COLUMN o";
+        if by_a_deployment {
+            site.deploy(&package("two", theirs)).expect(Status::Done);
+        } else {
+            site.execute(theirs);
+        }
+        let now = database::read(&site.database("main"));
+        let outcome = site.undo_on(Some(&id), OnConflict::Overwrite).expect(Status::Refused);
+        assert!(!outcome.conflicts.is_empty(), "{what}");
+        assert!(database::read(&site.database("main")) == now, "{what}");
+        assert!(outcome.hints.iter().all(|hint| !hint.contains("overwrite")), "{what}: {:?}", outcome.hints);
+    }
+}
+
+/// What a later deployment made under the same name is not what an earlier one knew by it.
+#[test]
+fn a_namesake_is_not_taken_for_the_old_object() {
+    let made = "CREATE TABLE t (id INTEGER PRIMARY KEY, a, c);";
+    let renamed = format!("ALTER TABLE t RENAME TO t2; {made}");
+    let copied = format!("{renamed} INSERT INTO t SELECT * FROM t2;");
+    let dropped = format!("DROP TABLE t; {made}");
+    let insert = "INSERT INTO t VALUES (5, 'i', 'i')";
+    let view = "DROP VIEW IF EXISTS v; CREATE VIEW v AS SELECT a FROM t";
+    let trigger = "DROP TRIGGER IF EXISTS r; CREATE TRIGGER r AFTER INSERT ON p BEGIN DELETE FROM n; END";
+    let index = "DROP INDEX IF EXISTS i; CREATE INDEX i ON t (a)";
+    for (first, second, object) in [
+        (insert, renamed.as_str(), "table t"),
+        (insert, &copied, "table t"),
+        (insert, &dropped, "table t"),
+        (insert, &format!("{dropped} {insert}"), "table t"),
+        (view, view, "view v"),
+        (trigger, trigger, "trigger r"),
+        (index, index, "index i"),
+    ] {
+        let what = format!("{first}; then {second}");
+        let site = site();
+        let before = database::read(&site.database("main"));
+        let id = site.deploy(&package("one", first)).id();
+        let second_id = site.deploy(&package("two", second)).id();
+        let deployed = database::read(&site.database("main"));
+        for manner in MANNERS {
+            let outcome = site.undo_on(Some(&id), manner).expect(Status::Refused);
+            let named = outcome.conflicts.iter().find(|one| one.kind == ConflictKind::RequiredBy);
+            let named = named.unwrap_or_else(|| panic!("{what} {manner:?}: {:?}", outcome.conflicts));
+            assert_eq!(named.object, object, "{what}");
+            assert!(named.now.contains(&second_id), "{what}: {named:?}");
+            assert!(database::read(&site.database("main")) == deployed, "{what} {manner:?}");
+        }
+        site.undo(None).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        assert!(database::read(&site.database("main")) == before, "{what}");
+    }
+    // What has nothing to do with it is no obstacle.
+    let site = site();
+    let id = site.deploy(&package("one", insert)).id();
+    site.deploy(&package("two", "CREATE TABLE u (a); CREATE VIEW v AS SELECT a FROM t")).expect(Status::Done);
+    site.undo(Some(&id)).expect(Status::Done);
+}
+
 /// The same within one deployment.
 #[test]
 fn what_a_child_beside_it_needs_is_not_taken_away() {
-    let site = site();
-    let before = database::read(&site.database("main"));
-    let shop = Pkg::new("shop")
-        .step(child(package("one", "ALTER TABLE t ADD COLUMN d DEFAULT 7")))
-        .step(child(package("two", "UPDATE t SET a = 'x' WHERE id = 1")));
-    let id = site.deploy(&shop).id();
-    for manner in MANNERS {
-        site.undo_on(Some(&format!("{id}/one")), manner).expect(Status::Refused);
+    for first in ["ALTER TABLE t ADD COLUMN d DEFAULT 7", "UPDATE t SET id = 9 WHERE id = 1"] {
+        let site = site();
+        let before = database::read(&site.database("main"));
+        let shop = Pkg::new("shop")
+            .step(child(package("one", first)))
+            .step(child(package("two", "UPDATE t SET a = 'x' WHERE id IN (1, 9)")));
+        let id = site.deploy(&shop).id();
+        for manner in MANNERS {
+            site.undo_on(Some(&format!("{id}/one")), manner).expect(Status::Refused);
+        }
+        site.undo(Some(&format!("{id}/two"))).expect(Status::Done);
+        site.undo(Some(&format!("{id}/one"))).expect(Status::Done);
+        assert!(database::read(&site.database("main")) == before, "{first}");
     }
-    site.undo(Some(&format!("{id}/two"))).expect(Status::Done);
-    site.undo(Some(&format!("{id}/one"))).expect(Status::Done);
-    assert!(database::read(&site.database("main")) == before);
 }
 
 /// A step whose undo is a script of its own, or none, has no images that need anything.

@@ -25,7 +25,7 @@ use super::split::{self, Statement};
 use super::stream::{Event, Index, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, limits};
+use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, limits, namesakes};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -352,6 +352,7 @@ impl<'a> Step<'a> {
             next_hold: &mut next,
             already: Conflicts::default(),
             needed: Conflicts::default(),
+            stays: false,
         });
         self.next_hold = Some(next);
         result
@@ -440,7 +441,9 @@ pub fn finish(
     objects.sort_unstable();
     objects.dedup();
     objects.truncate(Summary::OBJECTS_KEPT);
-    Ok(Summary { changes: index.statements, rows: index.rows, bytes, objects, ..Summary::default() })
+    let mut made = namesakes::made(&index.events);
+    made.truncate(Summary::OBJECTS_KEPT);
+    Ok(Summary { changes: index.statements, rows: index.rows, bytes, objects, made, ..Summary::default() })
 }
 
 /// The tables whose form a step changed, under the names that they have after it; those whose rows it changed stand

@@ -175,13 +175,18 @@ fn attempt(
     summary.objects.sort_unstable();
     summary.objects.dedup();
     summary.objects.truncate(Summary::OBJECTS_KEPT);
-    let Guard { conflicts, notes, already, needed, .. } = &mut replay.guard;
+    let Guard { conflicts, notes, already, needed, stays, .. } = &mut replay.guard;
+    let stays = *stays && on_conflict == OnConflict::Overwrite;
     // What a later undo needs first: of the rest only so many are told.
-    let already = std::mem::take(needed).and(std::mem::take(already));
+    let (needed, already) = (std::mem::take(needed), std::mem::take(already));
     let (conflicts, notes) = (std::mem::take(conflicts), std::mem::take(notes));
     drop(replay);
     super::roll_back(conn, label).map_err(|error| (usize::MAX, error.into()))?;
-    Ok(Report { summary, conflicts, notes, already })
+    if stays {
+        // Of no step by itself: there is nothing to learn from it.
+        return Err((usize::MAX, TargetError::Conflicts(needed.and(conflicts)).into()));
+    }
+    Ok(Report { summary, conflicts, notes, already: needed.and(already) })
 }
 
 /// How many bytes are free where SQLite puts its temporary files ("Temporary Files Used By SQLite", section 5).

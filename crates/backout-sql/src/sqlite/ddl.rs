@@ -34,6 +34,8 @@ pub struct Context<'a> {
     pub already: Conflicts,
     /// What it takes away that the undo of a later step could not do without.
     pub needed: Conflicts,
+    /// A change of the schema is not undone, whatever the manner: what there is now leaves it no way.
+    pub stays: bool,
 }
 
 impl Context<'_> {

@@ -90,12 +90,14 @@ pub fn undo_delete_all(
         }
         let what = if table_now.is_none() { table } else { &hold.table };
         conflicts.push(conflict(context, &format!("table {table}"), ConflictKind::Missing, format!("{what} is gone")));
+        context.stays = true;
         return Ok(());
     };
     if !table_now.is_same(table_left) {
         // Other columns than those of the rows held: nobody can say what fits where.
         let text = table_now.sql.as_deref().map(shorten).unwrap_or_default();
         conflicts.push(conflict(context, &table_now.shown(), ConflictKind::Definition, text));
+        context.stays = true;
         return Ok(());
     }
     // Indexes that are still the same take their b-tree back, new ones are built, dropped ones go with the hold.

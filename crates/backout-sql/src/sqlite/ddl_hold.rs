@@ -249,6 +249,7 @@ pub fn put_index_back(
     if table.is_none() {
         let gone = format!("table {} is not there", index.table);
         conflicts.push(conflict(context, &index.shown(), ConflictKind::Definition, gone));
+        context.stays = true;
         return Ok(());
     }
     let mut refused = None;
@@ -264,6 +265,7 @@ pub fn put_index_back(
     match (done, refused) {
         (Err(_), Some(why)) if !context.conn.is_autocommit() => {
             conflicts.push(conflict(context, &index.shown(), ConflictKind::Constraint, why));
+            context.stays = true;
             Ok(())
         }
         (done, _) => done,

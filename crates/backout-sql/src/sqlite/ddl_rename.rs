@@ -55,6 +55,7 @@ pub fn rename(
             let renamed = rename_altered(context, &pairs, now, wanted);
             // That the definition is another is a conflict already.
             let stays = renamed.is_err() && manner.on_conflict == OnConflict::Stop && !conn.is_autocommit();
+            context.stays = stays;
             return if stays { Ok(false) } else { renamed.map(|()| true) };
         }
         return Ok(false);

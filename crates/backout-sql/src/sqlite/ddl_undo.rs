@@ -305,7 +305,7 @@ fn undo_drop(
 /// True where every object still is what the first of its pair says, or the text of the second can come anyway. Over a
 /// table that somebody altered it never can: its records have another form.
 pub(super) fn texts_hold(
-    context: &Context<'_>,
+    context: &mut Context<'_>,
     pairs: &[(&SchemaRow, &SchemaRow)],
     manner: Manner,
     conflicts: &mut Conflicts,
@@ -336,7 +336,9 @@ pub(super) fn texts_hold(
     if manner.in_doubt && is_done {
         return Ok(false);
     }
-    Ok(clean || possible && goes_on(manner))
+    let goes = clean || possible && goes_on(manner);
+    context.stays |= !goes;
+    Ok(goes)
 }
 
 /// Writes the old texts over the new ones; false where they stay.
@@ -413,6 +415,7 @@ fn undo_constraint(
         return done;
     }
     conflicts.extend(broken);
+    context.stays = true;
     Ok(())
 }
 

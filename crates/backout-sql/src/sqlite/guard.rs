@@ -12,6 +12,7 @@ use rusqlite::{Connection, Rows};
 
 use super::carry::Carry;
 use super::ddl_hold::is_constraint;
+use super::ddl_undo::needed;
 use super::form::{
     Form, Kind, Statements, bind_all, bind_place, blurred, guarded, is_keyless, is_nameless, keys, place, set, written,
 };
@@ -33,6 +34,14 @@ pub struct Change<'a> {
     pub want: Option<&'a [ValueRef<'a>]>,
     /// The columns in which the two differ, where both are there.
     pub changed: &'a [usize],
+}
+
+impl Change<'_> {
+    /// Whether it gives a row another key, or another place.
+    pub fn moves(&self, table: &Table) -> bool {
+        let stays = self.expect.is_some() && self.want.is_some();
+        stays && (self.rowid != self.new_rowid || self.changed.iter().any(|at| table.columns[*at].key > 0))
+    }
 }
 
 /// What came of a change.
@@ -97,6 +106,8 @@ pub struct Guard<'c> {
     pub already: Conflicts,
     /// What an undo takes away that the undo of a later step, if there is one, could not do without.
     pub needed: Conflicts,
+    /// A change of the schema could not be undone: under `overwrite` nothing is, then.
+    pub stays: bool,
     pub notes: Vec<String>,
     /// The tables that replace others, whose rows are carried over as they go.
     pub carries: Vec<Carry>,
@@ -126,6 +137,7 @@ impl<'c> Guard<'c> {
             conflicts: Conflicts::default(),
             already: Conflicts::default(),
             needed: Conflicts::default(),
+            stays: false,
             notes: Vec::new(),
             carries: Vec::new(),
             uncarried: Vec::new(),
@@ -142,6 +154,14 @@ impl<'c> Guard<'c> {
     pub fn needs(&mut self, taken: Conflict) {
         if !self.needed.listed.contains(&taken) {
             self.needed.push(taken);
+        }
+    }
+
+    /// Notes that a row of a table gets another key: by the one that it has the images of a later step know it.
+    pub fn loses_a_key(&mut self, table: &str) {
+        let is_it = |one: &Conflict| one.object == table && one.key.is_none() && one.column.is_none();
+        if !self.needed.listed.iter().any(is_it) {
+            self.needs(needed(self.label, table, None));
         }
     }
 

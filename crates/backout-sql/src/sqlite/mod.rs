@@ -51,6 +51,7 @@ mod lessons;
 mod limits;
 mod lock;
 mod marker;
+mod namesakes;
 mod naming;
 mod needed;
 mod net;

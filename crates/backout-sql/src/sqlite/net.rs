@@ -110,6 +110,10 @@ impl Replay<'_> {
                     }
                 };
                 done.map_err(|source| self.failed(source))?;
+                if before.is_some() && after.is_some() && before != after {
+                    let known = self.track.known_as_a_whole(&table.name).unwrap_or(&table.name).to_owned();
+                    self.guard.loses_a_key(&known);
+                }
                 self.rows += 1;
             }
             at = head.end();

@@ -178,6 +178,7 @@ impl<'a> SchemaClone<'a> {
             next_hold: &mut 1,
             already: Conflicts::default(),
             needed: Conflicts::default(),
+            stays: false,
         };
         let without_rows = without_rows(&self.conn, statement);
         let changed = context.within(|context| ddl::run(context, without_rows.as_ref().unwrap_or(statement)));

@@ -393,6 +393,7 @@ fn redo_ddl(
         next_hold: &mut next,
         already: Conflicts::default(),
         needed: Conflicts::default(),
+        stays: false,
     };
     if !ddl::is_clear(&context, event, manner, &mut replay.guard.conflicts)? {
         return Ok(ddl::left(event));

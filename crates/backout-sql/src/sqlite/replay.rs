@@ -305,6 +305,10 @@ impl<'c> Replay<'c> {
             return Ok(());
         }
         self.tally.row(number, &change);
+        if change.moves(table) {
+            let known = self.track.known_as_a_whole(&table.name).unwrap_or(&table.name);
+            self.guard.loses_a_key(known);
+        }
         if self.guard.attempt(number, table, &change)? == Outcome::Done {
             return Ok(());
         }

@@ -26,7 +26,7 @@ use super::split::Statement;
 use super::stream::{Block, Event, Index, Reader, Record, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, ddl_orphans, ddl_side, foreign, fts, naming};
+use super::{Sqlite, ailing, counters, ddl, ddl_orphans, ddl_side, foreign, fts, namesakes, naming};
 
 /// The connection as undo and redo of captured rows need it: the images already hold what triggers and cascades did.
 /// Back to usual with `quiet(false)`.
@@ -202,9 +202,11 @@ fn undo_attempt(
     let of = reader.index.rows;
     undo_events(database, reader, manner, lessons, &mut replay, &mut |rows| gate.progress(rows, Some(of)))?;
     let (conflicts, notes) = (replay.guard.conflicts.clone(), replay.guard.notes.clone());
+    let stays = manner.on_conflict == OnConflict::Overwrite && replay.guard.stays;
     let (rows, mut numbering) = (replay.rows, replay.numbering.clone());
     drop(replay);
-    if manner.on_conflict == OnConflict::Stop && !conflicts.is_empty() {
+    // What cannot be brought back is no more overwritten than it is undone.
+    if stays || manner.on_conflict == OnConflict::Stop && !conflicts.is_empty() {
         return Err(TargetError::Conflicts(conflicts).into());
     }
     let mut summary = summary_of(&reader.index, rows);
@@ -234,6 +236,9 @@ pub fn undo_events(
     let (conn, label) = (&database.conn, database.label.as_str());
     let now = counters::read(conn, label)?;
     let stands = Stands::look(conn, label, &reader.index.events)?;
+    for object in namesakes::touched(&reader.index) {
+        replay.guard.needs(needed(label, &format!("{}{object}", Summary::MADE), None));
+    }
     let changes_schema = reader.index.events.iter().any(|event| matches!(event, Event::Ddl { .. }));
     begin_step(conn, label, replay, &reader.index, Some(changes_schema), lessons)?;
     let mut hangers = Hangers::look(conn, label, &reader.index.events, &replay.track)?;
@@ -300,6 +305,7 @@ fn undo_change(
         hangers.take_off(&database.conn, &database.label, number)?;
     }
     let done = goes && undo_ddl(database, event, manner, index, replay, next_hold)?;
+    replay.guard.stays |= !done;
     replay.note_outcome(number, event, done)?;
     if !done {
         return stay_together(events, number, lessons, replay, listed);
@@ -443,6 +449,7 @@ fn undo_ddl(
         next_hold: &mut next,
         already: Conflicts::default(),
         needed: Conflicts::default(),
+        stays: false,
     };
     let guard = &mut replay.guard;
     let listed = guard.conflicts.total;
@@ -462,6 +469,7 @@ fn undo_ddl(
         ddl::undo(&mut context, event, manner, &mut guard.conflicts, &mut guard.notes)
     };
     guard.already.extend(std::mem::take(&mut context.already));
+    guard.stays |= context.stays;
     for taken in std::mem::take(&mut context.needed).listed {
         let object = replay.track.known_as_a_whole(&taken.object).unwrap_or(&taken.object).to_owned();
         guard.needs(Conflict { object, ..taken });

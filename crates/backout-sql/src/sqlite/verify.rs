@@ -52,6 +52,7 @@ impl Sqlite {
                 next_hold: &mut next,
                 already: Conflicts::default(),
                 needed: Conflicts::default(),
+                stays: false,
             };
             let mut numbering = Numbering::read(conn, &self.marker, &self.label)?;
             held.iter().try_for_each(|event| ddl::forget(&mut context, event))?;

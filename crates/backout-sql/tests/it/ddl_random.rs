@@ -274,8 +274,13 @@ fn with_others_writing_meanwhile() {
             Ok(_) => {}
             Err(TargetError::Conflicts(_)) => {
                 same(&dump(&other), &now, &format!("a conflict changes nothing: {what}"));
-                if let Err(error) = stage.try_undo(&images, manner) {
-                    panic!("{manner:?} {what}: {}", told(&error));
+                match stage.try_undo(&images, manner) {
+                    // What can't be overwritten is refused, with a reason.
+                    Err(TargetError::Conflicts(_)) if manner == OnConflict::Overwrite => {
+                        same(&dump(&other), &now, &format!("a refusal changes nothing: {what}"));
+                    }
+                    Err(error) => panic!("{manner:?} {what}: {}", told(&error)),
+                    Ok(_) => {}
                 }
             }
             Err(error) => panic!("{what}: {}", told(&error)),

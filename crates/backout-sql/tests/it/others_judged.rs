@@ -132,7 +132,7 @@ pub fn go(
             match work(stage, otherwise) {
                 Ok(report) => listed.extend(report.conflicts.listed.iter().map(ToString::to_string)),
                 // What can't be overwritten is refused, with a reason.
-                Err(TargetError::Failed { .. }) if otherwise == OnConflict::Overwrite => {
+                Err(TargetError::Failed { .. } | TargetError::Conflicts(_)) if otherwise == OnConflict::Overwrite => {
                     same(&dump(&client), &now, &format!("a refusal changes nothing: {what}"));
                     return false;
                 }

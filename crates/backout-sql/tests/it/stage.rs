@@ -149,6 +149,12 @@ impl Stage {
         self.database.undo(&mut Cursor::new(images), manner, &mut gate)
     }
 
+    /// What an undo would meet.
+    pub fn check(&mut self, images: &Images, on_conflict: OnConflict) -> Result<Report, TargetError> {
+        let images = Box::new(Cursor::new(images.clone())) as Box<dyn backout_model::target::Images>;
+        self.database.check_undo(&mut std::iter::once(images), on_conflict)
+    }
+
     pub fn undo(&mut self, images: &Images) -> Report {
         self.try_undo(images, OnConflict::Stop).unwrap_or_else(|error| panic!("{}", told(&error)))
     }
