@@ -124,6 +124,18 @@ fn what_cannot_be_overwritten_is_left_as_it_is() {
     }
 }
 
+/// A dropped column's value whose row has another key now is somebody's to put back.
+#[test]
+fn a_value_without_a_row_is_a_conflict() {
+    for (manner, status) in [(OnConflict::Stop, Status::Refused), (OnConflict::Keep, Status::Partly)] {
+        let site = site();
+        site.deploy(&package("one", "ALTER TABLE t DROP COLUMN c")).expect(Status::Done);
+        site.execute("UPDATE t SET id = 9 WHERE id = 1");
+        let outcome = site.undo_on(None, manner).expect(status);
+        assert_eq!(outcome.conflicts.len(), 1, "{manner:?}: {:?}", outcome.conflicts);
+    }
+}
+
 /// What a later deployment made under the same name is not what an earlier one knew by it.
 #[test]
 fn a_namesake_is_not_taken_for_the_old_object() {

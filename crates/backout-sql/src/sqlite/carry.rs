@@ -13,6 +13,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::courses::Pair;
 use super::ddl_hold::is_constraint;
+use super::ddl_orphans::without_row;
 use super::late::{Late, Newer};
 use super::schema::{self, Shape};
 use super::stream::Table;
@@ -185,11 +186,8 @@ impl Carry {
             let mut select = conn.prepare_cached(&sql)?;
             let mut rows = select.query(params_from_iter(key.iter().copied().map(Bound)))?;
             if let Some(row) = rows.next()? {
-                self.orphans.push(Conflict {
-                    column: Some(name.clone()),
-                    before: value::shown(row.get_ref(0)?),
-                    ..self.conflict(ConflictKind::Missing, shown, "")
-                });
+                let at = Conflict { column: Some(name.clone()), ..self.conflict(ConflictKind::Missing, shown, "") };
+                self.orphans.push(without_row(value::shown(row.get_ref(0)?), at));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::capture::alike;
 use super::ddl::{Context, execute, refused};
 use super::ddl_event::{DdlEvent, Hold, Kind as Change};
 use super::ddl_hold::{in_main, is_constraint};
-use super::ddl_orphans::{orphans, told};
+use super::ddl_orphans::orphans;
 use super::ddl_undo::{conflict, goes_on, write_old_texts};
 use super::schema::{self, Shape};
 use super::split::Statement;
@@ -75,8 +75,12 @@ pub(super) fn hold_column(
     event.by_key = has_full_key(conn, table, &shape).map_err(|error| context.cannot(&act, error))?;
     let Some(key) = key_of(&shape, event.by_key) else { return Err(refused(statement, alike(table))) };
     let value = quote(&dropped.name);
-    // Where NULL is what a row gets anyway it need not be kept.
-    let condition = if dropped.default.is_none() { format!(" WHERE {value} IS NOT NULL") } else { String::new() };
+    // Where NULL is what every row gets anyway it need not be kept; else it tells which rows there were.
+    let condition = if dropped.default.is_none() {
+        format!(" WHERE EXISTS (SELECT 1 FROM main.{} WHERE {value} IS NOT NULL)", quote(table))
+    } else {
+        String::new()
+    };
     let select = format!("SELECT {}, {value} FROM main.{}{condition}", key.join(", "), quote(table));
     let few = || if encoding::has_halves(conn, table)? { Ok(None) } else { few_rows(conn, &select) };
     if let Some(few) = few().map_err(|error| context.cannot(&act, error))? {
@@ -166,7 +170,7 @@ pub fn put_back(
     if let Some(hold) = &hold {
         let by_key = event.by_key;
         let orphans = orphans(context, (table, column, by_key), hold).map_err(|error| context.cannot(&act, error))?;
-        notes.extend(told(context.target, table, &orphans));
+        conflicts.extend(orphans);
     }
     let mut refused = None;
     let done = context.within(|context| {

@@ -2,6 +2,7 @@
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::ddl::Context;
 use super::ddl_column::{key_columns, key_of, shown_value};
@@ -9,31 +10,16 @@ use super::ddl_undo::{conflict, needed};
 use super::schema;
 use super::token::quote;
 
-/// How many such values are told in full.
-const TOLD: usize = 20;
+/// What is there instead of the row of such a value.
+const NO_ROW: &str = "no row with that key; others have rows with keys that were not there";
 
-/// That values stay away, in words; none where there are none. Rows come and go, which is nobody's conflict; but whoever
-/// changed a key has to put the value back by hand.
-pub fn told(target: &str, table: &str, orphans: &Conflicts) -> Option<String> {
-    orphans.listed.first()?;
-    let value = |one: &Conflict| {
-        let (key, column) = (one.key.as_deref().unwrap_or_default(), one.column.as_deref().unwrap_or_default());
-        format!("{column} of {key} was {}", one.before)
-    };
-    let shown: Vec<String> = orphans.listed.iter().take(TOLD).map(value).collect();
-    let more = if orphans.total > TOLD as u64 { ", …" } else { "" };
-    Some(format!(
-        "{target}: {table}: {} no row now, unless others gave it another key: {}{more}",
-        match orphans.total {
-            1 => "1 value has".to_owned(),
-            many => format!("{many} values have"),
-        },
-        shown.join(", "),
-    ))
+/// A value without a row, which whoever changed the row's key has to put back by hand.
+pub fn without_row(value: String, at: Conflict) -> Conflict {
+    Conflict { left: format!("a row whose value was {value}"), before: value, now: NO_ROW.to_owned(), ..at }
 }
 
 /// The values in `hold` that have no row in the table now, where one of the rows there may be theirs under another
-/// key. With the row of a later deployment, its undo would bring that back without the value.
+/// key: conflicts. That rows come and go is none. With the row of a later deployment, its undo would bring that back without the value.
 pub fn orphans(
     context: &mut Context<'_>,
     (table, column, by_key): (&str, &str, bool),
@@ -44,6 +30,8 @@ pub fn orphans(
     let Some(key) = key_of(&shape, by_key) else { return Ok(found) };
     let names = key_columns(key.len());
     let join: Vec<String> = names.iter().zip(&key).map(|(held, key)| format!("h.{held} = +t.{key}")).collect();
+    let named: Vec<&str> = key.iter().map(|name| name.trim_matches('"')).collect();
+    let named = named.join(",");
     let (hold, there, join) = (quote(hold), quote(table), join.join(" AND "));
     let shown: Vec<String> = names.iter().map(|name| format!("quote(h.{name})")).collect();
     // A plus takes the affinity away; the list is sorted once, whereas no index of the table would serve.
@@ -58,22 +46,27 @@ pub fn orphans(
     );
     let mut select = context.conn.prepare(&sql)?;
     let mut rows = select.query([])?;
+    let mut is_any = false;
     while let Some(row) = rows.next()? {
-        found.push(Conflict {
-            key: Some(format!("{}={}", key.join(","), row.get::<_, String>(0)?)),
-            column: Some(column.to_owned()),
-            before: shown_value(row.get_ref(1)?),
-            ..conflict(context, table, ConflictKind::Missing, "")
-        });
+        is_any = true;
+        let value = row.get_ref(1)?;
+        if value != ValueRef::Null {
+            let at = Conflict {
+                key: Some(format!("{named}={}", row.get::<_, String>(0)?)),
+                column: Some(column.to_owned()),
+                ..conflict(context, table, ConflictKind::Missing, "")
+            };
+            found.push(without_row(shown_value(value), at));
+        }
     }
-    if found.is_empty() {
+    if !is_any {
         return Ok(found);
     }
     context.needed.push(needed(context.target, table, Some(column.to_owned())));
     if has_new_rows(context.conn, &hold, &there, &join)? { Ok(found) } else { Ok(Conflicts::default()) }
 }
 
-/// Whether a row is there of which no value is held: it came since, or has another key now, or never had a value.
+/// Whether a row is there of which no value is held: it came since, or has another key now.
 fn has_new_rows(conn: &Connection, hold: &str, table: &str, join: &str) -> rusqlite::Result<bool> {
     let sql = format!(
         "SELECT EXISTS (SELECT 1 FROM main.{table} AS t WHERE NOT EXISTS (SELECT 1 FROM main.{hold} AS h WHERE {join}))"

@@ -26,7 +26,7 @@ use super::split::Statement;
 use super::stream::{Block, Event, Index, Reader, Record, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, ddl_orphans, ddl_side, foreign, fts, namesakes, naming};
+use super::{Sqlite, ailing, counters, ddl, ddl_side, foreign, fts, namesakes, naming};
 
 /// The connection as undo and redo of captured rows need it: the images already hold what triggers and cascades did.
 /// Back to usual with `quiet(false)`.
@@ -401,7 +401,7 @@ fn end_carry(conn: &Connection, events: &[Event], replay: &mut Replay<'_>, numbe
         let mut carry = guard.carries.swap_remove(at);
         if carry.rest(conn, &mut guard.conflicts)? {
             replay.track.carried(&pair);
-            guard.notes.extend(ddl_orphans::told(replay.label, replay.track.known_as(&pair), &carry.orphans));
+            guard.conflicts.extend(carry.orphans.clone());
         }
         for orphan in carry.orphans.listed.into_iter().take(1) {
             // Whatever row it was: the undo of a later step would bring that back without the value.

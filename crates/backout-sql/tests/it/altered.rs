@@ -83,14 +83,29 @@ fn a_row_without_a_key_goes_over_like_the_others() {
 fn values_whose_row_has_another_key_now_are_told() {
     for script in [WITHOUT_C, "ALTER TABLE t DROP COLUMN c"] {
         let (mut stage, images) = begin(script, "UPDATE t SET id = 9 WHERE id = 1");
-        let report = stage.undo(&images);
-        assert_eq!(rows(&stage), ["2 a2 c2", "9 a1 -"], "{script}");
-        assert_eq!(report.notes.len(), 1, "{script}: {:?}", report.notes);
-        assert!(report.notes[0].contains("'c1'"), "{script}: {:?}", report.notes);
+        let now = dump(&stage.other());
+        let conflicts = stage.conflicts(&images);
+        same(&dump(&stage.other()), &now, script);
+        for manner in [OnConflict::Keep, OnConflict::Overwrite] {
+            let (mut stage, images) = begin(script, "UPDATE t SET id = 9 WHERE id = 1");
+            let report = stage.try_undo(&images, manner).unwrap();
+            assert_eq!(rows(&stage), ["2 a2 c2", "9 a1 -"], "{script}");
+            assert_eq!(report.conflicts, conflicts, "{script}");
+            assert_eq!(conflicts.total, 1, "{script}: {conflicts:?}");
+            let one = &conflicts.listed[0];
+            assert_eq!((one.object.as_str(), one.key.as_deref(), one.before.as_str()), ("t", Some("id=1"), "'c1'"));
+        }
+        // Nor do others' rows that came without one of another going mean anything, or a row that had no value.
+        let (mut stage, images) = begin(script, "INSERT INTO t (id) VALUES (7)");
+        assert!(stage.undo(&images).conflicts.is_empty(), "{script}");
+        let mut stage = live("", &format!("{BASE} INSERT INTO t VALUES (3, 'a3', NULL)"));
+        let images = apply(&mut stage, script, script);
+        stage.other().execute_batch("DELETE FROM t WHERE id = 1").unwrap();
+        assert!(stage.undo(&images).conflicts.is_empty(), "{script}");
         // A row that is gone is gone.
         let (mut stage, images) = begin(script, "DELETE FROM t WHERE id = 1");
         let report = stage.undo(&images);
-        assert!(report.notes.is_empty(), "{script}: {:?}", report.notes);
+        assert!(report.notes.is_empty() && report.conflicts.is_empty(), "{script}: {report:?}");
         assert_eq!(rows(&stage), ["2 a2 c2"], "{script}");
     }
 }

@@ -180,7 +180,9 @@ fn values_of_a_dropped_column_go_back_to_their_own_rows() {
                 assert!(stage.other().prepare("SELECT b FROM t").is_err());
             }
             Some(expected) => {
-                stage.undo(&images);
+                // What was the value of '2' and of '3' may belong to '4' or '5'.
+                let manner = if others == "VACUUM" { OnConflict::Stop } else { OnConflict::Keep };
+                stage.try_undo(&images, manner).unwrap();
                 let list = "SELECT group_concat(a || ':' || coalesce(b, '-'), ' ') FROM (SELECT * FROM t ORDER BY a)";
                 let found: String = stage.other().query_row(list, [], |row| row.get(0)).unwrap();
                 assert_eq!(found, expected, "{setup} {others}");
