@@ -8,7 +8,8 @@ use super::stream::{Reader, Way};
 use super::undo::{Direction, Halt, summary_of};
 use super::{Postgres, counters, schema};
 
-/// How often the undo of a step is tried where others hold what it needs.
+/// How often the undo of the first step is tried where others hold what it needs. Later ones are tried once: what those
+/// before hold meanwhile keeps others waiting, and they may be the very ones that are waited for.
 const CHECK_TURNS: u32 = 5;
 
 impl Postgres {
@@ -34,6 +35,7 @@ impl Postgres {
         let mut replay =
             Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new()).looking_for_what_is_already();
         let mut summary = Summary::default();
+        let mut turns = CHECK_TURNS;
         for mut images in steps {
             let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
             if reader.index.way != Way::Captured {
@@ -41,9 +43,10 @@ impl Postgres {
                 continue;
             }
             let before = replay.rows;
-            if !self.check_step(&mut reader, manner, &mut replay)? {
+            if !self.check_step(&mut reader, manner, turns, &mut replay)? {
                 break;
             }
+            turns = 1;
             let this = summary_of(&reader.index);
             summary.changes += this.changes;
             summary.rows += replay.rows - before;
@@ -66,6 +69,7 @@ impl Postgres {
         &mut self,
         reader: &mut Reader<'_>,
         manner: Manner,
+        turns: u32,
         replay: &mut Replay<'_>,
     ) -> Result<bool, TargetError> {
         let label = self.label.clone();
@@ -80,7 +84,7 @@ impl Postgres {
                     replay.conflicts = conflicts;
                     return Ok(false);
                 }
-                Err(Halt::Error(error)) if turn < CHECK_TURNS && schema::gives_way(&error) => {
+                Err(Halt::Error(error)) if turn < turns && schema::gives_way(&error) => {
                     self.a.run("ROLLBACK TO backout_check; RELEASE backout_check").map_err(failed)?;
                     replay.only(&so_far);
                     std::thread::sleep(schema::LOCK_PAUSE);

@@ -496,6 +496,12 @@ impl World {
                 }
             }
         }
+        let is_gone = to.rows.keys().any(|key| !now.rows.contains_key(key));
+        if turn == Turn::Undo && !coming.is_empty() && is_gone && now.rows.keys().any(|key| !to.rows.contains_key(key))
+        {
+            // A row may be gone, or have another key now: its value then has no row, where it had one.
+            found.unknown.push(format!("{} lacks rows and has others", from.name));
+        }
         for column in coming {
             let default = column.default.clone().unwrap_or(Value::Null);
             for (key, row) in &mut now.rows {
