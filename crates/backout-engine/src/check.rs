@@ -127,9 +127,7 @@ impl Session<'_> {
             }
         }
     }
-}
 
-impl Session<'_> {
     /// Asks on a thread of its own, which is left alone where the operator does not want to wait.
     fn answered(&self, condition: HttpCondition) -> Option<String> {
         let (tell, told) = mpsc::channel();

@@ -46,10 +46,10 @@ pub(crate) fn none_awaits(reader: &Reader) -> Result<(), EngineError> {
     }
 }
 
-/// True where one waits in vain.
-pub(crate) fn is_expired(session: &Session<'_>) -> Result<bool, EngineError> {
+/// The one that waits in vain, and until when it waited.
+fn expired(session: &Session<'_>) -> Result<Option<(DeploymentRow, i64)>, EngineError> {
     let now_ms = session.journal.now_ms();
-    Ok(awaiting(session.journal.reader())?.is_some_and(|(_, until)| now_ms >= until))
+    Ok(awaiting(session.journal.reader())?.filter(|(_, until)| now_ms >= *until))
 }
 
 /// Keeps the deployment that waits for it. Where its time is over, that is what it comes to.
@@ -71,10 +71,7 @@ pub fn confirm(session: &mut Session<'_>) -> Result<Outcome, EngineError> {
 
 /// Undoes the deployment whose time is over, as one that failed: nobody is there to ask.
 pub(crate) fn undo_expired(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError> {
-    let Some((row, until)) = awaiting(session.journal.reader())? else { return Ok(None) };
-    if !is_expired(session)? {
-        return Ok(None);
-    }
+    let Some((row, until)) = expired(session)? else { return Ok(None) };
     let view = View::load(session.journal.reader(), &row.id)?;
     let mut run = Run::new(session, view);
     run.session.targets.name_all(run.view.steps_to_undo(&FramePath::root()).iter().map(StepView::act))?;

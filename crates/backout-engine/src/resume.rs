@@ -33,16 +33,18 @@ pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError>
         session.warn("a command that the interrupted run had started was still running; it was ended");
     }
     copies::sweep(session)?;
-    let reader = session.journal.reader();
-    let unfinished = match reader.unfinished()? {
-        Some(row) => Some(row),
-        None if confirm::is_expired(session)? => None,
+    let mut unfinished = session.journal.reader().unfinished()?;
+    if unfinished.is_none() {
+        if let Some(outcome) = confirm::undo_expired(session)? {
+            return Ok(Some(outcome));
+        }
         // Finished but for leaving maintenance mode.
         // One that needs a hand keeps the site closed until somebody has seen to it.
-        None => in_maintenance(reader)?.filter(|row| row.state != DeploymentState::NeedsHand),
-    };
-    let Some(row) = unfinished else { return confirm::undo_expired(session) };
-    let view = View::load(reader, &row.id)?;
+        let closed = in_maintenance(session.journal.reader())?;
+        unfinished = closed.filter(|row| row.state != DeploymentState::NeedsHand);
+    }
+    let Some(row) = unfinished else { return Ok(None) };
+    let view = View::load(session.journal.reader(), &row.id)?;
     session.observer.heard(Happening::Phase { name: "resuming" });
     let mut run = Run::new(session, view);
     if run.view.state.is_some_and(DeploymentState::is_underway) {
