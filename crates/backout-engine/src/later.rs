@@ -1,6 +1,7 @@
 //! What came after a deployment and stays on the site: which later steps touched the same as an undo that is asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt;
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::id::FramePath;
@@ -24,6 +25,23 @@ pub(crate) struct LaterStep {
     made: Vec<String>,
     /// Its undo goes by images: they fit the objects as it found and left them, and no others.
     by_images: bool,
+    act: Act,
+    /// The entry with its images.
+    seq: u64,
+}
+
+/// A later deployment, or another part of the same one, that changed what an undo is about.
+pub(crate) struct Overlap {
+    pub of: String,
+    /// `database main: product`.
+    pub objects: BTreeSet<String>,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let objects: Vec<&str> = self.objects.iter().map(String::as_str).collect();
+        write!(f, "{} came later and changed the same: {}", self.of, objects.join(", "))
+    }
 }
 
 /// What a check of an undo told of later steps, told apart.
@@ -45,33 +63,14 @@ pub(crate) fn is_needed(conflict: &Conflict) -> bool {
     conflict.kind == ConflictKind::RequiredBy && !conflict.target.starts_with("deployment ")
 }
 
-/// Tells apart what a check of an undo found `already`, given the `later` steps.
-pub(crate) fn of_later(already: Conflicts, later: &[LaterStep]) -> OfLater {
-    let (mut needed, mut made) = (Conflicts::default(), Conflicts::default());
-    if !later.is_empty() {
-        // What is not listed may be a later step's, too.
-        made.total = already.total - already.listed.len() as u64;
-    }
-    for conflict in already.listed {
-        if is_needed(&conflict) {
-            if let Some(step) = later.iter().find(|step| step.needs(&conflict)) {
-                let object = conflict.object.strip_prefix(Summary::MADE).unwrap_or(&conflict.object).to_owned();
-                needed.push(Conflict { object, now: step.of.clone(), ..conflict });
-            }
-        } else if later.iter().any(|step| step.may_have_made(&conflict)) {
-            made.push(conflict);
-        }
-    }
-    OfLater { needed, made }
-}
-
 impl LaterStep {
     /// The object that both are about: the same one, or the directory of a path.
     fn meets(&self, conflict: &Conflict) -> Option<&str> {
         let parent = conflict.object.rsplit_once('/').map_or("", |(parent, _)| parent);
-        let table = conflict.object.strip_prefix("table ").unwrap_or(&conflict.object);
-        let is_there =
-            |object: &&String| **object == table || object.trim_start_matches('.') == parent && conflict.key.is_none();
+        let is_there = |object: &&String| {
+            bare(object).eq_ignore_ascii_case(bare(&conflict.object))
+                || object.trim_start_matches('.') == parent && conflict.key.is_none()
+        };
         self.objects.iter().find(is_there).filter(|_| self.target == conflict.target).map(String::as_str)
     }
 
@@ -96,12 +95,12 @@ impl LaterStep {
         self.by_images && self.target == taken.target && (too_many || self.objects.iter().any(is_about))
     }
 
-    /// True where it may be this step that made it so that an undo finds nothing to do.
-    pub fn may_have_made(&self, already: &Conflict) -> bool {
+    /// True where a conflict may be about what this step changed, by what it lists.
+    fn may_meet(&self, conflict: &Conflict) -> bool {
         let unlisted = self.is_unlisted();
         // Of a row the table is known; whose schema a step changed is not listed.
-        let of_schema = already.key.is_none() && already.object.contains(' ');
-        self.target == already.target && (unlisted || of_schema || self.meets(already).is_some())
+        let of_schema = conflict.key.is_none() && conflict.object.contains(' ');
+        self.target == conflict.target && (unlisted || of_schema || self.meets(conflict).is_some())
     }
 }
 
@@ -140,29 +139,72 @@ impl Run<'_, '_> {
                     let captured = |act: &Act| !matches!(act, Act::Sql { undo, .. } if *undo != SqlUndo::Captured);
                     let by_images = step.has_images && captured(step.act());
                     let Summary { objects, made, .. } = step.intended.summary;
-                    later.push(LaterStep { of, target: target.label(), objects, made, by_images });
+                    let (target, seq, act) = (target.label(), step.seq, step.intended.act);
+                    later.push(LaterStep { of, target, objects, made, by_images, act, seq });
                 }
             }
         }
         Ok(later)
     }
 
-    /// Which of what came later touched the objects of the conflicts: usually that is what to undo first.
-    pub(crate) fn overlaps(&mut self, conflicts: &Conflicts, part: &FramePath) -> Result<Vec<String>, EngineError> {
-        let mut objects: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let mut order = Vec::new();
-        for step in self.later_steps(part)? {
-            for object in conflicts.listed.iter().filter_map(|conflict| step.meets(conflict)).map(bare) {
-                if !order.contains(&step.of) {
-                    order.push(step.of.clone());
+    /// Of those conflicts that a later step may be about, the ones that it is about, by its images where it has any.
+    fn met<'c>(
+        &mut self,
+        step: &LaterStep,
+        conflicts: impl Iterator<Item = &'c Conflict>,
+    ) -> Result<Vec<&'c Conflict>, EngineError> {
+        let conflicts: Vec<&Conflict> = conflicts.collect();
+        if conflicts.is_empty() || !step.by_images {
+            return Ok(conflicts);
+        }
+        let session = &mut *self.session;
+        let mut images = session.journal.reader().open_images(step.seq)?;
+        let asked: Vec<Conflict> = conflicts.iter().copied().cloned().collect();
+        let answers = session.targets.of(&step.act)?.meets(&mut images, &asked)?;
+        Ok(conflicts.into_iter().zip(answers).filter_map(|(conflict, is_met)| is_met.then_some(conflict)).collect())
+    }
+
+    /// Tells apart what a check of an undo found `already`, given the `later` steps.
+    pub(crate) fn of_later(&mut self, already: &Conflicts, later: &[LaterStep]) -> Result<OfLater, EngineError> {
+        let (mut needed, mut made) = (Conflicts::default(), Conflicts::default());
+        if !later.is_empty() {
+            // What is not listed may be a later step's, too.
+            made.total = already.total - already.listed.len() as u64;
+        }
+        for step in later {
+            let is_candidate = |one: &&Conflict| if is_needed(one) { step.needs(one) } else { step.may_meet(one) };
+            for conflict in self.met(step, already.listed.iter().filter(is_candidate))? {
+                if is_needed(conflict) {
+                    let object = conflict.object.strip_prefix(Summary::MADE).unwrap_or(&conflict.object).to_owned();
+                    let conflict = Conflict { object, now: step.of.clone(), ..conflict.clone() };
+                    // The first that needs it is enough.
+                    if !needed
+                        .listed
+                        .iter()
+                        .any(|known| Conflict { now: conflict.now.clone(), ..known.clone() } == conflict)
+                    {
+                        needed.push(conflict);
+                    }
+                } else if !made.listed.contains(conflict) {
+                    made.push(conflict.clone());
                 }
-                objects.entry(step.of.clone()).or_default().insert(format!("{}: {object}", step.target));
             }
         }
-        let mut line = |of: String| {
-            let objects = objects.remove(&of).unwrap_or_default().into_iter().collect::<Vec<_>>().join(", ");
-            format!("{of} came later and changed the same: {objects}")
-        };
-        Ok(order.into_iter().map(&mut line).collect())
+        Ok(OfLater { needed, made })
+    }
+
+    /// Which of what came later changed what the conflicts are about: usually that is what to undo first.
+    pub(crate) fn overlaps(&mut self, conflicts: &Conflicts, later: &[LaterStep]) -> Result<Vec<Overlap>, EngineError> {
+        let mut overlaps: Vec<Overlap> = Vec::new();
+        for step in later {
+            for conflict in self.met(step, conflicts.listed.iter().filter(|one| step.may_meet(one)))? {
+                let object = format!("{}: {}", step.target, bare(&conflict.object));
+                match overlaps.iter_mut().find(|overlap| overlap.of == step.of) {
+                    Some(overlap) => drop(overlap.objects.insert(object)),
+                    None => overlaps.push(Overlap { of: step.of.clone(), objects: BTreeSet::from([object]) }),
+                }
+            }
+        }
+        Ok(overlaps)
     }
 }

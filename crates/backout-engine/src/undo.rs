@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{Part, StepView, View, Why, payload};
-use crate::later::{LaterStep, OfLater, is_needed, of_later};
+use crate::later::{LaterStep, OfLater, Overlap, is_needed};
 use crate::lookup::{find, now_at, split};
 use crate::observer::Happening;
 use crate::outcome::{Left, NOTHING_CHANGED, Outcome, STOPPED, Status};
@@ -32,6 +32,8 @@ struct Foreseen {
     conflicts: Conflicts,
     /// What is as the undo would leave it already, and may be so by a later step: that one's undo would bring it back.
     of_later: Conflicts,
+    /// The later steps that changed what the conflicts are about.
+    overlaps: Vec<Overlap>,
     /// In the manner that is asked for it cannot be done at all.
     is_impossible: bool,
 }
@@ -41,7 +43,8 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
     run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
-    let Foreseen { conflicts, of_later, is_impossible } = run.conflicts_of_undo(&part, options.on_conflict)?;
+    let Foreseen { conflicts, of_later, overlaps, is_impossible } =
+        run.conflicts_of_undo(&part, options.on_conflict)?;
     let overwrites = options.on_conflict == OnConflict::Overwrite;
     let refusing = conflicts
         .listed
@@ -51,11 +54,14 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     if overwrites && !undecided.is_empty() && run.view.steps_to_undo(&part).is_empty() {
         return Ok(too_late(&run, undecided, &part));
     }
+    // What a later deployment made of it is not overwritten: its own undo would take that for what it left.
+    let of_a_later = overwrites && !(overlaps.is_empty() && of_later.is_empty());
     if refusing
         || is_impossible
+        || of_a_later
         || (options.on_conflict == OnConflict::Stop && !(conflicts.is_empty() && of_later.is_empty()))
     {
-        return Ok(refused(&mut run, conflicts.and(of_later), &part, options.on_conflict));
+        return Ok(refused(&run, conflicts.and(of_later), overlaps, &part, options.on_conflict));
     }
     let outcome = run.undo_now(Part { frame: part, on_conflict: options.on_conflict, of_later })?;
     Ok(run.closed(outcome))
@@ -71,7 +77,7 @@ pub fn plan(
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
     let later = run.later_steps(&part)?;
-    let Foreseen { conflicts, of_later, .. } = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
+    let Foreseen { conflicts, of_later, overlaps, .. } = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
     let conflicts = conflicts.and(of_later);
     for step in run.view.steps_to_undo(&part) {
         run.describe(&step, each)?;
@@ -80,6 +86,7 @@ pub fn plan(
     outcome.deployment = Some(run.view.id.clone());
     outcome.conflicts_total = conflicts.total;
     outcome.conflicts = conflicts.listed;
+    outcome.notes = overlaps.iter().map(Overlap::to_string).collect();
     Ok(outcome)
 }
 
@@ -105,9 +112,14 @@ impl Seek for Unreadable {
     }
 }
 
-fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath, on_conflict: OnConflict) -> Outcome {
+fn refused(
+    run: &Run<'_, '_>,
+    conflicts: Conflicts,
+    overlaps: Vec<Overlap>,
+    part: &FramePath,
+    on_conflict: OnConflict,
+) -> Outcome {
     let id = name_of_part(&run.view, part);
-    let overlaps = run.overlaps(&conflicts, part).unwrap_or_else(|error| error.causes());
     let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
     outcome.deployment = Some(run.view.id.clone());
     outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name_of(part))];
@@ -122,11 +134,15 @@ fn refused(run: &mut Run<'_, '_>, conflicts: Conflicts, part: &FramePath, on_con
         None if run.view.steps_to_undo(part).is_empty() || run.view.left_before(part).total == conflicts.total => {
             ways_out_undecided(&id)
         }
+        None if !overlaps.is_empty() => {
+            let first: Vec<&str> = overlaps.iter().map(|overlap| overlap.of.as_str()).collect();
+            vec![format!("undo first what came later and changed the same: {}", first.join(", ")), keeping(&id)]
+        }
         None => ways_out(&id, on_conflict),
     };
     outcome.conflicts_total = conflicts.total;
     outcome.conflicts = conflicts.listed;
-    outcome.notes = overlaps;
+    outcome.notes = overlaps.iter().map(Overlap::to_string).collect();
     outcome
 }
 
@@ -150,9 +166,13 @@ fn ways_out_undecided(id: &str) -> Vec<String> {
     ]
 }
 
+fn keeping(id: &str) -> String {
+    format!("backout undo {id} --on-conflict keep       leaves the newer values")
+}
+
 /// What to do about conflicts with changes made since, where the undo that was tried is of no avail.
 fn ways_out(id: &str, tried: OnConflict) -> Vec<String> {
-    let keep = format!("backout undo {id} --on-conflict keep       leaves the newer values");
+    let keep = keeping(id);
     match tried {
         OnConflict::Overwrite => vec!["put aside by hand what is in the way, and undo it then".to_owned(), keep],
         OnConflict::Stop | OnConflict::Keep => {
@@ -240,7 +260,7 @@ impl Run<'_, '_> {
             return self.conflicts_of_undo_fully(part, on_conflict, &later);
         }
         let conflicts = self.known_conflicts(part)?;
-        Ok(Foreseen { conflicts, of_later: Conflicts::default(), is_impossible: false })
+        Ok(Foreseen { conflicts, of_later: Conflicts::default(), overlaps: Vec::new(), is_impossible: false })
     }
 
     /// The conflicts that the journal alone tells.
@@ -299,8 +319,9 @@ impl Run<'_, '_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let OfLater { needed, made } = of_later(already, later);
-        Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made, is_impossible })
+        let OfLater { needed, made } = self.of_later(&already, later)?;
+        let overlaps = self.overlaps(&conflicts.clone().and(made.clone()), later)?;
+        Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made, overlaps, is_impossible })
     }
 
     fn undo_now(&mut self, part: Part) -> Result<Outcome, EngineError> {
@@ -433,6 +454,9 @@ impl Run<'_, '_> {
             outcome.conflicts = conflicts.listed;
             return Ok(outcome);
         }
+        // What is put back is the latest of all then.
+        let later = if conflicts.is_empty() { Vec::new() } else { self.later_steps(part)? };
+        let overlaps = self.overlaps(&conflicts, &later)?;
         let nothing_yet = undone_here.is_empty();
         // Where somebody wrote to the same since, that is newer than the deployment and stays, as it would have without
         // this undo.
@@ -460,7 +484,7 @@ impl Run<'_, '_> {
             outcome.causes = causes;
             outcome
         } else {
-            refused(self, conflicts, part, tried)
+            refused(self, conflicts, overlaps, part, tried)
         };
         if !nothing_yet {
             outcome.closing = "What had been undone was put back; the deployment stands as before.".to_owned();

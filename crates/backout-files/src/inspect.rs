@@ -94,6 +94,11 @@ fn is_made(change: &Change) -> bool {
     change.before.is_none() && change.after.as_ref().is_some_and(|after| after.kind == Kind::Dir)
 }
 
+/// Whether a path, as people are shown it, lies in a directory.
+fn is_beneath(path: &str, dir: &str) -> bool {
+    dir == "." || path.strip_prefix(dir).is_some_and(|below| below.starts_with('/'))
+}
+
 impl LocalRoot {
     pub(crate) fn seek_conflicts(
         &mut self,
@@ -107,6 +112,8 @@ impl LocalRoot {
         let mut steps = steps.peekable();
         while let Some(mut images) = steps.next() {
             let more = steps.peek().is_some();
+            // How many entries of each directory the last step takes away.
+            let mut going: HashMap<RootPath, usize> = HashMap::new();
             let mut manifest = Manifest::open(&mut *images, &label)?;
             let header = manifest.header.clone();
             let hold = self.held(&header)?;
@@ -148,9 +155,22 @@ impl LocalRoot {
                         on_conflict == OnConflict::Overwrite && !matches!(now, Now::Blocked)
                     }
                 };
-                // A directory that holds what others put there stays; only the steps that follow meet it.
-                if !turned || more && is_made(change) && self.stays_filled(&change.path, &ahead)? {
+                // A directory that holds what others put there stays.
+                let stays = turned
+                    && is_made(change)
+                    && if more {
+                        self.stays_filled(&change.path, &ahead)?
+                    } else {
+                        self.entries(&change.path)?.len() > going.get(&change.path).copied().unwrap_or(0)
+                    };
+                if stays {
+                    report.already.push(Conflict { kind: ConflictKind::NotEmpty, ..already(&label, change, &now) });
+                }
+                if !turned || stays {
                     return Ok(());
+                }
+                if !more && change.before.is_none() {
+                    *going.entry(change.path.parent()).or_default() += 1;
                 }
                 self.must_be_held(change, hold.as_ref())?;
                 count(&mut report.summary, &change.path, change.after.as_ref(), change.before.as_ref());
@@ -166,6 +186,28 @@ impl LocalRoot {
             return Err(TargetError::Conflicts(out_of_reach));
         }
         Ok(report)
+    }
+
+    /// See [`backout_model::target::Target::meets`].
+    pub(crate) fn meets_step(
+        &mut self,
+        images: &mut dyn Images,
+        conflicts: &[Conflict],
+    ) -> Result<Vec<bool>, TargetError> {
+        let mut met = vec![false; conflicts.len()];
+        Manifest::open(images, &self.label)?.visit(Order::Forwards, |_, record| {
+            let Record::Change(change) = record else { return Ok(()) };
+            let path = change.path.to_string();
+            // Of a directory that stays one only its rights changed, not what is in it.
+            let is_dir = |image: &Option<Image>| image.as_ref().is_some_and(|image| image.kind == Kind::Dir);
+            let stays = is_dir(&change.before) && is_dir(&change.after);
+            for (conflict, is_met) in conflicts.iter().zip(&mut met) {
+                let object = conflict.object.as_str();
+                *is_met |= path == object || is_beneath(&path, object) || !stays && is_beneath(object, &path);
+            }
+            Ok(())
+        })?;
+        Ok(met)
     }
 
     /// What can't be brought back is an error beforehand, not in the middle.
@@ -212,6 +254,12 @@ impl LocalRoot {
                 }
             }
         }
+    }
+
+    /// The names in a directory as it is now.
+    fn entries(&self, dir: &RootPath) -> Result<Vec<Vec<u8>>, TargetError> {
+        let listing = || format!("cannot list {dir} in {}", self.label);
+        names(&self.root.directory(dir).acting(listing)?).acting(listing)
     }
 
     /// Whether a directory will hold anything once the steps looked at so far are undone.

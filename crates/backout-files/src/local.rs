@@ -150,6 +150,10 @@ impl Target for LocalRoot {
         self.seek_conflicts(steps, on_conflict)
     }
 
+    fn meets(&mut self, images: &mut dyn Images, conflicts: &[Conflict]) -> Result<Vec<bool>, TargetError> {
+        self.meets_step(images, conflicts)
+    }
+
     fn probe(&mut self, _ticket: Ticket, images: &mut dyn Images) -> Result<Probe, TargetError> {
         self.probe_step(images)
     }

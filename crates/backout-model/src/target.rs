@@ -10,7 +10,7 @@ use std::io::{Read, Seek, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::conflict::{Conflicts, OnConflict};
+use crate::conflict::{Conflict, Conflicts, OnConflict};
 
 /// The proof that a step was announced: the number of the journal's entry and the epoch of the lock under which it
 /// was written. A database stores both in its marker, in the transaction of the change itself.
@@ -154,6 +154,14 @@ pub trait Target: Send {
         steps: &mut dyn Iterator<Item = Box<dyn Images>>,
         on_conflict: OnConflict,
     ) -> Result<Report, TargetError>;
+
+    /// Which of `conflicts` are about what the step that `images` describes changed, or would need to be taken back: one
+    /// answer each, in their order. Row by row and column by column where the images tell these apart; whoever cannot
+    /// tell says yes.
+    fn meets(&mut self, images: &mut dyn Images, conflicts: &[Conflict]) -> Result<Vec<bool>, TargetError> {
+        let _ = images;
+        Ok(vec![true; conflicts.len()])
+    }
 
     /// Decides what became of the act announced with `ticket`, whose images are given.
     fn probe(&mut self, ticket: Ticket, images: &mut dyn Images) -> Result<Probe, TargetError>;

@@ -4,9 +4,11 @@
 use backout_engine::outcome::Status;
 use backout_model::conflict::{ConflictKind, OnConflict};
 use backout_testkit::database;
-use backout_testkit::package::{Pkg, child, sql};
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::package::{Pkg, child, delete, files, sql};
 use backout_testkit::seeds::seeds;
 use backout_testkit::site::TestSite;
+use backout_testkit::tree::Tree;
 use fastrand::Rng;
 
 const MANNERS: [OnConflict; 3] = [OnConflict::Stop, OnConflict::Keep, OnConflict::Overwrite];
@@ -46,7 +48,7 @@ fn what_a_later_undo_needs_is_not_taken_away() {
     let of_other_types = rebuilt("t", "id, a, c", "id INTEGER PRIMARY KEY, a TEXT, c");
     let without_c = rebuilt("t", "id, a", "id INTEGER PRIMARY KEY, a");
     for (first, second, always) in [
-        ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "UPDATE t SET a = 'x' WHERE id = 1", true),
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "UPDATE t SET d = 'x' WHERE id = 1", false),
         ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "DELETE FROM t WHERE id = 1", true),
         ("ALTER TABLE t RENAME COLUMN c TO cc", "DELETE FROM t WHERE id = 1", true),
         (&with_d, "UPDATE t SET a = 'x' WHERE id = 1", true),
@@ -189,7 +191,7 @@ fn what_a_child_beside_it_needs_is_not_taken_away() {
         let before = database::read(&site.database("main"));
         let shop = Pkg::new("shop")
             .step(child(package("one", first)))
-            .step(child(package("two", "UPDATE t SET a = 'x' WHERE id IN (1, 9)")));
+            .step(child(package("two", "DELETE FROM t WHERE id IN (1, 9)")));
         let id = site.deploy(&shop).id();
         for manner in MANNERS {
             site.undo_on(Some(&format!("{id}/one")), manner).expect(Status::Refused);
@@ -198,6 +200,138 @@ fn what_a_child_beside_it_needs_is_not_taken_away() {
         site.undo(Some(&format!("{id}/one"))).expect(Status::Done);
         assert!(database::read(&site.database("main")) == before, "{first}");
     }
+}
+
+/// Where two deployments changed one table but no column and no row together, either is undone first.
+#[test]
+fn what_meets_nowhere_is_undone_in_any_order() {
+    for (first, second) in [
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "UPDATE t SET a = 'x' WHERE id = 1"),
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "INSERT INTO t (id, a) VALUES (8, 'x')"),
+        ("UPDATE t SET a = 'x' WHERE id = 1", "ALTER TABLE t DROP COLUMN c"),
+        ("INSERT INTO t VALUES (8, 'x', NULL)", "ALTER TABLE t DROP COLUMN c"),
+        ("DELETE FROM t WHERE id = 3", "ALTER TABLE t DROP COLUMN c"),
+        ("UPDATE t SET a = 'x' WHERE id = 1", "ALTER TABLE t RENAME COLUMN c TO cc"),
+        ("UPDATE w SET v = 5 WHERE k = 'a'", "DELETE FROM w WHERE k = 'b'"),
+    ] {
+        let site = site();
+        let before = database::read(&site.database("main"));
+        let id = site.deploy(&package("one", first)).id();
+        site.deploy(&package("two", second)).expect(Status::Done);
+        site.undo(Some(&id)).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        assert!(database::read(&site.database("main")) == before, "{first}; then {second}");
+    }
+}
+
+/// A value that has no column any more is a conflict, which nothing overwrites; the rest of its row goes back.
+#[test]
+fn a_value_without_a_column_is_a_conflict() {
+    for (first, others) in [
+        ("DELETE FROM t WHERE id = 1", "ALTER TABLE t DROP COLUMN c"),
+        ("UPDATE t SET a = 'x', c = 'y' WHERE id = 1", "ALTER TABLE t DROP COLUMN c"),
+    ] {
+        for by_a_deployment in [false, true] {
+            let site = site();
+            let id = site.deploy(&package("one", first)).id();
+            if by_a_deployment {
+                site.deploy(&package("two", others)).expect(Status::Done);
+            } else {
+                site.execute(others);
+            }
+            for manner in [OnConflict::Stop, OnConflict::Overwrite] {
+                let outcome = site.undo_on(Some(&id), manner).expect(Status::Refused);
+                assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
+                let overwrites = outcome.hints.iter().any(|hint| hint.contains("overwrite"));
+                assert!(!overwrites || manner == OnConflict::Stop && !by_a_deployment, "{outcome:?}");
+            }
+            let outcome = site.undo_on(Some(&id), OnConflict::Keep).expect(Status::Partly);
+            let conflict = &outcome.conflicts[0];
+            assert_eq!((conflict.column.as_deref(), conflict.before.as_str()), (Some("c"), "'c1'"), "{conflict:?}");
+            let rows = site.value("SELECT group_concat(id || a) FROM (SELECT * FROM t ORDER BY id)");
+            assert_eq!(rows, "1a1,2a2,3a3", "{first}");
+        }
+    }
+}
+
+/// What a later deployment made of it is not overwritten: its own undo would take that for what it left, and delete
+/// the original.
+#[test]
+fn what_a_later_deployment_made_is_not_overwritten() {
+    let tree = || Tree::new().file("d/f", "o");
+    let made = |name: &str| Pkg::new(name).step(files(tree()));
+    let of_files = (Pkg::new("one").step(delete(["d/"])), made("two"));
+    let of_rows = (package("one", "DELETE FROM t WHERE id = 1"), package("two", "UPDATE t SET id = 1 WHERE id = 2"));
+    let of_values =
+        (package("one", "UPDATE t SET a = 'x' WHERE id = 1"), package("two", "UPDATE t SET a = 'y' WHERE id = 1"));
+    let of_views = (package("one", "DROP VIEW v"), package("two", "CREATE VIEW v AS SELECT a FROM t"));
+    for (first, second) in [of_files, of_rows, of_values, of_views] {
+        let site = TestSite::builder()
+            .database("main", &format!("{BASE} CREATE VIEW v AS SELECT a FROM t;"))
+            .root("web", tree())
+            .build();
+        let before = Fingerprint::of(&site);
+        let id = site.deploy(&first).id();
+        let second = site.deploy(&second).id();
+        let deployed = Fingerprint::of(&site);
+        let outcome = site.undo_on(Some(&id), OnConflict::Overwrite).expect(Status::Refused);
+        assert!(outcome.hints[0].contains(&second), "{outcome:?}");
+        assert!(outcome.hints.iter().all(|hint| !hint.contains("overwrite")), "{outcome:?}");
+        Fingerprint::of(&site).assert_same(&deployed, "refused");
+        site.undo(None).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        Fingerprint::of(&site).assert_same(&before, "undone");
+    }
+}
+
+/// What others wrote is, though a later deployment changed other rows and columns of the same table, other files of
+/// the same directory.
+#[test]
+fn what_others_made_is_overwritten_beside_a_later_deployment() {
+    let site =
+        TestSite::builder().database("main", BASE).root("web", Tree::new().file("a", "a").file("b", "b")).build();
+    let one = package("one", "UPDATE t SET a = 'x' WHERE id = 1").step(files(Tree::new().file("a", "x")));
+    let two = package("two", "UPDATE t SET c = 'y' WHERE id = 1; UPDATE t SET a = 'y' WHERE id = 2")
+        .step(files(Tree::new().file("b", "y")));
+    let id = site.deploy(&one).id();
+    site.deploy(&two).expect(Status::Done);
+    site.execute("UPDATE t SET a = 'z' WHERE id = 1");
+    std::fs::write(site.root("web").join("a"), "z").unwrap();
+    let outcome = site.undo_on(Some(&id), OnConflict::Stop).expect(Status::Refused);
+    assert!(outcome.hints.iter().any(|hint| hint.contains("overwrite")), "{outcome:?}");
+    site.undo_on(Some(&id), OnConflict::Overwrite).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    assert_eq!(site.value("SELECT group_concat(a || c) FROM t WHERE id < 3"), "a1c1,a2c2");
+    let file = |name: &str| site.text(&format!("web/{name}")).unwrap();
+    assert_eq!((file("a"), file("b")), ("a".to_owned(), "b".to_owned()));
+}
+
+/// A directory that the earlier one made and the later one filled stays with the later one: that is no whole undo.
+#[test]
+fn a_directory_that_a_later_deployment_fills_is_a_conflict() {
+    let adds = |name: &str, path: &str| Pkg::new(name).step(files(Tree::new().file(path, path)));
+    let deployed = || {
+        let site = TestSite::builder().database("main", BASE).root("web", Tree::new()).build();
+        let before = Fingerprint::of(&site);
+        let id = site.deploy(&adds("one", "d/f")).id();
+        site.deploy(&adds("two", "d/g")).expect(Status::Done);
+        (site, before, id)
+    };
+    let (site, before, id) = deployed();
+    let outcome = site.undo(Some(&id)).expect(Status::Refused);
+    assert_eq!((outcome.conflicts.len(), outcome.conflicts[0].kind), (1, ConflictKind::NotEmpty), "{outcome:?}");
+    site.undo(None).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    Fingerprint::of(&site).assert_same(&before, "undone");
+    let (site, _, id) = deployed();
+    site.undo_on(Some(&id), OnConflict::Keep).expect(Status::Partly);
+    let outcome = site.undo(None).expect(Status::Done);
+    assert!(outcome.answer.last().unwrap().contains(&format!("what is left of {id}")), "{outcome:?}");
+    // What others put there is theirs: the directory stays, and nobody's undo is in the way.
+    let site = TestSite::builder().database("main", BASE).root("web", Tree::new()).build();
+    site.deploy(&adds("one", "d/f")).expect(Status::Done);
+    std::fs::write(site.root("web").join("d/theirs"), "").unwrap();
+    site.undo(None).expect(Status::Done);
 }
 
 /// A step whose undo is a script of its own, or none, has no images that need anything.

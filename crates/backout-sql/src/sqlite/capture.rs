@@ -466,6 +466,7 @@ pub fn read_table(conn: &Connection, name: &str) -> Result<(Table, Vec<bool>), C
                     affinity: Affinity::of(&declared.unwrap_or_default()),
                     key: row.get("pk").map_err(wrong)?,
                     generated: hidden == 3,
+                    gone: false,
                 });
             }
         }

@@ -382,7 +382,8 @@ fn values_of_others(
     let Some(added) = shape.column(column).filter(|column| !column.generated) else { return Ok(()) };
     let value = format!("t.{}", quote(&added.name));
     let key = key_of(&shape, !shape.key().is_empty()).unwrap_or_default();
-    let shown: Vec<String> = key.iter().map(|key| format!("quote(t.{key})")).collect();
+    let named = |key: &String| format!("'{}=' || quote(t.{key})", key.trim_matches('"').replace('\'', "''"));
+    let shown: Vec<String> = key.iter().map(named).collect();
     let shown = if shown.is_empty() { "NULL".to_owned() } else { shown.join(" || ', ' || ") };
     let (with, differs) = match added.default.as_deref() {
         None => (String::new(), format!("{value} IS NOT NULL")),
@@ -408,7 +409,7 @@ fn values_of_others(
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             conflicts.push(Conflict {
-                key: row.get::<_, Option<String>>(0)?.map(|shown| format!("{} = {shown}", key.join(", "))),
+                key: row.get(0)?,
                 column: Some(added.name.clone()),
                 before: "no such column".to_owned(),
                 left: added.default.clone().unwrap_or_else(|| "NULL".to_owned()),

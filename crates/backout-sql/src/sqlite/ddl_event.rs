@@ -117,6 +117,22 @@ impl DdlEvent {
         }
     }
 
+    /// The table and the column that it adds or drops.
+    pub fn column(&self) -> Option<(&str, &str)> {
+        match &self.kind {
+            Kind::AddColumn { table, column } | Kind::DropColumn { table, column } => Some((table, column)),
+            _ => None,
+        }
+    }
+
+    /// The table of which it took all rows at once.
+    pub fn emptied_at_once(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::DeleteAll { table } => Some(table),
+            _ => None,
+        }
+    }
+
     pub(super) fn new(statement: &Statement, kind: Kind, object: String) -> Self {
         Self {
             line: statement.line,

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Statement};
 
 use super::stream::{Affinity, Table};
 use super::token::quote;
+use super::value;
 
 /// What a statement does to its row.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl ToSql for Bound<'_> {
 
 /// The columns that can be written: not the generated ones.
 pub fn written(table: &Table) -> impl Iterator<Item = usize> + '_ {
-    table.columns.iter().enumerate().filter(|(_, column)| !column.generated).map(|(at, _)| at)
+    table.columns.iter().enumerate().filter(|(_, column)| column.is_written()).map(|(at, _)| at)
 }
 
 /// The columns that tell a row from the others besides its rowid; none where the rowid itself is the key.
@@ -141,12 +142,25 @@ pub fn keys(table: &Table) -> Vec<usize> {
     keys
 }
 
+/// What names a row, as people are shown it: `id=7`.
+pub fn shown_key(table: &Table, rowid: i64, values: &[ValueRef<'_>]) -> String {
+    let keys = keys(table);
+    match table.rowid_column {
+        Some(column) => format!("{}={rowid}", table.columns[column].name),
+        None if keys.is_empty() => format!("rowid={rowid}"),
+        None => {
+            let one = |column: &usize| format!("{}={}", table.columns[*column].name, value::shown(values[*column]));
+            keys.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
 /// Values that SQLite takes for equal although they are not the same: a comparison of its own would not do.
 pub fn blurred(table: &Table, values: &[ValueRef<'_>], mut columns: impl Iterator<Item = usize>) -> bool {
     columns.any(|column| {
         // Only a column that takes values as they come can hold -0.0: the others make 0 of it.
         table.columns[column].affinity == Affinity::Blob
-            && !table.columns[column].generated
+            && table.columns[column].is_written()
             && matches!(values[column], ValueRef::Real(number) if number == 0.0)
     })
 }
@@ -171,7 +185,7 @@ pub fn is_nameless(table: &Table, values: &[ValueRef<'_>]) -> bool {
 }
 
 pub fn set<'a>(table: &'a Table, changed: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
-    changed.iter().copied().filter(|column| !table.columns[*column].generated)
+    changed.iter().copied().filter(|column| table.columns[*column].is_written())
 }
 
 fn sql(table: &Table, form: &Form<'_>) -> String {
@@ -216,7 +230,8 @@ fn sql(table: &Table, form: &Form<'_>) -> String {
             format!("UPDATE{or} main.{name} SET {} WHERE {}", sets.join(", "), all(&wheres))
         }
         Kind::Find | Kind::FindByKey | Kind::FindWhole => {
-            let names: Vec<String> = (0..table.columns.len()).map(column).collect();
+            let there = |at: usize| if table.columns[at].gone { "NULL".to_owned() } else { column(at) };
+            let names: Vec<String> = (0..table.columns.len()).map(there).collect();
             let rowid = table.rowid.as_ref().map_or("0".to_owned(), |alias| quote(alias));
             let condition = match kind {
                 Kind::FindByKey => by_keys(table, &mut parameter),

@@ -186,6 +186,9 @@ impl<'c> Guard<'c> {
     /// Tries the change as if nobody else had been at the row.
     #[inline]
     pub fn attempt(&mut self, number: u32, table: &Table, change: &Change<'_>) -> Result<Outcome, TargetError> {
+        if table.columns.iter().any(|column| column.gone) {
+            return Ok(Outcome::Unexpected);
+        }
         let done = match (change.expect, change.want) {
             (None, Some(want)) => return self.insert(number, table, change.new_rowid, want, false),
             (Some(expect), None) => {

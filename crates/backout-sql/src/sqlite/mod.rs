@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use backout_model::conflict::OnConflict;
+use backout_model::conflict::{Conflict, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{
     Described, Finding, Gate, Images, Manner, Probe, Report, Summary, Target, TargetError, Ticket,
@@ -51,6 +51,7 @@ mod lessons;
 mod limits;
 mod lock;
 mod marker;
+mod meets;
 mod namesakes;
 mod naming;
 mod needed;
@@ -206,6 +207,10 @@ impl Target for Sqlite {
         on_conflict: OnConflict,
     ) -> Result<Report, TargetError> {
         self.check_undo_steps(steps, on_conflict)
+    }
+
+    fn meets(&mut self, images: &mut dyn Images, conflicts: &[Conflict]) -> Result<Vec<bool>, TargetError> {
+        self.meets_step(images, conflicts)
     }
 
     fn probe(&mut self, ticket: Ticket, _images: &mut dyn Images) -> Result<Probe, TargetError> {

@@ -364,21 +364,24 @@ impl<'c> Replay<'c> {
             return Ok(false);
         }
         let is_lost = self.lost.iter().any(|lost| lost.eq_ignore_ascii_case(&table.name));
+        let mut gone = Vec::new();
         let lacking = match &now {
             _ if is_lost => Some("it did not come back".to_owned()),
             None => Some("the table is gone".to_owned()),
             Some(now) if now.rowid.is_some() != table.rowid.is_some() => Some("its kind of key was changed".to_owned()),
-            Some(now) => table
-                .columns
-                .iter()
-                .find(|column| {
-                    !column.generated
-                        && !now
-                            .columns
-                            .iter()
-                            .any(|there| !there.generated && there.name.eq_ignore_ascii_case(&column.name))
-                })
-                .map(|column| format!("the column {} is gone or computed now", column.name)),
+            Some(now) => {
+                let is_there = |name: &str| {
+                    now.columns.iter().any(|there| there.is_written() && there.name.eq_ignore_ascii_case(name))
+                };
+                let columns = table.columns.iter().enumerate();
+                gone = columns.filter(|(_, one)| !one.generated && !is_there(&one.name)).map(|(at, _)| at).collect();
+                // Without all that names them, rows are not told apart.
+                let names_rows =
+                    |at: &usize| is_keyless(table) || table.columns[*at].key > 0 || table.rowid_column == Some(*at);
+                gone.iter()
+                    .find(|at| names_rows(at))
+                    .map(|at| format!("the column {} is gone or computed now", table.columns[*at].name))
+            }
         };
         let fits = lacking.is_none();
         self.guard.strangers.remove(&table.name);
@@ -415,6 +418,9 @@ impl<'c> Replay<'c> {
         }
         if let Some(slot) = self.there.get_mut(at) {
             *slot = Some(fits);
+        }
+        if let Some(table) = self.tables.get_mut(at) {
+            table.columns.iter_mut().enumerate().for_each(|(at, column)| column.gone = gone.contains(&at));
         }
         Ok(fits)
     }

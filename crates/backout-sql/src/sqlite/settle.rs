@@ -7,7 +7,7 @@ use backout_model::fault::{self, Point};
 use backout_model::target::TargetError;
 use rusqlite::types::ValueRef;
 
-use super::form::{Form, Kind, bind_all, bind_place, guarded, keys, set, written};
+use super::form::{Form, Kind, bind_all, bind_place, guarded, keys, set, shown_key, written};
 use super::guard::{Change, Found, Guard, Outcome, Settled, encoded};
 use super::stream::Table;
 use super::value;
@@ -25,6 +25,7 @@ impl Guard<'_> {
         fault::point(Point::Statement).map_err(|source| {
             TargetError::failed(format!("cannot change rows of {} in {}", table.name, self.label), source)
         })?;
+        self.lose_gone(table, change);
         match (change.expect, change.want) {
             (Some(expect), None) => self.settle_removal(number, table, change, expect)?,
             (None, Some(want)) => self.settle_return(number, table, change, want)?,
@@ -32,6 +33,27 @@ impl Guard<'_> {
             (None, None) => {}
         }
         Ok(Settled::Done)
+    }
+
+    /// Values that are to come back into columns that are gone: conflicts, which nothing can overwrite.
+    fn lose_gone(&mut self, table: &Table, change: &Change<'_>) {
+        let Some(want) = change.want else { return };
+        for (at, column) in table.columns.iter().enumerate().filter(|(_, column)| column.gone) {
+            let is_lost = match change.expect {
+                Some(_) => change.changed.contains(&at),
+                None => !matches!(want[at], ValueRef::Null),
+            };
+            if is_lost {
+                self.stays = true;
+                self.conflicts.push(Conflict {
+                    column: Some(column.name.clone()),
+                    before: value::shown(want[at]),
+                    left: change.expect.map_or_else(|| "no such row".to_owned(), |expect| value::shown(expect[at])),
+                    now: "no such column".to_owned(),
+                    ..self.conflict_at(table, change.new_rowid, want, ConflictKind::Changed)
+                });
+            }
+        }
     }
 
     fn settle_removal(
@@ -226,7 +248,7 @@ impl Guard<'_> {
         };
         let now = found.values().map_err(|source| self.damaged(source))?;
         let mut to_set = Vec::new();
-        for column in change.changed.iter().copied().filter(|column| !table.columns[*column].generated) {
+        for column in change.changed.iter().copied().filter(|column| table.columns[*column].is_written()) {
             if value::same(now[column], want[column]) {
                 self.already.push(Conflict {
                     column: Some(table.columns[column].name.clone()),
@@ -317,20 +339,10 @@ impl Guard<'_> {
     }
 
     fn conflict_at(&self, table: &Table, rowid: i64, values: &[ValueRef<'_>], kind: ConflictKind) -> Conflict {
-        let keys = keys(table);
-        let key = match table.rowid_column {
-            Some(column) => format!("{}={rowid}", table.columns[column].name),
-            None if keys.is_empty() => format!("rowid={rowid}"),
-            None => keys
-                .iter()
-                .map(|column| format!("{}={}", table.columns[*column].name, value::shown(values[*column])))
-                .collect::<Vec<_>>()
-                .join(", "),
-        };
         Conflict {
             target: self.label.to_owned(),
             object: table.name.clone(),
-            key: Some(key),
+            key: Some(shown_key(table, rowid, values)),
             column: None,
             kind,
             before: String::new(),

@@ -37,6 +37,16 @@ pub struct Column {
     /// Stored generated: it is in the images and never written back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub generated: bool,
+    /// Not there any more, or computed by now, where the rest of the table is: only while images are replayed.
+    #[serde(skip)]
+    pub gone: bool,
+}
+
+impl Column {
+    /// Whether its values can be compared and written.
+    pub fn is_written(&self) -> bool {
+        !self.generated && !self.gone
+    }
 }
 
 /// See SQLite's "Datatypes", section 3.1.
