@@ -109,10 +109,11 @@ impl LocalRoot {
         let mut report = Report::default();
         let mut out_of_reach = Conflicts::default();
         let mut ahead = Ahead::default();
-        let mut steps = steps.peekable();
-        while let Some(mut images) = steps.next() {
+        let mut steps = steps.enumerate().peekable();
+        while let Some((number, mut images)) = steps.next() {
             let more = steps.peek().is_some();
-            // How many entries of each directory the last step takes away.
+            // Of one step alone it is enough to know how many entries of each directory it takes away.
+            let alone = !more && number == 0;
             let mut going: HashMap<RootPath, usize> = HashMap::new();
             let mut manifest = Manifest::open(&mut *images, &label)?;
             let header = manifest.header.clone();
@@ -158,7 +159,7 @@ impl LocalRoot {
                 // A directory that holds what others put there stays.
                 let stays = turned
                     && is_made(change)
-                    && if more {
+                    && if !alone {
                         self.stays_filled(&change.path, &ahead)?
                     } else {
                         self.entries(&change.path)?.len() > going.get(&change.path).copied().unwrap_or(0)
@@ -169,13 +170,13 @@ impl LocalRoot {
                 if !turned || stays {
                     return Ok(());
                 }
-                if !more && change.before.is_none() {
+                if alone && change.before.is_none() {
                     *going.entry(change.path.parent()).or_default() += 1;
                 }
                 self.must_be_held(change, hold.as_ref())?;
                 count(&mut report.summary, &change.path, change.after.as_ref(), change.before.as_ref());
-                // Only directories matter to the rest of the same step; files only to the steps that follow.
-                if more || change.before.as_ref().is_some_and(Image::is_dir) {
+                // Only directories matter to the rest of the same step; files to those of other steps.
+                if !alone || change.before.as_ref().is_some_and(Image::is_dir) {
                     ahead.note(carried.as_ref().unwrap_or(change), || self.held(&header))?;
                 }
                 Ok(())

@@ -51,7 +51,7 @@ fn what_a_later_undo_needs_is_not_taken_away() {
         ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "UPDATE t SET d = 'x' WHERE id = 1", false),
         ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "DELETE FROM t WHERE id = 1", true),
         ("ALTER TABLE t RENAME COLUMN c TO cc", "DELETE FROM t WHERE id = 1", true),
-        (&with_d, "UPDATE t SET a = 'x' WHERE id = 1", true),
+        (&with_d, "DELETE FROM t WHERE id = 1", true),
         (&without_c, "DELETE FROM t WHERE id = 1", true),
         (&without_c, "UPDATE t SET id = 9 WHERE id = 1", true),
         ("ALTER TABLE t DROP COLUMN c", "UPDATE t SET id = 9 WHERE id = 1", true),
@@ -205,7 +205,9 @@ fn what_a_child_beside_it_needs_is_not_taken_away() {
 /// Where two deployments changed one table but no column and no row together, either is undone first.
 #[test]
 fn what_meets_nowhere_is_undone_in_any_order() {
+    let with_d = rebuilt("t", "id, a, c", "id INTEGER PRIMARY KEY, a, c, d DEFAULT 1");
     for (first, second) in [
+        (with_d.as_str(), "UPDATE t SET a = 'x' WHERE id = 1"),
         ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "UPDATE t SET a = 'x' WHERE id = 1"),
         ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "INSERT INTO t (id, a) VALUES (8, 'x')"),
         ("UPDATE t SET a = 'x' WHERE id = 1", "ALTER TABLE t DROP COLUMN c"),
