@@ -400,8 +400,8 @@ impl Run<'_, '_> {
             left_before.join(step.left_before.clone());
         }
         let partly = kept || irreversible || passed_over || !of_later.is_empty() || !left_before.is_empty();
-        // Somebody else's file was put aside in place of the deployment's own, which is gone.
-        let overwritten_files = settled.listed.iter().any(|conflict| conflict.target.starts_with("root "));
+        // What others had made was put aside or is gone: no redo brings that back.
+        let overwrote = on_conflict == OnConflict::Overwrite && !settled.is_empty();
         let mut outcome = Outcome::new(
             if partly { Status::Partly } else { Status::Done },
             if passed_over {
@@ -414,7 +414,9 @@ impl Run<'_, '_> {
                 "Undone, except for what an earlier undo had left."
             } else if irreversible {
                 "Undone, except what was declared irreversible."
-            } else if self.view.redoable().is_some() && !overwritten_files {
+            } else if overwrote {
+                "Undone and verified, over what others had changed where it is listed."
+            } else if self.view.redoable().is_some() {
                 "Undone and verified. `backout redo` brings it back."
             } else {
                 "Undone and verified."

@@ -199,3 +199,24 @@ fn a_redo_tells_what_is_nowhere_any_more() {
         }
     }
 }
+
+/// A row of others that gives way is named, and nobody is told that a redo brings it back.
+#[test]
+fn what_is_overwritten_is_named() {
+    let base =
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE, c); INSERT INTO t VALUES (1, 'a1', 'c1'), (2, 'a2', 'c2');";
+    for text in ["UPDATE t SET a = 'x' WHERE id = 1", "DELETE FROM t WHERE id = 1"] {
+        let site = TestSite::builder().database("main", base).build();
+        site.deploy(&Pkg::new("one").step(sql(text))).expect(Status::Done);
+        site.execute("INSERT INTO t VALUES (7, 'a1', 'PRECIOUS')");
+        let (_, plan) = site.undo_plan(None, OnConflict::Stop);
+        let plan = plan.expect(Status::Refused);
+        let outcome = site.undo_on(None, OnConflict::Overwrite).expect(Status::Done);
+        for outcome in [plan, outcome] {
+            assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
+            assert!(outcome.conflicts[0].now.contains("PRECIOUS"), "{outcome:?}");
+            assert!(!outcome.closing.contains("redo"), "{outcome:?}");
+        }
+        assert_eq!(site.value("SELECT group_concat(id || a || c) FROM t"), "1a1c1,2a2c2", "{text}");
+    }
+}

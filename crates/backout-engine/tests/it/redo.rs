@@ -3,6 +3,7 @@
 use backout_engine::outcome::Status;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Pkg, child, sql, sql_is};
+use backout_testkit::site::TestSite;
 
 use crate::scene::{late_failure, page, raise, shop, winter};
 
@@ -159,4 +160,57 @@ fn what_was_passed_over_stays_passed_over() {
     site.undo(None).expect(Status::Done);
     site.redo().expect(Status::Done);
     after.assert_same(&Fingerprint::of(&site), "redone");
+}
+
+const NOTES: &str = "
+    CREATE TABLE t (id INTEGER PRIMARY KEY, a, c);
+    INSERT INTO t VALUES (1, 'a1', 'c1'), (2, 'a2', NULL);
+    CREATE VIRTUAL TABLE f USING fts5 (x);
+    INSERT INTO f VALUES ('one'), ('two');
+";
+
+const WITHOUT_C: &str = "CREATE TABLE n (id INTEGER PRIMARY KEY, a); INSERT INTO n SELECT id, a FROM t;
+    DROP TABLE t; ALTER TABLE n RENAME TO t;";
+
+/// A redo takes nothing along that others wrote since the undo.
+#[test]
+fn what_others_wrote_does_not_go_with_a_column_or_a_table() {
+    for (text, theirs) in [
+        ("DROP TABLE f", "INSERT INTO f VALUES ('theirs')"),
+        ("DROP TABLE f", "UPDATE f SET x = 'theirs' WHERE rowid = 1"),
+        ("ALTER TABLE t DROP COLUMN c", "UPDATE t SET c = 'theirs' WHERE id = 1"),
+        ("ALTER TABLE t DROP COLUMN c", "INSERT INTO t VALUES (3, 'a3', 'theirs')"),
+        (WITHOUT_C, "UPDATE t SET c = 'theirs' WHERE id = 2"),
+    ] {
+        let site = TestSite::builder().database("main", NOTES).build();
+        site.deploy(&Pkg::new("one").step(sql(text))).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        site.execute(theirs);
+        let before = Fingerprint::of(&site);
+        let outcome = site.redo().expect(Status::Refused);
+        assert_eq!(outcome.conflicts.len(), 1, "{text}: {outcome:?}");
+        Fingerprint::of(&site).assert_same(&before, text);
+    }
+}
+
+/// What they wrote elsewhere stays, and is no conflict.
+#[test]
+fn what_others_wrote_beside_a_column_stays() {
+    for (text, theirs) in [
+        ("ALTER TABLE t DROP COLUMN c", "UPDATE t SET a = 'theirs' WHERE id = 1; INSERT INTO t (id) VALUES (3)"),
+        (WITHOUT_C, "UPDATE t SET a = 'theirs' WHERE id = 1; INSERT INTO t (id) VALUES (3)"),
+        ("DROP TABLE f", "INSERT INTO f (f) VALUES ('optimize')"),
+    ] {
+        let site = TestSite::builder().database("main", NOTES).build();
+        site.deploy(&Pkg::new("one").step(sql(text))).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        site.execute(theirs);
+        let before = Fingerprint::of(&site);
+        site.redo().expect(Status::Done);
+        if theirs.contains("theirs") {
+            assert_eq!(site.value("SELECT group_concat(a) FROM t WHERE id = 1"), "theirs", "{text}");
+        }
+        site.undo(None).expect(Status::Done);
+        Fingerprint::of(&site).assert_same(&before, text);
+    }
 }

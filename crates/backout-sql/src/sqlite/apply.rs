@@ -18,6 +18,7 @@ use super::copying::Copying;
 use super::courses::{Course, courses};
 use super::ddl_event::DdlEvent;
 use super::encoding::{self, Whole};
+use super::fallen::falls;
 use super::head::{Head, head};
 use super::numbering::{Numbered, Numbering};
 use super::replay::Direction;
@@ -247,6 +248,8 @@ impl<'a> Step<'a> {
     fn schema_change(&mut self, statement: &Statement, place: &str) -> Result<DdlEvent, TargetError> {
         self.look_before(statement)?;
         let unsteady = self.copying.is_unsteady();
+        let falls =
+            falls(self.conn, statement, &self.copying).map_err(|source| cannot_run(place, &statement.sql, source))?;
         let (few, digest) = self.with_context(|context| {
             let Some(table) = ddl::dropped(context, statement)? else { return Ok((None, None)) };
             let digest = if unsteady { Some(ddl::digest(context, &table, statement)?) } else { None };
@@ -271,7 +274,8 @@ impl<'a> Step<'a> {
         self.capture.leave_statistics(false);
         self.capture.pause(false);
         self.capture.settle(self.conn).map_err(|source| self.uncaptured(source))?;
-        event.map(|event| if few.is_some() { event.after_emptying() } else { event }.of_rows(digest))
+        let event = event?.of_rows(digest).with_falls(falls);
+        Ok(if few.is_some() { event.after_emptying() } else { event })
     }
 
     /// True where the script asks how many rows a statement changed: then every one must really change.

@@ -1,6 +1,8 @@
 //! Copies of rows into tables that a step makes itself: which of them a redo can run again, so that it copies the rows of
 //! now, and how it sees whether others changed those that it can't copy again.
 
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 
 use super::ddl_event::{Change, DdlEvent};
@@ -29,21 +31,35 @@ const WAVERING: [&str; 15] = [
     "unixepoch",
 ];
 
+const SELECT: &[u8] = b"select";
+
 /// Follows a step: whether it may copy rows in a way that a redo can't repeat.
 #[derive(Default)]
 pub struct Copying {
     /// The tables that it made.
     made: Vec<String>,
+    /// The words, in lower case, of the statements that copied rows into one of those.
+    words: HashSet<String>,
     unsteady: bool,
 }
 
 impl Copying {
     /// Hears of a statement that changes rows. `cascades`: foreign keys may carry its changes on.
     pub fn statement(&mut self, sql: &str, cascades: bool) {
-        if self.unsteady || self.made.is_empty() {
+        if self.made.is_empty() {
             return;
         }
         let is_made = |table: &str| self.made.iter().any(|made| made.eq_ignore_ascii_case(table));
+        if sql.len() >= SELECT.len()
+            && sql.as_bytes().windows(SELECT.len()).any(|part| part.eq_ignore_ascii_case(SELECT))
+            && target(sql).is_some_and(|(_, table)| is_made(&table))
+        {
+            let names = each_token(sql).filter_map(|token| token.name());
+            self.words.extend(names.map(|name| name.to_ascii_lowercase()));
+        }
+        if self.unsteady {
+            return;
+        }
         let steady = target(sql).is_some_and(|(verb, table)| {
             (!cascades || verb.eq_ignore_ascii_case("INSERT")) && is_made(&table) && !may_waver(sql)
         });
@@ -62,6 +78,11 @@ impl Copying {
             // A trigger may write anywhere.
             None => self.unsteady |= !self.made.is_empty() && event.rows().any(|row| row.kind == "trigger"),
         }
+    }
+
+    /// The tables that the step made so far, where it copied rows into one from the table of that name.
+    pub fn successors(&self, table: &str) -> &[String] {
+        if self.words.contains(&table.to_ascii_lowercase()) { &self.made } else { &[] }
     }
 
     pub fn is_unsteady(&self) -> bool {
@@ -235,7 +256,7 @@ mod tests {
     #[test]
     fn only_a_step_that_may_copy_unsteadily_is_one() {
         let unsteady = |statements: &[&str], cascades: bool| {
-            let mut copying = Copying { made: vec!["n".to_owned()], unsteady: false };
+            let mut copying = Copying { made: vec!["n".to_owned()], ..Copying::default() };
             statements.iter().for_each(|sql| copying.statement(sql, cascades));
             copying.is_unsteady()
         };

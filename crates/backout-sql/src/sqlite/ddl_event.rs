@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fallen::Falls;
 use super::replay::Direction;
 use super::schema::SchemaRow;
 use super::split::Statement;
@@ -47,6 +48,9 @@ pub struct DdlEvent {
     /// A digest of the rows of the dropped table, where a redo must know whether they are the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<u64>,
+    /// What went with the column or the table, where a redo must know whether others wrote to it since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) falls: Vec<Falls>,
     /// Whether `legacy_alter_table` was on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) legacy: bool,
@@ -150,6 +154,7 @@ impl DdlEvent {
             emptied: false,
             rows_held: None,
             digest: None,
+            falls: Vec::new(),
             legacy: false,
         }
     }
@@ -218,6 +223,15 @@ impl DdlEvent {
     /// Notes what the rows of the table were that it dropped.
     pub fn of_rows(self, digest: Option<u64>) -> Self {
         Self { digest, ..self }
+    }
+
+    pub fn falls(&self) -> &[Falls] {
+        &self.falls
+    }
+
+    /// Notes what goes with it.
+    pub fn with_falls(self, falls: Vec<Falls>) -> Self {
+        Self { falls, ..self }
     }
 
     /// Notes that the table was emptied by [`super::ddl::empty`] before it was dropped.

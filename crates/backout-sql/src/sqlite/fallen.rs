@@ -1,16 +1,118 @@
-//! Rows that others wrote to a table before a redo drops it once more: they would go with it. Reads only.
+//! What others wrote to a table before a redo drops it once more, or one of its columns: it would go with it. Reads only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use backout_model::target::TargetError;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
+use serde::{Deserialize, Serialize};
 
+use super::copying::Copying;
 use super::ddl_event::DdlEvent;
 use super::guard::encoded;
-use super::schema;
+use super::head::{Alter, Head, Object, head};
+use super::schema::{self, Shape};
+use super::split::Statement;
 use super::stream::{Block, Damage, Event, Reader, Record, RowImages, StreamError, Table};
 use super::token::quote;
+use super::value;
+
+/// What went with a column the first time; of a virtual table, with the table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Falls {
+    /// None for all that a virtual table tells of its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// Of its values with their rows' keys, but for NULL.
+    pub digest: u64,
+}
+
+/// What falls with what a statement is about to drop: a column; those of a table that none of the ones has into which its
+/// rows were copied; all rows of a virtual table.
+pub fn falls(conn: &Connection, statement: &Statement, copying: &Copying) -> rusqlite::Result<Vec<Falls>> {
+    let (name, column) = match head(&statement.sql) {
+        Some(Head::Alter { name, alter: Alter::DropColumn { column } }) => (name.name, Some(column)),
+        Some(Head::Drop { object: Object::Table, name }) => (name.name, None),
+        _ => return Ok(Vec::new()),
+    };
+    let Some(table) = schema::object(conn, "table", &name)? else { return Ok(Vec::new()) };
+    let shape = schema::shape(conn, &table.name)?;
+    let columns: Vec<Option<String>> = match column {
+        Some(column) => vec![Some(column)],
+        None if table.rootpage == 0 => vec![None],
+        None => {
+            let mut successors = Vec::new();
+            for made in copying.successors(&table.name).iter().filter(|made| !made.eq_ignore_ascii_case(&table.name)) {
+                successors.push(schema::shape(conn, made)?);
+            }
+            let goes = |name: &str| successors.iter().all(|shape| shape.column(name).is_none());
+            let stored = shape.stored().filter(|column| !successors.is_empty() && goes(&column.name));
+            stored.map(|column| Some(column.name.clone())).collect()
+        }
+    };
+    let found = columns.into_iter().map(|column| fall(conn, &table.name, column));
+    found.filter_map(Result::transpose).collect()
+}
+
+/// What a column holds now; none where that cannot be read.
+fn fall(conn: &Connection, table: &str, column: Option<String>) -> rusqlite::Result<Option<Falls>> {
+    let shape = schema::shape(conn, table)?;
+    let key = named_by(&shape);
+    let (values, condition) = match &column {
+        Some(column) if shape.column(column).is_none() => return Ok(None),
+        Some(column) => (quote(column), format!(" WHERE {} IS NOT NULL", quote(column))),
+        None => ("*".to_owned(), String::new()),
+    };
+    let order = if key.is_empty() { String::new() } else { format!(" ORDER BY {}", key.join(", ")) };
+    let columns = key.into_iter().chain([values]).collect::<Vec<_>>().join(", ");
+    let prepared = conn.prepare(&format!("SELECT {columns} FROM main.{}{condition}{order}", quote(table)));
+    let Ok(mut select) = prepared else { return Ok(None) };
+    let width = select.column_count();
+    let mut rows = select.raw_query();
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = Vec::new();
+    loop {
+        match rows.next() {
+            Ok(Some(row)) => {
+                bytes.clear();
+                for at in 0..width {
+                    value::put(&mut bytes, row.get_ref(at)?);
+                }
+                hasher.update(&(bytes.len() as u64).to_le_bytes());
+                hasher.update(&bytes);
+            }
+            Ok(None) => break,
+            // A full-text table may be one of a table that is gone.
+            Err(_) if column.is_none() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    let mut short = [0; 8];
+    short.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    Ok(Some(Falls { column, digest: u64::from_le_bytes(short) }))
+}
+
+/// What names a row and stays when the file is packed: the rowid where a column shows it, else the primary key.
+fn named_by(shape: &Shape) -> Vec<String> {
+    shape.key().iter().map(|column| quote(&column.name)).collect()
+}
+
+/// What falls that was not there the first time, or is something else by now: `columns` of the table, or none for its
+/// rows. `carried`: the words, in lower case, of what copies rows into its successor.
+pub fn fallen(conn: &Connection, event: &DdlEvent, carried: &HashSet<String>) -> rusqlite::Result<Vec<Option<String>>> {
+    let Some(table) = event.column().map(|(table, _)| table).or(event.dropped()) else { return Ok(Vec::new()) };
+    let mut fallen = Vec::new();
+    if schema::object(conn, "table", table)?.is_none() {
+        return Ok(fallen);
+    }
+    for known in event.falls() {
+        let is_carried = known.column.as_ref().is_some_and(|column| carried.contains(&column.to_ascii_lowercase()));
+        if !is_carried && fall(conn, table, known.column.clone())?.is_some_and(|now| now != *known) {
+            fallen.push(known.column.clone());
+        }
+    }
+    Ok(fallen)
+}
 
 /// How many rows of the table that the event of that number is about to drop were not there when it was dropped first,
 /// or held something else.

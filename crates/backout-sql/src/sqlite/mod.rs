@@ -61,6 +61,7 @@ mod plan;
 mod pragma;
 mod redo;
 mod replay;
+mod rivals;
 mod schema;
 mod settle;
 mod spared;

@@ -15,12 +15,13 @@ use super::carry::ignore_checks;
 use super::copying::{self, Copy};
 use super::courses::Pair;
 use super::ddl_event::DdlEvent;
-use super::fallen::rows_of_others;
+use super::fallen::{fallen, rows_of_others};
 use super::guard::Guard;
 use super::lessons::{Lessons, all_of, as_error, heed_indexes, stay_together};
 use super::numbering::{Numbered, Numbering};
 use super::replay::{Direction, Halt, Replay, Span};
 use super::stream::{Event, Index, Reader, Record, Way};
+use super::token::each_token;
 use super::undo::{begin_step, each_kept, end_step, quiet, run_kept};
 use super::watch::Watch;
 use super::{Sqlite, ailing, counters, ddl, pragma, schema};
@@ -155,6 +156,8 @@ fn redo_attempt(
     // The tables, by the event that makes them, into which rows come as they were the first time.
     let mut by_images: HashSet<usize> = HashSet::new();
     let mut copied = false;
+    // The words of the statements that copied the rows of now.
+    let mut carried: HashSet<String> = HashSet::new();
     for number in 0..reader.index.events.len() {
         heed_indexes(conn, label, &mut replay)?;
         let event = reader.index.events[number].clone();
@@ -183,6 +186,8 @@ fn redo_attempt(
                 .map_err(|source| database.damaged(source))?;
             if let Some(copies) = again.filter(|_| replay.track.has_both(pair)) {
                 copied = true;
+                let words = copies.iter().flat_map(|copy| each_token(&copy.sql));
+                carried.extend(words.filter_map(|word| word.name()).map(|name| name.to_ascii_lowercase()));
                 copy_again(database, capture, &replay, manner, pair, &copies, note)?;
                 replay.track.carried(pair);
                 continue;
@@ -208,6 +213,7 @@ fn redo_attempt(
                     if let Some(pair) = pair {
                         nothing_is_lost(database, event, &mut replay, manner, pair)?;
                     }
+                    nothing_goes_along(database, event, &mut replay, number, &carried)?;
                     let is_known = pairs.iter().any(|pair| pair.drop == number) || replay.track.is_made(number);
                     if !is_known {
                         let rows = rows_of_others(conn, label, reader, number, event)?;
@@ -335,6 +341,33 @@ fn nothing_falls(
     Ok(())
 }
 
+/// Before a column goes, or a table without it: values that others wrote to it since would go along.
+fn nothing_goes_along(
+    database: &Sqlite,
+    event: &DdlEvent,
+    replay: &mut Replay<'_>,
+    number: usize,
+    carried: &HashSet<String>,
+) -> Result<(), Halt> {
+    let reading = |source| TargetError::failed(format!("cannot read {} of {}", event.object, database.label), source);
+    let fallen = fallen(&database.conn, event, carried).map_err(reading)?;
+    if fallen.is_empty() {
+        return Ok(());
+    }
+    let now = "values that others wrote since, which would go with it";
+    let of = |column| Conflict {
+        column,
+        before: "its values of before".to_owned(),
+        ..conflict(database, "", ConflictKind::Constraint, now.to_owned())
+    };
+    let conflicts = all_of(fallen.into_iter().map(|column| Conflict { object: event.object.clone(), ..of(column) }));
+    if replay.guard.on_conflict == OnConflict::Keep {
+        return Err(Halt::Leave { events: vec![number], conflicts });
+    }
+    replay.guard.conflicts.extend(conflicts);
+    Ok(())
+}
+
 fn conflict(database: &Sqlite, table: &str, kind: ConflictKind, now: String) -> Conflict {
     Conflict {
         target: database.label.clone(),
@@ -416,6 +449,6 @@ fn redo_ddl(
         capture.pause(false);
     }
     *next_hold = Some(next);
-    let again = done?.of_rows(event.digest());
+    let again = done?.of_rows(event.digest()).with_falls(event.falls().to_vec());
     Ok(if emptied { again.after_emptying() } else { again })
 }

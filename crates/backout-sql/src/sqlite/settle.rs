@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 
 use super::form::{Form, Kind, bind_all, bind_place, guarded, keys, set, shown_key, written};
 use super::guard::{Change, Found, Guard, Outcome, Settled, encoded};
+use super::rivals::rivals;
 use super::stream::Table;
 use super::value;
 
@@ -192,7 +193,7 @@ impl Guard<'_> {
         self.conflicts.push(Conflict {
             before: shown_row(table, want),
             left: "no such row".to_owned(),
-            now: "a row with the same value in a unique column".to_owned(),
+            now: self.in_the_way(table, want, None)?,
             ..self.conflict_at(table, rowid, want, ConflictKind::Constraint)
         });
         if self.on_conflict != OnConflict::Overwrite {
@@ -282,10 +283,12 @@ impl Guard<'_> {
         for replace in [false, true] {
             let form = Form { kind: Kind::Update, changed: &to_set, moved, replace };
             if replace {
+                let mut wanted = now.clone();
+                to_set.iter().for_each(|column| wanted[*column] = want[*column]);
                 self.conflicts.push(Conflict {
                     before: shown_row(table, want),
                     left: shown_row(table, expect),
-                    now: "another row with the same value in a unique column".to_owned(),
+                    now: self.in_the_way(table, &wanted, Some((found.rowid, &now)))?,
                     ..self.conflict(table, &found, ConflictKind::Constraint)?
                 });
                 if self.on_conflict != OnConflict::Overwrite {
@@ -307,6 +310,21 @@ impl Guard<'_> {
             format!("cannot put a row of {} in {} back", table.name, self.label),
             "the table no longer takes it",
         ))
+    }
+
+    /// The rows that stand in the way of one because of a unique value, in words: under `overwrite` they go.
+    fn in_the_way(
+        &self,
+        table: &Table,
+        wanted: &[ValueRef<'_>],
+        own: Option<(i64, &[ValueRef<'_>])>,
+    ) -> Result<String, TargetError> {
+        let rows = rivals(self.conn, table, wanted, own).map_err(|source| self.failed(table, source))?;
+        Ok(if rows.is_empty() {
+            "another row with the same value in a unique column".to_owned()
+        } else {
+            format!("{} with the same value in a unique column", rows.join(", "))
+        })
     }
 
     fn set_columns(
@@ -352,7 +370,7 @@ impl Guard<'_> {
     }
 }
 
-fn shown_row(table: &Table, values: &[ValueRef<'_>]) -> String {
+pub(super) fn shown_row(table: &Table, values: &[ValueRef<'_>]) -> String {
     const COLUMNS: usize = 4;
     let mut shown: Vec<String> = table
         .columns
