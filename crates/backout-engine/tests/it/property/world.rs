@@ -166,6 +166,8 @@ pub struct Found {
     pub lost: Vec<String>,
     /// Rows and files that were already as they should be, by others' hands.
     pub left: Vec<String>,
+    /// Directories that stay, since they hold what others put there: a later step, or the application.
+    pub filled: Vec<String>,
     /// Something was kept by an earlier undo, and a redo since has no images of it.
     pub left_before: bool,
 }
@@ -565,7 +567,7 @@ impl World {
         let overwrite = manner == OnConflict::Overwrite;
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let now = if self.is_dir(parent) { self.files.get(path).cloned() } else { None };
-        let Found { conflicts, lost, left, .. } = found;
+        let Found { conflicts, lost, left, filled, .. } = found;
         let mut conflict = |kind: &str| {
             conflicts.push(format!("{path} {kind}"));
             lost.push(path.to_owned());
@@ -595,7 +597,9 @@ impl World {
                 (_, None) => lost.push(path.to_owned()),
                 (Node::Dir, Some(Node::Dir)) => {
                     let inside = format!("{path}/");
-                    if !self.files.keys().any(|name| name.starts_with(&inside)) {
+                    if self.files.keys().any(|name| name.starts_with(&inside)) {
+                        filled.push(path.to_owned());
+                    } else {
                         self.files.remove(path);
                     }
                 }

@@ -45,7 +45,7 @@ impl Run<'_> {
         let attempt = |run: &Self, manner| {
             let (mut deployment, mut world, mut order) = (run.deployments[at].clone(), run.world.clone(), run.order);
             let mut found = deployment.undo(&part, manner, &mut world, run.clock, &mut order);
-            if run.may_be_of_later(at, &part, &found) {
+            if run.may_be_of_later(at, &part, &found, manner) {
                 found.unknown.push("a later step may have made it so".to_owned());
             }
             (found, deployment, world, order)
@@ -118,8 +118,9 @@ impl Run<'_> {
         }
     }
 
-    /// True where something is as the undo would leave it, or may be, and later steps stay: whether they made it so decides.
-    fn may_be_of_later(&self, at: usize, part: &str, found: &Found) -> bool {
+    /// True where something is as the undo would leave it, or may be, or would be overwritten, and later steps stay:
+    /// whether they made it so decides.
+    fn may_be_of_later(&self, at: usize, part: &str, found: &Found, manner: OnConflict) -> bool {
         let here = |step: &&history::Done| contains(part, &step.frame) && step.undone.is_none();
         let undone: Vec<&history::Done> = self.deployments[at].steps.iter().filter(here).collect();
         let Some(first) = undone.iter().map(|step| step.order).min() else { return false };
@@ -127,8 +128,10 @@ impl Run<'_> {
             let own = |step: &history::Done| number == at && contains(part, &step.frame);
             deployment.steps.iter().any(|step| step.order > first && step.undone.is_none() && !own(step))
         });
-        let already = !found.left.is_empty() || !found.lost.is_empty();
-        stays && (already || undone.iter().any(|step| step.effect.is_of_schema()))
+        let already = !found.left.is_empty() || !found.lost.is_empty() || !found.filled.is_empty();
+        // Nothing that a later step changed is overwritten.
+        let is_overwritten = manner == OnConflict::Overwrite && !found.conflicts.is_empty();
+        stays && (already || is_overwritten || undone.iter().any(|step| step.effect.is_of_schema()))
     }
 
     /// An undo that nothing stands in the way of when it begins, while the application writes.
