@@ -215,6 +215,8 @@ fn what_meets_nowhere_is_undone_in_any_order() {
         ("DELETE FROM t WHERE id = 3", "ALTER TABLE t DROP COLUMN c"),
         ("UPDATE t SET a = 'x' WHERE id = 1", "ALTER TABLE t RENAME COLUMN c TO cc"),
         ("UPDATE w SET v = 5 WHERE k = 'a'", "DELETE FROM w WHERE k = 'b'"),
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "ALTER TABLE t ADD COLUMN e"),
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "ALTER TABLE t ADD COLUMN e; UPDATE t SET e = 5 WHERE id = 1"),
     ] {
         let site = site();
         let before = database::read(&site.database("main"));
@@ -224,6 +226,30 @@ fn what_meets_nowhere_is_undone_in_any_order() {
         site.undo(None).expect(Status::Done);
         assert!(database::read(&site.database("main")) == before, "{first}; then {second}");
     }
+}
+
+/// A column is taken out from beside those that others added; where something of theirs hangs on it, it stays.
+#[test]
+fn a_column_is_taken_out_beside_those_of_others() {
+    let site = site();
+    site.deploy(&package("one", "ALTER TABLE t ADD COLUMN d DEFAULT 7")).expect(Status::Done);
+    site.execute("ALTER TABLE t ADD COLUMN o DEFAULT 'o'; CREATE VIEW v AS SELECT \"x\" AS x, o FROM t;");
+    site.undo(None).expect(Status::Done);
+    assert_eq!(site.value("SELECT group_concat(o) FROM t"), "o,o,o");
+    assert_eq!(site.value("SELECT count(*) FROM pragma_table_info('t') WHERE name = 'd'"), "0");
+    assert_eq!(
+        site.value("SELECT sql FROM sqlite_schema WHERE name = 'v'"),
+        "CREATE VIEW v AS SELECT \"x\" AS x, o FROM t"
+    );
+    let site = self::site();
+    site.deploy(&package("one", "ALTER TABLE t ADD COLUMN d DEFAULT 7")).expect(Status::Done);
+    site.execute("ALTER TABLE t ADD COLUMN o; CREATE VIEW v AS SELECT d, o FROM t;");
+    for manner in [OnConflict::Stop, OnConflict::Overwrite] {
+        let outcome = site.undo_on(None, manner).expect(Status::Refused);
+        assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
+    }
+    site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    assert_eq!(site.value("SELECT group_concat(d) FROM t"), "7,7,7");
 }
 
 /// A value that has no column any more is a conflict, which nothing overwrites; the rest of its row goes back.

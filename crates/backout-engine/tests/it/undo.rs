@@ -487,3 +487,14 @@ fn what_is_out_of_reach_is_not_overwritten() {
     }
     site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
 }
+
+/// What has a table's name now and is none takes no rows.
+#[test]
+fn rows_do_not_go_back_into_a_view() {
+    let site = shop();
+    site.deploy(&Pkg::new("one").step(sql("UPDATE product SET stock = 0 WHERE id = 1"))).expect(Status::Done);
+    site.execute("ALTER TABLE product RENAME TO goods; CREATE VIEW product AS SELECT * FROM goods;");
+    let outcome = site.undo_on(None, OnConflict::Stop).expect(Status::Refused);
+    assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
+    assert_eq!(outcome.conflicts[0].now, "it is a view now");
+}

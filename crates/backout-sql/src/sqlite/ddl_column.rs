@@ -1,6 +1,8 @@
 //! Columns that come and go: ADD COLUMN and DROP COLUMN, their values held by key, and the table rebuilt where its
 //! records have another form. Indexes keep their b-trees, since their entries stay what they were.
 
+use std::error::Error;
+
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::{Manner, TargetError};
 use rusqlite::Connection;
@@ -11,7 +13,7 @@ use super::ddl::{Context, execute, refused};
 use super::ddl_event::{DdlEvent, Hold, Kind as Change};
 use super::ddl_hold::{in_main, is_constraint};
 use super::ddl_orphans::orphans;
-use super::ddl_undo::{conflict, goes_on, write_old_texts};
+use super::ddl_undo::{conflict, goes_on, write_old_texts, write_others_texts};
 use super::schema::{self, Shape};
 use super::split::Statement;
 use super::token::{Kind, quote, tokens};
@@ -313,12 +315,33 @@ fn rebuild(
     execute(conn, &format!("DROP TABLE main.{}", quote(&twin))).map_err(|error| context.cannot(act, error))
 }
 
-/// Undoes ADD COLUMN. Values that others wrote into the column are conflicts.
-pub fn take_out(
-    context: &mut Context<'_>,
+/// Whether a table has the column that was added to it as it was, though others changed its definition elsewhere.
+pub fn is_beside_others(
+    context: &Context<'_>,
     event: &DdlEvent,
     table: &str,
     column: &str,
+) -> Result<bool, TargetError> {
+    let Some((_, left)) = event.changed.iter().find(|(_, left)| left.kind == "table") else { return Ok(false) };
+    let look = || -> rusqlite::Result<bool> {
+        let Some(now) = schema::object(context.conn, "table", table)? else { return Ok(false) };
+        if now.is_same(left) || now.name != left.name {
+            return Ok(false);
+        }
+        let alone = Connection::open_in_memory()?;
+        execute(&alone, left.sql.as_deref().unwrap_or_default())?;
+        let (left, now) = (schema::shape(&alone, &left.name)?, schema::shape(context.conn, table)?);
+        Ok(now.column(column).is_some_and(|now| !now.generated && Some(now) == left.column(column)))
+    };
+    look().map_err(|error| context.cannot(&format!("read the form of {table}"), error))
+}
+
+/// Undoes ADD COLUMN: of a table, a column; `beside` columns that others added. Values that others wrote into it are
+/// conflicts.
+pub fn take_out(
+    context: &mut Context<'_>,
+    event: &DdlEvent,
+    (table, column, beside): (&str, &str, bool),
     manner: Manner,
     conflicts: &mut Conflicts,
 ) -> Result<(), TargetError> {
@@ -344,11 +367,21 @@ pub fn take_out(
             .map_err(|error| context.cannot(&act, error))?;
         // The statement turns `"x"` into 'x' in views and triggers, where it takes that for a string.
         let after = texts(context)?;
-        write_old_texts(context, event, &before, &after)
+        if beside {
+            write_others_texts(context, table, &before, &after)
+        } else {
+            write_old_texts(context, event, &before, &after)
+        }
     });
     let Err(error) = dropped else { return Ok(()) };
     if context.conn.is_autocommit() {
         return Err(error);
+    }
+    if beside {
+        let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        conflicts.push(conflict(context, &format!("table {table}"), ConflictKind::Definition, why));
+        context.stays = true;
+        return Ok(());
     }
     // SQLite drops no column that a view or trigger names, even one that was broken before.
     let Some((before, _)) = event.changed.iter().find(|(before, _)| before.kind == "table") else { return Err(error) };

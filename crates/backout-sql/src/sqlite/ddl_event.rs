@@ -129,6 +129,11 @@ impl DdlEvent {
         }
     }
 
+    /// Whether its undo does without the form that it left, but for the column itself.
+    pub fn adds_column(&self) -> bool {
+        matches!(self.kind, Kind::AddColumn { .. })
+    }
+
     /// The table of which it took all rows at once.
     pub fn emptied_at_once(&self) -> Option<&str> {
         match &self.kind {

@@ -157,8 +157,10 @@ fn undo_event(
         Kind::RenameColumn { .. } => undo_text(context, event, manner, conflicts).map(drop),
         Kind::Constraint { table } => undo_constraint(context, event, table, manner, conflicts),
         Kind::AddColumn { table, column } => {
-            if texts_hold(context, &event.pairs(Direction::Undo), manner, conflicts)? {
-                ddl_column::take_out(context, event, table, column, manner, conflicts)?;
+            // Beside columns of others it is taken out alone; the text of their table is theirs.
+            let beside = ddl_column::is_beside_others(context, event, table, column)?;
+            if beside || texts_hold(context, &event.pairs(Direction::Undo), manner, conflicts)? {
+                ddl_column::take_out(context, event, (table, column, beside), manner, conflicts)?;
             }
             Ok(())
         }
@@ -186,7 +188,7 @@ fn undo_create(
     let Some(made) = event.made.first() else { return Ok(true) };
     let Some(now) = schema::object(conn, &made.kind, &made.name).map_err(reading)? else {
         if !manner.in_doubt {
-            notes.push(format!("{}: {} was dropped since", context.target, made.shown()));
+            notes.push(format!("{}: {} was dropped or renamed since", context.target, made.shown()));
             let gone = conflict(context, &made.shown(), ConflictKind::Missing, "");
             context.already.push(Conflict { left: made.shown(), ..gone });
         }
@@ -370,6 +372,21 @@ pub(super) fn write_old_texts(
         .filter(|(before, after)| before.rowid == after.rowid && !before.is_same(after) && !is_known(after));
     let own = event.pairs(Direction::Undo).into_iter();
     write_texts(context, own.chain(others.map(|(before, after)| (after, before))))
+}
+
+/// Writes the texts of a first reading of the schema over what differs in a second one, but for a table's own.
+pub(super) fn write_others_texts(
+    context: &Context<'_>,
+    table: &str,
+    before: &[SchemaRow],
+    after: &[SchemaRow],
+) -> Result<(), TargetError> {
+    let is_own = |row: &SchemaRow| row.kind == "table" && row.name == table;
+    let others = before
+        .iter()
+        .zip(after)
+        .filter(|(before, after)| before.rowid == after.rowid && !before.is_same(after) && !is_own(after));
+    write_texts(context, others.map(|(before, after)| (after, before)))
 }
 
 /// Writes definitions over others: now and wanted.

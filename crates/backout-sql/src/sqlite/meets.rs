@@ -62,6 +62,11 @@ impl<'c> Asked<'c> {
             return event.rows().any(|row| row.kind != "table" && row.name.eq_ignore_ascii_case(self.name));
         }
         match (event.column(), &self.about) {
+            (Some((table, _)), About::Form) if is_table(table) && event.adds_column() => false,
+            // Its own column alone must be there.
+            (Some((table, column)), About::Column(taken)) if is_table(table) && event.adds_column() => {
+                column.eq_ignore_ascii_case(taken)
+            }
             // Of a row only the value in that column is changed.
             (Some((table, column)), About::Row(_)) if is_table(table) => {
                 self.conflict.column.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(column))

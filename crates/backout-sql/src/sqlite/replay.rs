@@ -21,7 +21,7 @@ use super::numbering::Numbering;
 use super::spared::{Spare, Spared};
 use super::stream::{Block, Damage, Event, Op, Reader, Record, Row, RowImages, StreamError, Table};
 use super::twice::{short_key, touched_twice};
-use super::{ddl_side, fts};
+use super::{ddl_side, fts, schema};
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 
 /// Which way a span is replayed.
@@ -365,7 +365,12 @@ impl<'c> Replay<'c> {
         }
         let is_lost = self.lost.iter().any(|lost| lost.eq_ignore_ascii_case(&table.name));
         let mut gone = Vec::new();
+        let is_view = || schema::object(self.conn, "view", &table.name).map(|view| view.is_some());
+        let is_view = now.is_some()
+            && is_view()
+                .map_err(|source| TargetError::failed(format!("cannot read the schema of {}", self.label), source))?;
         let lacking = match &now {
+            _ if is_view => Some("it is a view now".to_owned()),
             _ if is_lost => Some("it did not come back".to_owned()),
             None => Some("the table is gone".to_owned()),
             Some(now) if now.rowid.is_some() != table.rowid.is_some() => Some("its kind of key was changed".to_owned()),
