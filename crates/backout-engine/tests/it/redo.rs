@@ -199,7 +199,8 @@ fn what_others_wrote_beside_a_column_stays() {
     for (text, theirs) in [
         ("ALTER TABLE t DROP COLUMN c", "UPDATE t SET a = 'theirs' WHERE id = 1; INSERT INTO t (id) VALUES (3)"),
         (WITHOUT_C, "UPDATE t SET a = 'theirs' WHERE id = 1; INSERT INTO t (id) VALUES (3)"),
-        ("DROP TABLE f", "INSERT INTO f (f) VALUES ('optimize')"),
+        ("DROP TABLE f", "INSERT INTO f (f) VALUES ('optimize'); DELETE FROM f WHERE rowid = 2"),
+        ("ALTER TABLE t DROP COLUMN c", "DELETE FROM t WHERE id = 1"),
     ] {
         let site = TestSite::builder().database("main", NOTES).build();
         site.deploy(&Pkg::new("one").step(sql(text))).expect(Status::Done);

@@ -17,14 +17,46 @@ use super::stream::{Block, Damage, Event, Reader, Record, RowImages, StreamError
 use super::token::quote;
 use super::value;
 
-/// What went with a column the first time; of a virtual table, with the table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// So many rows are known one by one at most; of more only whether one came or is another.
+const KNOWN_AT_MOST: usize = 1000;
+
+/// What went with a column the first time; of a virtual table, with the table: its values with their rows' keys, but for
+/// those that every new row gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Falls {
     /// None for all that a virtual table tells of its rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// Of its values with their rows' keys, but for NULL.
-    pub digest: u64,
+    pub count: u64,
+    /// Of the digests of all rows.
+    pub sum: u64,
+    /// The digest of each, where they are few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<u64>,
+}
+
+impl Falls {
+    fn note(&mut self, row: u64) {
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(row);
+        if self.count <= KNOWN_AT_MOST as u64 {
+            self.rows.push(row);
+        } else {
+            self.rows = Vec::new();
+        }
+    }
+
+    /// Whether there is one of these that was none of `before`. Among many it is not seen where others took more away
+    /// than they brought.
+    fn is_more_than(&self, before: &Self) -> bool {
+        if before.count > KNOWN_AT_MOST as u64 {
+            return self.sum != before.sum && self.count >= before.count;
+        }
+        let mut known: HashMap<u64, u64> = HashMap::new();
+        before.rows.iter().for_each(|row| *known.entry(*row).or_default() += 1);
+        let mut is_known = |row: &u64| known.get_mut(row).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
+        self.count > before.count || !self.rows.iter().all(&mut is_known)
+    }
 }
 
 /// What falls with what a statement is about to drop: a column; those of a table that none of the ones has into which its
@@ -59,17 +91,20 @@ fn fall(conn: &Connection, table: &str, column: Option<String>) -> rusqlite::Res
     let shape = schema::shape(conn, table)?;
     let key = named_by(&shape);
     let (values, condition) = match &column {
-        Some(column) if shape.column(column).is_none() => return Ok(None),
-        Some(column) => (quote(column), format!(" WHERE {} IS NOT NULL", quote(column))),
+        Some(name) => {
+            let Some(column) = shape.column(name) else { return Ok(None) };
+            let name = quote(name);
+            let default = column.default.as_ref().map(|default| format!(" AND {name} IS NOT ({default})"));
+            (name.clone(), format!(" WHERE {name} IS NOT NULL{}", default.unwrap_or_default()))
+        }
         None => ("*".to_owned(), String::new()),
     };
-    let order = if key.is_empty() { String::new() } else { format!(" ORDER BY {}", key.join(", ")) };
     let columns = key.into_iter().chain([values]).collect::<Vec<_>>().join(", ");
-    let prepared = conn.prepare(&format!("SELECT {columns} FROM main.{}{condition}{order}", quote(table)));
+    let prepared = conn.prepare(&format!("SELECT {columns} FROM main.{}{condition}", quote(table)));
     let Ok(mut select) = prepared else { return Ok(None) };
     let width = select.column_count();
     let mut rows = select.raw_query();
-    let mut hasher = blake3::Hasher::new();
+    let mut found = Falls::default();
     let mut bytes = Vec::new();
     loop {
         match rows.next() {
@@ -78,8 +113,9 @@ fn fall(conn: &Connection, table: &str, column: Option<String>) -> rusqlite::Res
                 for at in 0..width {
                     value::put(&mut bytes, row.get_ref(at)?);
                 }
-                hasher.update(&(bytes.len() as u64).to_le_bytes());
-                hasher.update(&bytes);
+                let mut short = [0; 8];
+                short.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..8]);
+                found.note(u64::from_le_bytes(short));
             }
             Ok(None) => break,
             // A full-text table may be one of a table that is gone.
@@ -87,9 +123,7 @@ fn fall(conn: &Connection, table: &str, column: Option<String>) -> rusqlite::Res
             Err(error) => return Err(error),
         }
     }
-    let mut short = [0; 8];
-    short.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    Ok(Some(Falls { column, digest: u64::from_le_bytes(short) }))
+    Ok(Some(Falls { column, ..found }))
 }
 
 /// What names a row and stays when the file is packed: the rowid where a column shows it, else the primary key.
@@ -107,7 +141,7 @@ pub fn fallen(conn: &Connection, event: &DdlEvent, carried: &HashSet<String>) ->
     }
     for known in event.falls() {
         let is_carried = known.column.as_ref().is_some_and(|column| carried.contains(&column.to_ascii_lowercase()));
-        if !is_carried && fall(conn, table, known.column.clone())?.is_some_and(|now| now != *known) {
+        if !is_carried && fall(conn, table, known.column.clone())?.is_some_and(|now| now.is_more_than(known)) {
             fallen.push(known.column.clone());
         }
     }

@@ -169,7 +169,7 @@ fn what_cannot_be_overwritten_is_refused() {
         (drop, "ALTER TABLE t ADD COLUMN b DEFAULT 'O'"),
         (drop, "ALTER TABLE t RENAME TO o"),
         (drop, "DROP TABLE t"),
-        ("ALTER TABLE t ADD COLUMN d", "ALTER TABLE t ADD COLUMN o"),
+        ("ALTER TABLE t ADD COLUMN d", "ALTER TABLE t RENAME COLUMN d TO o"),
         ("ALTER TABLE t RENAME TO tt", "ALTER TABLE tt RENAME TO o"),
         ("ALTER TABLE t RENAME COLUMN b TO bb", "ALTER TABLE t RENAME COLUMN bb TO o"),
         ("DROP INDEX t_a", "ALTER TABLE t RENAME TO o"),
