@@ -112,7 +112,7 @@ fn what_cannot_be_overwritten_is_left_as_it_is() {
             one = one.step(sql("UPDATE p SET n = 'x'"));
         }
         let id = site.deploy(&one).id();
-        let theirs = "ALTER TABLE t ADD COLUMN o";
+        let theirs = "ALTER TABLE t RENAME COLUMN a TO o";
         if by_a_deployment {
             site.deploy(&package("two", theirs)).expect(Status::Done);
         } else {
@@ -216,6 +216,8 @@ fn what_meets_nowhere_is_undone_in_any_order() {
         ("UPDATE t SET a = 'x' WHERE id = 1", "ALTER TABLE t RENAME COLUMN c TO cc"),
         ("UPDATE w SET v = 5 WHERE k = 'a'", "DELETE FROM w WHERE k = 'b'"),
         ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "ALTER TABLE t ADD COLUMN e"),
+        ("ALTER TABLE t DROP COLUMN c", "ALTER TABLE t ADD COLUMN e DEFAULT 5"),
+        ("ALTER TABLE t DROP COLUMN a", "ALTER TABLE t ADD COLUMN e; UPDATE t SET e = c, c = 'y'"),
         ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "ALTER TABLE t ADD COLUMN e; UPDATE t SET e = 5 WHERE id = 1"),
     ] {
         let site = site();

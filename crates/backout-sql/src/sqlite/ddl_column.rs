@@ -315,27 +315,6 @@ fn rebuild(
     execute(conn, &format!("DROP TABLE main.{}", quote(&twin))).map_err(|error| context.cannot(act, error))
 }
 
-/// Whether a table has the column that was added to it as it was, though others changed its definition elsewhere.
-pub fn is_beside_others(
-    context: &Context<'_>,
-    event: &DdlEvent,
-    table: &str,
-    column: &str,
-) -> Result<bool, TargetError> {
-    let Some((_, left)) = event.changed.iter().find(|(_, left)| left.kind == "table") else { return Ok(false) };
-    let look = || -> rusqlite::Result<bool> {
-        let Some(now) = schema::object(context.conn, "table", table)? else { return Ok(false) };
-        if now.is_same(left) || now.name != left.name {
-            return Ok(false);
-        }
-        let alone = Connection::open_in_memory()?;
-        execute(&alone, left.sql.as_deref().unwrap_or_default())?;
-        let (left, now) = (schema::shape(&alone, &left.name)?, schema::shape(context.conn, table)?);
-        Ok(now.column(column).is_some_and(|now| !now.generated && Some(now) == left.column(column)))
-    };
-    look().map_err(|error| context.cannot(&format!("read the form of {table}"), error))
-}
-
 /// Undoes ADD COLUMN: of a table, a column; `beside` columns that others added. Values that others wrote into it are
 /// conflicts.
 pub fn take_out(

@@ -11,7 +11,7 @@ use super::ddl_event::{DdlEvent, Kind};
 use super::replay::Direction;
 use super::schema::{self, SchemaRow};
 use super::token::quote;
-use super::{ddl_column, ddl_empty, ddl_hold, ddl_rename, ddl_side};
+use super::{beside, ddl_column, ddl_empty, ddl_hold, ddl_rename, ddl_side};
 use crate::shown::shorten;
 
 /// How a conflict is dealt with: true to go on and bring the old state back. Under `Stop` that serves to find the other
@@ -158,14 +158,16 @@ fn undo_event(
         Kind::Constraint { table } => undo_constraint(context, event, table, manner, conflicts),
         Kind::AddColumn { table, column } => {
             // Beside columns of others it is taken out alone; the text of their table is theirs.
-            let beside = ddl_column::is_beside_others(context, event, table, column)?;
+            let beside = beside::is_there(context, event, table, column)?;
             if beside || texts_hold(context, &event.pairs(Direction::Undo), manner, conflicts)? {
                 ddl_column::take_out(context, event, (table, column, beside), manner, conflicts)?;
             }
             Ok(())
         }
         Kind::DropColumn { table, column } => {
-            if texts_hold(context, &event.pairs(Direction::Undo), manner, conflicts)? {
+            let beside = beside::with_columns_of_others(context, event, table, column)?;
+            if beside.is_some() || texts_hold(context, &event.pairs(Direction::Undo), manner, conflicts)? {
+                let event = beside.as_ref().unwrap_or(event);
                 ddl_column::put_back(context, event, table, column, manner, conflicts, notes)?;
             }
             Ok(())

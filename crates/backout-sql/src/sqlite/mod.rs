@@ -18,6 +18,7 @@ use crate::holder::sanitised;
 
 mod ailing;
 mod apply;
+mod beside;
 mod capture;
 mod carry;
 mod check;

@@ -165,7 +165,7 @@ fn refused(stage: &mut Stage, images: &crate::stage::Images, what: &str) {
 fn what_cannot_be_overwritten_is_refused() {
     let drop = "ALTER TABLE t DROP COLUMN b";
     for (script, theirs) in [
-        (drop, "ALTER TABLE t ADD COLUMN o"),
+        (drop, "ALTER TABLE t RENAME COLUMN a TO o"),
         (drop, "ALTER TABLE t ADD COLUMN b DEFAULT 'O'"),
         (drop, "ALTER TABLE t RENAME TO o"),
         (drop, "DROP TABLE t"),
@@ -173,7 +173,10 @@ fn what_cannot_be_overwritten_is_refused() {
         ("ALTER TABLE t RENAME TO tt", "ALTER TABLE tt RENAME TO o"),
         ("ALTER TABLE t RENAME COLUMN b TO bb", "ALTER TABLE t RENAME COLUMN bb TO o"),
         ("DROP INDEX t_a", "ALTER TABLE t RENAME TO o"),
-        ("CREATE VIEW v AS SELECT b FROM t; DROP VIEW v; ALTER TABLE t DROP COLUMN b", "ALTER TABLE t ADD COLUMN o"),
+        (
+            "CREATE VIEW v AS SELECT b FROM t; DROP VIEW v; ALTER TABLE t DROP COLUMN b",
+            "ALTER TABLE t RENAME COLUMN a TO o",
+        ),
     ] {
         let what = format!("{script} / {theirs}");
         let mut stage = live("", BASE);
