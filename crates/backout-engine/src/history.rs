@@ -362,6 +362,9 @@ impl View {
                 step.undo = Some((seq, read(payload, seq)?));
             } else if event == Event::StepApplied {
                 step.applied_seq = seq;
+                if !step.left_before.is_empty() && !payload.is_null() {
+                    step.heed_redo(&read(payload, seq)?);
+                }
             }
         }
         Ok(())

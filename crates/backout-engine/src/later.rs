@@ -37,6 +37,14 @@ pub(crate) struct Overlap {
     pub objects: BTreeSet<String>,
 }
 
+impl Overlap {
+    /// With the one that needs what is taken.
+    pub fn of(needed: &Conflict) -> Self {
+        let object = format!("{}: {}", needed.target, bare(&needed.object));
+        Self { of: needed.now.clone(), objects: BTreeSet::from([object]) }
+    }
+}
+
 impl fmt::Display for Overlap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let objects: Vec<&str> = self.objects.iter().map(String::as_str).collect();
@@ -63,15 +71,21 @@ pub(crate) fn is_needed(conflict: &Conflict) -> bool {
     conflict.kind == ConflictKind::RequiredBy && !conflict.target.starts_with("deployment ")
 }
 
+fn note(overlaps: &mut Vec<Overlap>, step: &LaterStep, object: &str) {
+    let object = format!("{}: {object}", step.target);
+    match overlaps.iter_mut().find(|overlap| overlap.of == step.of) {
+        Some(overlap) => drop(overlap.objects.insert(object)),
+        None => overlaps.push(Overlap { of: step.of.clone(), objects: BTreeSet::from([object]) }),
+    }
+}
+
 impl LaterStep {
     /// The object that both are about: the same one, or the directory of a path.
-    fn meets(&self, conflict: &Conflict) -> Option<&str> {
-        let parent = conflict.object.rsplit_once('/').map_or("", |(parent, _)| parent);
-        let is_there = |object: &&String| {
-            bare(object).eq_ignore_ascii_case(bare(&conflict.object))
-                || object.trim_start_matches('.') == parent && conflict.key.is_none()
-        };
-        self.objects.iter().find(is_there).filter(|_| self.target == conflict.target).map(String::as_str)
+    fn names(&self, object: &str) -> bool {
+        let parent = object.rsplit_once('/').map_or("", |(parent, _)| parent);
+        self.objects
+            .iter()
+            .any(|own| bare(own).eq_ignore_ascii_case(bare(object)) || own.trim_start_matches('.') == parent)
     }
 
     /// More than are listed, or none: then it may be any of them, or the schema.
@@ -90,9 +104,23 @@ impl LaterStep {
         let is_about = |object: &String| {
             object.eq_ignore_ascii_case(&taken.object) || bare(object).eq_ignore_ascii_case(&taken.object)
         };
+        let kind = taken.object.split_once(' ').map_or("", |(kind, _)| kind);
+        if ["index", "view", "trigger"].contains(&kind) {
+            // Those are listed by nobody; the images tell.
+            return self.by_images && self.target == taken.target;
+        }
         // One that lists nothing touched no table: an index, a view, a query.
         let too_many = self.objects.len() >= Summary::OBJECTS_KEPT;
         self.by_images && self.target == taken.target && (too_many || self.objects.iter().any(is_about))
+    }
+
+    /// True where it may be about one of those that are not listed.
+    fn may_be_beyond(&self, conflicts: &Conflicts) -> bool {
+        let is_unlisted = conflicts.total > conflicts.listed.len() as u64;
+        let of = |(target, object): &(String, String)| {
+            *target == self.target && (self.is_unlisted() || self.names(object) || object.contains(' '))
+        };
+        is_unlisted && (!conflicts.knows_all() || conflicts.beyond.iter().any(of))
     }
 
     /// True where a conflict may be about what this step changed, by what it lists.
@@ -100,7 +128,7 @@ impl LaterStep {
         let unlisted = self.is_unlisted();
         // Of a row the table is known; whose schema a step changed is not listed.
         let of_schema = conflict.key.is_none() && conflict.object.contains(' ');
-        self.target == conflict.target && (unlisted || of_schema || self.meets(conflict).is_some())
+        self.target == conflict.target && (unlisted || of_schema || self.names(&conflict.object))
     }
 }
 
@@ -167,9 +195,9 @@ impl Run<'_, '_> {
     /// Tells apart what a check of an undo found `already`, given the `later` steps.
     pub(crate) fn of_later(&mut self, already: &Conflicts, later: &[LaterStep]) -> Result<OfLater, EngineError> {
         let (mut needed, mut made) = (Conflicts::default(), Conflicts::default());
-        if !later.is_empty() {
-            // What is not listed may be a later step's, too.
+        if later.iter().any(|step| step.may_be_beyond(already)) {
             made.total = already.total - already.listed.len() as u64;
+            made.beyond.clone_from(&already.beyond);
         }
         for step in later {
             let is_candidate = |one: &&Conflict| if is_needed(one) { step.needs(one) } else { step.may_meet(one) };
@@ -198,11 +226,10 @@ impl Run<'_, '_> {
         let mut overlaps: Vec<Overlap> = Vec::new();
         for step in later {
             for conflict in self.met(step, conflicts.listed.iter().filter(|one| step.may_meet(one)))? {
-                let object = format!("{}: {}", step.target, bare(&conflict.object));
-                match overlaps.iter_mut().find(|overlap| overlap.of == step.of) {
-                    Some(overlap) => drop(overlap.objects.insert(object)),
-                    None => overlaps.push(Overlap { of: step.of.clone(), objects: BTreeSet::from([object]) }),
-                }
+                note(&mut overlaps, step, bare(&conflict.object));
+            }
+            if step.may_be_beyond(conflicts) {
+                note(&mut overlaps, step, "what is not listed");
             }
         }
         Ok(overlaps)

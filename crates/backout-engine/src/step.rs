@@ -275,9 +275,9 @@ impl<'s, 'o> Run<'s, 'o> {
                 let undone = self.through_gate(draft, epoch, |targets, gate| {
                     Ok(targets.of(&act)?.undo(&mut images, manner, gate)?)
                 });
-                // A target puts back its own part before it reports a conflict. What an earlier attempt took back it
+                // A target puts back its own part before it reports a conflict, or that it could not go on. What an earlier attempt took back it
                 // cannot tell from what others did: then the step stays in doubt.
-                if let Err(EngineError::Target(TargetError::Conflicts(_))) = &undone
+                if let Err(EngineError::Target(TargetError::Conflicts(_) | TargetError::PutBack { .. })) = &undone
                     && !in_doubt
                     && self.is_undo_announced(frame, index)
                 {

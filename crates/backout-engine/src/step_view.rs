@@ -1,9 +1,9 @@
 //! One step of a deployment as its entries tell it.
 
-use backout_model::conflict::Conflicts;
+use backout_model::conflict::{Conflict, Conflicts};
 use backout_model::id::FramePath;
 use backout_model::state::StepState;
-use backout_model::target::Ticket;
+use backout_model::target::{Report, Ticket};
 
 use crate::act::{Act, Intended, UndoIntended};
 use crate::history::Why;
@@ -71,6 +71,25 @@ impl StepView {
         let mut all = self.left.clone();
         all.join(self.left_before.clone());
         all
+    }
+
+    /// What earlier undos had left is still so only where the redo found it done; else it did it again.
+    pub fn heed_redo(&mut self, report: &Report) {
+        let told = &report.already;
+        if !report.knows_already || told.total > told.listed.len() as u64 {
+            return;
+        }
+        let before = self.left_before.listed.len();
+        self.left_before.listed.retain(|left| {
+            let is_file = left.target.starts_with("root ");
+            let is_done = |done: &Conflict| {
+                let is_same = done.target == left.target && done.object == left.object && done.key == left.key;
+                is_same && (done.column == left.column || done.column.is_none() || left.column.is_none())
+            };
+            // Of the schema a redo does not say what it found done.
+            left.key.is_none() && !is_file || told.listed.iter().any(is_done)
+        });
+        self.left_before.total -= (before - self.left_before.listed.len()) as u64;
     }
 
     /// Why nothing takes it back, in words; none where its undo does.

@@ -61,7 +61,7 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
         || of_a_later
         || (options.on_conflict == OnConflict::Stop && !(conflicts.is_empty() && of_later.is_empty()))
     {
-        return Ok(refused(&run, conflicts.and(of_later), overlaps, &part, options.on_conflict));
+        return Ok(refused(&mut run, conflicts.and(of_later), overlaps, &part, options.on_conflict));
     }
     let outcome = run.undo_now(Part { frame: part, on_conflict: options.on_conflict, of_later })?;
     Ok(run.closed(outcome))
@@ -113,9 +113,9 @@ impl Seek for Unreadable {
 }
 
 fn refused(
-    run: &Run<'_, '_>,
+    run: &mut Run<'_, '_>,
     conflicts: Conflicts,
-    overlaps: Vec<Overlap>,
+    mut overlaps: Vec<Overlap>,
     part: &FramePath,
     on_conflict: OnConflict,
 ) -> Outcome {
@@ -125,6 +125,13 @@ fn refused(
     outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name_of(part))];
     let required = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
     let by: BTreeSet<&str> = required.map(|conflict| conflict.now.as_str()).collect();
+    let mut tried = on_conflict;
+    // Nothing is offered that is refused then.
+    if by.is_empty() && overlaps.is_empty() && tried == OnConflict::Stop && !run.view.steps_to_undo(part).is_empty() {
+        let (is_possible, met) = run.could_overwrite(part);
+        overlaps = met;
+        tried = if is_possible { tried } else { OnConflict::Overwrite };
+    }
     outcome.hints = match by.into_iter().map(str::to_owned).reduce(|one, other| format!("{one}, {other}")) {
         Some(by) => {
             let first = format!("undo first what requires it: {by}");
@@ -135,10 +142,11 @@ fn refused(
             ways_out_undecided(&id)
         }
         None if !overlaps.is_empty() => {
-            let first: Vec<&str> = overlaps.iter().map(|overlap| overlap.of.as_str()).collect();
+            let first: BTreeSet<&str> = overlaps.iter().map(|overlap| overlap.of.as_str()).collect();
+            let first: Vec<&str> = first.into_iter().collect();
             vec![format!("undo first what came later and changed the same: {}", first.join(", ")), keeping(&id)]
         }
-        None => ways_out(&id, on_conflict),
+        None => ways_out(&id, tried),
     };
     outcome.conflicts_total = conflicts.total;
     outcome.conflicts = conflicts.listed;
@@ -297,7 +305,7 @@ impl Run<'_, '_> {
                 None => by_target.push((step.act(), label, vec![step.seq])),
             }
         }
-        let mut already = Conflicts::default();
+        let (mut already, mut taken) = (Conflicts::default(), Conflicts::default());
         let mut is_impossible = false;
         let session = &mut *self.session;
         let reader = session.journal.reader();
@@ -307,21 +315,35 @@ impl Run<'_, '_> {
             match session.targets.of(act)?.check_undo(&mut images, on_conflict) {
                 Ok(report) => {
                     conflicts.extend(report.conflicts);
-                    already.extend(report.already);
+                    let (needed, others) = report.already.divided(is_needed);
+                    taken.extend(needed);
+                    already.extend(others);
                 }
                 Err(TargetError::Conflicts(found)) => {
                     is_impossible = on_conflict == OnConflict::Overwrite;
-                    let (needed, others): (Vec<_>, Vec<_>) = found.listed.into_iter().partition(is_needed);
-                    conflicts.total += found.total - (needed.len() + others.len()) as u64;
-                    needed.into_iter().for_each(|one| already.push(one));
-                    others.into_iter().for_each(|one| conflicts.push(one));
+                    let (needed, others) = found.divided(is_needed);
+                    taken.extend(needed);
+                    conflicts.extend(others);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        let OfLater { needed, made } = self.of_later(&already, later)?;
+        let OfLater { needed, made } = self.of_later(&taken.and(already), later)?;
         let overlaps = self.overlaps(&conflicts.clone().and(made.clone()), later)?;
         Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made, overlaps, is_impossible })
+    }
+
+    /// Whether `overwrite` would do, and the later steps that are in its way.
+    fn could_overwrite(&mut self, part: &FramePath) -> (bool, Vec<Overlap>) {
+        let later = self.later_steps(part).unwrap_or_default();
+        let Ok(foreseen) = self.conflicts_of_undo_fully(part, OnConflict::Overwrite, &later) else {
+            return (false, Vec::new());
+        };
+        let Foreseen { conflicts, of_later, mut overlaps, is_impossible } = foreseen;
+        for needed in conflicts.listed.iter().filter(|conflict| is_needed(conflict)) {
+            overlaps.push(Overlap::of(needed));
+        }
+        (!is_impossible && of_later.is_empty() && overlaps.is_empty(), overlaps)
     }
 
     fn undo_now(&mut self, part: Part) -> Result<Outcome, EngineError> {
@@ -361,6 +383,10 @@ impl Run<'_, '_> {
                 }
                 Err(error) if self.view.touched(part).next().is_none() => {
                     return self.undo_stopped(part, Status::Refused, error.causes(), Conflicts::default());
+                }
+                // What was undone so far is done again, unless somebody goes on with what was begun before.
+                Err(error) if !begun => {
+                    return self.undo_stopped(part, Status::Failed, error.causes(), Conflicts::default());
                 }
                 Err(error) => return self.needs_hand(error.causes(), settled.into()),
             }
@@ -409,7 +435,7 @@ impl Run<'_, '_> {
             } else if kept {
                 "Undone, except where the newer value was kept."
             } else if !of_later.is_empty() {
-                "Undone, except for what a later deployment had taken back already: its own undo brings that again."
+                "Undone, except for what a later deployment had a hand in, as listed: it goes with that one, or stays."
             } else if !left_before.is_empty() {
                 "Undone, except for what an earlier undo had left."
             } else if irreversible {

@@ -12,6 +12,7 @@ use rustix::fd::AsFd;
 use crate::beneath::{is_blocked, is_missing};
 use crate::error::Acting;
 use crate::image::{self, Image, Kind, shown};
+use crate::inspect::already;
 use crate::judge::{Case, Now, Verdict, judge};
 use crate::manifest::{Act, Change, Header, Manifest, Order, Record, Writer};
 use crate::path::RootPath;
@@ -133,6 +134,9 @@ impl Turn<'_> {
         });
         let decision = match verdict {
             Verdict::Done(note) => {
+                if self.direction == Direction::Forth {
+                    self.report.already.push(already(&self.root.label, change, now));
+                }
                 self.note(note);
                 return Ok(if self.manner.in_doubt { Decision::Done } else { Decision::Leave });
             }

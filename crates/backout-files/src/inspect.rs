@@ -159,6 +159,7 @@ impl LocalRoot {
                 // A directory that holds what others put there stays.
                 let stays = turned
                     && is_made(change)
+                    && now.image().is_some_and(Image::is_dir)
                     && if !alone {
                         self.stays_filled(&change.path, &ahead)?
                     } else {
@@ -460,7 +461,7 @@ impl LocalRoot {
 }
 
 /// A path that holds already what an undo would bring there.
-fn already(label: &str, change: &Change, now: &Now) -> Conflict {
+pub(crate) fn already(label: &str, change: &Change, now: &Now) -> Conflict {
     Conflict {
         target: label.to_owned(),
         object: change.path.to_string(),

@@ -131,6 +131,7 @@ impl LocalRoot {
                 turn.settle(&mut manifest)?;
             }
             turn.decide(&mut manifest, &header, gate)?;
+            turn.report.knows_already = direction == Direction::Forth;
         }
         if turn.step.is_none() && turn.decisions.iter().any(|decision| decision.moves()) {
             turn.step = Some(turn.root.hold.anew(&header.step)?);
@@ -159,13 +160,17 @@ impl Turn<'_> {
         let mut synced = Synced::default();
         let (mut done, all) = (0, self.report.summary.changes);
         let mut stopped = None;
+        let mut is_half = false;
         let acted = manifest.visit(self.direction.order(), |i, record| {
             let Record::Change(change) = record else { return Ok(()) };
             match self.decisions[i] {
                 Decision::Act | Decision::Merge | Decision::Force => {}
                 Decision::Leave | Decision::Done | Decision::Acted | Decision::Time => return Ok(()),
             }
-            match self.one(i, change, &step, &mut synced)? {
+            let one = self.one(i, change, &step, &mut synced);
+            // A copy may be there in part: the next attempt looks for that.
+            is_half = one.is_err() && change.copied;
+            match one? {
                 None => {}
                 Some(conflict) => {
                     self.report.conflicts.push(conflict);
@@ -186,15 +191,25 @@ impl Turn<'_> {
             synced.finish(root, &step)?;
             return Err(TargetError::Conflicts(std::mem::take(&mut self.report.conflicts)));
         }
-        acted?;
-        let (direction, decisions, notes) = (self.direction, &self.decisions, &mut self.report.notes);
-        manifest.visit(Order::Backwards, |i, record| match record {
-            Record::Touch(touch) if decisions[i] == Decision::Time => {
-                root.set_time(touch, direction.times(touch).1, notes)
+        let finished = acted.and_then(|()| {
+            let (direction, decisions, notes) = (self.direction, &self.decisions, &mut self.report.notes);
+            manifest.visit(Order::Backwards, |i, record| match record {
+                Record::Touch(touch) if decisions[i] == Decision::Time => {
+                    root.set_time(touch, direction.times(touch).1, notes)
+                }
+                Record::Touch(_) | Record::Change(_) => Ok(()),
+            })?;
+            synced.finish(root, &step)
+        });
+        if let Err(error) = finished {
+            // What an earlier attempt had done is not told apart from that.
+            if self.manner.in_doubt || is_half {
+                return Err(error);
             }
-            Record::Touch(_) | Record::Change(_) => Ok(()),
-        })?;
-        synced.finish(root, &step)?;
+            let mut synced = Synced::default();
+            let back = self.put_back(manifest, &step, &mut synced).and_then(|()| synced.finish(root, &step));
+            return Err(if back.is_ok() { error.put_back() } else { error });
+        }
         gate.progress(done, Some(all));
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What stands in the way of an undo or redo because somebody else changed it since.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,9 @@ impl fmt::Display for Conflict {
 pub struct Conflicts {
     pub listed: Vec<Conflict>,
     pub total: u64,
+    /// The targets and objects of those that are not listed, as many as are listed at most.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub beyond: BTreeSet<(String, String)>,
 }
 
 impl Conflicts {
@@ -121,13 +124,48 @@ impl Conflicts {
         self.total += 1;
         if self.listed.len() < Self::KEPT {
             self.listed.push(conflict);
+        } else {
+            self.note_beyond((conflict.target, conflict.object));
         }
+    }
+
+    fn note_beyond(&mut self, of: (String, String)) {
+        if self.beyond.len() < Self::KEPT {
+            self.beyond.insert(of);
+        }
+    }
+
+    /// True where all that are not listed are known by their objects.
+    pub fn knows_all(&self) -> bool {
+        self.beyond.len() < Self::KEPT
     }
 
     pub fn extend(&mut self, other: Conflicts) {
         self.total += other.total;
-        let room = Self::KEPT - self.listed.len();
-        self.listed.extend(other.listed.into_iter().take(room));
+        for conflict in other.listed {
+            if self.listed.len() < Self::KEPT {
+                self.listed.push(conflict);
+            } else {
+                self.note_beyond((conflict.target, conflict.object));
+            }
+        }
+        other.beyond.into_iter().for_each(|of| self.note_beyond(of));
+    }
+
+    /// Those that are listed and of a kind, and the rest.
+    #[must_use]
+    pub fn divided(self, is_one: impl Fn(&Conflict) -> bool) -> (Self, Self) {
+        let (mut these, mut rest) =
+            (Self::default(), Self { total: self.total, beyond: self.beyond, listed: Vec::new() });
+        for conflict in self.listed {
+            if is_one(&conflict) {
+                rest.total -= 1;
+                these.push(conflict);
+            } else {
+                rest.listed.push(conflict);
+            }
+        }
+        (these, rest)
     }
 
     #[must_use]

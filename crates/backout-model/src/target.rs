@@ -91,6 +91,9 @@ pub struct Report {
     /// away and the undo of a later deployment that touched the same object could not do without.
     #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
     pub already: Conflicts,
+    /// Of a redo: that `already` tells all rows and files that it found done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub knows_already: bool,
 }
 
 /// How an undo or redo is to be done.
@@ -201,6 +204,13 @@ pub enum TargetError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The step failed by itself, and the target put back what it had done of it.
+    #[error("{act}")]
+    PutBack {
+        act: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The images are not what was written: truncated, altered, or of a newer version.
     #[error("the images of a step of {target} cannot be read: {what}")]
     Images { target: String, what: String },
@@ -209,6 +219,15 @@ pub enum TargetError {
 impl TargetError {
     pub fn failed(act: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed { act: act.into(), source: source.into() }
+    }
+
+    /// The same, once what had been done is put back.
+    #[must_use]
+    pub fn put_back(self) -> Self {
+        match self {
+            Self::Failed { act, source } => Self::PutBack { act, source },
+            other => other,
+        }
     }
 }
 

@@ -220,3 +220,18 @@ fn what_is_overwritten_is_named() {
         assert_eq!(site.value("SELECT group_concat(id || a || c) FROM t"), "1a1c1,2a2c2", "{text}");
     }
 }
+
+/// What was kept, and then set back by others, a redo does again: then it is whole once more.
+#[test]
+fn what_was_kept_and_set_back_is_done_again() {
+    let site = shop();
+    let before = Fingerprint::of(&site);
+    site.deploy(&Pkg::new("one").step(sql("UPDATE product SET stock = stock + 1"))).expect(Status::Done);
+    site.execute("UPDATE product SET stock = 1000 WHERE id = 1");
+    site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    site.execute("UPDATE product SET stock = 5 WHERE id = 1");
+    Fingerprint::of(&site).assert_same(&before, "set back by hand");
+    site.redo().expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    Fingerprint::of(&site).assert_same(&before, "undone");
+}

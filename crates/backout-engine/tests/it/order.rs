@@ -466,3 +466,90 @@ fn random_orders_and_manners_end_as_they_are_said_to() {
     }
     println!("{undone} undone, {refused} refused, {exact} exact");
 }
+
+/// What one says of a row covers all of it: nobody's value goes unsaid with the row.
+#[test]
+fn each_value_of_a_row_that_gives_way_is_told() {
+    let site = site();
+    let id = site.deploy(&package("one", "DELETE FROM t WHERE id = 1")).id();
+    site.execute("INSERT INTO t VALUES (1, 'x', 'y')");
+    let outcome = site.undo_on(Some(&id), OnConflict::Stop).expect(Status::Refused);
+    let columns: Vec<_> = outcome.conflicts.iter().filter_map(|one| one.column.as_deref()).collect();
+    assert_eq!(columns, ["a", "c"], "{outcome:?}");
+    site.deploy(&package("two", "UPDATE t SET c = 'B' WHERE id = 1")).expect(Status::Done);
+    let now = database::read(&site.database("main"));
+    site.undo_on(Some(&id), OnConflict::Overwrite).expect(Status::Refused);
+    assert!(database::read(&site.database("main")) == now);
+}
+
+/// More conflicts than are listed hide no later deployment, and make up none.
+#[test]
+fn more_conflicts_than_are_listed_hide_no_later_deployment() {
+    let rows = "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 1500)
+        INSERT INTO many SELECT i, 'o', 'o' FROM i;";
+    let base = format!("{BASE} CREATE TABLE many (id INTEGER PRIMARY KEY, a, c); {rows}");
+    let deployed = |second: &str| {
+        let site = TestSite::builder().database("main", &base).build();
+        let id = site.deploy(&package("one", "UPDATE many SET a = 'A'")).id();
+        site.deploy(&package("two", second)).expect(Status::Done);
+        (site, id)
+    };
+    let (site, id) = deployed("UPDATE many SET a = 'later' WHERE id = 1500");
+    site.execute("UPDATE many SET a = 'app' WHERE id < 1400");
+    let now = database::read(&site.database("main"));
+    site.undo_on(Some(&id), OnConflict::Overwrite).expect(Status::Refused);
+    assert!(database::read(&site.database("main")) == now);
+    // As it is to be already, by others' hands.
+    let (site, id) = deployed("UPDATE t SET a = 'later'");
+    site.execute("UPDATE many SET a = 'o'");
+    site.undo(Some(&id)).expect(Status::Done);
+}
+
+/// What a later undo goes by must stay as it is: the names of columns, the rows' keys, a free name.
+#[test]
+fn what_a_later_undo_goes_by_stays() {
+    let reordered = rebuilt("p2", "i, j, v", "i, j, v, x, PRIMARY KEY (j, i)");
+    for (first, second, manner) in [
+        ("ALTER TABLE n ADD COLUMN d", "UPDATE n SET x = 'B' WHERE y = 2", OnConflict::Stop),
+        ("ALTER TABLE t RENAME COLUMN c TO cc", "INSERT INTO t VALUES (9, 'i', 'B')", OnConflict::Stop),
+        ("DELETE FROM p2 WHERE j = 1", &reordered, OnConflict::Stop),
+        ("DROP VIEW v; CREATE VIEW v AS SELECT 'new' AS x", "DROP VIEW v", OnConflict::Keep),
+    ] {
+        let base = "CREATE TABLE p2 (i, j, v, PRIMARY KEY (i, j)); INSERT INTO p2 VALUES (1, 1, 'a'), (2, 2, 'b');
+            CREATE VIEW v AS SELECT 'old' AS x;";
+        let site = TestSite::builder().database("main", &format!("{BASE} {base}")).build();
+        let before = database::read(&site.database("main"));
+        let id = site.deploy(&package("one", first)).id();
+        let second_id = site.deploy(&package("two", second)).id();
+        let outcome = site.undo_on(Some(&id), manner).expect(Status::Refused);
+        assert!(outcome.hints.iter().any(|hint| hint.contains(&second_id)), "{first}; {second}: {outcome:?}");
+        site.undo(None).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        assert!(database::read(&site.database("main")) == before, "{first}; {second}");
+    }
+}
+
+/// Both go in any order, and come again.
+#[test]
+fn columns_beside_each_other_come_again() {
+    for (first, second) in [
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 2", "ALTER TABLE t ADD COLUMN e DEFAULT 3; UPDATE t SET e = 7"),
+        ("ALTER TABLE t ADD COLUMN d DEFAULT 2", "ALTER TABLE t ADD COLUMN g AS (a || '!')"),
+        ("ALTER TABLE t DROP COLUMN c", "ALTER TABLE t ADD COLUMN e DEFAULT 3"),
+    ] {
+        let site = site();
+        let before = database::read(&site.database("main"));
+        let id = site.deploy(&package("one", first)).id();
+        site.deploy(&package("two", second)).expect(Status::Done);
+        let columns = "SELECT group_concat(name) FROM (SELECT name FROM pragma_table_xinfo('t') ORDER BY name)";
+        let deployed = site.value(columns);
+        for _ in 0..2 {
+            site.undo(Some(&id)).expect(Status::Done);
+            site.undo(None).expect(Status::Done);
+            assert!(database::read(&site.database("main")) == before, "{first}; {second}");
+            site.redo().expect(Status::Done);
+            site.redo().expect(Status::Done);
+            assert_eq!(site.value(columns), deployed, "{first}; {second}");
+        }
+    }
+}

@@ -407,7 +407,7 @@ impl Mariadb {
         summary.objects.dedup();
         summary.objects.truncate(Summary::OBJECTS_KEPT);
         let Replay { conflicts, notes, already, .. } = replay;
-        Ok(Report { summary, conflicts, notes, already: already.unwrap_or_default() })
+        Ok(Report { summary, conflicts, notes, already: already.unwrap_or_default(), ..Report::default() })
     }
 
     fn undo_by_script(

@@ -60,6 +60,7 @@ impl Postgres {
             conflicts: replay.conflicts,
             notes: replay.notes,
             already: replay.already.unwrap_or_default(),
+            ..Report::default()
         })
     }
 

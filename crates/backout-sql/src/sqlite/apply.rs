@@ -450,11 +450,11 @@ pub fn finish(
     Ok(Summary { changes: index.statements, rows: index.rows, bytes, objects, made, ..Summary::default() })
 }
 
-/// The tables whose form a step changed, under the names that they have after it; those whose rows it changed stand
+/// The tables whose form a step changed, under the names that they have after it, or had where it dropped them; those whose rows it changed stand
 /// beside them without a kind.
 fn of_schema_changes(events: &[Event]) -> Vec<String> {
     let courses = courses(events);
-    let made = courses.iter().filter_map(Course::last);
+    let made = courses.iter().filter_map(|course| course.last().or(course.first()));
     let formed = events.iter().filter_map(Event::ddl).filter_map(DdlEvent::forms);
     made.chain(formed).map(|table| format!("table {table}")).collect()
 }

@@ -15,7 +15,17 @@ pub fn is_there(context: &Context<'_>, event: &DdlEvent, table: &str, column: &s
         let Some(now) = altered(context.conn, left, table)? else { return Ok(false) };
         let left = shape_of(left)?;
         let now = schema::shape(context.conn, &now.name)?;
-        Ok(now.column(column).is_some_and(|now| !now.generated && Some(now) == left.column(column)))
+        Ok(now.column(column).is_some() && now.column(column) == left.column(column))
+    };
+    look().map_err(|error| context.cannot(&format!("read the form of {table}"), error))
+}
+
+/// Whether a column is as it was before the step, or away as it was, though others changed its table elsewhere.
+pub fn is_as_before(context: &Context<'_>, event: &DdlEvent, table: &str, column: &str) -> Result<bool, TargetError> {
+    let Some((before, _)) = own(event) else { return Ok(false) };
+    let look = || -> rusqlite::Result<bool> {
+        let Some(now) = altered(context.conn, before, table)? else { return Ok(false) };
+        Ok(schema::shape(context.conn, &now.name)?.column(column) == shape_of(before)?.column(column))
     };
     look().map_err(|error| context.cannot(&format!("read the form of {table}"), error))
 }

@@ -186,7 +186,7 @@ fn attempt(
         // Of no step by itself: there is nothing to learn from it.
         return Err((usize::MAX, TargetError::Conflicts(needed.and(conflicts)).into()));
     }
-    Ok(Report { summary, conflicts, notes, already: needed.and(already) })
+    Ok(Report { summary, conflicts, notes, already: needed.and(already), ..Report::default() })
 }
 
 /// How many bytes are free where SQLite puts its temporary files ("Temporary Files Used By SQLite", section 5).

@@ -10,7 +10,7 @@ use super::ddl_undo::{conflict, definition, goes_on, is_malformed, or_conflict, 
 use super::replay::Direction;
 use super::schema::{self, SchemaRow};
 use super::split::Statement;
-use super::{ddl_empty, ddl_hold};
+use super::{beside, ddl_empty, ddl_hold};
 use crate::shown::shorten;
 
 /// Whether the schema still is what the undo left, or the change is to be made anyway. To be called before [`redo`].
@@ -23,7 +23,15 @@ pub fn is_clear(
     let reading = |error| TargetError::failed(format!("cannot read the schema of {}", context.target), error);
     let mut in_the_way = Conflicts::default();
     // A rename looks for itself.
-    let changed = event.changed.iter().filter(|_| !matches!(event.kind, Kind::RenameTable { .. }));
+    let beside = match &event.kind {
+        Kind::RenameTable { .. } => true,
+        // So does a column beside those of others.
+        Kind::AddColumn { table, column } | Kind::DropColumn { table, column } => {
+            beside::is_as_before(context, event, table, column)?
+        }
+        _ => false,
+    };
+    let changed = event.changed.iter().filter(|_| !beside);
     for row in event.gone.iter().chain(changed.map(|(before, _)| before)) {
         match schema::object(context.conn, &row.kind, &row.name).map_err(reading)? {
             Some(now) if now.is_same(row) => {}

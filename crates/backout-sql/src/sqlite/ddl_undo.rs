@@ -302,6 +302,10 @@ fn undo_drop(
         return ddl_hold::put_index_back(context, event, index, conflicts).map(|()| true);
     }
     ddl_hold::put_back(context, event)?;
+    for row in event.gone.iter().filter(|row| row.sql.is_some() && row.kind != "index") {
+        // Whoever dropped what came under that name meanwhile brings that one back.
+        context.needed.push(needed(context.target, &row.shown(), None));
+    }
     ddl_side::put_back(conn, &event.side_before).map_err(|error| context.cannot("put statistics back", error))?;
     Ok(true)
 }

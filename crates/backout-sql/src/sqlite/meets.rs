@@ -10,7 +10,8 @@ use rusqlite::types::ValueRef;
 use super::Sqlite;
 use super::courses::{Course, courses};
 use super::ddl_event::DdlEvent;
-use super::form::{is_nameless, keys, shown_key};
+use super::form::{is_keyless, is_nameless, keys, shown_key};
+use super::settle::NO_ROW;
 use super::stream::{Block, Damage, Event, Op, Reader, Record, RowImages, StreamError, Table};
 
 /// What a conflict is about, as far as images can be asked for it.
@@ -94,15 +95,17 @@ impl<'c> Asked<'c> {
         match self.about {
             About::Object | About::Form => false,
             About::Rows => true,
-            // Whoever takes a row away again does without its values.
-            About::Column(column) => op != Op::Insert && changes(column),
+            // Whoever takes a row away again does without its values, but where nothing else names it.
+            About::Column(column) => is_keyless(table) || op != Op::Insert && changes(column),
             About::Row(key) => {
                 let before = (op != Op::Insert).then_some((images.rowid, &images.before));
                 let after = (op != Op::Delete).then_some((images.new_rowid, &images.after));
                 let is_it = |(rowid, values): (i64, &Vec<_>)| may_be(table, rowid, values, key);
                 let moves = images.rowid != images.new_rowid && op == Op::Update;
+                // Where the row comes or goes as a whole, so does what anybody wrote to it.
+                let is_whole = self.conflict.kind != ConflictKind::Changed || self.conflict.before == NO_ROW;
                 [before, after].into_iter().flatten().any(is_it)
-                    && (moves || self.conflict.column.as_deref().is_none_or(changes))
+                    && (moves || is_whole || self.conflict.column.as_deref().is_none_or(changes))
             }
         }
     }

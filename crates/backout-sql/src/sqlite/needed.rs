@@ -53,7 +53,10 @@ impl Stands {
             for column in was.stored().filter(lacks) {
                 taken.push(needed(label, name, Some(column.name.clone())));
             }
-            if told_by(was) != told_by(&now) {
+            // A column that has another name takes the values of all rows along.
+            let is_renamed = was.stored().any(|column| lacks(&column))
+                && now.stored().any(|column| was.column(&column.name).is_none());
+            if is_renamed || told_by(was) != told_by(&now) {
                 taken.push(needed(label, name, None));
             }
         }

@@ -240,6 +240,7 @@ fn redo_attempt(
     counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard.notes)?;
     end_step(conn, label, &mut replay, &reader.index, lessons)?;
     let (conflicts, notes) = (replay.guard.conflicts.clone(), replay.guard.notes.clone());
+    let already = replay.guard.already.clone();
     let mut numbering = replay.numbering.clone();
     if !copied && conflicts.is_empty() {
         numbering.bring_again(&reader.index.numbered);
@@ -252,7 +253,7 @@ fn redo_attempt(
     let summary: Summary = apply::finish(conn, &database.options.path, label, capture, &mut index)?;
     let numbering = numbering.text(conn, label, true)?;
     super::seal(conn, &database.marker, label, &numbering, &summary, gate)?;
-    Ok(Report { summary, conflicts, notes, ..Report::default() })
+    Ok(Report { summary, conflicts, notes, already, knows_already: true })
 }
 
 /// Fills the new table of a pair once more: the rows of now are to be copied, not those of the first time.

@@ -15,7 +15,7 @@ use super::ddl_event::DdlEvent;
 use super::ddl_undo::needed;
 use super::dependents::Dependents;
 use super::foreign::Tally;
-use super::form::is_keyless;
+use super::form::{is_keyless, is_nameless};
 use super::guard::{Change, Guard, Outcome};
 use super::numbering::Numbering;
 use super::spared::{Spare, Spared};
@@ -305,6 +305,10 @@ impl<'c> Replay<'c> {
             return Ok(());
         }
         self.tally.row(number, &change);
+        if !is_keyless(table) && change.want.is_some_and(|want| is_nameless(table, want)) {
+            // No key carries it back to a table that a later step built anew.
+            self.guard.needs(needed(self.label, &format!("table {}", table.name), None));
+        }
         if change.moves(table) {
             let known = self.track.known_as_a_whole(&table.name).unwrap_or(&table.name);
             self.guard.loses_a_key(known);
@@ -392,6 +396,13 @@ impl<'c> Replay<'c> {
         self.guard.strangers.remove(&table.name);
         if let Some(now) = now.as_ref().filter(|_| fits) {
             self.guard.meet_strangers(table, now)?;
+            let key = |table: &Table| -> Vec<u32> {
+                table.columns.iter().map(|column| column.key).filter(|key| *key > 0).collect()
+            };
+            if key(table) != key(now) {
+                // Whoever built it anew carries rows back by its own key.
+                self.guard.needs(needed(self.label, &format!("table {}", table.name), None));
+            }
             if is_keyless(table) && !self.guard.known.holds(&table.name) {
                 // Perhaps a later step numbered the rows anew, whose images know each by its place.
                 self.guard.needs(needed(self.label, &table.name, None));

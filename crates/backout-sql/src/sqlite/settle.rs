@@ -13,6 +13,9 @@ use super::rivals::rivals;
 use super::stream::Table;
 use super::value;
 
+/// In the place of a row that was not there.
+pub(super) const NO_ROW: &str = "no such row";
+
 impl Guard<'_> {
     /// Decides what a change means for a row that is not as expected, and makes what can be made. With `wait`, a row
     /// that only a unique value keeps from its change is handed back.
@@ -49,7 +52,7 @@ impl Guard<'_> {
                 self.conflicts.push(Conflict {
                     column: Some(column.name.clone()),
                     before: value::shown(want[at]),
-                    left: change.expect.map_or_else(|| "no such row".to_owned(), |expect| value::shown(expect[at])),
+                    left: change.expect.map_or_else(|| NO_ROW.to_owned(), |expect| value::shown(expect[at])),
                     now: "no such column".to_owned(),
                     ..self.conflict_at(table, change.new_rowid, want, ConflictKind::Changed)
                 });
@@ -108,7 +111,7 @@ impl Guard<'_> {
                 clean = false;
                 self.conflicts.push(Conflict {
                     column: Some(table.columns[column].name.clone()),
-                    before: "no such row".to_owned(),
+                    before: NO_ROW.to_owned(),
                     left: value::shown(expect[column]),
                     now: value::shown(now[column]),
                     ..self.conflict(table, &found, ConflictKind::Changed)?
@@ -119,7 +122,7 @@ impl Guard<'_> {
             clean = false;
             self.conflicts.push(Conflict {
                 column: Some(column),
-                before: "no such row".to_owned(),
+                before: NO_ROW.to_owned(),
                 left: "no such column".to_owned(),
                 now: shown,
                 ..self.conflict(table, &found, ConflictKind::Changed)?
@@ -142,10 +145,11 @@ impl Guard<'_> {
         let adrift = self.is_adrift(table, want);
         if !adrift && let Some(found) = self.find(number, table, change.new_rowid, want)? {
             let now = found.values().map_err(|source| self.damaged(source))?;
-            let differing = written(table).find(|column| !value::same(now[*column], want[*column]));
+            let differing: Vec<usize> =
+                written(table).filter(|column| !value::same(now[*column], want[*column])).collect();
             let keyed = table.rowid_column.is_some() || !keys(table).is_empty();
-            match differing {
-                None => {
+            match differing.as_slice() {
+                [] => {
                     self.already.push(Conflict {
                         now: shown_row(table, &now),
                         ..self.conflict(table, &found, ConflictKind::Appeared)?
@@ -153,15 +157,17 @@ impl Guard<'_> {
                     return Ok(());
                 }
                 // A rowid that no column shows names nobody: the row that has it now is another one.
-                Some(_) if !keyed => {}
-                Some(column) => {
-                    self.conflicts.push(Conflict {
-                        column: Some(table.columns[column].name.clone()),
-                        before: value::shown(want[column]),
-                        left: "no such row".to_owned(),
-                        now: value::shown(now[column]),
-                        ..self.conflict(table, &found, ConflictKind::Appeared)?
-                    });
+                _ if !keyed => {}
+                columns => {
+                    for column in columns.iter().copied() {
+                        self.conflicts.push(Conflict {
+                            column: Some(table.columns[column].name.clone()),
+                            before: value::shown(want[column]),
+                            left: NO_ROW.to_owned(),
+                            now: value::shown(now[column]),
+                            ..self.conflict(table, &found, ConflictKind::Appeared)?
+                        });
+                    }
                     if self.on_conflict != OnConflict::Overwrite {
                         return Ok(());
                     }
@@ -192,7 +198,7 @@ impl Guard<'_> {
         }
         self.conflicts.push(Conflict {
             before: shown_row(table, want),
-            left: "no such row".to_owned(),
+            left: NO_ROW.to_owned(),
             now: self.in_the_way(table, want, None)?,
             ..self.conflict_at(table, rowid, want, ConflictKind::Constraint)
         });
@@ -239,7 +245,7 @@ impl Guard<'_> {
             self.conflicts.push(Conflict {
                 before: shown_row(table, want),
                 left: shown_row(table, expect),
-                now: if adrift { "no row like it" } else { "no such row" }.to_owned(),
+                now: if adrift { "no row like it" } else { NO_ROW }.to_owned(),
                 ..self.conflict_at(table, change.rowid, expect, kind)
             });
             if self.on_conflict == OnConflict::Overwrite {
