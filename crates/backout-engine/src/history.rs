@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::act::Act;
 use crate::error::EngineError;
 pub use crate::step_view::StepView;
 
@@ -349,7 +350,7 @@ impl View {
                 return Ok(());
             }
             step.state = next;
-            step.before_redo = None;
+            let before_redo = step.before_redo.take();
             step.kept = None;
             if event == Event::StepUndone && !payload.is_null() {
                 let report: Report = read(payload, seq)?;
@@ -362,8 +363,11 @@ impl View {
                 step.undo = Some((seq, read(payload, seq)?));
             } else if event == Event::StepApplied {
                 step.applied_seq = seq;
-                if !step.left_before.is_empty() && !payload.is_null() {
-                    step.heed_redo(&read(payload, seq)?);
+                // What a command ends with is no report.
+                let reports =
+                    !payload.is_null() && !step.left_before.is_empty() && !matches!(step.act(), Act::Run { .. });
+                if let Some(before) = before_redo.filter(|_| reports) {
+                    step.heed_redo(&read(payload, seq)?, &before.left_before);
                 }
             }
         }

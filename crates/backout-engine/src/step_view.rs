@@ -73,8 +73,9 @@ impl StepView {
         all
     }
 
-    /// What earlier undos had left is still so only where the redo found it done; else it did it again.
-    pub fn heed_redo(&mut self, report: &Report) {
+    /// What the undo before a redo had left is still so only where the redo found it done; else that did it again. Of
+    /// what was left `earlier` that redo had no images.
+    pub fn heed_redo(&mut self, report: &Report, earlier: &Conflicts) {
         let told = &report.already;
         if !report.knows_already || told.total > told.listed.len() as u64 {
             return;
@@ -87,7 +88,7 @@ impl StepView {
                 is_same && (done.column == left.column || done.column.is_none() || left.column.is_none())
             };
             // Of the schema a redo does not say what it found done.
-            left.key.is_none() && !is_file || told.listed.iter().any(is_done)
+            earlier.listed.contains(left) || left.key.is_none() && !is_file || told.listed.iter().any(is_done)
         });
         self.left_before.total -= (before - self.left_before.listed.len()) as u64;
     }
