@@ -145,6 +145,13 @@ impl Turn<'_> {
             Verdict::Conflict(conflict) => {
                 let out_of_reach = matches!(now, Now::Blocked);
                 self.report.conflicts.push(*conflict);
+                if self.manner.on_conflict == OnConflict::Keep
+                    && to.is_some()
+                    && let Some(step) = self.step.as_ref().filter(|_| held.is_some())
+                {
+                    let place = step.shown(change.n);
+                    self.note(Some(format!("{}: what does not come back is kept in {place}", change.path)));
+                }
                 if self.manner.on_conflict != OnConflict::Overwrite || out_of_reach {
                     return Ok(Decision::Leave);
                 }

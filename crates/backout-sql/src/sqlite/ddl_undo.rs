@@ -150,7 +150,7 @@ fn undo_event(
     match &event.kind {
         Kind::Nothing => Ok(()),
         Kind::Create | Kind::CreateAsSelect => return undo_create(context, event, manner, conflicts, notes),
-        Kind::Drop => return undo_drop(context, event, manner, conflicts),
+        Kind::Drop => return undo_drop(context, event, manner, conflicts, notes),
         Kind::RenameTable { from, to } => {
             return ddl_rename::rename(context, event, (from, to), Direction::Undo, manner, conflicts);
         }
@@ -247,6 +247,7 @@ fn undo_drop(
     event: &DdlEvent,
     manner: Manner,
     conflicts: &mut Conflicts,
+    notes: &mut Vec<String>,
 ) -> Result<bool, TargetError> {
     let conn = context.conn;
     let reading = |error| TargetError::failed(format!("cannot read the schema of {}", context.target), error);
@@ -284,6 +285,13 @@ fn undo_drop(
             conflicts.push(conflict(context, &row.shown(), ConflictKind::Appeared, text));
         }
         if !goes_on(manner) {
+            if let Some(table) = event.dropped() {
+                let place = match event.holds().next() {
+                    Some(hold) => format!("in the table {hold}"),
+                    None => "in the record of the deployment".to_owned(),
+                };
+                notes.push(format!("{}: the rows of {table} that do not come back are kept {place}", context.target));
+            }
             return Ok(false);
         }
         for (_, now) in &in_the_way {
