@@ -261,6 +261,7 @@ impl View {
             | Event::DeploymentRetryFailed
             | Event::FinallyRan
             | Event::LockTaken
+            | Event::EntryLost
             | Event::ImagesDropped => {}
         }
         Ok(())

@@ -25,6 +25,7 @@ mod non_utf8;
 mod output;
 mod print;
 mod prune;
+mod record;
 mod scene;
 mod sign;
 mod start;
