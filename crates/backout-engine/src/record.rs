@@ -312,13 +312,8 @@ fn executed(session: &mut Session<'_>, view: &View, name: &str, steps: &[StepVie
         let Act::Sql { shown, .. } = step.act() else { continue };
         client::begin_step(engine, shown, &mut out).map_err(spooling)?;
         let mut images = session.journal.reader().open_images(step.seq)?;
-        let mut outcome = Ok(());
-        session.targets.database(name)?.describe(&mut images, &mut |described| {
-            if outcome.is_ok() {
-                outcome = client::statement(engine, &described.change, &described.place, &mut out);
-            }
-        })?;
-        outcome.map_err(spooling)?;
+        let database = session.targets.database(name)?;
+        database.statements(&mut images, &mut |place, text| client::statement(engine, text, place, &mut out))?;
         client::end_step(engine, &mut out).map_err(spooling)?;
     }
     out.into_inner().map_err(|error| spooling(error.into_error()))
@@ -416,8 +411,13 @@ fn files(session: &mut Session<'_>, step: &StepView, head: &mut Head, sink: &mut
     own_directory(sink, &format!("{at}/before"))?;
     own_directory(sink, &format!("{at}/after"))?;
     let mut trouble = None;
+    let mut made = tempfile::tempfile().map_err(spooling)?;
     let target = session.targets.root(root)?;
     let handed = target.hand_over(&mut images, &mut |kept| {
+        if kept.made {
+            made.write_all(&kept.path)?;
+            made.write_all(&[0])?;
+        }
         add_kept(sink, &at, kept).map_err(|error| {
             let what = error.to_string();
             trouble = Some(error);
@@ -427,6 +427,7 @@ fn files(session: &mut Session<'_>, step: &StepView, head: &mut Head, sink: &mut
     if let Some(error) = trouble {
         return Err(error);
     }
+    own_file(sink, &format!("{at}/made"), &mut made)?;
     for lacking in handed? {
         let side = if lacking.side == Side::Before { "before" } else { "after" };
         lacks(head, format!("{label}: {} as it was {side}: {}", lacking.path, lacking.why));

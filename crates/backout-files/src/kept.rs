@@ -38,7 +38,7 @@ impl LocalRoot {
         let step = self.held(&manifest.header.clone())?;
         let mut lacking = Vec::new();
         for side in [Side::Before, Side::After] {
-            let mut walk = Walk { side, each: &mut *each, linked: HashMap::new(), lacking: &mut lacking };
+            let mut walk = Walk { side, made: false, each: &mut *each, linked: HashMap::new(), lacking: &mut lacking };
             manifest.visit(Order::Forwards, |_, record| {
                 let Record::Change(change) = record else { return Ok(()) };
                 let reading = || format!("cannot read {} of {label} for the record", change.path);
@@ -49,6 +49,7 @@ impl LocalRoot {
                         // What else lies in a directory that the step made or took away has changes of its own, or is not
                         // the step's.
                         let deep = wanted.kind == Kind::Tree;
+                        walk.made = change.before.is_none();
                         walk.tree(dir.as_fd(), &name, change.path.as_bytes(), deep).acting(reading)
                     }
                     None => {
@@ -166,6 +167,8 @@ fn is_that(dir: BorrowedFd<'_>, name: &[u8], wanted: &Image) -> io::Result<bool>
 /// Hands over one side of a step.
 struct Walk<'a> {
     side: Side,
+    /// The path at hand was made by the step.
+    made: bool,
     each: Each<'a>,
     /// Inodes with several names, and the first path of each.
     linked: HashMap<(u64, u64), Vec<u8>>,
@@ -223,6 +226,7 @@ impl Walk<'_> {
         let Time(seconds, ns) = Time::of(stat);
         (self.each)(Kept {
             side: self.side,
+            made: self.made,
             path: path.to_vec(),
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,

@@ -42,6 +42,8 @@ pub enum Side {
 /// A file, directory or link that is kept of a step, with everything that an undo brings back of it.
 pub struct Kept<'a> {
     pub side: Side,
+    /// The step made it where nothing was.
+    pub made: bool,
     /// Relative to the root, any bytes.
     pub path: Vec<u8>,
     /// The twelve permission bits.

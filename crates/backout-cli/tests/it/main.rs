@@ -26,6 +26,7 @@ mod output;
 mod print;
 mod prune;
 mod record;
+mod record_client;
 mod scene;
 mod sign;
 mod start;

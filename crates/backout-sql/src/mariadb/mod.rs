@@ -4,6 +4,7 @@
 //! by itself, right before it in a session that holds the lock's name until the statement has ended.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use backout_model::conflict::OnConflict;
@@ -356,6 +357,14 @@ impl Database for Mariadb {
 
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError> {
         self.why_never_a_value(sql)
+    }
+
+    fn statements(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
+        self.statements_of_step(images, each)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {

@@ -3,6 +3,7 @@
 //! Never commits without the marker that asserts the lock's epoch.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use backout_model::conflict::OnConflict;
@@ -386,6 +387,14 @@ impl Database for Postgres {
 
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError> {
         self.why_never_a_value(sql)
+    }
+
+    fn statements(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
+        self.statements_of_step(images, each)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {
