@@ -129,11 +129,9 @@ pub trait Database: Target {
     /// take back, in words; then what was written is of no use.
     fn undo_script(
         &mut self,
-        _steps: &mut dyn Iterator<Item = Box<dyn Images>>,
-        _out: &mut dyn Write,
-    ) -> Result<Vec<String>, TargetError> {
-        Ok(vec!["this version writes no such script for this engine".to_owned()])
-    }
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, TargetError>;
 
     /// The locks, holds and other objects of the tool that this database keeps, by name.
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError>;

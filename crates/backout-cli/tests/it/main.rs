@@ -27,6 +27,7 @@ mod print;
 mod prune;
 mod record;
 mod record_client;
+mod record_servers;
 mod scene;
 mod sign;
 mod start;

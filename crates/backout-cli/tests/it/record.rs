@@ -16,7 +16,7 @@ fn recorded() -> Scene {
 }
 
 /// The state directory is gone, and what was held beside the root.
-fn lose_everything(scene: &Scene) {
+pub fn lose_everything(scene: &Scene) {
     fs::remove_dir_all(scene.path(".backout")).unwrap();
     for entry in fs::read_dir(scene.path(".")).unwrap() {
         let path = entry.unwrap().path();
@@ -35,7 +35,7 @@ fn unpacked(scene: &Scene, record: &str) -> PathBuf {
 }
 
 #[track_caller]
-fn sh(within: &Path, script: &str) -> String {
+pub fn sh(within: &Path, script: &str) -> String {
     let output = Command::new("sh").args(["-euc", script]).current_dir(within).output().unwrap();
     assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

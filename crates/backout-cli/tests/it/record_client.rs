@@ -160,7 +160,8 @@ fn tar_puts_files_back() {
     done(&sh(&scene.path("."), UNDO));
     // As docs/record.md tells it.
     let script = "for step in $(ls r/files/web | sort -rn); do
-             tar -C r/files/web/$step/after --xattrs -cf - . | tar -C web --xattrs -df - --no-recursion
+             (cd r/files/web/$step/after && find . ! -type d -print0 | tar --null -T - --xattrs -cf -) |
+                 tar -C web --xattrs -df - || exit 1
              (cd web && sort -rz ../r/files/web/$step/made | xargs -0r rm -fd --)
              tar -C r/files/web/$step/before --xattrs -cf - . | tar -C web --xattrs --no-overwrite-dir -xpf -
          done";

@@ -4,7 +4,7 @@
 //! by itself, right before it in a session that holds the lock's name until the statement has ended.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use backout_model::conflict::OnConflict;
@@ -39,6 +39,7 @@ mod plan;
 mod reader;
 mod redo;
 mod replay;
+mod script;
 mod segment;
 mod session;
 mod setting;
@@ -365,6 +366,14 @@ impl Database for Mariadb {
         each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
     ) -> Result<(), TargetError> {
         self.statements_of_step(images, each)
+    }
+
+    fn undo_script(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, TargetError> {
+        self.script_of_undo(steps, out)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {

@@ -3,7 +3,7 @@
 //! Never commits without the marker that asserts the lock's epoch.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use backout_model::conflict::OnConflict;
@@ -82,6 +82,7 @@ mod reader;
 mod rebuild;
 mod redo;
 mod schema;
+mod script;
 mod session;
 mod setting;
 mod spelling;
@@ -395,6 +396,14 @@ impl Database for Postgres {
         each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
     ) -> Result<(), TargetError> {
         self.statements_of_step(images, each)
+    }
+
+    fn undo_script(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, TargetError> {
+        self.script_of_undo(steps, out)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {
