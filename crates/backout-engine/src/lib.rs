@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod plan;
 pub mod prune;
 pub mod record;
+mod records;
 pub mod redo;
 pub mod report;
 mod requires;

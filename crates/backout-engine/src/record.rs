@@ -96,7 +96,7 @@ pub fn record(
     };
     let out =
         NamedTempFile::with_prefix_in(".record", &directory).map_err(|e| io_error("write into", &directory, e))?;
-    let mut parts = Parts::prepare(session, &view, &mut head)?;
+    let mut parts = Parts::prepare(session, &view, &mut head, &directory)?;
     let mut count = Count::default();
     parts.pass(session, &view, &mut head, &mut count)?;
     (head.members, head.bytes) = (count.members, count.bytes);
@@ -169,11 +169,22 @@ struct Parts {
     images: Vec<u64>,
     /// Steps on roots, in order.
     steps: Vec<StepView>,
+    spool: Spool,
+}
+
+/// Where parts lie until they are written: without a name, beside the record, which is no file system in memory.
+struct Spool(PathBuf);
+
+impl Spool {
+    fn file(&self) -> Result<File, EngineError> {
+        tempfile::tempfile_in(&self.0).map_err(spooling)
+    }
 }
 
 impl Parts {
-    fn prepare(session: &mut Session<'_>, view: &View, head: &mut Head) -> Result<Self, EngineError> {
-        let (journal, images) = entries(session, &view.id)?;
+    fn prepare(session: &mut Session<'_>, view: &View, head: &mut Head, directory: &Path) -> Result<Self, EngineError> {
+        let spool = Spool(directory.to_owned());
+        let (journal, images) = entries(session, &view.id, &spool)?;
         let mut steps: Vec<StepView> =
             view.steps.values().filter(|step| step.has_images && step.state != StepState::Discarded).cloned().collect();
         steps.sort_by_key(|step| step.seq);
@@ -185,8 +196,8 @@ impl Parts {
             if of_it.is_empty() {
                 continue;
             }
-            let executed = executed(session, view, &name, &of_it)?;
-            let (undo, not_in_script) = undo(session, view, &name, &of_it)?;
+            let executed = executed(session, view, &name, &of_it, &spool)?;
+            let (undo, not_in_script) = undo(session, view, &name, &of_it, &spool)?;
             let engine = session.targets.database(&name)?.engine().to_owned();
             head.databases.push(DatabasePart { name: name.clone(), engine, not_in_script });
             scripts.insert(name, (executed, undo));
@@ -195,7 +206,7 @@ impl Parts {
         head.roots = steps.iter().filter_map(|step| root_of(step.act())).map(str::to_owned).collect();
         head.roots.sort();
         head.roots.dedup();
-        Ok(Self { journal, scripts, images, steps })
+        Ok(Self { journal, scripts, images, steps, spool })
     }
 
     /// Hands every member to `sink`, in the order in which they stand in a record.
@@ -228,7 +239,7 @@ impl Parts {
         }
         own_directory(sink, FILES)?;
         for step in &self.steps {
-            files(session, step, head, sink)?;
+            files(session, step, head, sink, &self.spool)?;
         }
         Ok(())
     }
@@ -269,8 +280,8 @@ fn own_file(sink: &mut dyn Sink, path: &str, file: &mut File) -> Result<(), Engi
 }
 
 /// The deployment's entries of the journal, a line each, and the numbers of those whose images are still there.
-fn entries(session: &Session<'_>, id: &DeploymentId) -> Result<(File, Vec<u64>), EngineError> {
-    let mut lines = BufWriter::new(tempfile::tempfile().map_err(spooling)?);
+fn entries(session: &Session<'_>, id: &DeploymentId, spool: &Spool) -> Result<(File, Vec<u64>), EngineError> {
+    let mut lines = BufWriter::new(spool.file()?);
     let mut seqs = Vec::new();
     let mut outcome = Ok(());
     let reader = session.journal.reader();
@@ -295,7 +306,7 @@ fn entries(session: &Session<'_>, id: &DeploymentId) -> Result<(File, Vec<u64>),
 }
 
 fn spooling(source: io::Error) -> EngineError {
-    EngineError::Io { act: "cannot write to the directory for temporary files".to_owned(), source }
+    EngineError::Io { act: "cannot write the parts of the record".to_owned(), source }
 }
 
 fn heading(out: &mut dyn Write, view: &View, database: &str, what: &str) -> io::Result<()> {
@@ -303,8 +314,14 @@ fn heading(out: &mut dyn Write, view: &View, database: &str, what: &str) -> io::
 }
 
 /// What was run on a database, for its engine's own client.
-fn executed(session: &mut Session<'_>, view: &View, name: &str, steps: &[StepView]) -> Result<File, EngineError> {
-    let mut out = BufWriter::new(tempfile::tempfile().map_err(spooling)?);
+fn executed(
+    session: &mut Session<'_>,
+    view: &View,
+    name: &str,
+    steps: &[StepView],
+    spool: &Spool,
+) -> Result<File, EngineError> {
+    let mut out = BufWriter::new(spool.file()?);
     let engine = session.targets.database(name)?.engine();
     heading(&mut out, view, name, "What was run").map_err(spooling)?;
     client::begin(engine, &mut out).map_err(spooling)?;
@@ -325,16 +342,17 @@ fn undo(
     view: &View,
     name: &str,
     steps: &[StepView],
+    spool: &Spool,
 ) -> Result<(File, Vec<String>), EngineError> {
-    let begun = |not: &[String]| -> io::Result<BufWriter<File>> {
-        let mut out = BufWriter::new(tempfile::tempfile()?);
-        heading(&mut out, view, name, "The undo")?;
+    let begun = |not: &[String]| -> Result<BufWriter<File>, EngineError> {
+        let mut out = BufWriter::new(spool.file()?);
+        heading(&mut out, view, name, "The undo").map_err(spooling)?;
         for why in not {
-            writeln!(out, "-- It cannot be done by a script: {}", why.replace('\n', " "))?;
+            writeln!(out, "-- It cannot be done by a script: {}", why.replace('\n', " ")).map_err(spooling)?;
         }
         Ok(out)
     };
-    let mut out = begun(&[]).map_err(spooling)?;
+    let mut out = begun(&[])?;
     let reader = session.journal.reader();
     let mut on_site = Vec::new();
     let mut not = Vec::new();
@@ -355,7 +373,7 @@ fn undo(
         not = database.undo_script(&mut images, &mut out)?;
     }
     if !not.is_empty() {
-        out = begun(&not).map_err(spooling)?;
+        out = begun(&not)?;
         client::refuse(database.engine(), &mut out).map_err(spooling)?;
     }
     Ok((out.into_inner().map_err(|error| spooling(error.into_error()))?, not))
@@ -411,7 +429,7 @@ fn files(session: &mut Session<'_>, step: &StepView, head: &mut Head, sink: &mut
     own_directory(sink, &format!("{at}/before"))?;
     own_directory(sink, &format!("{at}/after"))?;
     let mut trouble = None;
-    let mut made = tempfile::tempfile().map_err(spooling)?;
+    let mut made = spool.file()?;
     let target = session.targets.root(root)?;
     let handed = target.hand_over(&mut images, &mut |kept| {
         if kept.made {

@@ -58,6 +58,16 @@ fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
+/// The first record: its key, its value, and what follows. By its length, since a value may hold line breaks.
+fn first(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = bytes.iter().take(20).position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+    let (record, rest) = bytes.split_at_checked(length)?;
+    let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    Some((&record[..equals], &record[equals + 1..], rest))
+}
+
 /// What an extended header says of the member that follows.
 #[derive(Default)]
 pub(crate) struct Ahead {
@@ -72,10 +82,11 @@ impl Ahead {
     pub fn read(bytes: &[u8]) -> io::Result<Self> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let mut ahead = Self::default();
-        for extension in tar::PaxExtensions::new(bytes) {
-            let extension = extension?;
-            let value = extension.value_bytes();
-            match extension.key_bytes() {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (key, value);
+            (key, value, rest) = first(rest).ok_or_else(|| bad("an extended header that does not hold together"))?;
+            match key {
                 b"path" => ahead.path = Some(value.to_vec()),
                 b"linkpath" => ahead.link = Some(value.to_vec()),
                 b"hdrcharset" => {}

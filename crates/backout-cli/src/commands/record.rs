@@ -6,6 +6,7 @@ use backout_engine::error::EngineError;
 use backout_engine::from_record::{self, Found};
 use backout_engine::outcome::{NOTHING_CHANGED, Outcome, Status};
 use backout_engine::record;
+use backout_engine::session::Session;
 use backout_package::signature;
 use backout_package::site::Site;
 use backout_record::error::RecordError;
@@ -52,6 +53,20 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         outcome.notes.extend(written.lacks.iter().map(|lacks| format!("the record lacks {lacks}")));
         Ok(outcome)
     })
+}
+
+/// Writes the record of a deployment that has just ended, where the site wants one of each. A failure is told and is none
+/// of the deployment's, which is done.
+pub fn at_the_end(session: &mut Session<'_>, outcome: &mut Outcome) {
+    let ended = matches!(outcome.status, Status::Done | Status::Partly);
+    let Some(id) = outcome.deployment.clone().filter(|_| ended && session.site().record) else { return };
+    match record::record(session, Some(id.as_str()), None, env!("CARGO_PKG_VERSION"), None) {
+        Ok(written) => outcome.notes.push(format!("its record is {}", written.file.display())),
+        Err(error) => {
+            let why = error.causes().join(": ");
+            outcome.notes.push(format!("its record could not be written: {why}; `backout record {id}` tries again"));
+        }
+    }
 }
 
 /// Makes a lost state directory again from records; the id of the deployment of the first one, or the part of it that

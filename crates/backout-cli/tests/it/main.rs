@@ -29,6 +29,7 @@ mod record;
 mod record_client;
 mod record_servers;
 mod scene;
+mod secrets;
 mod sign;
 mod start;
 mod terminal;

@@ -184,3 +184,65 @@ fn inspect_tells_what_a_record_holds() {
     }
     scene.run(&["inspect", "rec", "--json"]).exits(0).answers("\"first-entry\":");
 }
+
+#[test]
+fn a_site_that_says_so_has_a_record_of_each_deployment() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}record: true\nretention: {{keep: 0}}\n", crate::scene::SITE));
+    scene.run(&["deploy", "winter"]).exits(0).says("its record is ");
+    let id = scene.latest();
+    let records = || fs::read_dir(scene.path(".backout/records")).unwrap().map(|entry| entry.unwrap().path());
+    let record = records().next().unwrap();
+    assert!(record.to_str().unwrap().contains(&id) && records().count() == 1);
+    scene.run(&["verify"]).exits(0).answers("1 record, ");
+    // Damage to it is found like any other.
+    let whole = fs::read(&record).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 4;
+    fs::write(&record, damaged).unwrap();
+    scene.run(&["verify"]).exits(3).answers("record");
+    fs::write(&record, whole).unwrap();
+    scene.refused(&["inspect", "site.yaml"], 2);
+    // Retention holds for records, too.
+    scene.run(&["prune", "--yes"]).exits(0);
+    assert_eq!(records().count(), 0);
+    scene.run(&["record", &id]).exits(4);
+}
+
+#[test]
+fn a_damaged_record_undoes_nothing() {
+    let scene = recorded();
+    lose_everything(&scene);
+    let whole = fs::read(scene.path("rec")).unwrap();
+    for length in [0, 100, whole.len() / 2, whole.len() - 1] {
+        scene.write("rec", &whole[..length]);
+        scene.refused(&["undo", "--record", "rec"], 2).says("rec").says("hint: ");
+        assert!(!scene.path(".backout").exists());
+    }
+    scene.refused(&["undo", "--record", "nowhere"], 2).says("cannot read nowhere");
+}
+
+#[test]
+fn a_record_of_format_1_undoes_for_ever() {
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record-1"));
+    let scene = Scene::new();
+    scene.write("site.yaml", "site: shop\ndatabases:\n  main: {url: \"sqlite:shop.sqlite\"}\n");
+    let before = scene.fingerprint();
+    if std::env::var_os("BACKOUT_BLESS").is_some() {
+        scene.package("winter", "steps:\n  - sql: a.sql\n");
+        scene.write("winter/a.sql", crate::scene::GOOD_SQL);
+        scene.run(&["deploy", "winter"]).exits(0);
+        scene.run(&["record", "--output", "shop.record.tar.zst"]).exits(0);
+        fs::create_dir_all(golden).unwrap();
+        for name in ["shop.sqlite", "shop.record.tar.zst"] {
+            fs::copy(scene.path(name), golden.join(name)).unwrap();
+        }
+        fs::remove_dir_all(scene.path(".backout")).unwrap();
+    }
+    for name in ["shop.sqlite", "shop.record.tar.zst"] {
+        fs::copy(golden.join(name), scene.path(name)).unwrap();
+    }
+    scene.run(&["inspect", "shop.record.tar.zst"]).exits(0).answers("record of winter 1");
+    scene.run(&["undo", "--record", "shop.record.tar.zst"]).exits(0);
+    assert_eq!(scene.fingerprint(), before);
+}

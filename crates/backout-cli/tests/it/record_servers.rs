@@ -105,7 +105,7 @@ fn psql_stops_where_a_row_is_no_longer_as_it_was_left() {
         "DELETE FROM product WHERE id = 2",
         "UPDATE product SET at = NULL WHERE id = 4",
         "INSERT INTO colour VALUES (2, 'pine')",
-        "INSERT INTO orders (product, amount) VALUES (4, 1)",
+        "INSERT INTO orders (id, product, amount) OVERRIDING SYSTEM VALUE VALUES (99, 4, 1)",
         "DELETE FROM audit WHERE what = 'coat' AND price > 150",
         "CREATE RULE no AS ON DELETE TO product DO INSTEAD NOTHING",
     ] {
