@@ -420,7 +420,13 @@ pub(crate) fn files_at(root: &str, seq: u64) -> String {
 }
 
 /// The files of a step, as they were and as it left them.
-fn files(session: &mut Session<'_>, step: &StepView, head: &mut Head, sink: &mut dyn Sink) -> Result<(), EngineError> {
+fn files(
+    session: &mut Session<'_>,
+    step: &StepView,
+    head: &mut Head,
+    sink: &mut dyn Sink,
+    spool: &Spool,
+) -> Result<(), EngineError> {
     let Some(root) = root_of(step.act()) else { return Ok(()) };
     let at = files_at(root, step.seq);
     let label = format!("root {root}");
