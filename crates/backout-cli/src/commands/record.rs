@@ -94,7 +94,7 @@ pub fn make_again(
     match from_record::make_again(site, &mut targets, wiring::surroundings(), &records)? {
         Found::Known(_) => context.ui.note("the state directory knows the deployment: the record is not needed"),
         Found::MadeAgain(_) => {
-            context.ui.note(&format!("made the state directory {} again from the record", site.state.display()));
+            context.ui.note(format!("made the state directory {} again from the record", site.state.display()));
         }
     }
     Ok(part)
