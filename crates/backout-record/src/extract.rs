@@ -89,9 +89,7 @@ impl Extraction {
 
     /// True where every directory on the way is one, and no link.
     fn is_within(&self, path: &Path) -> bool {
-        path.parent().is_some_and(|parent| {
-            parent.ancestors().take_while(|above| *above != self.into).all(is_directory)
-        })
+        path.parent().is_some_and(|parent| parent.ancestors().take_while(|above| *above != self.into).all(is_directory))
     }
 
     fn dress(&self, path: &Path, meta: &Meta, is_link: bool) -> io::Result<()> {
