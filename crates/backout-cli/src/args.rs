@@ -47,6 +47,7 @@ pub enum Command {
     Resume(commands::resume::Args),
     Unlock(commands::unlock::Args),
     Verify(commands::verify::Args),
+    Record(commands::record::Args),
     Prune(commands::prune::Args),
     Pack(commands::pack::Args),
     Sign(commands::sign::Args),
@@ -66,8 +67,6 @@ pub enum Command {
     Capture(commands::later::Args),
     #[command(hide = true)]
     Diff(commands::later::Args),
-    #[command(hide = true)]
-    Record(commands::later::Args),
 }
 
 impl Command {

@@ -8,6 +8,7 @@ use backout_engine::outcome::{NOTHING_CHANGED, Status};
 use backout_journal::JournalError;
 use backout_model::target::{Refusal, TargetError};
 use backout_package::error::PackageError;
+use backout_record::error::RecordError;
 
 /// Nothing was changed on the site, unless [`CliError::status`] is [`Status::NeedsHand`].
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,8 @@ pub enum CliError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Package(#[from] PackageError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -72,10 +75,13 @@ impl CliError {
                     Status::Refused
                 }
             }
+            Self::Record(error) if error.is_usage() => Status::Usage,
             Self::Engine(error) => error.status(),
             Self::Hinted { error, .. } => error.status(),
             Self::Usage { .. } => Status::Usage,
-            Self::Journal(_) | Self::Target(_) | Self::Refused { .. } | Self::Io { .. } => Status::Refused,
+            Self::Record(_) | Self::Journal(_) | Self::Target(_) | Self::Refused { .. } | Self::Io { .. } => {
+                Status::Refused
+            }
         }
     }
 
@@ -109,6 +115,7 @@ impl CliError {
             Self::Engine(EngineError::Target(TargetError::Refused(_))) | Self::Target(TargetError::Refused(_)) => {
                 self.refusals().iter().flat_map(|refusal| refusal.ways_out.clone()).collect()
             }
+            Self::Record(error) => error.hint().map(str::to_owned).into_iter().collect(),
             Self::Engine(error) => error.hints(),
             Self::Hinted { error, hints } => error.hints().into_iter().chain(hints.iter().cloned()).collect(),
             Self::Usage { hints, .. } | Self::Refused { hints, .. } => hints.clone(),

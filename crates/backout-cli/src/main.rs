@@ -77,6 +77,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Resume(args) => commands::resume::run(&context, &args),
         Command::Unlock(args) => commands::unlock::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
+        Command::Record(args) => commands::record::run(&context, &args),
         Command::Sign(args) => commands::sign::run(&context, &args),
         Command::Prune(args) => commands::prune::run(&context, &args),
         Command::Pack(args) => commands::pack::run(&context, &args),
@@ -88,7 +89,6 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         | Command::Backup(args)
         | Command::Restore(args)
         | Command::Capture(args)
-        | Command::Diff(args)
-        | Command::Record(args) => commands::later::run(name, &args),
+        | Command::Diff(args) => commands::later::run(name, &args),
     }
 }

@@ -225,10 +225,11 @@ pub fn checked(checked: &Checked) -> String {
         (findings, grave) => format!("{}, {grave} of them grave", count(findings, "finding")),
     };
     format!(
-        "{} of the journal, {} of images in {}, {} compared with the site: {findings}",
+        "{} of the journal, {} of images in {}, {}{} compared with the site: {findings}",
         if checked.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", checked.entries) },
         bytes(checked.bytes),
         count(checked.images, "place"),
+        if checked.records > 0 { format!("{}, ", count(checked.records, "record")) } else { String::new() },
         count(checked.steps, "step"),
     )
 }

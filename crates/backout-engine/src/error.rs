@@ -4,6 +4,7 @@ use backout_journal::JournalError;
 use backout_model::target::{Refusal, TargetError};
 use backout_model::words;
 use backout_package::error::PackageError;
+use backout_record::error::RecordError;
 use backout_sql::database::LockError;
 
 use crate::outcome::Status;
@@ -16,6 +17,8 @@ pub enum EngineError {
     Package(#[from] PackageError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error("cannot lock the site")]
     Lock(#[source] LockError),
     #[error(transparent)]
@@ -68,6 +71,7 @@ impl EngineError {
             | Self::NotNow { .. }
             | Self::History(_) => true,
             Self::Package(_)
+            | Self::Record(_)
             | Self::Journal(_)
             | Self::Lock(_)
             | Self::Target(_)
@@ -80,8 +84,10 @@ impl EngineError {
     pub fn status(&self) -> Status {
         match self {
             Self::Package(error) if error.is_usage() => Status::Usage,
+            Self::Record(error) if error.is_usage() => Status::Usage,
             Self::Usage { .. } => Status::Usage,
             Self::Package(_)
+            | Self::Record(_)
             | Self::Journal(_)
             | Self::Lock(_)
             | Self::Target(_)
@@ -97,6 +103,7 @@ impl EngineError {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Self::Usage { hint, .. } | Self::NotNow { hint, .. } => hint.iter().cloned().collect(),
+            Self::Record(error) => error.hint().map(str::to_owned).into_iter().collect(),
             Self::Lock(LockError::Held { unprovable: true, .. }) => {
                 vec!["if that process is certainly gone, `backout unlock` takes the lock over".to_owned()]
             }

@@ -262,6 +262,7 @@ impl View {
             | Event::DeploymentRetryFailed
             | Event::FinallyRan
             | Event::LockTaken
+            | Event::EntryLost
             | Event::ImagesDropped => {}
         }
         Ok(())
@@ -409,8 +410,7 @@ impl View {
         conflicts
     }
 
-    /// What earlier undos of the steps that an undo of `part` takes back had left: a redo since did not do it again, so
-    /// that this undo cannot take it back either.
+    /// What earlier undos of the steps of `part` had left: a redo since did not do it again, and so no undo takes it back.
     pub fn left_before(&self, part: &FramePath) -> Conflicts {
         let mut conflicts = Conflicts::default();
         for step in self.steps.values().filter(|step| part.contains(&step.frame) && step.is_on_site()) {

@@ -18,6 +18,7 @@ use crate::deploy::remove_copy;
 use crate::error::EngineError;
 use crate::history::View;
 use crate::outcome::{NOTHING_CHANGED, Outcome, Status};
+use crate::records;
 use crate::session::Session;
 use crate::step::Run;
 
@@ -154,6 +155,7 @@ pub fn prune(session: &mut Session<'_>, prunable: &[Prunable]) -> Result<Outcome
         run.session.journal.drop_images(&gone, one.why.words())?;
         if gone.len() == one.images.len() {
             remove_copy(&mut run);
+            records::remove(&run.session.config.state, &one.id)?;
             bytes += one.bytes;
         } else {
             left += 1;

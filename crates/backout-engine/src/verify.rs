@@ -12,6 +12,7 @@ use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::marks::{ahead, behind};
+use crate::records;
 use crate::session::Targets;
 
 /// What was looked at, in figures.
@@ -20,6 +21,8 @@ pub struct Checked {
     pub entries: u64,
     pub images: u64,
     pub bytes: u64,
+    /// In the state directory, each read through.
+    pub records: u64,
     /// Steps whose holds, and where applied whose live values, were compared.
     pub steps: u64,
     pub findings: u64,
@@ -29,7 +32,7 @@ pub struct Checked {
 
 /// Hands every finding to `each`. A table or directory that a later step changed again is compared with that step only.
 pub fn verify(
-    _site: &Site,
+    site: &Site,
     targets: &mut Targets,
     reader: &Reader,
     each: &mut dyn FnMut(Finding),
@@ -46,6 +49,7 @@ pub fn verify(
     checked.entries = journal.entries;
     checked.images = journal.images;
     checked.bytes = journal.bytes;
+    checked.records = records::verify(&site.state, &mut |finding| findings.push(finding))?;
     for finding in findings {
         found(finding, &mut checked);
     }

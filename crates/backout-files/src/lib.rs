@@ -26,6 +26,7 @@ mod inspect;
 mod item;
 mod judge;
 mod keep;
+mod kept;
 pub mod local;
 mod lock;
 mod look;

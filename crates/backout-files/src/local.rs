@@ -3,6 +3,7 @@
 //! Holds no state of a deployment: everything that an undo needs stands in the images and in the hold.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
@@ -16,11 +17,11 @@ use crate::error::Acting;
 use crate::hold::{Hold, Step};
 use crate::image;
 use crate::keep::Keep;
-use crate::lock::{Kept, Locked};
+use crate::lock::{self, Locked};
 use crate::manifest::{Header, Manifest, Place};
 use crate::overlay::device;
 use crate::plan::Planner;
-use crate::root::{FileCondition, Root, Work};
+use crate::root::{FileCondition, Kept, Lacking, Root, Work};
 use crate::turn::Direction;
 
 /// What a root is opened with.
@@ -191,8 +192,8 @@ impl Root for LocalRoot {
         }
         match Locked::take(self.root.top()) {
             Ok(locked) => self.locked = Some(locked),
-            Err(Kept::By(who)) => return Ok(Some(format!("{who} is at work on {}", self.path.display()))),
-            Err(Kept::Failed(error)) => Err(error).acting(|| format!("cannot lock {}", self.label))?,
+            Err(lock::Kept::By(who)) => return Ok(Some(format!("{who} is at work on {}", self.path.display()))),
+            Err(lock::Kept::Failed(error)) => Err(error).acting(|| format!("cannot lock {}", self.label))?,
         }
         Ok(None)
     }
@@ -214,5 +215,17 @@ impl Root for LocalRoot {
 
     fn check(&mut self, path: &str, condition: &FileCondition) -> Result<Option<String>, TargetError> {
         self.check_path(path, condition)
+    }
+
+    fn hand_over(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(Kept<'_>) -> io::Result<()>,
+    ) -> Result<Vec<Lacking>, TargetError> {
+        self.hand_over_step(images, each)
+    }
+
+    fn take_back(&mut self, images: &mut dyn Images, from: &Path) -> Result<(), TargetError> {
+        self.take_back_step(images, from)
     }
 }

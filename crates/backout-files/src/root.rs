@@ -1,9 +1,10 @@
 //! What every file root must do beyond [`Target`].
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
-use backout_model::target::{Gate, PlannedChange, Report, Summary, Target, TargetError};
+use backout_model::target::{Gate, Images, PlannedChange, Report, Summary, Target, TargetError};
 
 /// The work of one `files` or `delete` step.
 #[derive(Clone, Debug)]
@@ -31,6 +32,53 @@ pub struct FileCondition {
     pub contains: Option<String>,
 }
 
+/// What a path was before a step, or what the step left there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Before,
+    After,
+}
+
+/// A file, directory or link that is kept of a step, with everything that an undo brings back of it.
+pub struct Kept<'a> {
+    pub side: Side,
+    /// The step made it where nothing was.
+    pub made: bool,
+    /// Relative to the root, any bytes.
+    pub path: Vec<u8>,
+    /// The twelve permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Seconds since 1970 and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Names and values, access lists and labels among them.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub kind: KeptKind<'a>,
+}
+
+/// What is kept.
+pub enum KeptKind<'a> {
+    /// With its size in bytes.
+    File {
+        size: u64,
+        content: &'a mut dyn Read,
+    },
+    Directory,
+    Link(Vec<u8>),
+    /// Another name of a file that came before on the same side, by its path.
+    HardLink(Vec<u8>),
+}
+
+/// A path of which a record lacks what was there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    pub side: Side,
+    /// Escaped, for people.
+    pub path: String,
+    pub why: &'static str,
+}
+
 /// A file root of a site: in place on this machine for now; another host, or a root that switches as a whole, comes
 /// behind the same trait.
 pub trait Root: Target {
@@ -53,4 +101,16 @@ pub trait Root: Target {
 
     /// `Ok(None)` where the condition holds, else what was found instead, in words.
     fn check(&mut self, path: &str, condition: &FileCondition) -> Result<Option<String>, TargetError>;
+
+    /// Hands over what is kept of the step that `images` describes: what its paths held before, then what it left, as far
+    /// as that is still there unchanged. A directory comes before what it holds or after it. Returns what is lacking.
+    fn hand_over(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(Kept<'_>) -> io::Result<()>,
+    ) -> Result<Vec<Lacking>, TargetError>;
+
+    /// Puts into the hold what it lacks of the step: `from` is a directory in which the paths stand as they were before
+    /// it. They are moved out of there. Nothing in the root changes.
+    fn take_back(&mut self, images: &mut dyn Images, from: &Path) -> Result<(), TargetError>;
 }

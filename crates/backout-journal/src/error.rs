@@ -58,6 +58,9 @@ pub enum JournalError {
     ImagesDropped { seq: u64, by: u64 },
     #[error("the images of entry {seq} are damaged: {what}")]
     ImagesDamaged { seq: u64, what: String },
+    /// It was not made from records, or has something else in that place: nothing is put into it.
+    #[error("the state directory {} has another history", .state.display())]
+    OtherHistory { state: PathBuf },
     /// Somebody wrote the journal without its lock; nothing more is written by this process.
     #[error("the journal was changed by another program: {what}")]
     Diverged { what: String },

@@ -64,7 +64,6 @@ impl Journal {
         drops: Option<u64>,
         undone: &mut Undone,
     ) -> Result<Staged, JournalError> {
-        let epoch = self.check_shape(draft, drops)?;
         let (images, content) = images.unzip();
         let entry = Entry {
             seq: self.tip.seq + 1,
@@ -78,16 +77,28 @@ impl Journal {
             images,
             previous: self.tip.digest,
         };
-        let body = serde_json::to_string(&entry).map_err(|e| draft_error(draft.event, &e.to_string()))?;
+        self.stage_entry(entry, content, drops, undone)
+    }
+
+    /// Checks an entry that has its number, time and place in the chain already.
+    pub(crate) fn stage_entry(
+        &mut self,
+        entry: Entry,
+        content: Option<Content>,
+        drops: Option<u64>,
+        undone: &mut Undone,
+    ) -> Result<Staged, JournalError> {
+        let epoch = self.check_shape(&entry, drops)?;
+        let body = serde_json::to_string(&entry).map_err(|e| draft_error(entry.event, &e.to_string()))?;
         // A payload may nest deeper than the parser follows: what can't be read back is never written.
         if serde_json::from_str::<Entry>(&body).ok().as_ref() != Some(&entry) {
-            return Err(draft_error(draft.event, "its payload does not survive being written and read"));
+            return Err(draft_error(entry.event, "its payload does not survive being written and read"));
         }
         if body.len() > ENTRY_BYTES_MAX {
-            return Err(draft_error(draft.event, &format!("it is longer than {ENTRY_BYTES_MAX} bytes")));
+            return Err(draft_error(entry.event, &format!("it is longer than {ENTRY_BYTES_MAX} bytes")));
         }
-        if let Some(id) = &draft.deployment {
-            let moving = Moving { frame: draft.frame.clone(), step: draft.step, event: draft.event };
+        if let Some(id) = &entry.deployment {
+            let moving = Moving { frame: entry.frame.clone(), step: entry.step, event: entry.event };
             let live = self.learn(id)?;
             let moved = live.states.apply(&moving)?;
             undone.moved.push((id.clone(), moved, live.row.clone()));
@@ -100,7 +111,7 @@ impl Journal {
     }
 
     /// The epoch that the draft begins, where it is about one.
-    fn check_shape(&self, draft: &Draft, drops: Option<u64>) -> Result<Option<u64>, JournalError> {
+    fn check_shape(&self, draft: &Entry, drops: Option<u64>) -> Result<Option<u64>, JournalError> {
         let refuse = |what: &str| Err(draft_error(draft.event, what));
         match (draft.event.scope(), &draft.deployment) {
             (Scope::Site, Some(_)) => return refuse("it belongs to the site, not to a deployment"),

@@ -90,7 +90,7 @@ impl States {
 }
 
 /// The journal's word for an event or a state: kebab case, as it stands in entries.
-pub(crate) fn name<T: Serialize>(word: &T) -> String {
+pub fn name<T: Serialize>(word: &T) -> String {
     match serde_json::to_value(word) {
         Ok(serde_json::Value::String(text)) => text,
         _ => String::new(),

@@ -6,6 +6,7 @@ pub mod conflict;
 pub mod entry;
 pub mod fault;
 pub mod id;
+pub mod stamp;
 pub mod state;
 pub mod target;
 pub mod words;

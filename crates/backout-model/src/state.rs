@@ -75,6 +75,8 @@ pub enum Event {
     LockTaken,
     /// The images of an earlier entry were given up on purpose: that step cannot be undone or redone any more.
     ImagesDropped,
+    /// Stands for an entry of a journal that is lost, where this one was made again from records.
+    EntryLost,
 }
 
 /// What an event speaks of, and so which of the tables below judges it.
@@ -176,6 +178,7 @@ impl Event {
         Event::FinallyRan,
         Event::LockTaken,
         Event::ImagesDropped,
+        Event::EntryLost,
     ];
 
     pub fn scope(self) -> Scope {
@@ -216,7 +219,7 @@ impl Event {
             Event::MaintenanceEntering | Event::MaintenanceLeft | Event::FinallyRan | Event::ImagesDropped => {
                 Scope::Note
             }
-            Event::LockTaken => Scope::Site,
+            Event::LockTaken | Event::EntryLost => Scope::Site,
         }
     }
 }
@@ -357,7 +360,7 @@ pub fn deployment(from: Option<DeploymentState>, event: Event) -> Option<Deploym
         | Event::MaintenanceLeft
         | Event::FinallyRan
         | Event::ImagesDropped => from,
-        Event::LockTaken => None,
+        Event::LockTaken | Event::EntryLost => None,
     }
 }
 
@@ -432,7 +435,7 @@ mod tests {
         fn distinct<T: Copy + std::hash::Hash + Eq>(all: &[T]) -> usize {
             all.iter().copied().collect::<std::collections::HashSet<_>>().len()
         }
-        assert_eq!(distinct(Event::ALL), Event::ImagesDropped as usize + 1);
+        assert_eq!(distinct(Event::ALL), Event::EntryLost as usize + 1);
         assert_eq!(distinct(DeploymentState::ALL), DeploymentState::GivenUp as usize + 1);
         assert_eq!(distinct(FrameState::ALL), FrameState::Undone as usize + 1);
         assert_eq!(distinct(StepState::ALL), StepState::Undone as usize + 1);

@@ -1,4 +1,4 @@
-//! Signatures of packages, as `ssh-keygen -Y sign` makes them and `ssh-keygen -Y verify` checks them.
+//! Signatures of packages and records, as `ssh-keygen -Y sign` makes them and `ssh-keygen -Y verify` checks them.
 //!
 //! What is signed is a line of text with the digest of all that lies in the package's directory but the signature
 //! itself, so that a directory and its bundle have the same one.
@@ -57,29 +57,36 @@ pub fn signed_text(package: &Package) -> Result<String, PackageError> {
 
 /// Signs a package with a private key in OpenSSH's format, in place of the signature that it has.
 pub fn sign(package: &Package, key_file: &Path) -> Result<PathBuf, PackageError> {
-    let text = fs::read_to_string(key_file).map_err(|e| PackageError::read(key_file, e))?;
-    let unusable = |error: ssh_key::Error| PackageError::unusable(key_file, format!("is no private SSH key: {error}"));
-    let key = PrivateKey::from_openssh(text).map_err(unusable)?;
-    let by_ssh_keygen = |what: String| PackageError::Unusable {
-        path: key_file.to_owned(),
-        what,
-        hint: Some(format!(
-            "backout sign PACKAGE --text | ssh-keygen -Y sign -f {} -n {NAMESPACE} > PACKAGE/{SIGNATURE_FILE}",
-            key_file.display()
-        )),
-    };
-    if key.is_encrypted() {
-        return Err(by_ssh_keygen("is locked by a passphrase".to_owned()));
-    }
-    let signed = key
-        .sign(NAMESPACE, HashAlg::Sha512, signed_text(package)?.as_bytes())
-        .and_then(|signature| signature.to_pem(LineEnding::LF))
-        .map_err(|error| by_ssh_keygen(format!("cannot sign here: {error}")))?;
+    let by_ssh_keygen = format!(
+        "backout sign PACKAGE --text | ssh-keygen -Y sign -f {} -n {NAMESPACE} > PACKAGE/{SIGNATURE_FILE}",
+        key_file.display()
+    );
+    let signed = sign_text(key_file, NAMESPACE, signed_text(package)?.as_bytes(), Some(by_ssh_keygen))?;
     let file = package.dir.join(SIGNATURE_FILE);
     let mut out = tempfile::NamedTempFile::new_in(&package.dir).map_err(|e| PackageError::write(&file, e))?;
     out.write_all(signed.as_bytes()).map_err(|e| PackageError::write(&file, e))?;
     out.persist(&file).map_err(|e| PackageError::write(&file, e.error))?;
     Ok(file)
+}
+
+/// Signs a text with a private key in OpenSSH's format, as `ssh-keygen -Y sign -n NAMESPACE` does. `otherwise` is what to
+/// do with a key that can't be used here.
+pub fn sign_text(
+    key_file: &Path,
+    namespace: &str,
+    text: &[u8],
+    otherwise: Option<String>,
+) -> Result<String, PackageError> {
+    let key = fs::read_to_string(key_file).map_err(|e| PackageError::read(key_file, e))?;
+    let unusable = |error: ssh_key::Error| PackageError::unusable(key_file, format!("is no private SSH key: {error}"));
+    let key = PrivateKey::from_openssh(key).map_err(unusable)?;
+    let not_here = |what: String| PackageError::Unusable { path: key_file.to_owned(), what, hint: otherwise.clone() };
+    if key.is_encrypted() {
+        return Err(not_here("is locked by a passphrase".to_owned()));
+    }
+    key.sign(namespace, HashAlg::Sha512, text)
+        .and_then(|signature| signature.to_pem(LineEnding::LF))
+        .map_err(|error| not_here(format!("cannot sign here: {error}")))
 }
 
 /// What became of a package's signature.
@@ -101,19 +108,24 @@ pub fn verify(package: &Package, keys: &[TrustedKey]) -> Result<Signed, PackageE
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Signed::Not),
         Err(error) => return Err(PackageError::read(&file, error)),
     };
-    let signature = match SshSig::from_pem(text) {
+    Ok(verify_text(&text, NAMESPACE, signed_text(package)?.as_bytes(), keys))
+}
+
+/// Looks at the signature of a text.
+pub fn verify_text(signature: &str, namespace: &str, text: &[u8], keys: &[TrustedKey]) -> Signed {
+    let signature = match SshSig::from_pem(signature) {
         Ok(signature) => signature,
-        Err(error) => return Ok(Signed::Badly(format!("its signature cannot be read: {error}"))),
+        Err(error) => return Signed::Badly(format!("its signature cannot be read: {error}")),
     };
     let by = PublicKey::from(signature.public_key().clone());
     let fingerprint = by.fingerprint(HashAlg::Sha256).to_string();
     let Some(key) = keys.iter().find(|key| key.key.key_data() == by.key_data()) else {
-        return Ok(Signed::Badly(format!("it is signed with {fingerprint}, which the site does not trust")));
+        return Signed::Badly(format!("it is signed with {fingerprint}, which the site does not trust"));
     };
-    match key.key.verify(NAMESPACE, signed_text(package)?.as_bytes(), &signature) {
-        Ok(()) => Ok(Signed::By { fingerprint, file: key.file.clone() }),
-        Err(_) => Ok(Signed::Badly(
-            "it is not what was signed: it was changed since, or the signature is of another".to_owned(),
-        )),
+    match key.key.verify(namespace, text, &signature) {
+        Ok(()) => Signed::By { fingerprint, file: key.file.clone() },
+        Err(_) => {
+            Signed::Badly("it is not what was signed: it was changed since, or the signature is of another".to_owned())
+        }
     }
 }

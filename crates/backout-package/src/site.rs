@@ -40,6 +40,8 @@ pub struct Site {
     /// In the order of the file.
     pub alerts: Vec<Alert>,
     pub retention: Retention,
+    /// Each deployment writes its record at its end.
+    pub record: bool,
     pub trust: Option<Trust>,
 }
 
@@ -170,6 +172,7 @@ impl Site {
             maintenance,
             alerts,
             retention,
+            record: written.record,
             trust,
             file: absolute,
         })

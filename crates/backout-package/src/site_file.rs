@@ -26,6 +26,9 @@ pub struct SiteFile {
     #[schemars(skip)]
     #[expect(dead_code, reason = "known only to be refused")]
     pub backup: Later,
+    /// True: at its end each deployment writes its record into `records` of the state directory.
+    #[serde(default)]
+    pub record: bool,
     /// Which deployments `prune` leaves undoable; all if left out.
     pub retention: Option<Located<RetentionFile>>,
     /// Whom to tell when a deployment or an undo goes wrong.

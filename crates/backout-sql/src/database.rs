@@ -1,11 +1,12 @@
 //! What every database engine must do beyond [`Target`]: the lock, the plan, scripts, and values for checks.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use backout_model::target::{Gate, PlannedChange, Report, Target, TargetError, Ticket};
+use backout_model::target::{Gate, Images, PlannedChange, Report, Target, TargetError, Ticket};
 use serde::{Deserialize, Serialize};
 
 /// Who holds the deployer's lock of a site.
@@ -115,6 +116,22 @@ pub trait Database: Target {
     /// Why a query can never give one value, as far as that is known without running it: it writes, or has more than
     /// one column. `None` also where it does not fit the schema as it is now.
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError>;
+
+    /// Hands over the statements of a step, each with its place (`sql/010.sql:12`), in the order in which they ran.
+    fn statements(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
+    ) -> Result<(), TargetError>;
+
+    /// Writes a script for the engine's own client that takes back steps, given by their images, the latest first: guarded,
+    /// so that it stops and changes nothing where something no longer holds what the steps left. Returns what no script can
+    /// take back, in words; then what was written is of no use.
+    fn undo_script(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, TargetError>;
 
     /// The locks, holds and other objects of the tool that this database keeps, by name.
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError>;

@@ -2,6 +2,7 @@
 //!
 //! Never knows the journal, packages or files: images and intents go through the model's `Gate`.
 
+pub mod client;
 mod container;
 pub mod database;
 mod holder;

@@ -5,6 +5,7 @@
 mod files;
 mod measure;
 mod postgres;
+mod record;
 mod report;
 mod sqlite;
 mod tool;
@@ -47,6 +48,7 @@ enum What {
     Sqlite,
     Postgres,
     Files,
+    Record,
 }
 
 impl Options {
@@ -77,6 +79,7 @@ pub fn run(options: &Options) -> Result<bool> {
         What::Sqlite => sqlite::run(options, &backout, scratch.path(), &mut report)?,
         What::Postgres => postgres::run(options, &backout, scratch.path(), &mut report)?,
         What::Files => files::run(options, &backout, scratch.path(), &mut report)?,
+        What::Record => record::run(options, &backout, scratch.path(), &mut report)?,
     }
     report.close();
     Ok(report.all_met())

@@ -87,9 +87,9 @@ fn workloads(rows: u64) -> Vec<Workload> {
     ]
 }
 
-struct Bench<'a> {
-    tool: Tool<'a>,
-    runs: usize,
+pub(super) struct Bench<'a> {
+    pub tool: Tool<'a>,
+    pub runs: usize,
 }
 
 impl Bench<'_> {
@@ -98,7 +98,7 @@ impl Bench<'_> {
     }
 
     /// The database every run starts from.
-    fn prepare(&self, rows: u64) -> Result<PathBuf> {
+    pub fn prepare(&self, rows: u64) -> Result<PathBuf> {
         let path = self.base(rows);
         if !path.exists() {
             eprintln!("making a table of {rows} rows");
@@ -120,7 +120,7 @@ impl Bench<'_> {
     }
 
     /// A fresh site on a copy of the database, both on disk before anything is timed.
-    fn site(&self, base: &Path, name: &str) -> Result<(PathBuf, PathBuf)> {
+    pub fn site(&self, base: &Path, name: &str) -> Result<(PathBuf, PathBuf)> {
         let folder = self.tool.scratch.join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;

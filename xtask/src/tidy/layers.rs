@@ -18,10 +18,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backout-journal", &["backout-model"]),
     ("backout-sql", &["backout-model"]),
     ("backout-files", &["backout-model"]),
+    ("backout-record", &["backout-model"]),
     ("backout-net", &[]),
     (
         "backout-engine",
-        &["backout-model", "backout-package", "backout-journal", "backout-sql", "backout-files", "backout-net"],
+        &[
+            "backout-model",
+            "backout-package",
+            "backout-journal",
+            "backout-sql",
+            "backout-files",
+            "backout-record",
+            "backout-net",
+        ],
     ),
     (
         "backout-cli",
@@ -31,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backout-journal",
             "backout-sql",
             "backout-files",
+            "backout-record",
             "backout-net",
             "backout-engine",
         ],

@@ -11,9 +11,9 @@ use backout_package::package::Package;
 use backout_package::site::Site;
 use backout_package::{bundle, duration};
 
-use super::Context;
 use super::later::not_yet;
 use super::watch::Watcher;
+use super::{Context, record};
 use crate::end::End;
 use crate::error::CliError;
 use crate::incoming::Incoming;
@@ -64,7 +64,9 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     };
     let end = context.in_session(site, &purpose, first, |session, _| {
         Incoming::clear_stale(&state)?;
-        Ok(deploy::deploy(session, &package, options)?)
+        let mut outcome = deploy::deploy(session, &package, options)?;
+        record::at_the_end(session, &mut outcome);
+        Ok(outcome)
     });
     if let Some(watcher) = watcher {
         watcher.let_go(&watched)?;

@@ -1,22 +1,25 @@
-//! `backout inspect`: what a package or bundle holds.
+//! `backout inspect`: what a package, bundle or record holds.
 
 use std::path::PathBuf;
 
 use backout_package::inspect::{self, ChildLine, Inspection, StepLine};
 
-use super::Context;
+use super::{Context, record};
 use crate::end::End;
 use crate::error::CliError;
 use crate::words;
 
-/// Look into a package or bundle
+/// Look into a package, bundle or record
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The package: a directory with a package.yaml, or a bundle
+    /// A directory with a package.yaml, a bundle, or a record
     package: PathBuf,
 }
 
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
+    if backout_record::reader::is_record(&args.package) {
+        return record::inspect(context, &args.package);
+    }
     let inspection = inspect::inspect(&args.package)?;
     for line in lines(&inspection) {
         context.ui.answer(line);

@@ -13,6 +13,7 @@ pub mod new;
 pub mod pack;
 pub mod plan;
 pub mod prune;
+pub mod record;
 pub mod redo;
 pub mod resume;
 pub mod retry;

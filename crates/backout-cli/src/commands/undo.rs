@@ -1,5 +1,7 @@
 //! `backout undo`: take a deployment back, or one child of it, or show what that would do.
 
+use std::path::PathBuf;
+
 use backout_engine::fresh;
 use backout_engine::outcome::{Outcome, Status};
 use backout_engine::session::{Session, Targets};
@@ -13,7 +15,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::Context;
-use super::later::not_yet;
+use super::record;
 use crate::end::{self, End};
 use crate::error::CliError;
 use crate::{ask, words};
@@ -30,8 +32,9 @@ pub struct Args {
     /// What to do with values and files that somebody changed since
     #[arg(long, value_enum, value_name = "HOW", default_value = "stop")]
     on_conflict: How,
-    #[arg(long, hide = true, value_name = "FILE")]
-    record: Option<std::path::PathBuf>,
+    /// Undo from this record alone, where the state directory is lost; named again, the records of later deployments
+    #[arg(long, value_name = "FILE")]
+    record: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,16 +58,17 @@ impl From<How> for OnConflict {
 }
 
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
-    if args.record.is_some() {
-        return Err(not_yet("`undo --record`"));
-    }
     let asks = args.on_conflict == How::Overwrite && !args.plan && !context.global.yes;
     if asks {
         ask::must_be_possible("Overwrite what others changed since?")?;
     }
     let on_conflict = OnConflict::from(args.on_conflict);
-    let what = args.what.as_deref();
     let site = context.site()?;
+    let from_record = match args.record.is_empty() {
+        true => None,
+        false => Some(record::make_again(context, &site, &args.record, args.what.as_deref())?),
+    };
+    let what = from_record.as_deref().or(args.what.as_deref());
     if args.plan {
         return context.looking(
             site,

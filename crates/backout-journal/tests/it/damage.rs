@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use backout_journal::{Journal, JournalError};
 use backout_model::entry::Entry;
+use backout_model::state::Event;
 
-use crate::support::{all, calm, content, open_pinned, perform, story};
+use crate::support::{all, begun, calm, content, open_pinned, perform, step, story};
 
 /// A closed journal of the whole story: everything lies in `journal.db` and `images/`.
 fn told() -> tempfile::TempDir {
@@ -128,6 +129,37 @@ fn a_bit_flipped_anywhere_is_found_or_changes_nothing_that_is_read() {
         });
     }
     assert!(harmless < flips, "nothing was ever found");
+}
+
+/// Whatever lies beside them on a page is sampled above.
+#[test]
+fn each_byte_of_a_small_journal_and_its_before_image_counts() {
+    calm();
+    let state = tempfile::tempdir().unwrap();
+    let mut journal = open_pinned(state.path()).unwrap();
+    journal.append(&begun("a")).unwrap();
+    let mut images = journal.images().unwrap();
+    let image = content(3, 200);
+    std::io::Write::write_all(&mut images, &image).unwrap();
+    journal.append_with_images(step("a", "", 0, Event::StepIntended), images).unwrap();
+    drop(journal);
+    let database = state.path().join("journal.db");
+    let bytes = std::fs::read(&database).unwrap();
+    let mut looked = 0;
+    for entry in entries(state.path()) {
+        let (body, digest) = (serde_json::to_vec(&entry).unwrap(), entry.digest().unwrap());
+        let image = entry.images.as_ref().map(|_| image.as_slice());
+        for needle in [Some(body.as_slice()), Some(&digest.0), image].into_iter().flatten() {
+            let at = *positions(&bytes, needle).last().unwrap();
+            for place in at..at + needle.len() {
+                with_flipped(&database, place as u64, (place % 8) as u8, || {
+                    assert!(!found(state.path()).is_empty(), "a flip at {place} of entry {}", entry.seq);
+                });
+                looked += 1;
+            }
+        }
+    }
+    assert!(looked > 1500, "{looked}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod history;
 mod images;
 mod opening;
 mod page;
+mod rebuild;
 mod space;
 mod speed;
 mod support;

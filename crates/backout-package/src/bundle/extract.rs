@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use backout_model::entry::Digest;
+use backout_model::stamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use tar::{Archive, EntryType};
 
@@ -324,35 +325,6 @@ fn set_mtime(path: &Path, mtime: Option<Timespec>) -> Result<(), PackageError> {
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| PackageError::write(path, e.into()))
 }
 
-/// Reads `-1.250000000` as second -2 and 750,000,000 ns.
 fn parse_mtime(text: &str) -> Option<Timespec> {
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) || !whole.bytes().all(|b| b.is_ascii_digit())
-    {
-        return None;
-    }
-    let seconds: i64 = whole.parse().ok()?;
-    let ns: i64 = format!("{fraction:0<9}").parse().ok()?;
-    Some(match (negative, ns) {
-        (false, _) => Timespec { tv_sec: seconds, tv_nsec: ns },
-        (true, 0) => Timespec { tv_sec: -seconds, tv_nsec: 0 },
-        (true, _) => Timespec { tv_sec: -seconds - 1, tv_nsec: 1_000_000_000 - ns },
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_before_1970_keep_their_nanoseconds() {
-        let read = |text| parse_mtime(text).map(|t| (t.tv_sec, t.tv_nsec));
-        assert_eq!(read("12.000000345"), Some((12, 345)));
-        assert_eq!(read("-1.250000000"), Some((-2, 750_000_000)));
-        assert_eq!(read("-3.000000000"), Some((-3, 0)));
-        for bad in ["", "x", "1.x", "--1", "1.0000000001", "99999999999999999999"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
+    stamp::read(text).map(|(seconds, ns)| Timespec { tv_sec: seconds, tv_nsec: ns.into() })
 }

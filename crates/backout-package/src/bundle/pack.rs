@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use backout_model::entry::Digest;
+use backout_model::stamp;
 use tar::{Builder, EntryType, Header as TarHeader};
 
 use super::{FORMAT, HEADER_NAME, Header, SUFFIX};
@@ -128,15 +129,9 @@ fn write_entry(
     }
 }
 
-/// Seconds and nanoseconds since 1970, as an extended header has them.
+/// As an extended header has it.
 fn mtime(metadata: &Metadata) -> String {
-    let (seconds, ns) = (metadata.mtime(), metadata.mtime_nsec());
-    if seconds < 0 && ns > 0 {
-        // -1.25 s is stored as second -2 and 750,000,000 ns.
-        let whole = -(seconds + 1);
-        return format!("-{whole}.{:09}", 1_000_000_000 - ns);
-    }
-    format!("{seconds}.{ns:09}")
+    stamp::written(metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or(0))
 }
 
 /// A header without name: nobody's, from 1970, so that it says nothing of the machine it was made on.

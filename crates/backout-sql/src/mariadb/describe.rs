@@ -1,5 +1,7 @@
 //! Names every change of a step and what takes it back: its statements from the images, its rows from the segments.
 
+use std::io;
+
 use backout_model::target::{Described, Images, TargetError};
 use backout_model::words;
 
@@ -9,6 +11,24 @@ use super::stream::{Kept, Reader, Way};
 use super::undo::Halt;
 
 impl Mariadb {
+    pub(super) fn statements_of_step(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
+        let mut outcome = Ok(());
+        let mut reader = Reader::open(images).map_err(|source| self.damaged(source))?;
+        let shown = reader.index.shown.clone();
+        let all = reader.statements::<Halt>(false, &mut |Kept { line, text }| {
+            if outcome.is_ok() {
+                outcome = each(&format!("{shown}:{line}"), &text);
+            }
+            Ok(())
+        });
+        all.map_err(|halt| self.halted(halt))?;
+        outcome.map_err(|source| TargetError::failed(format!("cannot write the script for {}", self.label), source))
+    }
+
     pub(super) fn describe_step(
         &mut self,
         images: &mut dyn Images,

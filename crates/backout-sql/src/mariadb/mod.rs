@@ -4,6 +4,7 @@
 //! by itself, right before it in a session that holds the lock's name until the statement has ended.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use backout_model::conflict::OnConflict;
@@ -38,6 +39,7 @@ mod plan;
 mod reader;
 mod redo;
 mod replay;
+mod script;
 mod segment;
 mod session;
 mod setting;
@@ -356,6 +358,22 @@ impl Database for Mariadb {
 
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError> {
         self.why_never_a_value(sql)
+    }
+
+    fn statements(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
+        self.statements_of_step(images, each)
+    }
+
+    fn undo_script(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, TargetError> {
+        self.script_of_undo(steps, out)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {

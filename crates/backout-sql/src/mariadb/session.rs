@@ -46,6 +46,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Those of the tool's own settings that a script for `mariadb` runs under.
+    pub fn of_scripts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        NEUTRAL.iter().copied()
+    }
+
     /// A session as the plain client begins one.
     pub fn new(conn: Conn) -> Result<Self, Error> {
         let mut session = Self { conn };

@@ -1,5 +1,7 @@
 //! Names every change of a step and what takes it back. Reads the images alone, never the database.
 
+use std::io;
+
 use backout_model::target::{Described, Images, TargetError};
 use backout_model::words;
 
@@ -8,6 +10,31 @@ use super::undo::Halt;
 use super::{Postgres, table};
 
 impl Postgres {
+    pub(super) fn statements_of_step(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
+        let mut outcome = Ok(());
+        let mut reader = Reader::open(images).map_err(|source| self.damaged(source))?;
+        let shown = reader.index.shown.clone();
+        for event in reader.index.events.clone() {
+            match event {
+                Event::Statements { span } => reader
+                    .statements_of(span, false, &mut |Kept { line, text, .. }| -> Result<(), Halt> {
+                        if outcome.is_ok() {
+                            outcome = each(&format!("{shown}:{line}"), &text);
+                        }
+                        Ok(())
+                    })
+                    .map_err(|halt| self.halted(halt))?,
+                Event::Ddl { line, sql, .. } if outcome.is_ok() => outcome = each(&format!("{shown}:{line}"), &sql),
+                Event::Ddl { .. } | Event::Rows { .. } => {}
+            }
+        }
+        outcome.map_err(|source| TargetError::failed(format!("cannot write the script for {}", self.label), source))
+    }
+
     pub(super) fn describe_step(
         &mut self,
         images: &mut dyn Images,

@@ -3,6 +3,7 @@
 //! Never commits without the marker that asserts the lock's epoch.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use backout_model::conflict::OnConflict;
@@ -81,6 +82,7 @@ mod reader;
 mod rebuild;
 mod redo;
 mod schema;
+mod script;
 mod session;
 mod setting;
 mod spelling;
@@ -386,6 +388,22 @@ impl Database for Postgres {
 
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError> {
         self.why_never_a_value(sql)
+    }
+
+    fn statements(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
+        self.statements_of_step(images, each)
+    }
+
+    fn undo_script(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, TargetError> {
+        self.script_of_undo(steps, out)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {

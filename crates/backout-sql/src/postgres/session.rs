@@ -117,6 +117,12 @@ impl Session {
         Ok(Settings(before.collect()))
     }
 
+    /// Those of them that a script for `psql` needs to read rows as they were written.
+    pub fn of_scripts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        const NEEDED: usize = 12;
+        NEUTRAL[..NEEDED].iter().copied()
+    }
+
     /// Puts the script's settings back.
     pub fn restore(&mut self, settings: Settings) -> Result<(), postgres::Error> {
         let Settings(mut before) = settings;

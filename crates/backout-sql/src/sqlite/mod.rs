@@ -3,6 +3,7 @@
 //! A step's images go to the journal through the gate; the marker commits with the change itself. Never changes the
 //! user's database outside a transaction that asserts the lock's epoch, and never leaves a PRAGMA behind.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ mod redo;
 mod replay;
 mod rivals;
 mod schema;
+mod script;
+mod script_rows;
 mod settle;
 mod spared;
 mod split;
@@ -293,6 +296,28 @@ impl Database for Sqlite {
 
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError> {
         Ok(self.why_never_a_value(sql))
+    }
+
+    fn statements(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&str, &str) -> io::Result<()>,
+    ) -> Result<(), TargetError> {
+        let mut outcome = Ok(());
+        self.describe_step(images, &mut |described| {
+            if outcome.is_ok() {
+                outcome = each(&described.place, &described.change);
+            }
+        })?;
+        outcome.map_err(|source| TargetError::failed(format!("cannot write the script for {}", self.label), source))
+    }
+
+    fn undo_script(
+        &mut self,
+        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, TargetError> {
+        self.script_of_undo(steps, out)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {
