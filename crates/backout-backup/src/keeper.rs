@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use backout_model::backup::{Backup, BackupError, Content, Request, Snapshot, Taken, Wanted};
+use backout_model::backup::{Backup, BackupError, Content, Keep, Request, Snapshot, Taken, Wanted, is_remote};
 use backout_model::target::Finding;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{BackupOptions, Credentials, OpenStatus, ParentOptions, Repository, SnapshotOptions};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::dump::{DatabaseSource, Engine};
 use crate::ledger::Ledger;
 use crate::manifest::{Manifest, RootNote, SITE_JSON};
-use crate::repository::{self, Keep, said, shown};
+use crate::repository::{self, said, shown};
 use crate::restore;
 use crate::source::{DATABASES, ROOTS, Source};
 
@@ -25,7 +25,7 @@ const SCRATCH: &str = "backup";
 /// What a keeper knows of a site.
 pub struct Options {
     pub site: String,
-    /// A local path, or one of the schemes of [`repository::is_remote`].
+    /// A local path, or one that [`is_remote`].
     pub repository: String,
     /// Its first line is the password.
     pub password_file: PathBuf,
@@ -245,7 +245,7 @@ impl Backup for Keeper {
         let opened = match self.password() {
             Err(error) => Err(error),
             // The first backup makes it.
-            Ok(_) if !repository::is_remote(&self.options.repository) && !Path::new(&self.options.repository).exists() => Ok(()),
+            Ok(_) if !is_remote(&self.options.repository) && !Path::new(&self.options.repository).exists() => Ok(()),
             Ok(_) => self.opened(false).map(drop),
         };
         if let Err(error) = opened {

@@ -19,4 +19,3 @@ mod xattr;
 
 pub use dump::{DatabaseSource, Engine};
 pub use keeper::{Keeper, Options, RootSource};
-pub use repository::{Keep, is_remote};

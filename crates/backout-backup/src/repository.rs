@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use backout_model::backup::{BackupError, Snapshot};
+use backout_model::backup::{BackupError, Keep, Snapshot, is_remote};
 use rustic_backend::BackendOptions;
 use rustic_core::jiff::Zoned;
 use rustic_core::repofile::SnapshotFile;
@@ -14,26 +14,8 @@ use rustic_core::{
     RepositoryOptions, RusticError,
 };
 
-/// What `site.yaml` says of a repository elsewhere begins with one of these and a colon.
-const REMOTE: [&str; 9] = ["azure", "b2", "gs", "opendal", "rclone", "rest", "s3", "sftp", "swift"];
 /// The tag of every snapshot that this tool makes.
 const OURS: &str = "backout";
-
-/// How many backups are kept; a backup stays where any rule keeps it. None: all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
-    pub last: Option<u32>,
-    pub hourly: Option<u32>,
-    pub daily: Option<u32>,
-    pub weekly: Option<u32>,
-    pub monthly: Option<u32>,
-    pub yearly: Option<u32>,
-}
-
-/// True where a repository is on another machine by its name.
-pub fn is_remote(repository: &str) -> bool {
-    repository.split_once(':').is_some_and(|(scheme, _)| REMOTE.contains(&scheme))
-}
 
 /// Opens a repository; makes it where there is none and `create` says so.
 pub fn open(repository: &str, credentials: &Credentials, create: bool) -> Result<Repository<OpenStatus>, BackupError> {

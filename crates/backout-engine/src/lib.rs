@@ -4,6 +4,7 @@
 
 pub mod act;
 mod around;
+pub mod backup;
 pub mod check;
 pub mod command;
 pub mod confirm;
@@ -25,8 +26,10 @@ pub mod outcome;
 pub mod plan;
 pub mod prune;
 pub mod redo;
+mod redoable;
 pub mod report;
 mod requires;
+pub mod restore;
 pub mod resume;
 pub mod retry;
 pub mod session;

@@ -11,6 +11,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::target::Finding;
 
+/// What `site.yaml` says of a repository on another machine begins with one of these and a colon.
+const REMOTE: [&str; 9] = ["azure", "b2", "gs", "opendal", "rclone", "rest", "s3", "sftp", "swift"];
+
+/// True where a repository is on another machine, by how it is written.
+pub fn is_remote(repository: &str) -> bool {
+    repository.split_once(':').is_some_and(|(scheme, _)| REMOTE.contains(&scheme))
+}
+
+/// How many backups are kept; one stays where any rule keeps it. No rule at all: all stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    pub last: Option<u32>,
+    /// The last of each of so many hours that have one; the same for the others.
+    pub hourly: Option<u32>,
+    pub daily: Option<u32>,
+    pub weekly: Option<u32>,
+    pub monthly: Option<u32>,
+    pub yearly: Option<u32>,
+}
+
 /// Where the journal stood when a backup was taken: a restore tells by it what came later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
