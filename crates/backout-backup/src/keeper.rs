@@ -3,20 +3,19 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use backout_model::backup::{Backup, BackupError, Content, Keep, Request, Snapshot, Taken, Wanted, is_remote};
 use backout_model::target::Finding;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{BackupOptions, Credentials, OpenStatus, ParentOptions, Repository, SnapshotOptions};
-use tempfile::TempDir;
 
 use crate::dump::{DatabaseSource, Engine};
 use crate::ledger::Ledger;
 use crate::manifest::{Manifest, RootNote, SITE_JSON};
 use crate::repository::{self, said, shown};
-use crate::restore;
+use crate::scratch::Scratch;
 use crate::source::{DATABASES, ROOTS, Source};
 
 /// Where the tool lays what it works with, in the state directory.
@@ -56,15 +55,10 @@ impl Keeper {
     }
 
     /// A private directory in the state directory, gone when it is dropped. What crashes left goes first.
-    pub(crate) fn scratch(&self) -> Result<TempDir, BackupError> {
+    pub(crate) fn scratch(&self) -> Result<Scratch, BackupError> {
         let above = self.options.state.join(SCRATCH);
         let failed = |error| BackupError::failed(format!("cannot make {}", above.display()), error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&above).map_err(failed)?;
-        // Only who holds the site's lock comes here, so whatever lies there is left over.
-        for left in fs::read_dir(&above).map_err(failed)? {
-            restore::remove(&left.map_err(failed)?.path()).map_err(failed)?;
-        }
-        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir_in(&above).map_err(failed)
+        Scratch::make(&above).map_err(failed)
     }
 
     fn password(&self) -> Result<String, BackupError> {

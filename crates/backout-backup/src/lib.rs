@@ -12,6 +12,7 @@ mod manifest;
 mod node;
 mod repository;
 mod restore;
+mod scratch;
 mod source;
 mod tool;
 mod walk;

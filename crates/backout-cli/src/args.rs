@@ -47,6 +47,8 @@ pub enum Command {
     Resume(commands::resume::Args),
     Unlock(commands::unlock::Args),
     Verify(commands::verify::Args),
+    Backup(commands::backup::Args),
+    Restore(commands::restore::Args),
     Prune(commands::prune::Args),
     Pack(commands::pack::Args),
     Sign(commands::sign::Args),
@@ -58,10 +60,6 @@ pub enum Command {
     Watch(commands::watch::Args),
     #[command(hide = true)]
     Rehearse(commands::later::Args),
-    #[command(hide = true)]
-    Backup(commands::later::Args),
-    #[command(hide = true)]
-    Restore(commands::later::Args),
     #[command(hide = true)]
     Capture(commands::later::Args),
     #[command(hide = true)]

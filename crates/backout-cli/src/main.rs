@@ -77,6 +77,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Resume(args) => commands::resume::run(&context, &args),
         Command::Unlock(args) => commands::unlock::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
+        Command::Backup(args) => commands::backup::run(&context, &args),
+        Command::Restore(args) => commands::restore::run(&context, &args),
         Command::Sign(args) => commands::sign::run(&context, &args),
         Command::Prune(args) => commands::prune::run(&context, &args),
         Command::Pack(args) => commands::pack::run(&context, &args),
@@ -85,8 +87,6 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Man(args) => commands::man::run(&context, &args, args::definition()),
         Command::Schema(args) => commands::schema::run(&context, &args),
         Command::Rehearse(args)
-        | Command::Backup(args)
-        | Command::Restore(args)
         | Command::Capture(args)
         | Command::Diff(args)
         | Command::Record(args) => commands::later::run(name, &args),

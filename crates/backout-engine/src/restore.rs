@@ -12,7 +12,7 @@ use backout_model::state::{DeploymentState, Event, StepState};
 use serde::{Deserialize, Serialize};
 
 use crate::act::Act;
-use crate::backup::short;
+use crate::backup::{no_backup, short};
 use crate::error::EngineError;
 use crate::history::{View, Why, payload};
 use crate::observer::Happening;
@@ -97,8 +97,17 @@ pub fn plan(backup: &mut dyn Backup, reader: &Reader, asked: &Asked) -> Result<P
     Ok(plan)
 }
 
+/// The same once nobody else can change anything.
+pub fn plan_again(session: &mut Session<'_>, asked: &Asked) -> Result<Plan, EngineError> {
+    let Session { backup, journal, .. } = session;
+    match backup {
+        Some(backup) => plan(backup.as_mut(), journal.reader(), asked),
+        None => Err(no_backup()),
+    }
+}
+
 fn chosen(all: Vec<Snapshot>, wanted: Option<&str>) -> Result<Snapshot, EngineError> {
-    let list = || "`backout restore --list` lists them".to_owned();
+    let list = || "`backout backup --list` lists them".to_owned();
     let Some(prefix) = wanted.filter(|wanted| *wanted != "latest") else {
         let none = || EngineError::NotNow { what: "there is no backup of this site".to_owned(), hint: None };
         return all.into_iter().next().ok_or_else(none);

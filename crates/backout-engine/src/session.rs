@@ -13,7 +13,7 @@ use backout_model::state::Event;
 use backout_model::target::{Finding, Target};
 use backout_package::fill::fill;
 use backout_package::site::Site;
-use backout_sql::database::{Database, Holder};
+use backout_sql::database::{Database, Holder, LockError};
 use serde_json::json;
 
 use crate::act::Act;
@@ -156,7 +156,7 @@ impl<'o> Session<'o> {
             epoch: floor,
             at_hand: None,
         };
-        session.lock_databases(purpose, since_ms)?;
+        session.lock_databases(purpose, since_ms, fit)?;
         session.lock_roots()?;
         let last_seq = session.journal.reader().last_seq()?;
         match fit {
@@ -209,13 +209,25 @@ impl<'o> Session<'o> {
         Ok(())
     }
 
-    fn lock_databases(&mut self, purpose: &str, since_ms: i64) -> Result<(), EngineError> {
+    fn lock_databases(&mut self, purpose: &str, since_ms: i64, fit: Fit) -> Result<(), EngineError> {
         let me = self.me(purpose, since_ms)?;
+        let mut broken = Vec::new();
         for (name, database) in &mut self.targets.databases {
-            let epoch = database.lock(&me, self.epoch).map_err(EngineError::Lock)?;
-            self.epochs.insert(name.clone(), epoch);
-            self.epoch = self.epoch.max(epoch);
+            match database.lock(&me, self.epoch) {
+                Ok(epoch) => {
+                    self.epochs.insert(name.clone(), epoch);
+                    self.epoch = self.epoch.max(epoch);
+                }
+                // It is to be replaced.
+                Err(LockError::Target(error)) if fit == Fit::DoesNotMatter => {
+                    let text = format!("{}: cannot be locked: {error}", database.label());
+                    self.observer.heard(Happening::Warning { text });
+                    broken.push(name.clone());
+                }
+                Err(error) => return Err(EngineError::Lock(error)),
+            }
         }
+        self.targets.databases.retain(|name, _| !broken.contains(name));
         Ok(())
     }
 

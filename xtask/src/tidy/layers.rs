@@ -1,4 +1,5 @@
-//! The layer rule among the crates: `model ← {package, journal, sql, files, net} ← engine ← cli`, no circles, the
+//! The layer rule among the crates: `model ← {package, journal, sql, files, net} ← engine ← cli`, and
+//! `model ← backup ← cli`, no circles, the
 //! testkit only for tests. It knows the crates by name: a new crate must be given its place here first.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backout-sql", &["backout-model"]),
     ("backout-files", &["backout-model"]),
     ("backout-net", &[]),
+    ("backout-backup", &["backout-model"]),
     (
         "backout-engine",
         &["backout-model", "backout-package", "backout-journal", "backout-sql", "backout-files", "backout-net"],
@@ -32,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backout-sql",
             "backout-files",
             "backout-net",
+            "backout-backup",
             "backout-engine",
         ],
     ),
