@@ -82,7 +82,11 @@ pub fn metadata(
 }
 
 /// The files below `top` whose bytes are not those of the repository.
-pub fn contents(repository: &Repository<IndexedFullStatus>, node: &Node, top: &Path) -> Result<Vec<String>, BackupError> {
+pub fn contents(
+    repository: &Repository<IndexedFullStatus>,
+    node: &Node,
+    top: &Path,
+) -> Result<Vec<String>, BackupError> {
     let mut different = Vec::new();
     walk(repository, node, |path, node| {
         if node.is_file() {
@@ -101,7 +105,8 @@ fn failed(path: &Path, error: io::Error) -> BackupError {
     BackupError::failed(format!("cannot read the restored {}", path.display()), error)
 }
 
-fn walk(
+/// Calls `each` for every entry below a node, in the order of their paths.
+pub fn walk(
     repository: &Repository<IndexedFullStatus>,
     node: &Node,
     mut each: impl FnMut(PathBuf, &Node) -> Result<(), BackupError>,

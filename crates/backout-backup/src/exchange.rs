@@ -31,7 +31,8 @@ impl Stage {
     /// In the state directory where that is on the root's file system, else beside the root. A root that is gone is made.
     pub fn make(root: &Path, state: &Path, site: &str, name: &str) -> Result<Self, BackupError> {
         let label = format!("root {name}");
-        let failed = |error: io::Error| BackupError::failed(format!("{label}: cannot make room for its restore"), error);
+        let failed =
+            |error: io::Error| BackupError::failed(format!("{label}: cannot make room for its restore"), error);
         if !root.exists() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         }

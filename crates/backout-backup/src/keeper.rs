@@ -64,7 +64,8 @@ impl Keeper {
     fn password(&self) -> Result<String, BackupError> {
         let file = &self.options.password_file;
         let text = fs::read_to_string(file).map_err(|error| {
-            let failed = BackupError::failed(format!("cannot read the backup's password from {}", file.display()), error);
+            let failed =
+                BackupError::failed(format!("cannot read the backup's password from {}", file.display()), error);
             failed.hint("`password-file:` under `backup:` in site.yaml names it; without it no backup can be read")
         })?;
         match text.lines().next() {
@@ -119,8 +120,11 @@ impl Keeper {
         ledger: &std::sync::Arc<Ledger>,
     ) -> Result<SnapshotFile, BackupError> {
         let repository = self.opened(true)?;
-        let parents: Vec<String> =
-            repository::snapshots(&repository, &self.options.site)?.iter().take(1).map(|one| one.id.to_hex().to_string()).collect();
+        let parents: Vec<String> = repository::snapshots(&repository, &self.options.site)?
+            .iter()
+            .take(1)
+            .map(|one| one.id.to_hex().to_string())
+            .collect();
         let failed = |error: Box<rustic_core::RusticError>| said("cannot write the backup", &error);
         let mut options = SnapshotOptions::default();
         for tag in repository::tags(&self.options.site, manifest.deployment.as_deref()) {
@@ -133,8 +137,11 @@ impl Keeper {
         // The parent is named, so nothing is to be grouped by.
         parent.group_by = Some(rustic_core::SnapshotGroupCriterion::new());
         let by_name: Vec<_> = {
-            let mut roots: Vec<_> =
-                manifest.roots.iter().map(|root| (root.name.clone(), root.path.clone(), root.without.clone())).collect();
+            let mut roots: Vec<_> = manifest
+                .roots
+                .iter()
+                .map(|root| (root.name.clone(), root.path.clone(), root.without.clone()))
+                .collect();
             roots.sort();
             roots
         };
@@ -142,9 +149,7 @@ impl Keeper {
         let repository = repository.to_indexed_ids().map_err(failed)?;
         let paths = [DATABASES, ROOTS, SITE_JSON].map(|name| Path::new("/").join(name));
         let options_of_backup = BackupOptions::default().no_scan(true).parent_opts(parent);
-        repository
-            .archive(&options_of_backup, &source, options.to_snapshot().map_err(failed)?, &paths)
-            .map_err(failed)
+        repository.archive(&options_of_backup, &source, options.to_snapshot().map_err(failed)?, &paths).map_err(failed)
     }
 }
 
@@ -153,8 +158,7 @@ impl Backup for Keeper {
         self.opened(true)?;
         let scratch = self.scratch()?;
         let ledger = Ledger::new(request.stop.clone());
-        let mut manifest =
-            Manifest::new(&self.options.site, request.position.clone(), request.deployment.clone());
+        let mut manifest = Manifest::new(&self.options.site, request.position.clone(), request.deployment.clone());
         let private = |name: &str| {
             let path = scratch.path().join(name);
             fs::DirBuilder::new().mode(0o700).create(&path).map(|()| path)
@@ -185,7 +189,9 @@ impl Backup for Keeper {
         }
         if !failures.is_empty() {
             let repository = self.opened(false)?;
-            repository.delete_snapshots(&[snapshot.id]).map_err(|error| said("cannot remove a backup with gaps", &error))?;
+            repository
+                .delete_snapshots(&[snapshot.id])
+                .map_err(|error| said("cannot remove a backup with gaps", &error))?;
             return Err(BackupError::failed("the backup has gaps, so it was thrown away", failures.join("; ")));
         }
         scratch.close().map_err(|error| BackupError::failed("cannot remove the dumps", error))?;
@@ -235,7 +241,11 @@ impl Backup for Keeper {
     }
 
     fn examine(&mut self) -> Vec<Finding> {
-        let mut found: Vec<Finding> = self.options.databases.iter().flat_map(DatabaseSource::examine).collect();
+        let databases = self.options.databases.iter();
+        let mut found: Vec<Finding> = match tempfile::tempdir() {
+            Ok(scratch) => databases.flat_map(|one| one.examine(&scratch.path().join("said"))).collect(),
+            Err(_) => Vec::new(),
+        };
         let opened = match self.password() {
             Err(error) => Err(error),
             // The first backup makes it.

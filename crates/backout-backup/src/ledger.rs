@@ -1,7 +1,9 @@
 //! What goes wrong in threads that only drop an entry then: kept, so that a backup with a gap never counts as one.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// At most so many failures and notes are kept; the rest is counted.
 const KEPT: usize = 20;
@@ -14,6 +16,8 @@ pub struct Ledger {
     notes: Mutex<Vec<String>>,
     /// Entries of the source, but for directories.
     entries: AtomicU64,
+    /// Files with holes, each name below `roots/` and ended by a NUL.
+    sparse: Mutex<Vec<u8>>,
     stop: Option<Arc<AtomicBool>>,
 }
 
@@ -33,6 +37,17 @@ impl Ledger {
 
     pub fn count(&self) {
         self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A file with holes, by its path below `roots/`.
+    pub fn has_holes(&self, path: &Path) {
+        let mut sparse = self.sparse.lock().unwrap_or_else(PoisonError::into_inner);
+        sparse.extend(path.as_os_str().as_bytes());
+        sparse.push(0);
+    }
+
+    pub fn sparse(&self) -> Vec<u8> {
+        self.sparse.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn entries(&self) -> u64 {
@@ -59,12 +74,12 @@ impl Ledger {
 }
 
 fn keep(list: &Mutex<Vec<String>>, what: String) {
-    let mut list = list.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
     if list.len() < KEPT {
         list.push(what);
     }
 }
 
 fn listed(list: &Mutex<Vec<String>>) -> Vec<String> {
-    list.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    list.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

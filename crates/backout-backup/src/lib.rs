@@ -6,9 +6,11 @@
 mod compare;
 mod dump;
 mod exchange;
-mod ledger;
+mod fetched;
 mod keeper;
+mod ledger;
 mod manifest;
+mod mend;
 mod node;
 mod repository;
 mod restore;

@@ -10,8 +10,8 @@ use rustic_backend::BackendOptions;
 use rustic_core::jiff::Zoned;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
-    ConfigOptions, Credentials, KeepOptions, KeyOptions, OpenStatus, PruneOptions, Repository,
-    RepositoryOptions, RusticError,
+    ConfigOptions, Credentials, KeepOptions, KeyOptions, OpenStatus, PruneOptions, Repository, RepositoryOptions,
+    RusticError,
 };
 
 /// The tag of every snapshot that this tool makes.
@@ -26,9 +26,11 @@ pub fn open(repository: &str, credentials: &Credentials, create: bool) -> Result
     }
     if create && !is_remote(repository) {
         let mut directory = fs::DirBuilder::new();
-        directory.recursive(true).mode(0o700).create(Path::new(repository)).map_err(|error| {
-            BackupError::failed(format!("cannot make the backup repository {repository}"), error)
-        })?;
+        directory
+            .recursive(true)
+            .mode(0o700)
+            .create(Path::new(repository))
+            .map_err(|error| BackupError::failed(format!("cannot make the backup repository {repository}"), error))?;
     }
     let backends = BackendOptions::default().repository(repository.to_owned()).to_backends().map_err(failed)?;
     // A cache would lie outside of the state directory.
@@ -105,8 +107,7 @@ pub fn surplus(
         .keep_weekly(number(keep.weekly))
         .keep_monthly(number(keep.monthly))
         .keep_yearly(number(keep.yearly));
-    let judged =
-        keep.apply(all, &Zoned::now()).map_err(|error| said("cannot tell which backups to keep", &error))?;
+    let judged = keep.apply(all, &Zoned::now()).map_err(|error| said("cannot tell which backups to keep", &error))?;
     Ok(judged.into_iter().filter(|one| !one.keep).map(|one| one.snapshot).collect())
 }
 

@@ -1,47 +1,35 @@
 //! From a snapshot back to the site, or into another place. All is fetched and checked before anything of the site changes.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use backout_model::backup::{BackupError, Wanted};
 use backout_model::target::Finding;
-use rustic_core::repofile::{Node, SnapshotFile};
-use rustic_core::{
-    IndexedFullStatus, LocalDestination, LsOptions, Repository, RestoreOptions, RusticError,
-};
 
-use crate::compare::{self, Difference};
 use crate::dump::{self, Engine};
-use crate::exchange;
+use crate::fetched::Fetched;
 use crate::keeper::{Keeper, RootSource};
-use crate::manifest::{DatabaseNote, Manifest, SITE_JSON};
-use crate::repository::said;
+use crate::manifest::{DatabaseNote, Manifest};
 use crate::source::{DATABASES, ROOTS};
-
-/// The most differences of a root that are told.
-const TOLD: usize = 20;
+use crate::{compare, exchange};
 
 impl Keeper {
     pub(crate) fn manifest(&mut self, id: &str) -> Result<Manifest, BackupError> {
-        let (repository, snapshot) = self.fetched(id)?;
-        let mut text = Vec::new();
-        dump_file(&repository, &snapshot, &Path::new("/").join(SITE_JSON), &mut text)?;
-        Manifest::parse(&text)
+        self.fetched(id)?.manifest()
     }
 
-    fn fetched(&mut self, id: &str) -> Result<(Repository<IndexedFullStatus>, SnapshotFile), BackupError> {
+    fn fetched(&mut self, id: &str) -> Result<Fetched, BackupError> {
         let snapshot = self.snapshot_file(id)?;
-        let repository = self.opened(false)?.to_indexed().map_err(|error| said("cannot read the backup", &error))?;
-        Ok((repository, snapshot))
+        Fetched::new(self.opened(false)?, snapshot)
     }
 
     pub(crate) fn put_back(&mut self, id: &str, wanted: &Wanted) -> Result<Vec<String>, BackupError> {
-        let manifest = self.manifest(id)?;
-        let (repository, snapshot) = self.fetched(id)?;
+        let fetched = self.fetched(id)?;
+        let manifest = fetched.manifest()?;
         if let Some(into) = &wanted.into {
-            return self.put_elsewhere(&repository, &snapshot, &manifest, wanted, into);
+            return put_elsewhere(&fetched, &manifest, wanted, into);
         }
         let scratch = self.scratch()?;
         let mut notes = Vec::new();
@@ -51,7 +39,7 @@ impl Keeper {
             manifest.databases.iter().filter(|database| wanted.databases.contains(&database.name)).collect();
         for database in &databases {
             self.source_of(&database.name)?;
-            fetch(&repository, &snapshot, database, &dumps)?;
+            fetched.dumps(database, &dumps)?;
         }
         let mut staged = Vec::new();
         for note in manifest.roots.iter().filter(|root| wanted.roots.contains(&root.name)) {
@@ -61,8 +49,8 @@ impl Keeper {
                     .hint(format!("restore it, too: --database {missing}")));
             }
             let stage = exchange::Stage::make(&root.path, &self.options.state, &self.options.site, &root.name)?;
-            let node = tree(&repository, &snapshot, &note.name)?;
-            notes.extend(fill(&repository, &node, stage.path(), &note.name)?);
+            let node = fetched.root(&note.name)?;
+            notes.extend(fetched.fill(&node, stage.path(), &note.name)?);
             staged.push((root, node, stage));
         }
         for (root, node, stage) in staged {
@@ -75,42 +63,13 @@ impl Keeper {
         Ok(notes)
     }
 
-    fn put_elsewhere(
-        &self,
-        repository: &Repository<IndexedFullStatus>,
-        snapshot: &SnapshotFile,
-        manifest: &Manifest,
-        wanted: &Wanted,
-        into: &Path,
-    ) -> Result<Vec<String>, BackupError> {
-        let failed = |error: io::Error| BackupError::failed(format!("cannot restore into {}", into.display()), error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(into).map_err(failed)?;
-        if fs::read_dir(into).map_err(failed)?.next().is_some() {
-            return Err(BackupError::new(format!("{} is not empty", into.display())).hint("name another directory"));
-        }
-        let mut notes = Vec::new();
-        for database in manifest.databases.iter().filter(|database| wanted.databases.contains(&database.name)) {
-            let dumps = into.join(DATABASES);
-            fetch(repository, snapshot, database, &dumps)?;
-            dump::check_files(database, &dumps)?;
-        }
-        for root in manifest.roots.iter().filter(|root| wanted.roots.contains(&root.name)) {
-            let to = into.join(ROOTS).join(&root.name);
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&to).map_err(failed)?;
-            let node = tree(repository, snapshot, &root.name)?;
-            notes.extend(fill(repository, &node, &to, &root.name)?);
-            exchange::dress(&to, &node).map_err(failed)?;
-        }
-        Ok(notes)
-    }
-
     /// Restores a snapshot into a scratch place and compares it with what was noted when it was taken.
     pub(crate) fn prove(&mut self, id: &str) -> Result<Vec<Finding>, BackupError> {
-        let manifest = self.manifest(id)?;
-        let (repository, snapshot) = self.fetched(id)?;
+        let fetched = self.fetched(id)?;
+        let manifest = fetched.manifest()?;
         let scratch = self.scratch()?;
         let dumps = scratch.path().join(DATABASES);
-        let mut found = Vec::new();
+        let mut found = fetched.damage()?.into_iter().map(|what| finding("backup", what)).collect::<Vec<_>>();
         for database in &manifest.databases {
             let source = match self.source_of(&database.name) {
                 Ok(source) => source,
@@ -119,7 +78,7 @@ impl Keeper {
                     continue;
                 }
             };
-            match fetch(&repository, &snapshot, database, &dumps) {
+            match fetched.dumps(database, &dumps) {
                 Ok(()) => found.extend(source.prove(database, &dumps, scratch.path())),
                 Err(error) => found.push(finding(&source.label(), dump::told(&error))),
             }
@@ -129,9 +88,9 @@ impl Keeper {
             let to = scratch.path().join(ROOTS).join(&root.name);
             let failed = |error| BackupError::failed(format!("cannot make {}", to.display()), error);
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&to).map_err(failed)?;
-            let filled = tree(&repository, &snapshot, &root.name).and_then(|node| {
-                let mut different = fill(&repository, &node, &to, &root.name)?;
-                different.extend(compare::contents(&repository, &node, &to)?);
+            let filled = fetched.root(&root.name).and_then(|node| {
+                let mut different = fetched.fill(&node, &to, &root.name)?;
+                different.extend(compare::contents(&fetched.repository, &node, &to)?);
                 Ok(different)
             });
             match filled {
@@ -171,6 +130,34 @@ impl Keeper {
     }
 }
 
+/// Lays copies into an empty directory; nothing of the site is touched.
+fn put_elsewhere(
+    fetched: &Fetched,
+    manifest: &Manifest,
+    wanted: &Wanted,
+    into: &Path,
+) -> Result<Vec<String>, BackupError> {
+    let failed = |error: io::Error| BackupError::failed(format!("cannot restore into {}", into.display()), error);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(into).map_err(failed)?;
+    if fs::read_dir(into).map_err(failed)?.next().is_some() {
+        return Err(BackupError::new(format!("{} is not empty", into.display())).hint("name another directory"));
+    }
+    let mut notes = Vec::new();
+    for database in manifest.databases.iter().filter(|database| wanted.databases.contains(&database.name)) {
+        let dumps = into.join(DATABASES);
+        fetched.dumps(database, &dumps)?;
+        dump::check_files(database, &dumps)?;
+    }
+    for root in manifest.roots.iter().filter(|root| wanted.roots.contains(&root.name)) {
+        let to = into.join(ROOTS).join(&root.name);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&to).map_err(failed)?;
+        let node = fetched.root(&root.name)?;
+        notes.extend(fetched.fill(&node, &to, &root.name)?);
+        exchange::dress(&to, &node).map_err(failed)?;
+    }
+    Ok(notes)
+}
+
 fn no_longer(kind: &str, name: &str) -> BackupError {
     BackupError::new(format!("site.yaml no longer names the {kind} `{name}`, which the backup holds"))
         .hint(format!("put the {kind} `{name}` back into site.yaml, or restore with --into"))
@@ -178,70 +165,6 @@ fn no_longer(kind: &str, name: &str) -> BackupError {
 
 fn finding(target: &str, what: String) -> Finding {
     Finding { target: target.to_owned(), what, grave: true }
-}
-
-/// The files of a database, into a private directory.
-fn fetch(
-    repository: &Repository<IndexedFullStatus>,
-    snapshot: &SnapshotFile,
-    database: &DatabaseNote,
-    to: &Path,
-) -> Result<(), BackupError> {
-    let failed = |error| BackupError::failed(format!("cannot fetch the database {}", database.name), error);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(failed)?;
-    for file in &database.files {
-        let path = Path::new("/").join(DATABASES).join(&file.name);
-        let mut out = BufWriter::new(File::create(to.join(&file.name)).map_err(failed)?);
-        dump_file(repository, snapshot, &path, &mut out)?;
-        out.flush().map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn dump_file(
-    repository: &Repository<IndexedFullStatus>,
-    snapshot: &SnapshotFile,
-    path: &Path,
-    out: &mut impl Write,
-) -> Result<(), BackupError> {
-    let failed = |error: Box<RusticError>| said(&format!("cannot read {} of the backup", path.display()), &error);
-    let node = repository.node_from_snapshot_and_path(snapshot, &path.to_string_lossy()).map_err(failed)?;
-    repository.dump(&node, out).map_err(failed)
-}
-
-/// The directory of a root in a snapshot.
-fn tree(repository: &Repository<IndexedFullStatus>, snapshot: &SnapshotFile, root: &str) -> Result<Node, BackupError> {
-    let path = format!("/{ROOTS}/{root}");
-    repository
-        .node_from_snapshot_and_path(snapshot, &path)
-        .map_err(|error| said(&format!("cannot read {path} of the backup"), &error))
-}
-
-/// Restores a tree into an empty directory, mends what the library leaves out, and tells what is still different.
-fn fill(
-    repository: &Repository<IndexedFullStatus>,
-    node: &Node,
-    to: &Path,
-    root: &str,
-) -> Result<Vec<String>, BackupError> {
-    let failed = |error: Box<RusticError>| said(&format!("cannot restore the root {root}"), &error);
-    let to_text = to.to_str().ok_or_else(|| BackupError::new(format!("{} is not UTF-8", to.display())))?;
-    let entries = repository.ls(node, &LsOptions::default()).map_err(failed)?;
-    let destination = LocalDestination::new(to_text, true, false).map_err(failed)?;
-    let options = RestoreOptions::default().numeric_id(true);
-    let plan = repository.prepare_restore(&options, entries.clone(), &destination, false).map_err(failed)?;
-    repository.restore(plan, &options, entries, &destination).map_err(failed)?;
-    let (mut told, mut count) = (Vec::new(), 0_usize);
-    compare::metadata(repository, node, to, &mut |difference: Difference| {
-        count += 1;
-        if told.len() < TOLD {
-            told.push(difference.to_string());
-        }
-    })?;
-    if count > told.len() {
-        told.push(format!("and {} more in the root {root}", count - told.len()));
-    }
-    Ok(told)
 }
 
 /// Removes a file or a whole directory, but nothing on another file system.

@@ -1,4 +1,4 @@
-//! What a backup reads, in the order of the snapshot's tree: `databases/`, `roots/`, `site.json`.
+//! What a backup reads, in the order of the snapshot's tree: `databases/`, `roots/`, `site.json`, `sparse`.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,6 +17,9 @@ use crate::walk::{Unopened, Walk, Whole};
 pub const DATABASES: &str = "databases";
 /// The directory of the roots in a snapshot.
 pub const ROOTS: &str = "roots";
+
+/// The list of files with holes in a snapshot that has any: each name below [`ROOTS`], ended by a NUL.
+pub const SPARSE: &str = "sparse";
 
 /// What one snapshot is made of.
 pub struct Source {
@@ -80,7 +83,7 @@ impl ReadSource for Source {
         for (name, top, without) in &self.roots {
             let base = PathBuf::from("/").join(ROOTS).join(name);
             let name = name.clone();
-            roots.push(Box::new(Walk::new(top, without.clone(), Arc::clone(ledger)).map(move |entry| {
+            roots.push(Box::new(Walk::new(&name, top, without.clone(), Arc::clone(ledger)).map(move |entry| {
                 let is_top = entry.path.as_os_str().is_empty();
                 let mut node = entry.node;
                 if is_top {
@@ -91,16 +94,15 @@ impl ReadSource for Source {
             })));
         }
         let note = file(&self.scratch.join(SITE_JSON), &PathBuf::from("/").join(SITE_JSON), ledger);
-        Box::new(dumps.chain(above).chain(roots.into_iter().flatten()).chain(note).map(Ok))
+        let (scratch, last) = (self.scratch.join(SPARSE), Arc::clone(ledger));
+        // Known when the roots were walked.
+        let sparse = std::iter::once_with(move || sparse(&scratch, &last)).flatten();
+        Box::new(dumps.chain(above).chain(roots.into_iter().flatten()).chain(note).chain(sparse).map(Ok))
     }
 }
 
 /// The dumps, below a directory that is the tool's own.
-fn own(
-    top: PathBuf,
-    base: PathBuf,
-    ledger: &Arc<Ledger>,
-) -> Box<dyn Iterator<Item = ReadSourceEntry<Open>> + Send> {
+fn own(top: PathBuf, base: PathBuf, ledger: &Arc<Ledger>) -> Box<dyn Iterator<Item = ReadSourceEntry<Open>> + Send> {
     let mut names: Vec<_> = match std::fs::read_dir(&top) {
         Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect(),
         Err(error) => {
@@ -111,13 +113,17 @@ fn own(
     names.sort_unstable();
     let above = directory(top.parent().unwrap_or(Path::new("/")), DATABASES, ledger);
     let ledger = Arc::clone(ledger);
-    Box::new(above.into_iter().chain(
-        names.into_iter().filter_map(move |name| file(&top.join(&name), &base.join(&name), &ledger)),
-    ))
+    Box::new(
+        above
+            .into_iter()
+            .chain(names.into_iter().filter_map(move |name| file(&top.join(&name), &base.join(&name), &ledger))),
+    )
 }
 
 fn directory(scratch: &Path, name: &str, ledger: &Arc<Ledger>) -> Option<ReadSourceEntry<Open>> {
-    let made = rustix::fs::stat(scratch).map_err(io::Error::from).and_then(|stat| node(OsStr::new(name), &stat, None, &Vec::new()));
+    let made = rustix::fs::stat(scratch)
+        .map_err(io::Error::from)
+        .and_then(|stat| node(OsStr::new(name), &stat, None, &Vec::new()));
     match made {
         Ok(node) => Some(ReadSourceEntry { path: PathBuf::from("/").join(name), node, open: None }),
         Err(error) => {
@@ -133,11 +139,27 @@ fn file(from: &Path, to: &Path, ledger: &Arc<Ledger>) -> Option<ReadSourceEntry<
     match made {
         Ok(node) => {
             ledger.count();
-            Some(ReadSourceEntry { path: to.to_owned(), node, open: Some(Open::Own(from.to_owned(), Arc::clone(ledger))) })
+            Some(ReadSourceEntry {
+                path: to.to_owned(),
+                node,
+                open: Some(Open::Own(from.to_owned(), Arc::clone(ledger))),
+            })
         }
         Err(error) => {
             ledger.fail(format!("cannot read {}: {error}", from.display()));
             None
         }
     }
+}
+
+fn sparse(scratch: &Path, ledger: &Arc<Ledger>) -> Option<ReadSourceEntry<Open>> {
+    let list = ledger.sparse();
+    if list.is_empty() {
+        return None;
+    }
+    if let Err(error) = std::fs::write(scratch, list) {
+        ledger.fail(format!("cannot write {}: {error}", scratch.display()));
+        return None;
+    }
+    file(scratch, &PathBuf::from("/").join(SPARSE), ledger)
 }

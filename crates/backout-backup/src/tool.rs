@@ -41,7 +41,8 @@ impl Tool<'_> {
             .map_err(|error| BackupError::failed(format!("cannot write {}", self.output.display()), error))?;
         let input = match self.input {
             Some(path) => Stdio::from(
-                File::open(path).map_err(|error| BackupError::failed(format!("cannot read {}", path.display()), error))?,
+                File::open(path)
+                    .map_err(|error| BackupError::failed(format!("cannot read {}", path.display()), error))?,
             ),
             None => Stdio::null(),
         };

@@ -17,8 +17,7 @@ use crate::ledger::Ledger;
 use crate::node::node;
 use crate::xattr;
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// One entry, with what is needed to read it.
 pub struct Entry {
@@ -48,6 +47,7 @@ struct Level {
 
 /// Walks one root.
 pub struct Walk {
+    name: String,
     top: PathBuf,
     begun: bool,
     levels: Vec<Level>,
@@ -57,8 +57,8 @@ pub struct Walk {
 }
 
 impl Walk {
-    pub fn new(top: &Path, without: Vec<PathBuf>, ledger: Arc<Ledger>) -> Self {
-        Self { top: top.to_owned(), begun: false, levels: Vec::new(), without, ledger }
+    pub fn new(name: &str, top: &Path, without: Vec<PathBuf>, ledger: Arc<Ledger>) -> Self {
+        Self { name: name.to_owned(), top: top.to_owned(), begun: false, levels: Vec::new(), without, ledger }
     }
 
     fn shown(&self, path: &Path) -> String {
@@ -125,6 +125,9 @@ impl Walk {
     }
 
     fn unopened(&self, dir: &Arc<OwnedFd>, name: OsString, path: &Path, stat: &Stat) -> Unopened {
+        if stat.st_blocks * 512 < stat.st_size {
+            self.ledger.has_holes(&Path::new(&self.name).join(path));
+        }
         Unopened {
             dir: Arc::clone(dir),
             name,
@@ -204,7 +207,11 @@ impl Read for Whole {
         if most == 0 {
             return Ok(0);
         }
-        let done = if self.ledger.is_stopped() { Err(io::Error::other("stopped")) } else { self.file.read(&mut buffer[..most]) };
+        let done = if self.ledger.is_stopped() {
+            Err(io::Error::other("stopped"))
+        } else {
+            self.file.read(&mut buffer[..most])
+        };
         match done {
             Ok(0) => {
                 let error = io::Error::other("it was cut short while the backup ran");

@@ -86,9 +86,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Completions(args) => commands::completions::run(&context, &args, args::definition()),
         Command::Man(args) => commands::man::run(&context, &args, args::definition()),
         Command::Schema(args) => commands::schema::run(&context, &args),
-        Command::Rehearse(args)
-        | Command::Capture(args)
-        | Command::Diff(args)
-        | Command::Record(args) => commands::later::run(name, &args),
+        Command::Rehearse(args) | Command::Capture(args) | Command::Diff(args) | Command::Record(args) => {
+            commands::later::run(name, &args)
+        }
     }
 }

@@ -7,7 +7,10 @@ use backout_model::backup::{Backup, Position, Request, Snapshot, Taken};
 use backout_model::entry::Draft;
 use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event};
+use backout_model::target::Finding;
 use backout_model::words::count;
+use backout_package::site::Site;
+use serde::Serialize;
 
 use crate::error::EngineError;
 use crate::history::{View, payload};
@@ -18,6 +21,8 @@ use crate::step::Run;
 
 /// How many characters of a snapshot's id are shown, as restic does.
 pub const SHORT: usize = 8;
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// What a site without `backup:` is told.
 const NONE: &str = "no backup was taken: site.yaml has no `backup:`";
@@ -107,6 +112,11 @@ pub fn surplus(session: &mut Session<'_>) -> Result<Vec<Snapshot>, EngineError> 
     Ok(session.keeper()?.surplus(&protected)?)
 }
 
+/// Forgets the backups that are kept no longer.
+pub fn forget(session: &mut Session<'_>, snapshots: &[Snapshot]) -> Result<(), EngineError> {
+    Ok(session.keeper()?.forget(snapshots)?)
+}
+
 /// The last backup that the journal knows of, and when it was taken (milliseconds since 1970 UTC).
 pub fn last(reader: &Reader) -> Result<Option<(Taken, i64)>, EngineError> {
     reader.last_event(&[Event::BackupTaken, Event::SiteBackedUp])?.map_or(Ok(None), |entry| {
@@ -114,6 +124,67 @@ pub fn last(reader: &Reader) -> Result<Option<(Taken, i64)>, EngineError> {
             .map_err(|error| EngineError::History(format!("entry {}: {error}", entry.seq)))?;
         Ok(Some((taken, entry.time_ms)))
     })
+}
+
+/// What `verify --backup` looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Proven {
+    pub snapshot: Snapshot,
+    pub findings: u64,
+}
+
+/// Restores the latest backup into a scratch place and compares it with what was noted when it was taken.
+pub fn verify(backup: &mut dyn Backup, reader: &Reader, each: &mut dyn FnMut(Finding)) -> Result<Proven, EngineError> {
+    let noted = last(reader)?.map(|(taken, _)| taken);
+    let all = backup.list()?;
+    let mut findings = Vec::new();
+    let finding = |what: String| Finding { target: "backup".to_owned(), what, grave: true };
+    if let Some(noted) = &noted {
+        match all.iter().find(|one| one.id == noted.snapshot) {
+            None => findings.push(finding(format!("{} is not in the repository any more", short(&noted.snapshot)))),
+            Some(one) if one.tree != noted.tree => {
+                findings.push(finding(format!("{} is not what the journal says was backed up", short(&one.id))));
+            }
+            Some(_) => {}
+        }
+    }
+    let Some(snapshot) = all.into_iter().next() else {
+        return Err(EngineError::NotNow { what: "there is no backup of this site".to_owned(), hint: None });
+    };
+    findings.extend(backup.verify(&snapshot)?);
+    let count = findings.len() as u64;
+    findings.into_iter().for_each(each);
+    Ok(Proven { snapshot, findings: count })
+}
+
+/// What would stand in the way of a backup, and how old the last one is.
+pub fn doctor(
+    site: &Site,
+    backup: Option<&mut dyn Backup>,
+    reader: &Reader,
+    now_ms: i64,
+) -> Result<Vec<Finding>, EngineError> {
+    let finding = |what: String, grave: bool| Finding { target: "backup".to_owned(), what, grave };
+    let Some(backup) = backup else {
+        return Ok(vec![finding("none is taken before a deployment: site.yaml has no `backup:`".to_owned(), false)]);
+    };
+    let mut findings = backup.examine();
+    if findings.is_empty() {
+        let place = site.backup.as_ref().map(|backup| backup.repository.clone()).unwrap_or_default();
+        findings.push(match last(reader)? {
+            None => finding(format!("into {place}; none was taken yet"), false),
+            Some((taken, taken_ms)) => {
+                let hours = now_ms.saturating_sub(taken_ms) / HOUR_MS;
+                let age = if hours < 48 {
+                    count(hours.unsigned_abs(), "hour")
+                } else {
+                    count(hours.unsigned_abs() / 24, "day")
+                };
+                finding(format!("into {place}; the last one, {}, is {age} old", short(&taken.snapshot)), false)
+            }
+        });
+    }
+    Ok(findings)
 }
 
 /// The first characters of a snapshot's id.

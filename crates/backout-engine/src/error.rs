@@ -102,9 +102,9 @@ impl EngineError {
     /// What the operator can do; one sentence each.
     pub fn hints(&self) -> Vec<String> {
         match self {
-            Self::Usage { hint, .. }
-            | Self::NotNow { hint, .. }
-            | Self::Backup(BackupError { hint, .. }) => hint.iter().cloned().collect(),
+            Self::Usage { hint, .. } | Self::NotNow { hint, .. } | Self::Backup(BackupError { hint, .. }) => {
+                hint.iter().cloned().collect()
+            }
             Self::Lock(LockError::Held { unprovable: true, .. }) => {
                 vec!["if that process is certainly gone, `backout unlock` takes the lock over".to_owned()]
             }

@@ -78,6 +78,9 @@ pub struct Why {
     pub causes: Vec<String>,
     #[serde(default)]
     pub left: Vec<String>,
+    /// It was given up, and nothing of it is on the site.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 #[derive(Clone, Debug)]

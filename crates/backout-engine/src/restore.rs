@@ -17,6 +17,7 @@ use crate::error::EngineError;
 use crate::history::{View, Why, payload};
 use crate::observer::Happening;
 use crate::outcome::{Outcome, Status};
+use crate::prune::images;
 use crate::resume;
 use crate::session::{Session, Targets};
 use crate::step_view::StepView;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub gives_up: Vec<Lost>,
     /// The backup was taken beside another journal: what came later is not known.
     pub of_another_history: bool,
+    /// The last entry of this journal that the backup knows of.
+    since: u64,
 }
 
 /// A deployment that a restore gives up.
@@ -53,6 +56,8 @@ pub struct Lost {
     pub package: String,
     pub version: String,
     pub state: DeploymentState,
+    /// Nothing of it is on the site afterwards.
+    pub gone: bool,
 }
 
 /// What the journal notes of a restore.
@@ -71,7 +76,9 @@ pub fn plan(backup: &mut dyn Backup, reader: &Reader, asked: &Asked) -> Result<P
     let all = asked.databases.is_empty() && asked.roots.is_empty();
     let pick = |kind: &str, has: &BTreeSet<String>, named: &[String]| -> Result<BTreeSet<String>, EngineError> {
         match named.iter().find(|name| !has.contains(*name)) {
-            Some(name) => Err(EngineError::usage(format!("the backup {} holds no {kind} `{name}`", short(&snapshot.id)))),
+            Some(name) => {
+                Err(EngineError::usage(format!("the backup {} holds no {kind} `{name}`", short(&snapshot.id))))
+            }
             None if all => Ok(has.clone()),
             None => Ok(named.iter().cloned().collect()),
         }
@@ -85,14 +92,19 @@ pub fn plan(backup: &mut dyn Backup, reader: &Reader, asked: &Asked) -> Result<P
         into: asked.into.clone(),
         gives_up: Vec::new(),
         of_another_history: !is_of(reader, &content)?,
+        since: 0,
     };
+    if !plan.of_another_history {
+        // By another journal's numbers nothing can be told, so nothing stays.
+        plan.since = content.position.seq;
+    }
     if plan.into.is_none() {
         let whole = plan.databases == content.databases && plan.roots == content.roots;
         if let Some(row) = reader.unfinished()?.filter(|_| !whole) {
             let what = format!("{} ({}) was interrupted: what it left is not known yet", row.id, row.package);
             return Err(EngineError::not_now(what, "`backout resume` first, or restore everything"));
         }
-        plan.gives_up = lost(reader, &plan, &content)?;
+        plan.gives_up = lost(reader, &plan)?;
     }
     Ok(plan)
 }
@@ -112,7 +124,8 @@ fn chosen(all: Vec<Snapshot>, wanted: Option<&str>) -> Result<Snapshot, EngineEr
         let none = || EngineError::NotNow { what: "there is no backup of this site".to_owned(), hint: None };
         return all.into_iter().next().ok_or_else(none);
     };
-    let mut found = all.into_iter().filter(|one| one.id.starts_with(prefix) || one.deployment.as_deref() == Some(prefix));
+    let mut found =
+        all.into_iter().filter(|one| one.id.starts_with(prefix) || one.deployment.as_deref() == Some(prefix));
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one),
         (None, _) => Err(EngineError::Usage { what: format!("no backup `{prefix}` of this site"), hint: Some(list()) }),
@@ -133,9 +146,8 @@ fn is_of(reader: &Reader, content: &Content) -> Result<bool, EngineError> {
 }
 
 /// The deployments whose changes the restore takes away or brings back.
-fn lost(reader: &Reader, plan: &Plan, content: &Content) -> Result<Vec<Lost>, EngineError> {
-    // By another journal's numbers nothing can be told, so nothing stays.
-    let since = if plan.of_another_history { 0 } else { content.position.seq };
+fn lost(reader: &Reader, plan: &Plan) -> Result<Vec<Lost>, EngineError> {
+    let since = plan.since;
     let mut lost = Vec::new();
     for row in reader.deployments()?.into_iter().filter(|row| row.last_seq > since) {
         if matches!(row.state, DeploymentState::GivenUp | DeploymentState::Refused) {
@@ -144,7 +156,10 @@ fn lost(reader: &Reader, plan: &Plan, content: &Content) -> Result<Vec<Lost>, En
         let view = View::load(reader, &row.id)?;
         if row.state.is_underway() || view.steps.values().any(|step| moved(step) > since && is_wanted(step, plan)) {
             let DeploymentRow { id, package, version, state, .. } = row;
-            lost.push(Lost { id, package, version, state });
+            let is_taken_away =
+                |step: &StepView| step.seq > since && is_wanted(step, plan) && !matches!(step.act(), Act::Run { .. });
+            let gone = view.steps.values().filter(|step| step.state != StepState::Discarded).all(is_taken_away);
+            lost.push(Lost { id, package, version, state, gone });
         }
     }
     Ok(lost)
@@ -189,7 +204,8 @@ pub fn interrupted(reader: &Reader) -> Result<Option<String>, EngineError> {
 /// Restores beside the site: nothing of it changes, and nothing is journaled.
 pub fn elsewhere(backup: &mut dyn Backup, plan: &Plan) -> Result<Outcome, EngineError> {
     let notes = backup.restore(&plan.snapshot, &wanted(plan))?;
-    let mut outcome = Outcome::new(if notes.is_empty() { Status::Done } else { Status::Partly }, "The site itself was not touched.");
+    let mut outcome =
+        Outcome::new(if notes.is_empty() { Status::Done } else { Status::Partly }, "The site itself was not touched.");
     let into = plan.into.as_deref().map(|into| into.display().to_string()).unwrap_or_default();
     outcome.answer.push(format!("restored {} into {into}", short(&plan.snapshot.id)));
     outcome.notes = notes;
@@ -218,7 +234,8 @@ pub fn restore(
             session.warn(format!("{}: {error}", database.label()));
         }
     }
-    let notes = session.keeper()?.restore(&plan.snapshot, &wanted(plan)).map_err(|e| EngineError::from(e).under_way())?;
+    let notes =
+        session.keeper()?.restore(&plan.snapshot, &wanted(plan)).map_err(|e| EngineError::from(e).under_way())?;
     let settled = session.settle(plan, &noted, reopen).map_err(EngineError::under_way)?;
     let id = short(&plan.snapshot.id);
     let mut outcome = Outcome::new(
@@ -243,9 +260,25 @@ pub fn words(plan: &Plan) -> String {
 }
 
 impl Session<'_> {
+    /// What a database held for steps that it no longer knows went with it, and it will give their numbers again: nobody
+    /// may look there for it any more.
+    fn drop_lost_images(&mut self, id: &DeploymentId, plan: &Plan) -> Result<(), EngineError> {
+        let reader = self.journal.reader();
+        let view = View::load(reader, id)?;
+        let mut gone = Vec::new();
+        for seq in images(reader, id)?.into_keys().filter(|seq| *seq > plan.since) {
+            let place = reader.entry(seq)?.and_then(|entry| entry.step.map(|step| (entry.frame, step)));
+            if let Some(Act::Sql { database, .. }) = place.and_then(|place| view.steps.get(&place)).map(StepView::act)
+                && plan.databases.contains(database)
+            {
+                gone.push(seq);
+            }
+        }
+        Ok(self.journal.drop_images(&gone, "the database was restored to a time before")?)
+    }
+
     fn note_of_site(&mut self, event: Event, noted: &Noted) -> Result<(), EngineError> {
-        let draft =
-            Draft { deployment: None, frame: FramePath::root(), step: None, event, payload: payload(noted)? };
+        let draft = Draft { deployment: None, frame: FramePath::root(), step: None, event, payload: payload(noted)? };
         self.journal.append(&[draft])?;
         Ok(())
     }
@@ -271,8 +304,9 @@ impl Session<'_> {
                 frame: FramePath::root(),
                 step: None,
                 event: Event::DeploymentGivenUp,
-                payload: payload(&Why { causes, left: Vec::new() })?,
+                payload: payload(&Why { causes, left: Vec::new(), gone: lost.gone })?,
             }])?;
+            self.drop_lost_images(&lost.id, plan)?;
         }
         let last_seq = self.journal.last_seq();
         for (name, database) in &mut self.targets.databases {

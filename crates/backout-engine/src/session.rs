@@ -200,7 +200,7 @@ impl<'o> Session<'o> {
                 frame: FramePath::root(),
                 step: None,
                 event: Event::DeploymentGivenUp,
-                payload: payload(&Why { causes, left: Vec::new() })?,
+                payload: payload(&Why { causes, left: Vec::new(), gone: false })?,
             }])?;
         }
         for database in self.targets.databases.values_mut() {

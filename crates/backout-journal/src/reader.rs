@@ -129,9 +129,8 @@ impl Reader {
     fn last_where(&self, which: &str, events: &[Event]) -> Result<Option<Entry>, JournalError> {
         let names = serde_json::Value::from(events.iter().map(name).collect::<Vec<_>>()).to_string();
         let mut last = None;
-        let which = format!(
-            "WHERE {which} body ->> 'event' IN (SELECT value FROM json_each(?1)) ORDER BY seq DESC LIMIT 1"
-        );
+        let which =
+            format!("WHERE {which} body ->> 'event' IN (SELECT value FROM json_each(?1)) ORDER BY seq DESC LIMIT 1");
         self.stream(&which, [names], &mut |entry| {
             last = Some(entry);
             ControlFlow::Break(())

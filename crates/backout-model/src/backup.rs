@@ -114,10 +114,7 @@ impl BackupError {
     }
 
     /// An act that failed, and why.
-    pub fn failed(
-        what: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn failed(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { what: what.into(), source: Some(source.into()), hint: None }
     }
 

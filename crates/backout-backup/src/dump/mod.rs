@@ -1,5 +1,7 @@
 //! Databases as files and back, by their own tools.
 
+mod floats;
+mod lines;
 mod mariadb;
 mod postgres;
 mod sqlite;
@@ -26,11 +28,17 @@ pub struct DatabaseSource {
 /// Where it is. Parameters may hold a password: never shown.
 #[derive(Clone)]
 pub enum Engine {
-    Sqlite { path: PathBuf },
+    Sqlite {
+        path: PathBuf,
+    },
     /// Libpq's parameters by name.
-    Postgres { parameters: BTreeMap<String, String> },
+    Postgres {
+        parameters: BTreeMap<String, String>,
+    },
     /// The options of the `mariadb` client by name, and `dbname`.
-    Mariadb { parameters: BTreeMap<String, String> },
+    Mariadb {
+        parameters: BTreeMap<String, String>,
+    },
 }
 
 impl DatabaseSource {
@@ -79,11 +87,13 @@ impl DatabaseSource {
         }
     }
 
-    /// What would stand in the way of a dump.
-    pub fn examine(&self) -> Vec<Finding> {
+    /// What would stand in the way of a dump. `scratch`: a file that may be made.
+    pub fn examine(&self, scratch: &Path) -> Vec<Finding> {
         let found = match &self.engine {
             Engine::Sqlite { .. } => Vec::new(),
-            Engine::Postgres { .. } => postgres::examine(),
+            Engine::Postgres { parameters } => {
+                postgres::examine(parameters, scratch).unwrap_or_else(|error| vec![told(&error)])
+            }
             Engine::Mariadb { .. } => mariadb::examine(),
         };
         found.into_iter().map(|what| Finding { target: self.label(), what, grave: true }).collect()

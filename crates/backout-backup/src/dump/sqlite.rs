@@ -26,7 +26,8 @@ pub fn dump(name: &str, path: &Path, to: &Path) -> Result<DatabaseNote, BackupEr
     into.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
     all(&from, &mut into).map_err(failed)?;
     into.close().map_err(|(_, error)| failed(error))?;
-    let meta = fs::metadata(path).map_err(|error| BackupError::failed(format!("cannot read {}", path.display()), error))?;
+    let meta =
+        fs::metadata(path).map_err(|error| BackupError::failed(format!("cannot read {}", path.display()), error))?;
     Ok(DatabaseNote {
         name: name.to_owned(),
         engine: "sqlite".to_owned(),
@@ -55,7 +56,9 @@ pub fn load(note: &DatabaseNote, from: &Path, path: &Path) -> Result<(), BackupE
     });
     match done {
         // Not a database any more: nobody can have a use for it.
-        Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) => {
+        Err(error)
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) =>
+        {
             replace(note, &copy, path)
         }
         other => other.map_err(failed),

@@ -27,10 +27,15 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         }
         return Ok(End::answered(&json!({ "site": site.name, "backups": all.len() })));
     }
-    context.in_session(site, "backup", |_, _, _| Ok(()), |session, _| {
-        session.backed_up_by(Box::new(keeper));
-        Ok(backup::by_hand(session)?)
-    })
+    context.in_session(
+        site,
+        "backup",
+        |_, _, _| Ok(()),
+        |session, _| {
+            session.backed_up_by(Box::new(keeper));
+            Ok(backup::by_hand(session)?)
+        },
+    )
 }
 
 /// One backup on a line.

@@ -69,7 +69,9 @@ fn told(plan: &Plan) -> Vec<String> {
     }
     lines.push("what was written there since is lost, by whomever".to_owned());
     if plan.of_another_history {
-        lines.push("the backup is of another history than this journal's: nothing in it can be undone any more".to_owned());
+        lines.push(
+            "the backup is of another history than this journal's: nothing in it can be undone any more".to_owned(),
+        );
     }
     for lost in plan.gives_up.iter().filter(|lost| lost.state != DeploymentState::FailedClean) {
         let back = if lost.state == DeploymentState::Undone { ", comes back as far as it was there" } else { "" };
