@@ -21,11 +21,11 @@ const COLUMNS: &str = "SELECT JSON_ARRAY(c.TABLE_NAME, c.COLUMN_NAME, LOWER(c.DA
      ORDER BY c.TABLE_NAME, c.ORDINAL_POSITION";
 
 #[derive(serde::Deserialize)]
-struct Column(String, String, String, String, String, u8);
+struct Column(String, String, String, String, String, bool);
 
 impl Column {
     fn is_float(&self) -> bool {
-        self.2 == "float" && self.5 == 0
+        self.2 == "float" && !self.5
     }
 
     fn is_key(&self) -> bool {
