@@ -6,7 +6,9 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use backout_model::backup::{Backup, BackupError, Content, Keep, Request, Snapshot, Taken, Wanted, is_remote};
+use backout_model::backup::{
+    Announce, Backup, BackupError, Content, Keep, Request, Snapshot, Taken, Wanted, is_remote,
+};
 use backout_model::target::Finding;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{BackupOptions, Credentials, OpenStatus, ParentOptions, Repository, SnapshotOptions};
@@ -220,8 +222,13 @@ impl Backup for Keeper {
         })
     }
 
-    fn restore(&mut self, snapshot: &Snapshot, wanted: &Wanted) -> Result<Vec<String>, BackupError> {
-        self.put_back(&snapshot.id, wanted)
+    fn restore(
+        &mut self,
+        snapshot: &Snapshot,
+        wanted: &Wanted,
+        announce: Announce<'_>,
+    ) -> Result<Vec<String>, BackupError> {
+        self.put_back(&snapshot.id, wanted, announce)
     }
 
     fn verify(&mut self, snapshot: &Snapshot) -> Result<Vec<Finding>, BackupError> {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use backout_model::backup::{BackupError, Wanted};
+use backout_model::backup::{Announce, BackupError, Wanted};
 use backout_model::target::Finding;
 
 use crate::dump::{self, Engine};
@@ -25,7 +25,12 @@ impl Keeper {
         Fetched::new(self.opened(false)?, snapshot)
     }
 
-    pub(crate) fn put_back(&mut self, id: &str, wanted: &Wanted) -> Result<Vec<String>, BackupError> {
+    pub(crate) fn put_back(
+        &mut self,
+        id: &str,
+        wanted: &Wanted,
+        announce: Announce<'_>,
+    ) -> Result<Vec<String>, BackupError> {
         let fetched = self.fetched(id)?;
         let manifest = fetched.manifest()?;
         if let Some(into) = &wanted.into {
@@ -40,6 +45,7 @@ impl Keeper {
         for database in &databases {
             self.source_of(&database.name)?;
             fetched.dumps(database, &dumps)?;
+            dump::check_files(database, &dumps)?;
         }
         let mut staged = Vec::new();
         for note in manifest.roots.iter().filter(|root| wanted.roots.contains(&root.name)) {
@@ -53,6 +59,7 @@ impl Keeper {
             notes.extend(fetched.fill(&node, stage.path(), &note.name)?);
             staged.push((root, node, stage));
         }
+        announce()?;
         for (root, node, stage) in staged {
             stage.exchange(&root.path, &node)?;
         }

@@ -116,6 +116,9 @@ impl EngineError {
                 ways
             }
             Self::Target(TargetError::Refused(refusal)) => refusal.ways_out.clone(),
+            Self::Stopped(cause) if matches!(**cause, Self::Backup(_)) => {
+                vec!["`backout restore` again: it begins anew; or restore another backup".to_owned()]
+            }
             Self::Stopped(_) => vec!["backout resume".to_owned()],
             _ => Vec::new(),
         }

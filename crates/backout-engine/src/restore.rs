@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use backout_journal::{DeploymentRow, Reader};
-use backout_model::backup::{Backup, Content, Snapshot, Wanted};
+use backout_journal::{DeploymentRow, Journal, Reader};
+use backout_model::backup::{Backup, BackupError, Content, Snapshot, Wanted};
 use backout_model::entry::Draft;
 use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
@@ -203,7 +203,7 @@ pub fn interrupted(reader: &Reader) -> Result<Option<String>, EngineError> {
 
 /// Restores beside the site: nothing of it changes, and nothing is journaled.
 pub fn elsewhere(backup: &mut dyn Backup, plan: &Plan) -> Result<Outcome, EngineError> {
-    let notes = backup.restore(&plan.snapshot, &wanted(plan))?;
+    let notes = backup.restore(&plan.snapshot, &wanted(plan), &mut || Ok(()))?;
     let mut outcome =
         Outcome::new(if notes.is_empty() { Status::Done } else { Status::Partly }, "The site itself was not touched.");
     let into = plan.into.as_deref().map(|into| into.display().to_string()).unwrap_or_default();
@@ -225,7 +225,6 @@ pub fn restore(
         roots: plan.roots.clone(),
     };
     session.observer.heard(Happening::Phase { name: "restoring" });
-    session.note_of_site(Event::SiteRestoring, &noted)?;
     // The connections go, and with them what they know of the databases; the state directory's lock stays.
     for name in &plan.databases {
         if let Some(mut database) = session.targets.databases.remove(name)
@@ -234,8 +233,16 @@ pub fn restore(
             session.warn(format!("{}: {error}", database.label()));
         }
     }
-    let notes =
-        session.keeper()?.restore(&plan.snapshot, &wanted(plan)).map_err(|e| EngineError::from(e).under_way())?;
+    let Session { backup, journal, .. } = session;
+    let backup = backup.as_mut().ok_or_else(no_backup)?;
+    let mut begun = false;
+    let announce = &mut || {
+        let announced = note_of_site(journal, Event::SiteRestoring, &noted);
+        begun = announced.is_ok();
+        announced.map_err(|error| BackupError::failed("cannot note that the restore begins", error))
+    };
+    let notes = backup.restore(&plan.snapshot, &wanted(plan), announce).map_err(EngineError::from);
+    let notes = notes.map_err(|error| if begun { error.under_way() } else { error })?;
     let settled = session.settle(plan, &noted, reopen).map_err(EngineError::under_way)?;
     let id = short(&plan.snapshot.id);
     let mut outcome = Outcome::new(
@@ -259,6 +266,12 @@ pub fn words(plan: &Plan) -> String {
     all.join(", ")
 }
 
+fn note_of_site(journal: &mut Journal, event: Event, noted: &Noted) -> Result<(), EngineError> {
+    let draft = Draft { deployment: None, frame: FramePath::root(), step: None, event, payload: payload(noted)? };
+    journal.append(&[draft])?;
+    Ok(())
+}
+
 impl Session<'_> {
     /// What a database held for steps that it no longer knows went with it, and it will give their numbers again: nobody
     /// may look there for it any more.
@@ -275,12 +288,6 @@ impl Session<'_> {
             }
         }
         Ok(self.journal.drop_images(&gone, "the database was restored to a time before")?)
-    }
-
-    fn note_of_site(&mut self, event: Event, noted: &Noted) -> Result<(), EngineError> {
-        let draft = Draft { deployment: None, frame: FramePath::root(), step: None, event, payload: payload(noted)? };
-        self.journal.append(&[draft])?;
-        Ok(())
     }
 
     /// Locks what was restored, gives up what came later, and leaves maintenance mode where that was given up, too.
@@ -314,7 +321,7 @@ impl Session<'_> {
                 database.set_mark(last_seq)?;
             }
         }
-        self.note_of_site(Event::SiteRestored, noted)?;
+        note_of_site(&mut self.journal, Event::SiteRestored, noted)?;
         Ok(resume::resume(self)?.map(|outcome| outcome.closing).into_iter().filter(|text| !text.is_empty()).collect())
     }
 }

@@ -124,6 +124,9 @@ impl BackupError {
     }
 }
 
+/// Writes down that the site is about to change.
+pub type Announce<'a> = &'a mut dyn FnMut() -> Result<(), BackupError>;
+
 /// Keeps full copies of a site. Never writes the journal.
 pub trait Backup {
     /// Copies every database and root of the site. After an error there is no new backup, and nothing of the site
@@ -137,9 +140,15 @@ pub trait Backup {
     fn content(&mut self, snapshot: &Snapshot) -> Result<Content, BackupError>;
 
     /// Puts back what is wanted. No other process of the tool may be at work on it, and no connection of the tool's
-    /// own may be open to it. What an error interrupts can be done again from the start. Returns what is not exactly as
-    /// it was, a sentence each.
-    fn restore(&mut self, snapshot: &Snapshot, wanted: &Wanted) -> Result<Vec<String>, BackupError>;
+    /// own may be open to it. `announce` is called once all is fetched and checked, right before the first change: an
+    /// error before that has changed nothing, and what one after it interrupts can be done again from the start.
+    /// Returns what is not exactly as it was, a sentence each.
+    fn restore(
+        &mut self,
+        snapshot: &Snapshot,
+        wanted: &Wanted,
+        announce: Announce<'_>,
+    ) -> Result<Vec<String>, BackupError>;
 
     /// Restores a backup into a scratch place and compares; the scratch is gone afterwards. Nothing found: it is what
     /// was backed up.

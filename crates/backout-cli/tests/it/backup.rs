@@ -163,6 +163,23 @@ fn restic_lists_and_restores_what_was_backed_up() {
     fs::rename(elsewhere.join("roots/web"), elsewhere.join("web")).unwrap();
     fs::rename(elsewhere.join("databases/main.sqlite"), elsewhere.join("shop.sqlite")).unwrap();
     assert_eq!(crate::scene::fingerprint_at(&elsewhere), scene.fingerprint());
+    // A byte that flips is found, and nothing of the site is touched by what it spoils.
+    flip_a_byte(&scene.path(".backout/backups/data"));
+    scene.run(&["verify", "--backup"]).exits(3).answers("GRAVE");
+    scene.refused(&["restore", "--yes"], 4);
+    scene.run(&["status"]).exits(0);
+}
+
+/// In the middle of the largest pack.
+fn flip_a_byte(data: &Path) {
+    let folders = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path());
+    let packs = folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let largest = packs.max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&largest).unwrap();
+    fs::write(&largest, bytes).unwrap();
 }
 
 #[test]
@@ -259,4 +276,39 @@ fn no_password_lies_where_it_has_no_business() {
     assert!(!ran.stdout.contains(PASSWORD) && !ran.stderr.contains(PASSWORD), "{ran}");
     let found = Command::new("grep").args(["-rla", PASSWORD, ".backout"]).current_dir(scene.path("")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
+
+/// Until it is run again, nothing else works on a site that is half one and half the other.
+#[cfg(feature = "faults")]
+#[test]
+fn a_restore_that_is_killed_is_run_again() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    scene.run(&["deploy", "winter"]).exits(0);
+    let faulty = |fault: &str| {
+        let words = ["restore", "--yes"];
+        Ran::of(&words, scene.command(&words).env("BACKOUT_FAULT", fault).output().unwrap())
+    };
+    let list = scene.path("points");
+    faulty(&format!("count:{}", list.display())).exits(0);
+    let (before, points) = (scene.fingerprint(), fs::read_to_string(&list).unwrap());
+    let of = |kind: &str| {
+        points.lines().enumerate().filter(|(_, line)| line.contains(kind)).map(|(at, _)| at + 1).collect::<Vec<_>>()
+    };
+    let (exchanges, statements) = (of("Exchange"), of("Statement"));
+    let chosen = [exchanges[0], exchanges[exchanges.len() - 1], of("Rename")[0], statements[statements.len() / 2]];
+    for point in chosen {
+        scene.write("web/more.html", "more");
+        scene.sql("UPDATE product SET price = 0");
+        let killed = faulty(&format!("crash:{point}"));
+        assert_eq!(killed.code, None, "point {point}: {killed}");
+        let interrupted = scene.run(&["status"]).exits(0).stdout.contains("a restore was interrupted");
+        if interrupted {
+            scene.run(&["deploy", "winter"]).exits(4).says("was interrupted: the site is in between");
+        }
+        assert!(interrupted || point > exchanges[0], "point {point}");
+        scene.run(&["restore", "--yes"]).exits(0);
+        assert_eq!(scene.fingerprint(), before, "point {point}");
+    }
 }
