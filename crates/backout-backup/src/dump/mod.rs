@@ -83,7 +83,10 @@ impl DatabaseSource {
         let finding = |what: String| Finding { target: self.label(), what, grave: true };
         match found {
             Ok(found) => found.into_iter().map(finding).collect(),
-            Err(error) => vec![finding(told(&error))],
+            Err(error) => {
+                let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                vec![finding(format!("{}{hint}", told(&error)))]
+            }
         }
     }
 
