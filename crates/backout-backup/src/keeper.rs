@@ -86,7 +86,15 @@ impl Keeper {
         Ok(opened)
     }
 
+    /// True where nothing was ever backed up, as far as that can be told.
+    fn is_not_there_yet(&self) -> bool {
+        !is_remote(&self.options.repository) && !Path::new(&self.options.repository).join("config").exists()
+    }
+
     fn snapshot_files(&mut self) -> Result<Vec<SnapshotFile>, BackupError> {
+        if self.is_not_there_yet() {
+            return Ok(Vec::new());
+        }
         let repository = self.opened(false)?;
         repository::snapshots(&repository, &self.options.site)
     }
@@ -256,7 +264,7 @@ impl Backup for Keeper {
         let opened = match self.password() {
             Err(error) => Err(error),
             // The first backup makes it.
-            Ok(_) if !is_remote(&self.options.repository) && !Path::new(&self.options.repository).exists() => Ok(()),
+            Ok(_) if self.is_not_there_yet() => Ok(()),
             Ok(_) => self.opened(false).map(drop),
         };
         if let Err(error) = opened {

@@ -50,6 +50,14 @@ impl Session<'_> {
         self.journal.flush()?;
         let (seq, digest) = self.journal.reader().head()?;
         let position = Position { seq, digest: if seq == 0 { String::new() } else { digest.hex() } };
+        let is_asked_for = deployment.is_none();
+        if !is_asked_for && last(self.journal.reader())?.is_some() && self.keeper()?.list()?.is_empty() {
+            // An empty mount point looks like a repository that was never made.
+            return Err(EngineError::not_now(
+                "the backup repository is empty, and the journal knows of backups",
+                "is its disk mounted? If they are lost, `backout backup` begins anew; --no-backup does without",
+            ));
+        }
         let request = Request { position, deployment, stop: self.observer.stop() };
         Ok(self.keeper()?.take(&request)?)
     }
@@ -114,6 +122,9 @@ pub fn surplus(session: &mut Session<'_>) -> Result<Vec<Snapshot>, EngineError> 
 
 /// Forgets the backups that are kept no longer.
 pub fn forget(session: &mut Session<'_>, snapshots: &[Snapshot]) -> Result<(), EngineError> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
     Ok(session.keeper()?.forget(snapshots)?)
 }
 

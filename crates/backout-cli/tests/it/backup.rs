@@ -191,6 +191,10 @@ fn a_backup_that_fails_stops_the_deployment_before_anything_changed() {
     scene.run(&["deploy", "winter", "--no-backup"]).exits(0);
     scene.run(&["undo"]).exits(0);
     scene.run(&["backup"]).exits(0);
+    // A disk that is not mounted looks like a repository that was never made.
+    fs::rename(scene.path(".backout/backups"), scene.path("elsewhere")).unwrap();
+    scene.refused(&["deploy", "winter"], 4).says("is its disk mounted?");
+    fs::rename(scene.path("elsewhere"), scene.path(".backout/backups")).unwrap();
     scene.write("password", "another");
     scene.refused(&["deploy", "winter"], 4).says("wrong");
     scene.write("password", PASSWORD);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 24] = [
     "init",
     "new",
     "doctor",
@@ -22,6 +22,8 @@ const COMMANDS: [&str; 22] = [
     "resume",
     "unlock",
     "verify",
+    "backup",
+    "restore",
     "prune",
     "pack",
     "sign",

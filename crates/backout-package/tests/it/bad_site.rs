@@ -20,7 +20,7 @@ fn bad_sites_are_shown_at_their_place() {
     for (text, expected) in [
         (format!("site: shop\nscratch: {{}}\n{db}\n"), "2:1: `scratch` is not available yet in this version"),
         (format!("site: shop\nbackup:\n  repository: /x\n{db}\n"), "3:3: the key `password-file` is missing"),
-        (format!("site: shop\nbackup: {{password-file: p, keep: {{}}}}\n{db}\n"), "2:36: `keep` has at least one of"),
+        (format!("site: shop\nbackup: {{password-file: p, keep: {{}}}}\n{db}\n"), "2:34: `keep` has at least one of"),
         (
             format!("site: shop\nbackup: {{repository: r, password-file: r/p}}\n{db}\n"),
             "2:41: the password lies in the repository that it opens",
