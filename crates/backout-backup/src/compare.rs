@@ -92,7 +92,7 @@ pub fn contents(
         if node.is_file() {
             let mut against = Against { file: File::open(top.join(&path)).map_err(|e| failed(&path, e))?, same: true };
             repository.dump(node, &mut against).map_err(|error| said("cannot read the backup", &error))?;
-            if !against.is_same().map_err(|error| failed(&path, error))? {
+            if !against.all_the_same().map_err(|error| failed(&path, error))? {
                 different.push(Difference { path, what: "content" }.to_string());
             }
         }
@@ -143,7 +143,7 @@ struct Against {
 
 impl Against {
     /// Whether it was all the same, and all of the file.
-    fn is_same(mut self) -> io::Result<bool> {
+    fn all_the_same(mut self) -> io::Result<bool> {
         Ok(self.same && self.file.read(&mut [0])? == 0)
     }
 }

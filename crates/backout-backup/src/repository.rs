@@ -56,7 +56,7 @@ pub fn snapshots(repository: &Repository<OpenStatus>, site: &str) -> Result<Vec<
     let mut all = repository
         .get_matching_snapshots(|snapshot| is_of(snapshot, site))
         .map_err(|error| said("cannot list the backups", &error))?;
-    all.sort_by(|one, other| other.time.timestamp().cmp(&one.time.timestamp()));
+    all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.time.timestamp()));
     Ok(all)
 }
 

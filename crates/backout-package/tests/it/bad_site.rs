@@ -23,14 +23,14 @@ fn bad_sites_are_shown_at_their_place() {
         (format!("site: shop\nbackup: {{password-file: p, keep: {{}}}}\n{db}\n"), "2:34: `keep` has at least one of"),
         (
             format!("site: shop\nbackup: {{repository: r, password-file: r/p}}\n{db}\n"),
-            "2:41: the password lies in the repository that it opens",
+            "2:40: the password lies in the repository that it opens",
         ),
         (
-            format!("site: shop\nbackup: {{repository: web/r, password-file: p}}\nroots: {{web: {{path: web}}}}\n"),
+            "site: shop\nbackup: {repository: web/r, password-file: p}\nroots: {web: {path: web}}\n".to_owned(),
             "2:22: the backup repository lies in the root `web`",
         ),
         (
-            format!("site: shop\nbackup: {{password-file: web/p}}\nroots: {{web: {{path: web}}}}\n"),
+            "site: shop\nbackup: {password-file: web/p}\nroots: {web: {path: web}}\n".to_owned(),
             "2:25: the backup's password lies in the root `web`",
         ),
         (format!("site: shop\nretention: {{}}\n{db}\n"), "2:12: a retention has `keep`, `days` or both"),
