@@ -1,8 +1,8 @@
 //! The engine's answers in words for people. Nothing here is read by scripts: they have `--json`.
 
-use backout_engine::backup::short as short_id;
 use backout_engine::plan::{Item, Totals};
 use backout_engine::report::{Awaiting, Line, Shown, Status};
+use backout_engine::restored::short as short_id;
 use backout_engine::verify::Checked;
 use backout_model::target::{Described, Finding, Verdict};
 pub use backout_model::words::count;

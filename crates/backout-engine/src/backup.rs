@@ -16,11 +16,9 @@ use crate::error::EngineError;
 use crate::history::{View, payload};
 use crate::observer::Happening;
 use crate::outcome::{NOTHING_CHANGED, Outcome, Status};
+use crate::restored::short;
 use crate::session::Session;
 use crate::step::Run;
-
-/// How many characters of a snapshot's id are shown, as restic does.
-pub const SHORT: usize = 8;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
@@ -196,9 +194,4 @@ pub fn doctor(
         });
     }
     Ok(findings)
-}
-
-/// The first characters of a snapshot's id.
-pub fn short(id: &str) -> &str {
-    id.get(..SHORT).unwrap_or(id)
 }

@@ -30,6 +30,7 @@ mod redoable;
 pub mod report;
 mod requires;
 pub mod restore;
+pub mod restored;
 pub mod resume;
 pub mod retry;
 pub mod session;

@@ -16,7 +16,7 @@ use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::lookup;
 use crate::outcome::{self, Outcome};
-use crate::restore;
+use crate::restored;
 use crate::resume::in_maintenance;
 use crate::session::Targets;
 
@@ -156,7 +156,7 @@ pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
             taken_ms: last_backup.as_ref().map(|(_, taken_ms)| *taken_ms),
             snapshot: last_backup.map(|(taken, _)| taken.snapshot),
         }),
-        restoring: restore::interrupted(reader)?,
+        restoring: restored::interrupted(reader)?,
     })
 }
 

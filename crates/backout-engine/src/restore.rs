@@ -9,15 +9,16 @@ use backout_model::backup::{Backup, BackupError, Content, Snapshot, Wanted};
 use backout_model::entry::Draft;
 use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::act::Act;
-use crate::backup::{no_backup, short};
+use crate::backup::no_backup;
 use crate::error::EngineError;
 use crate::history::{View, Why, payload};
 use crate::observer::Happening;
 use crate::outcome::{Outcome, Status};
 use crate::prune::images;
+use crate::restored::{Noted, short};
 use crate::resume;
 use crate::session::{Session, Targets};
 use crate::step_view::StepView;
@@ -58,15 +59,6 @@ pub struct Lost {
     pub state: DeploymentState,
     /// Nothing of it is on the site afterwards.
     pub gone: bool,
-}
-
-/// What the journal notes of a restore.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Noted {
-    snapshot: String,
-    taken_ms: i64,
-    databases: BTreeSet<String>,
-    roots: BTreeSet<String>,
 }
 
 /// Finds the backup that is meant and what of it is wanted. Reads only.
@@ -181,24 +173,6 @@ fn is_wanted(step: &StepView, plan: &Plan) -> bool {
         // It may have changed anything.
         Act::Run { .. } => true,
     }
-}
-
-/// An error where a restore has begun and did not come to its end: the site may be anything in between.
-pub(crate) fn none_interrupted(reader: &Reader) -> Result<(), EngineError> {
-    let Some(snapshot) = interrupted(reader)? else { return Ok(()) };
-    Err(EngineError::not_now(
-        format!("the restore of {} was interrupted: the site is in between", short(&snapshot)),
-        format!("`backout restore {}` again", short(&snapshot)),
-    ))
-}
-
-/// The snapshot of a restore that did not come to its end.
-pub fn interrupted(reader: &Reader) -> Result<Option<String>, EngineError> {
-    let last = reader.last_of_site(&[Event::SiteRestoring, Event::SiteRestored])?;
-    let Some(entry) = last.filter(|entry| entry.event == Event::SiteRestoring) else { return Ok(None) };
-    let noted: Noted = serde_json::from_value(entry.payload)
-        .map_err(|error| EngineError::History(format!("entry {}: {error}", entry.seq)))?;
-    Ok(Some(noted.snapshot))
 }
 
 /// Restores beside the site: nothing of it changes, and nothing is journaled.

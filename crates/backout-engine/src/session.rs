@@ -21,7 +21,7 @@ use crate::error::EngineError;
 use crate::history::{Why, payload};
 use crate::marks::{AHEAD_HINT, BEHIND_HINT, ahead, behind, lacking};
 use crate::observer::{Happening, Observer};
-use crate::restore;
+use crate::restored;
 
 /// The targets of a site by name, as the binary wired them.
 pub struct Targets {
@@ -161,7 +161,7 @@ impl<'o> Session<'o> {
         let last_seq = session.journal.reader().last_seq()?;
         match fit {
             Fit::OfOneHistory => {
-                restore::none_interrupted(session.journal.reader())?;
+                restored::none_interrupted(session.journal.reader())?;
                 session.knows_its_databases(last_seq)?;
             }
             Fit::BegunAnew => session.begin_anew(last_seq)?,

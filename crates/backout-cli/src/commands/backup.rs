@@ -1,6 +1,7 @@
 //! `backout backup`: a full copy of the site, now; and the list of those that there are.
 
 use backout_engine::backup;
+use backout_engine::restored::short;
 use backout_model::backup::{Backup as _, Snapshot};
 use serde_json::json;
 
@@ -41,5 +42,5 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
 /// One backup on a line.
 pub fn line(snapshot: &Snapshot) -> String {
     let before = snapshot.deployment.as_ref().map(|id| format!("  before {id}")).unwrap_or_default();
-    format!("{}  {}{before}", backup::short(&snapshot.id), words::time(snapshot.taken_ms))
+    format!("{}  {}{before}", short(&snapshot.id), words::time(snapshot.taken_ms))
 }
