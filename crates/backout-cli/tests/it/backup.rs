@@ -1,7 +1,8 @@
 //! Backups: taken before a deployment and by hand, listed and restored by restic, and the way back where no undo helps.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -240,6 +241,20 @@ fn a_lost_site_comes_back_from_the_repository_alone() {
         format!("{}{}", crate::scene::SITE, BACKUP.replace("backup:\n", "backup:\n  repository: kept\n")),
     );
     scene.write("password", PASSWORD);
+    // What the library that restores leaves out, beside what it does not.
+    let sparse = fs::File::create(scene.path("web/sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    sparse.write_all_at(b"end", 700_001).unwrap();
+    std::os::unix::fs::symlink("index.html", scene.path("web/link")).unwrap();
+    fs::hard_link(scene.path("web/link"), scene.path("web/uploads/same")).unwrap();
+    fs::write(scene.path("web").join(std::ffi::OsStr::from_bytes(b"n\xff\n\"\\")), "x").unwrap();
+    for words in [
+        &["mkfifo", "web/pipe"][..],
+        &["setfattr", "-n", "user.x", "-v", "1", "web/index.html"],
+        &["setfacl", "-m", "u:1:r", "web/uploads"],
+    ] {
+        assert!(Command::new(words[0]).args(&words[1..]).current_dir(scene.path("")).status().unwrap().success());
+    }
     let before = scene.fingerprint();
     fs::set_permissions(scene.path("shop.sqlite"), fs::Permissions::from_mode(0o640)).unwrap();
     scene.run(&["deploy", "winter"]).exits(0);
@@ -250,6 +265,11 @@ fn a_lost_site_comes_back_from_the_repository_alone() {
     scene.run(&["restore", "--yes"]).exits(0).says("of another history");
     assert_eq!(scene.fingerprint(), before);
     assert_eq!(scene.path("shop.sqlite").metadata().unwrap().mode() & 0o777, 0o640);
+    let inode = |path: &str| scene.path(path).symlink_metadata().unwrap().ino();
+    assert_eq!(inode("web/link"), inode("web/uploads/same"));
+    assert!(scene.path("web/sparse").metadata().unwrap().blocks() * 512 < 1 << 19);
+    let list = Command::new("getfacl").args(["-cn", "web/uploads"]).current_dir(scene.path("")).output().unwrap();
+    assert!(String::from_utf8_lossy(&list.stdout).contains("user:1:r--"), "{list:?}");
     scene.run(&["deploy", "winter"]).exits(0);
     scene.run(&["undo"]).exits(0);
     assert_eq!(scene.fingerprint(), before);
