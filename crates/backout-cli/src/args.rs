@@ -48,6 +48,8 @@ pub enum Command {
     Unlock(commands::unlock::Args),
     Verify(commands::verify::Args),
     Record(commands::record::Args),
+    Backup(commands::backup::Args),
+    Restore(commands::restore::Args),
     Prune(commands::prune::Args),
     Pack(commands::pack::Args),
     Sign(commands::sign::Args),
@@ -59,10 +61,6 @@ pub enum Command {
     Watch(commands::watch::Args),
     #[command(hide = true)]
     Rehearse(commands::later::Args),
-    #[command(hide = true)]
-    Backup(commands::later::Args),
-    #[command(hide = true)]
-    Restore(commands::later::Args),
     #[command(hide = true)]
     Capture(commands::later::Args),
     #[command(hide = true)]

@@ -78,6 +78,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Unlock(args) => commands::unlock::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
         Command::Record(args) => commands::record::run(&context, &args),
+        Command::Backup(args) => commands::backup::run(&context, &args),
+        Command::Restore(args) => commands::restore::run(&context, &args),
         Command::Sign(args) => commands::sign::run(&context, &args),
         Command::Prune(args) => commands::prune::run(&context, &args),
         Command::Pack(args) => commands::pack::run(&context, &args),
@@ -85,10 +87,6 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Completions(args) => commands::completions::run(&context, &args, args::definition()),
         Command::Man(args) => commands::man::run(&context, &args, args::definition()),
         Command::Schema(args) => commands::schema::run(&context, &args),
-        Command::Rehearse(args)
-        | Command::Backup(args)
-        | Command::Restore(args)
-        | Command::Capture(args)
-        | Command::Diff(args) => commands::later::run(name, &args),
+        Command::Rehearse(args) | Command::Capture(args) | Command::Diff(args) => commands::later::run(name, &args),
     }
 }

@@ -2,6 +2,7 @@
 
 use backout_engine::plan::{Item, Totals};
 use backout_engine::report::{Awaiting, Line, Shown, Status};
+use backout_engine::restored::short as short_id;
 use backout_engine::verify::Checked;
 use backout_model::target::{Described, Finding, Verdict};
 pub use backout_model::words::count;
@@ -131,7 +132,7 @@ pub fn shown(shown: &Shown) -> String {
     let because =
         |causes: &[String]| if causes.is_empty() { String::new() } else { format!(": {}", short(&causes.join(": "))) };
     match shown {
-        Shown::Deployment { id, package, version, state, actor, started_ms, last_ms, source, causes, left } => {
+        Shown::Deployment { id, package, version, state, actor, started_ms, last_ms, source, causes, left, backup } => {
             let state = state.as_ref().map(name).unwrap_or_default();
             let mut lines = vec![
                 format!("deployment {id}: {} {}", short(package), short(version)),
@@ -139,6 +140,7 @@ pub fn shown(shown: &Shown) -> String {
                 format!("begun {} by {} from {}", time(*started_ms), short(actor), short(source)),
             ];
             lines.extend(left.iter().map(|left| format!("left: {}", short(left))));
+            lines.extend(backup.iter().map(|id| format!("backup: {}", short_id(id))));
             lines.join("\n")
         }
         Shown::Frame { frame, package, version, state, causes } => {
@@ -201,6 +203,15 @@ pub fn status(status: &Status) -> Vec<String> {
     }
     if let Some(redo) = &status.redo {
         lines.push(format!("redo would bring back: {}", line(redo)));
+    }
+    if let Some(backup) = &status.backup {
+        lines.push(match (&backup.snapshot, backup.taken_ms) {
+            (Some(id), Some(taken)) => format!("last backup: {}  {}", short_id(id), time(taken)),
+            _ => "no backup was taken yet".to_owned(),
+        });
+    }
+    if let Some(id) = &status.restoring {
+        lines.push(format!("a restore was interrupted: `backout restore {}` goes on", short_id(id)));
     }
     lines
 }

@@ -85,21 +85,14 @@ pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) ->
     }
     let package = planned.manifest;
     let checked = run.check_before(&package);
-    if let Err(_) | Ok(Some(_)) = &checked {
-        let causes = match &checked {
-            Ok(why) => why.iter().cloned().collect(),
-            Err(error) => error.causes(),
-        };
-        let why = payload(&Why { causes, left: Vec::new() })?;
-        surely(|| run.put_durably(Event::DeploymentRefused, &root, None, why.clone()))?;
-        remove_copy(&mut run);
-    }
-    if let Some(why) = checked? {
+    if let Some(why) = run.unless_refused(checked)? {
         let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
         outcome.causes = vec![format!("a condition of {} does not hold", package.name), why];
         outcome.deployment = Some(run.view.id.clone());
         return Ok(outcome);
     }
+    let backed_up = run.back_up();
+    run.unless_refused(backed_up.map(|()| None))?;
     run.put(Event::DeploymentApplying, &root, None, Value::Null)?;
     run.apply_root(&package).map_err(EngineError::under_way)
 }
@@ -189,6 +182,20 @@ pub(crate) fn remove_directory(session: &mut Session<'_>, directory: &Path) {
 }
 
 impl Run<'_, '_> {
+    /// Passes on what came before the first step; where that is an error or a reason to refuse, the journal says so.
+    fn unless_refused(&mut self, came: Result<Option<String>, EngineError>) -> Result<Option<String>, EngineError> {
+        let causes = match &came {
+            Ok(None) => return came,
+            Ok(Some(why)) => vec![why.clone()],
+            Err(error) => error.causes(),
+        };
+        let why = payload(&Why { causes, left: Vec::new(), gone: false })?;
+        let root = FramePath::root();
+        surely(|| self.put_durably(Event::DeploymentRefused, &root, None, why.clone()))?;
+        remove_copy(self);
+        came
+    }
+
     fn check_before(&mut self, package: &Package) -> Result<Option<String>, EngineError> {
         if !package.before.is_empty() {
             self.session.observer.heard(Happening::Phase { name: "checking" });
@@ -261,7 +268,7 @@ impl Run<'_, '_> {
     /// Takes everything back after a failure of the root frame (or at a resume).
     pub fn fail(&mut self, trouble: Trouble, mut left: Left) -> Result<Outcome, EngineError> {
         let root = FramePath::root();
-        let why = Why { causes: trouble.causes.clone(), left: Vec::new() };
+        let why = Why { causes: trouble.causes.clone(), left: Vec::new(), gone: false };
         if trouble.fatal {
             return self.needs_hand(trouble.causes, left);
         }
@@ -312,7 +319,7 @@ impl Run<'_, '_> {
             .map(|step| step.stays().unwrap_or_else(|| format!("not taken back: {}", step.act().words())))
             .chain(kept.listed.iter().map(|conflict| format!("{KEPT}{conflict}")))
             .collect();
-        let why = Why { causes: causes.clone(), left: left.clone() };
+        let why = Why { causes: causes.clone(), left: left.clone(), gone: false };
         surely(|| self.put_durably(Event::DeploymentNeedsHand, &root, None, payload(&why)?))?;
         let id = self.view.id.clone();
         let mut outcome = Outcome::new(

@@ -1,6 +1,7 @@
 //! Why a command could not be carried out at all. What ran and failed is an [`Outcome`](crate::outcome::Outcome).
 
 use backout_journal::JournalError;
+use backout_model::backup::BackupError;
 use backout_model::target::{Refusal, TargetError};
 use backout_model::words;
 use backout_package::error::PackageError;
@@ -23,6 +24,9 @@ pub enum EngineError {
     Lock(#[source] LockError),
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// A backup could not be taken, read or restored.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("{} refused", words::count(.0.len() as u64, "change"))]
     Refused(Vec<Refusal>),
     /// The command line names something that does not exist or does not fit.
@@ -75,6 +79,7 @@ impl EngineError {
             | Self::Journal(_)
             | Self::Lock(_)
             | Self::Target(_)
+            | Self::Backup(_)
             | Self::Refused(_)
             | Self::Stopped(_)
             | Self::Io { .. } => false,
@@ -91,6 +96,7 @@ impl EngineError {
             | Self::Journal(_)
             | Self::Lock(_)
             | Self::Target(_)
+            | Self::Backup(_)
             | Self::Refused(_)
             | Self::NotNow { .. }
             | Self::History(_)
@@ -102,7 +108,9 @@ impl EngineError {
     /// What the operator can do; one sentence each.
     pub fn hints(&self) -> Vec<String> {
         match self {
-            Self::Usage { hint, .. } | Self::NotNow { hint, .. } => hint.iter().cloned().collect(),
+            Self::Usage { hint, .. } | Self::NotNow { hint, .. } | Self::Backup(BackupError { hint, .. }) => {
+                hint.iter().cloned().collect()
+            }
             Self::Record(error) => error.hint().map(str::to_owned).into_iter().collect(),
             Self::Lock(LockError::Held { unprovable: true, .. }) => {
                 vec!["if that process is certainly gone, `backout unlock` takes the lock over".to_owned()]
@@ -115,6 +123,9 @@ impl EngineError {
                 ways
             }
             Self::Target(TargetError::Refused(refusal)) => refusal.ways_out.clone(),
+            Self::Stopped(cause) if matches!(**cause, Self::Backup(_)) => {
+                vec!["`backout restore` again: it begins anew; or restore another backup".to_owned()]
+            }
             Self::Stopped(_) => vec!["backout resume".to_owned()],
             _ => Vec::new(),
         }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use backout_journal::Reader;
+use backout_model::backup::Taken;
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::entry::{Draft, Entry};
 use backout_model::id::{DeploymentId, FramePath};
@@ -78,6 +79,9 @@ pub struct Why {
     pub causes: Vec<String>,
     #[serde(default)]
     pub left: Vec<String>,
+    /// It was given up, and nothing of it is on the site.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +120,8 @@ pub struct View {
     pub pruned: bool,
     /// Maintenance mode was entered and not left.
     pub in_maintenance: bool,
+    /// What was taken before it began.
+    pub backup: Option<Taken>,
     pub why: Why,
     pub first_seq: u64,
     pub last_seq: u64,
@@ -141,6 +147,7 @@ impl View {
             confirm_until_ms: None,
             pruned: false,
             in_maintenance: false,
+            backup: None,
             why: Why::default(),
             first_seq: 0,
             last_seq: 0,
@@ -234,8 +241,10 @@ impl View {
             Event::DeploymentConfirmDue => self.confirm_until_ms = Some(read::<ConfirmDue>(payload, seq)?.until_ms),
             Event::DeploymentConfirmed | Event::DeploymentUndone => self.confirm_until_ms = None,
             Event::DeploymentPruned => self.pruned = true,
-            Event::MaintenanceEntering => self.in_maintenance = true,
-            Event::MaintenanceLeft => self.in_maintenance = false,
+            Event::MaintenanceEntering | Event::MaintenanceLeft => {
+                self.in_maintenance = event == Event::MaintenanceEntering;
+            }
+            Event::BackupTaken => self.backup = Some(read(payload, seq)?),
             Event::FrameStarted
             | Event::FrameDone
             | Event::FrameFailing
@@ -263,6 +272,9 @@ impl View {
             | Event::FinallyRan
             | Event::LockTaken
             | Event::EntryLost
+            | Event::SiteBackedUp
+            | Event::SiteRestoring
+            | Event::SiteRestored
             | Event::ImagesDropped => {}
         }
         Ok(())
@@ -455,45 +467,6 @@ impl View {
             let touched = matches!(step.state, StepState::UndoIntended | StepState::Undone) || step.kept.is_some();
             since && part.contains(&step.frame) && touched
         })
-    }
-
-    /// The undo that a redo would take back next: its entry and what it was about. Undos of parts form a stack.
-    pub fn redoable(&self) -> Option<&(u64, Part)> {
-        let last = self.undone_frames().map(|(_, frame)| frame.undone_seq).max()?;
-        self.undoings.iter().rev().find(|(seq, _)| *seq < last)
-    }
-
-    /// The frames that an undo took back. Those inside a frame that failed or was passed over went with it.
-    pub fn undone_frames(&self) -> impl Iterator<Item = (&FramePath, &FrameView)> {
-        self.frames.iter().filter(|(path, frame)| frame.state == FrameState::Undone && !self.is_left_out(path))
-    }
-
-    /// True where the frame or one around it failed or was passed over.
-    fn is_left_out(&self, path: &FramePath) -> bool {
-        let left_out = |frame: &FrameView| matches!(frame.state, FrameState::Failed | FrameState::PassedOver);
-        let is = |path: &FramePath| self.frames.get(path).is_some_and(left_out);
-        is(path) || path.parents().iter().any(is)
-    }
-
-    /// True where the package at `path` is applied in full, as far as it goes.
-    pub fn is_done(&self, path: &FramePath) -> bool {
-        self.frames.get(path).is_some_and(|frame| frame.state == FrameState::Done)
-    }
-
-    /// The steps of a frame and the frames inside it that were undone after the entry `since`, the one undone last
-    /// first: a redo that stopped halfway has left some of them newer than others. Frames that failed or were passed
-    /// over stay out: their steps were never part of the result.
-    pub fn steps_to_redo(&self, part: &FramePath, since: u64) -> Vec<StepView> {
-        let mut steps: Vec<StepView> = self
-            .steps
-            .values()
-            .filter(|step| part.contains(&step.frame) && step.is_undone())
-            .filter(|step| step.undo.as_ref().is_some_and(|(seq, _)| *seq > since))
-            .filter(|step| !self.is_left_out(&step.frame))
-            .cloned()
-            .collect();
-        steps.sort_by_key(|step| std::cmp::Reverse(step.undo.as_ref().map(|(seq, _)| *seq)));
-        steps
     }
 }
 

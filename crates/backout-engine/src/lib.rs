@@ -4,6 +4,7 @@
 
 pub mod act;
 mod around;
+pub mod backup;
 pub mod check;
 pub mod command;
 pub mod confirm;
@@ -28,8 +29,11 @@ pub mod prune;
 pub mod record;
 mod records;
 pub mod redo;
+mod redoable;
 pub mod report;
 mod requires;
+pub mod restore;
+pub mod restored;
 pub mod resume;
 pub mod retry;
 pub mod session;

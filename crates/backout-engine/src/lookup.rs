@@ -114,7 +114,7 @@ pub(crate) fn now_at(reader: &Reader) -> Result<String, EngineError> {
     let mut left = Vec::new();
     for row in &rows {
         let left_something = match row.state {
-            DeploymentState::GivenUp => true,
+            DeploymentState::GivenUp => !View::load(reader, &row.id)?.why.gone,
             DeploymentState::Undone => View::load(reader, &row.id)?.left_something(),
             _ => false,
         };

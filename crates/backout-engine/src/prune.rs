@@ -125,7 +125,7 @@ fn is_cleared(rows: &[DeploymentRow], row: &DeploymentRow, view: &View) -> bool 
 }
 
 /// The entries of a deployment whose images are still there, with their length in bytes.
-fn images(reader: &Reader, id: &DeploymentId) -> Result<BTreeMap<u64, u64>, EngineError> {
+pub(crate) fn images(reader: &Reader, id: &DeploymentId) -> Result<BTreeMap<u64, u64>, EngineError> {
     let mut images = BTreeMap::new();
     let mut dropped = BTreeSet::new();
     reader.entries(id, &mut |entry| {

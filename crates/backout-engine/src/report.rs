@@ -10,11 +10,13 @@ use backout_package::site::Site;
 use serde::Serialize;
 
 use crate::act::Act;
+use crate::backup;
 use crate::confirm::awaiting;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::lookup;
 use crate::outcome::{self, Outcome};
+use crate::restored;
 use crate::resume::in_maintenance;
 use crate::session::Targets;
 
@@ -90,6 +92,23 @@ pub struct Status {
     /// What `redo` would bring back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redo: Option<Line>,
+    /// The last backup, where the site takes any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupLine>,
+    /// The backup of a restore that did not come to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<String>,
+}
+
+/// The last backup of a site that takes backups.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BackupLine {
+    /// None where there was none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// Milliseconds since 1970 UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken_ms: Option<i64>,
 }
 
 /// A deployment that is to be confirmed.
@@ -121,6 +140,7 @@ pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
     let underway = reader.unfinished()?;
     let holder = reader.holder().map(|note| format!("{} by process {} on {}", note.purpose, note.pid, note.host));
     let needs_hand = needing(reader, &rows)?;
+    let last_backup = backup::last(reader)?;
     Ok(Status {
         site: site.name.clone(),
         deployed: on_site.iter().take(Status::SHOWN).map(|row| Line::of(reader, row)).collect::<Result<Vec<_>, _>>()?,
@@ -132,6 +152,11 @@ pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
         needs_hand,
         confirm: awaiting(reader)?.map(|(row, until_ms)| Awaiting { deployment: Line::from(&row), until_ms }),
         redo: lookup::top(reader).ok().map(|top| Line::from(&top.row)),
+        backup: site.backup.is_some().then_some(BackupLine {
+            taken_ms: last_backup.as_ref().map(|(_, taken_ms)| *taken_ms),
+            snapshot: last_backup.map(|(taken, _)| taken.snapshot),
+        }),
+        restoring: restored::interrupted(reader)?,
     })
 }
 
@@ -181,6 +206,9 @@ pub enum Shown {
         source: String,
         causes: Vec<String>,
         left: Vec<String>,
+        /// The backup that was taken before it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backup: Option<String>,
     },
     Frame {
         frame: FramePath,
@@ -239,6 +267,7 @@ pub fn show(
         source: planned.map(|planned| planned.source.display().to_string()).unwrap_or_default(),
         causes: view.why.causes.clone(),
         left: view.why.left.clone(),
+        backup: view.backup.as_ref().map(|taken| taken.snapshot.clone()),
     });
     for (path, frame) in view.frames.iter().filter(|(path, _)| part.contains(path)) {
         each(Shown::Frame {

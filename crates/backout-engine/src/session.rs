@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use backout_files::root::Root;
 use backout_journal::{Clock, Journal, Options, process};
+use backout_model::backup::Backup;
 use backout_model::entry::Draft;
 use backout_model::id::{DeploymentId, FramePath, ID_LENGTH};
 use backout_model::state::Event;
 use backout_model::target::{Finding, Target};
 use backout_package::fill::fill;
 use backout_package::site::Site;
-use backout_sql::database::{Database, Holder};
+use backout_sql::database::{Database, Holder, LockError};
 use serde_json::json;
 
 use crate::act::Act;
@@ -20,6 +21,7 @@ use crate::error::EngineError;
 use crate::history::{Why, payload};
 use crate::marks::{AHEAD_HINT, BEHIND_HINT, ahead, behind, lacking};
 use crate::observer::{Happening, Observer};
+use crate::restored;
 
 /// The targets of a site by name, as the binary wired them.
 pub struct Targets {
@@ -72,6 +74,15 @@ pub struct Surroundings {
     pub random: Box<dyn FnMut() -> [u8; ID_LENGTH] + Send>,
 }
 
+/// How journal and databases must go together where a session opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    OfOneHistory,
+    /// They are made to fit: what one of them lacks is given up.
+    BegunAnew,
+    DoesNotMatter,
+}
+
 /// A process that holds the locks of a site. Gives them back when it is dropped.
 pub struct Session<'o> {
     pub(crate) config: Site,
@@ -79,6 +90,8 @@ pub struct Session<'o> {
     pub(crate) journal: Journal,
     pub(crate) observer: &'o mut dyn Observer,
     pub(crate) random: Box<dyn FnMut() -> [u8; ID_LENGTH] + Send>,
+    /// What keeps full copies of the site, where it has that.
+    pub(crate) backup: Option<Box<dyn Backup>>,
     epochs: BTreeMap<String, u64>,
     epoch: u64,
     /// The deployment at hand, for commands' environment.
@@ -94,7 +107,7 @@ impl<'o> Session<'o> {
         purpose: &str,
         observer: &'o mut dyn Observer,
     ) -> Result<Self, EngineError> {
-        Self::open_on(config, targets, surroundings, purpose, observer, false)
+        Self::open_on(config, targets, surroundings, purpose, observer, Fit::OfOneHistory)
     }
 
     /// Begins a new history where databases and journal are not of one: entries that one of them does not have are given
@@ -105,7 +118,17 @@ impl<'o> Session<'o> {
         surroundings: Surroundings,
         observer: &'o mut dyn Observer,
     ) -> Result<Self, EngineError> {
-        Self::open_on(config, targets, surroundings, "begin a new history", observer, true)
+        Self::open_on(config, targets, surroundings, "begin a new history", observer, Fit::BegunAnew)
+    }
+
+    /// For a restore, which puts right what does not fit: `targets` are those that could be opened.
+    pub fn open_to_restore(
+        config: Site,
+        targets: Targets,
+        surroundings: Surroundings,
+        observer: &'o mut dyn Observer,
+    ) -> Result<Self, EngineError> {
+        Self::open_on(config, targets, surroundings, "restore", observer, Fit::DoesNotMatter)
     }
 
     fn open_on(
@@ -114,7 +137,7 @@ impl<'o> Session<'o> {
         surroundings: Surroundings,
         purpose: &str,
         observer: &'o mut dyn Observer,
-        anew: bool,
+        fit: Fit,
     ) -> Result<Self, EngineError> {
         let since_ms = surroundings.clock.now_ms();
         let journal = Journal::open(
@@ -128,17 +151,21 @@ impl<'o> Session<'o> {
             journal,
             observer,
             random: surroundings.random,
+            backup: None,
             epochs: BTreeMap::new(),
             epoch: floor,
             at_hand: None,
         };
-        session.lock_databases(purpose, since_ms)?;
+        session.lock_databases(purpose, since_ms, fit)?;
         session.lock_roots()?;
         let last_seq = session.journal.reader().last_seq()?;
-        if anew {
-            session.begin_anew(last_seq)?;
-        } else {
-            session.knows_its_databases(last_seq)?;
+        match fit {
+            Fit::OfOneHistory => {
+                restored::none_interrupted(session.journal.reader())?;
+                session.knows_its_databases(last_seq)?;
+            }
+            Fit::BegunAnew => session.begin_anew(last_seq)?,
+            Fit::DoesNotMatter => {}
         }
         let epoch = session.epoch;
         session.journal.defer(Draft {
@@ -173,7 +200,7 @@ impl<'o> Session<'o> {
                 frame: FramePath::root(),
                 step: None,
                 event: Event::DeploymentGivenUp,
-                payload: payload(&Why { causes, left: Vec::new() })?,
+                payload: payload(&Why { causes, left: Vec::new(), gone: false })?,
             }])?;
         }
         for database in self.targets.databases.values_mut() {
@@ -182,10 +209,45 @@ impl<'o> Session<'o> {
         Ok(())
     }
 
-    fn lock_databases(&mut self, purpose: &str, since_ms: i64) -> Result<(), EngineError> {
+    fn lock_databases(&mut self, purpose: &str, since_ms: i64, fit: Fit) -> Result<(), EngineError> {
+        let me = self.me(purpose, since_ms)?;
+        let mut broken = Vec::new();
+        for (name, database) in &mut self.targets.databases {
+            match database.lock(&me, self.epoch) {
+                Ok(epoch) => {
+                    self.epochs.insert(name.clone(), epoch);
+                    self.epoch = self.epoch.max(epoch);
+                }
+                // It is to be replaced.
+                Err(LockError::Target(error)) if fit == Fit::DoesNotMatter => {
+                    let text = format!("{}: cannot be locked: {error}", database.label());
+                    self.observer.heard(Happening::Warning { text });
+                    broken.push(name.clone());
+                }
+                Err(error) => return Err(EngineError::Lock(error)),
+            }
+        }
+        self.targets.databases.retain(|name, _| !broken.contains(name));
+        Ok(())
+    }
+
+    /// Locks a database that was just restored, and so holds the lock of the process that backed it up.
+    pub(crate) fn lock_restored(&mut self, name: &str, mut database: Box<dyn Database>) -> Result<(), EngineError> {
+        let me = self.me("restore", self.journal.now_ms())?;
+        if let Some(holder) = database.holder()? {
+            database.break_lock(&holder)?;
+        }
+        let epoch = database.lock(&me, self.epoch).map_err(EngineError::Lock)?;
+        self.epoch = self.epoch.max(epoch);
+        self.epochs.insert(name.to_owned(), epoch);
+        self.targets.databases.insert(name.to_owned(), database);
+        Ok(())
+    }
+
+    fn me(&self, purpose: &str, since_ms: i64) -> Result<Holder, EngineError> {
         let facts = process::ProcessFacts::current()
             .map_err(|source| EngineError::Io { act: "cannot find out who this process is".to_owned(), source })?;
-        let me = Holder {
+        Ok(Holder {
             site: self.config.name.clone(),
             host: facts.host,
             boot_id: facts.boot_id,
@@ -193,13 +255,7 @@ impl<'o> Session<'o> {
             started: facts.started,
             purpose: purpose.to_owned(),
             since_ms,
-        };
-        for (name, database) in &mut self.targets.databases {
-            let epoch = database.lock(&me, self.epoch).map_err(EngineError::Lock)?;
-            self.epochs.insert(name.clone(), epoch);
-            self.epoch = self.epoch.max(epoch);
-        }
-        Ok(())
+        })
     }
 
     /// Two sites may name one directory, and have no other lock in common.
@@ -217,6 +273,11 @@ impl<'o> Session<'o> {
 
     pub fn site(&self) -> &Site {
         &self.config
+    }
+
+    /// Deployments of this session take a backup before they begin.
+    pub fn backed_up_by(&mut self, backup: Box<dyn Backup>) {
+        self.backup = Some(backup);
     }
 
     pub fn journal(&self) -> &Journal {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use backout_model::entry::{Entry, ImagesRef};
+use backout_model::entry::{Digest, Entry, ImagesRef};
 use backout_model::id::{DeploymentId, ID_LENGTH};
 use backout_model::state::{DeploymentState, Event};
 use backout_model::target::Images;
@@ -114,6 +114,33 @@ impl Reader {
             .optional()
             .map_err(|e| JournalError::database("read the entries of the journal", e))?;
         Ok(events.iter().copied().find(|event| found.as_deref() == Some(name(event).as_str())))
+    }
+
+    /// The last entry about the site as a whole that is one of these events; none where there is none.
+    pub fn last_of_site(&self, events: &[Event]) -> Result<Option<Entry>, JournalError> {
+        self.last_where("deployment IS NULL AND", events)
+    }
+
+    /// The last entry of the whole journal that is one of these events; none where there is none.
+    pub fn last_event(&self, events: &[Event]) -> Result<Option<Entry>, JournalError> {
+        self.last_where("", events)
+    }
+
+    fn last_where(&self, which: &str, events: &[Event]) -> Result<Option<Entry>, JournalError> {
+        let names = serde_json::Value::from(events.iter().map(name).collect::<Vec<_>>()).to_string();
+        let mut last = None;
+        let which =
+            format!("WHERE {which} body ->> 'event' IN (SELECT value FROM json_each(?1)) ORDER BY seq DESC LIMIT 1");
+        self.stream(&which, [names], &mut |entry| {
+            last = Some(entry);
+            ControlFlow::Break(())
+        })?;
+        Ok(last)
+    }
+
+    /// The number and digest of the last entry; 0 and zeros where there is none.
+    pub fn head(&self) -> Result<(u64, Digest), JournalError> {
+        self.connection.as_ref().map_or(Ok((0, Digest([0; 32]))), stored::head)
     }
 
     /// All entries from number `from_seq` on, in order, one at a time.

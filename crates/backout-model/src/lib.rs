@@ -2,6 +2,7 @@
 //!
 //! No I/O, no clock, no threads. Every other crate speaks in these terms and none of them is known here.
 
+pub mod backup;
 pub mod conflict;
 pub mod entry;
 pub mod fault;

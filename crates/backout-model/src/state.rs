@@ -71,8 +71,15 @@ pub enum Event {
     MaintenanceLeft,
     /// The `finally:` commands of a frame ran.
     FinallyRan,
+    /// A full backup was taken before anything changes.
+    BackupTaken,
     /// The lock was taken: a new epoch begins.
     LockTaken,
+    /// Somebody asked for a full backup, and it was taken.
+    SiteBackedUp,
+    /// The site is being set back to a backup; until the next one it may be anything in between.
+    SiteRestoring,
+    SiteRestored,
     /// The images of an earlier entry were given up on purpose: that step cannot be undone or redone any more.
     ImagesDropped,
     /// Stands for an entry of a journal that is lost, where this one was made again from records.
@@ -176,7 +183,11 @@ impl Event {
         Event::MaintenanceEntering,
         Event::MaintenanceLeft,
         Event::FinallyRan,
+        Event::BackupTaken,
         Event::LockTaken,
+        Event::SiteBackedUp,
+        Event::SiteRestoring,
+        Event::SiteRestored,
         Event::ImagesDropped,
         Event::EntryLost,
     ];
@@ -216,10 +227,12 @@ impl Event {
             | Event::StepUndoIntended
             | Event::StepUndone
             | Event::StepKept => Scope::Step,
-            Event::MaintenanceEntering | Event::MaintenanceLeft | Event::FinallyRan | Event::ImagesDropped => {
-                Scope::Note
-            }
-            Event::LockTaken | Event::EntryLost => Scope::Site,
+            Event::MaintenanceEntering
+            | Event::MaintenanceLeft
+            | Event::FinallyRan
+            | Event::BackupTaken
+            | Event::ImagesDropped => Scope::Note,
+            Event::LockTaken | Event::EntryLost | Event::SiteBackedUp | Event::SiteRestoring | Event::SiteRestored => Scope::Site,
         }
     }
 }
@@ -359,8 +372,9 @@ pub fn deployment(from: Option<DeploymentState>, event: Event) -> Option<Deploym
         | Event::MaintenanceEntering
         | Event::MaintenanceLeft
         | Event::FinallyRan
+        | Event::BackupTaken
         | Event::ImagesDropped => from,
-        Event::LockTaken | Event::EntryLost => None,
+        Event::LockTaken | Event::EntryLost | Event::SiteBackedUp | Event::SiteRestoring | Event::SiteRestored => None,
     }
 }
 

@@ -5,13 +5,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use backout_model::backup::{Keep, is_remote};
+
 use crate::alert::{self, Alert, WebhookFormat};
 use crate::decode::decode;
 use crate::error::PackageError;
 use crate::field::{Located, Text};
 use crate::places;
 use crate::secret::Secret;
-use crate::site_file::{AlertFile, RetentionFile, SiteFile, TrustFile, WebhookFormatFile};
+use crate::site_file::{AlertFile, BackupFile, KeepFile, RetentionFile, SiteFile, TrustFile, WebhookFormatFile};
 use crate::url::{self, Environment};
 use crate::url_mariadb::MariadbUrl;
 use crate::url_postgres::PostgresUrl;
@@ -22,6 +24,8 @@ use crate::yaml::{self, Spot};
 pub const SITE_FILE: &str = "site.yaml";
 /// Where the state lies beside it, unless the file says otherwise.
 const STATE: &str = ".backout";
+/// Where backups go in the state directory, unless the file says otherwise.
+const BACKUPS: &str = "backups";
 
 /// Where packages are deployed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +41,23 @@ pub struct Site {
     /// Absolute, outside every root. Need not exist yet.
     pub state: PathBuf,
     pub maintenance: Option<Maintenance>,
+    pub backup: Option<BackupConfig>,
     /// In the order of the file.
     pub alerts: Vec<Alert>,
     pub retention: Retention,
     /// Each deployment writes its record at its end.
     pub record: bool,
     pub trust: Option<Trust>,
+}
+
+/// Where full backups go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupConfig {
+    /// An absolute path, or a place on another machine as it is written.
+    pub repository: String,
+    /// Absolute.
+    pub password_file: PathBuf,
+    pub keep: Keep,
 }
 
 /// Which packages may be deployed.
@@ -163,6 +178,7 @@ impl Site {
         let maintenance = written.maintenance.map(|m| Maintenance { enter: m.enter.0, leave: m.leave.0 });
         let trust = written.trust.as_ref().map(|trust| reader.trust(trust)).transpose()?;
         let retention = reader.retention(written.retention.as_ref())?;
+        let backup = written.backup.as_ref().map(|backup| reader.backup(backup, &state, &roots)).transpose()?;
         let alerts = written.alerts.iter().map(|alert| reader.alert(alert)).collect::<Result<_, _>>()?;
         Ok(Site {
             name: written.site.value.0,
@@ -170,6 +186,7 @@ impl Site {
             roots,
             state,
             maintenance,
+            backup,
             alerts,
             retention,
             record: written.record,
@@ -269,6 +286,63 @@ impl Reader<'_> {
     fn trust(&self, written: &TrustFile) -> Result<Trust, PackageError> {
         let keys = written.keys.iter().map(|key| self.path(key)).collect::<Result<_, _>>()?;
         Ok(Trust { require_signature: written.require_signature, keys })
+    }
+
+    /// A repository must not be served, must not be copied into itself, and must not hold its own key.
+    fn backup(
+        &self,
+        written: &Located<BackupFile>,
+        state: &Path,
+        roots: &[RootConfig],
+    ) -> Result<BackupConfig, PackageError> {
+        let BackupFile { repository, password_file, keep } = &written.value;
+        let spot = repository.as_ref().map_or(written.spot, |repository| repository.spot);
+        let password = self.path(password_file)?;
+        let place = match repository {
+            Some(text) if is_remote(&text.value.0) => None,
+            Some(text) => Some(self.path(text)?),
+            None => Some(state.join(BACKUPS)),
+        };
+        for root in roots {
+            let real = places::real(&root.path);
+            if places::real(&password).starts_with(&real) {
+                let what = format!("the backup's password lies in the root `{}`, where it could be served", root.name);
+                return Err(self.wrong(password_file.spot, what));
+            }
+            if place.as_ref().is_some_and(|place| places::real(place).starts_with(&real)) {
+                let what = format!("the backup repository lies in the root `{}`, where it could be served", root.name);
+                return Err(self.wrong(spot, what));
+            }
+            if place.as_ref().is_some_and(|place| real.starts_with(places::real(place))) {
+                let what = format!("the root `{}` lies in the backup repository", root.name);
+                return Err(self.wrong(spot, what));
+            }
+        }
+        if place.as_ref().is_some_and(|place| places::real(&password).starts_with(places::real(place))) {
+            let what = "the password lies in the repository that it opens; keep it elsewhere";
+            return Err(self.wrong(password_file.spot, what));
+        }
+        let keep = match keep {
+            None => Keep::default(),
+            Some(Located { spot, value }) => {
+                let KeepFile { last, hourly, daily, weekly, monthly, yearly } = *value;
+                let keep = Keep { last, hourly, daily, weekly, monthly, yearly };
+                if keep == Keep::default() {
+                    let what = "`keep` has at least one of `last`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`";
+                    return Err(self.wrong(*spot, what));
+                }
+                keep
+            }
+        };
+        let repository = match (place, repository) {
+            (Some(place), _) => match place.into_os_string().into_string() {
+                Ok(place) => place,
+                Err(_) => return Err(self.wrong(spot, "the path of the backup repository is not UTF-8")),
+            },
+            (None, Some(text)) => text.value.0.clone(),
+            (None, None) => return Err(self.wrong(spot, "this is not a repository")),
+        };
+        Ok(BackupConfig { repository, password_file: password, keep })
     }
 
     fn retention(&self, written: Option<&Located<RetentionFile>>) -> Result<Retention, PackageError> {

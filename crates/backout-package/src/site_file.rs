@@ -22,10 +22,8 @@ pub struct SiteFile {
     pub state: Option<Located<Text>>,
     /// Commands that close the site to its users while it changes, and open it again.
     pub maintenance: Option<MaintenanceFile>,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub backup: Later,
+    /// Where full backups go; a deployment takes one before it starts.
+    pub backup: Option<Located<BackupFile>>,
     /// True: at its end each deployment writes its record into `records` of the state directory.
     #[serde(default)]
     pub record: bool,
@@ -65,6 +63,37 @@ pub struct RootFile {
 pub struct MaintenanceFile {
     pub enter: Argv,
     pub leave: Argv,
+}
+
+/// A repository of restic's format.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BackupFile {
+    /// A directory, relative to this file or absolute, outside every root; `backups` in the state directory if left out.
+    /// With a version that was built for it, also a place elsewhere: `rest:https://…`, `rclone:…`, `opendal:…`.
+    pub repository: Option<Located<Text>>,
+    /// The file whose first line is the repository's password, relative to this file. Without it no backup can be read.
+    pub password_file: Located<Text>,
+    /// Which backups stay; all if left out.
+    pub keep: Option<Located<KeepFile>>,
+}
+
+/// A backup stays where any of these keeps it; the newest always does.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct KeepFile {
+    /// The last so many.
+    pub last: Option<u32>,
+    /// The last one of each hour, for so many hours that have one.
+    pub hourly: Option<u32>,
+    /// The same by days.
+    pub daily: Option<u32>,
+    /// The same by weeks.
+    pub weekly: Option<u32>,
+    /// The same by months.
+    pub monthly: Option<u32>,
+    /// The same by years.
+    pub yearly: Option<u32>,
 }
 
 /// One way to tell: exactly one of `email` and `webhook`.

@@ -29,6 +29,8 @@ pub struct NewSite {
     pub root: Option<String>,
     /// Where the state lies; none: `.backout` beside the file.
     pub state: Option<String>,
+    /// The file of the backup's password; none: no backups are taken.
+    pub password_file: Option<String>,
 }
 
 /// The text of a `site.yaml`. An error says what is wrong with the name.
@@ -46,11 +48,19 @@ pub fn site_yaml(site: &NewSite) -> Result<String, String> {
         Some(path) => format!("state: {}\n", quoted(path)),
         None => "# state: \"/var/lib/backout/shop\"\n".to_owned(),
     };
+    let backup = match &site.password_file {
+        Some(path) => {
+            format!("backup:\n  password-file: {}\n  keep: {{last: 10, daily: 7, weekly: 4}}\n", quoted(path))
+        }
+        None => "# backup:\n#   password-file: /etc/backout/password\n#   keep: {last: 10, daily: 7, weekly: 4}\n"
+            .to_owned(),
+    };
     Ok(include_str!("template/site.yaml")
         .replace("@NAME@", &quoted(&site.name))
         .replace("@DATABASES@\n", &databases)
         .replace("@ROOTS@\n", &roots)
-        .replace("@STATE@\n", &state))
+        .replace("@STATE@\n", &state)
+        .replace("@BACKUP@\n", &backup))
 }
 
 /// A text as YAML takes it whatever it holds: JSON's strings are YAML's.

@@ -62,13 +62,13 @@ struct Bench<'a> {
 }
 
 /// The content of a file: from some bytes to 16 KiB, 4 KiB in the mean.
-fn content(number: usize, version: &str) -> String {
+pub(super) fn content(number: usize, version: &str) -> String {
     let line = format!("{version} of file {number}, line after line\n");
     let bytes = [200, 1_000, 3_000, 4_000, 16_000][number % 5];
     line.repeat(bytes / line.len() + 1)
 }
 
-fn name(number: usize) -> PathBuf {
+pub(super) fn name(number: usize) -> PathBuf {
     let folder = number / PER_FOLDER;
     PathBuf::from(format!("{:02}/{folder:04}/{number:06}.txt", folder % 20))
 }
@@ -142,7 +142,7 @@ impl Bench<'_> {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(super) fn write(path: &Path, text: &str) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }

@@ -2,6 +2,7 @@
 //! Baseline and tool take turns in the same run, each on a fresh copy, process start included; medians are shown
 //! beside the project's targets. It judges the release build from outside.
 
+mod backup;
 mod files;
 mod measure;
 mod postgres;
@@ -49,6 +50,7 @@ enum What {
     Postgres,
     Files,
     Record,
+    Backup,
 }
 
 impl Options {
@@ -80,6 +82,7 @@ pub fn run(options: &Options) -> Result<bool> {
         What::Postgres => postgres::run(options, &backout, scratch.path(), &mut report)?,
         What::Files => files::run(options, &backout, scratch.path(), &mut report)?,
         What::Record => record::run(options, &backout, scratch.path(), &mut report)?,
+        What::Backup => backup::run(options, &backout, scratch.path(), &mut report)?,
     }
     report.close();
     Ok(report.all_met())

@@ -1,4 +1,5 @@
-//! The layer rule among the crates: `model ← {package, journal, sql, files, net} ← engine ← cli`, no circles, the
+//! The layer rule among the crates: `model ← {package, journal, sql, files, net} ← engine ← cli`, and
+//! `model ← backup ← cli`, no circles, the
 //! testkit only for tests. It knows the crates by name: a new crate must be given its place here first.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backout-files", &["backout-model"]),
     ("backout-record", &["backout-model"]),
     ("backout-net", &[]),
+    ("backout-backup", &["backout-model"]),
     (
         "backout-engine",
         &[
@@ -42,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backout-files",
             "backout-record",
             "backout-net",
+            "backout-backup",
             "backout-engine",
         ],
     ),

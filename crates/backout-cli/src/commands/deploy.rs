@@ -17,6 +17,7 @@ use super::{Context, record};
 use crate::end::End;
 use crate::error::CliError;
 use crate::incoming::Incoming;
+use crate::wiring;
 
 /// Deploy a package: all of it, or nothing
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,7 @@ pub struct Args {
     /// Also run steps that are declared `undo: none`
     #[arg(long)]
     accept_irreversible: bool,
-    /// Make no backup (this version makes none, with or without it)
+    /// Take no backup before it starts
     #[arg(long)]
     no_backup: bool,
     #[arg(long, hide = true)]
@@ -62,8 +63,12 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let first = |site: &Site, targets: &mut Targets, reader: &Reader| {
         fresh::deploy(site, targets, reader, &package, args.accept_irreversible)
     };
+    let keeper = if args.no_backup { None } else { wiring::keeper(&site) };
     let end = context.in_session(site, &purpose, first, |session, _| {
         Incoming::clear_stale(&state)?;
+        if let Some(keeper) = keeper {
+            session.backed_up_by(Box::new(keeper));
+        }
         let mut outcome = deploy::deploy(session, &package, options)?;
         record::at_the_end(session, &mut outcome);
         Ok(outcome)

@@ -1,7 +1,9 @@
 //! `backout doctor`: what works on a site and what does not.
 
-use backout_engine::doctor;
 use backout_engine::outcome::{NOTHING_CHANGED, Status};
+use backout_engine::{backup, doctor};
+use backout_journal::{Clock as _, Journal, SystemClock};
+use backout_model::backup::Backup;
 use serde_json::json;
 
 use super::Context;
@@ -17,6 +19,9 @@ pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
     let site = context.site()?;
     let (mut targets, mut findings) = wiring::targets_as_far_as_possible(&site);
     findings.extend(doctor::doctor(&site, &mut targets)?);
+    let mut keeper = wiring::keeper(&site);
+    let keeper = keeper.as_mut().map(|keeper| keeper as &mut dyn Backup);
+    findings.extend(backup::doctor(&site, keeper, &Journal::read(&site.state)?, SystemClock.now_ms())?);
     for finding in &findings {
         context.ui.item("finding", finding, words::finding);
     }

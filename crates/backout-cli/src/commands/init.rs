@@ -1,5 +1,8 @@
 //! `backout init`: a `site.yaml` for SQLite databases and file roots. Asks on a terminal; flags answer elsewhere.
 
+use std::fs::{DirBuilder, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use backout_package::site::{SITE_FILE, Site};
@@ -41,19 +44,29 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     if file.symlink_metadata().is_ok() {
         return Err(there());
     }
-    let site = answers(&dir, args)?;
+    let mut site = answers(&dir, args)?;
     if site.database.is_none() && site.root.is_none() {
         return Err(CliError::usage(
             "a site needs a database or a root, and there is no terminal to ask on",
             "name them: `backout init --database shop.sqlite --root web`",
         ));
     }
+    site.password_file = Some(password_name(&site));
     let text = template::site_yaml(&site).map_err(|what| CliError::usage(what, "give another one with --name"))?;
     write_new(&file, text.as_bytes())?;
     // What was written is read back: a path that does not do must not stay.
-    if let Err(error) = Site::load(&file) {
+    let made = Site::load(&file).map_err(CliError::from).and_then(|site| match &site.backup {
+        Some(backup) => make_password(&backup.password_file).map(|made| (made, backup.password_file.clone())),
+        None => Ok((false, PathBuf::new())),
+    });
+    let (made, password) = made.or_else(|error| {
         std::fs::remove_file(&file).map_err(|source| CliError::io(format!("remove {}", file.display()), source))?;
-        return Err(error.into());
+        Err(error)
+    })?;
+    if made {
+        context
+            .ui
+            .note(format!("{} holds the password of the backups: keep a copy of it elsewhere", password.display()));
     }
     context.ui.answer(file.display());
     context.ui.hint("`backout doctor` says whether it works, `backout new NAME` writes a package");
@@ -67,6 +80,7 @@ fn answers(dir: &Path, args: &Args) -> Result<NewSite, CliError> {
         database: args.database.clone(),
         root: args.root.clone(),
         state: args.state.clone(),
+        password_file: None,
     };
     if asks {
         if args.name.is_none() {
@@ -80,6 +94,30 @@ fn answers(dir: &Path, args: &Args) -> Result<NewSite, CliError> {
         }
     }
     Ok(site)
+}
+
+/// Beside the state directory where that is named, for then the file itself may lie in a root.
+fn password_name(site: &NewSite) -> String {
+    site.state
+        .as_ref()
+        .map_or_else(|| "backup-password".to_owned(), |state| format!("{}.password", state.trim_end_matches('/')))
+}
+
+/// Makes a password that nobody else can read. False where there is one already: other backups may need it.
+fn make_password(file: &Path) -> Result<bool, CliError> {
+    let failed = |source| CliError::write(file, source);
+    if file.exists() {
+        return Ok(false);
+    }
+    let mut random = [0; 24];
+    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).map_err(failed)?;
+    let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(directory) = file.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    }
+    let mut out = File::options().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
+    writeln!(out, "{password}").and_then(|()| out.sync_all()).map_err(failed)?;
+    Ok(true)
 }
 
 fn some(answer: String) -> Option<String> {

@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share: the site at hand and a session with its progress.
 
+pub mod backup;
 pub mod completions;
 pub mod confirm;
 pub mod deploy;
@@ -15,6 +16,7 @@ pub mod plan;
 pub mod prune;
 pub mod record;
 pub mod redo;
+pub mod restore;
 pub mod resume;
 pub mod retry;
 pub mod schema;
@@ -31,6 +33,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use backout_backup::Keeper;
 use backout_engine::error::EngineError;
 use backout_engine::fresh;
 use backout_engine::outcome::{Outcome, Status};
@@ -47,6 +50,9 @@ use crate::progress::Progress;
 use crate::signals::Stop;
 use crate::ui::Ui;
 use crate::wiring;
+
+/// Opens a site's targets anew.
+pub type Reopen<'a> = &'a mut dyn FnMut() -> Result<Targets, EngineError>;
 
 /// What every command is given.
 pub struct Context<'a> {
@@ -94,6 +100,25 @@ impl Context<'_> {
                 return Err(CliError::refused(what, "`backout resume` first"));
             }
             work(&mut session)
+        })
+    }
+
+    /// Takes the locks of what can be locked and settles nothing first: a restore puts right what does not fit.
+    pub fn restoring(
+        &self,
+        site: Site,
+        keeper: Keeper,
+        work: impl FnOnce(&mut Session<'_>, Reopen<'_>) -> Result<Outcome, CliError>,
+    ) -> Result<End, CliError> {
+        self.told(site, "restore", |site, progress, _| {
+            let (targets, _) = wiring::targets_as_far_as_possible(&site);
+            let config = site.clone();
+            let mut session = Session::open_to_restore(site, targets, wiring::surroundings(), progress)?;
+            session.backed_up_by(Box::new(keeper));
+            work(&mut session, &mut || {
+                let failed = |error: CliError| EngineError::NotNow { what: error.causes().join(": "), hint: None };
+                wiring::targets(&config).map_err(failed)
+            })
         })
     }
 

@@ -1,5 +1,6 @@
 //! `backout prune`: gives up what is kept for undos and redos that are not offered any more. Shows first what goes.
 
+use backout_engine::backup;
 use backout_engine::error::EngineError;
 use backout_engine::outcome::{NOTHING_CHANGED, Outcome, Status};
 use backout_engine::prune::{self, Prunable, Why};
@@ -11,6 +12,7 @@ use super::Context;
 use crate::ask;
 use crate::end::End;
 use crate::error::CliError;
+use crate::wiring;
 use crate::words::{count, time};
 
 /// Give up what is kept for undos that are not offered any more
@@ -35,13 +37,24 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let first = |site: &Site, _: &mut Targets, _: &Reader| {
         Err(EngineError::NotNow { what: format!("nothing was ever deployed on {}", site.name), hint: None })
     };
+    let keeper = wiring::keeper(&site);
     context.in_session(site, "prune", first, |session, _| {
+        let backups = match keeper {
+            Some(keeper) => {
+                session.backed_up_by(Box::new(keeper));
+                backup::surplus(session)?
+            }
+            None => Vec::new(),
+        };
+        for one in &backups {
+            context.ui.item("backup", one, |one| format!("{}  is kept no longer", super::backup::line(one)));
+        }
         let now_ms = session.journal().now_ms();
         let prunable = prune::prunable(session.journal().reader(), now_ms, retention)?;
         for one in &prunable {
             context.ui.item("prunable", one, line);
         }
-        if prunable.is_empty() {
+        if prunable.is_empty() && backups.is_empty() {
             let mut outcome = Outcome::new(Status::Done, NOTHING_CHANGED);
             outcome.answer.push("nothing can be pruned".to_owned());
             return Ok(outcome);
@@ -54,7 +67,12 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
             ));
         }
         ask::confirm("Give this up for good?", context.global.yes)?;
-        Ok(prune::prune(session, &prunable)?)
+        backup::forget(session, &backups)?;
+        let mut outcome = prune::prune(session, &prunable)?;
+        if !backups.is_empty() {
+            outcome.answer.push(format!("forgot {}", count(backups.len() as u64, "backup")));
+        }
+        Ok(outcome)
     })
 }
 

@@ -1,8 +1,9 @@
 //! `backout verify`: journal, images, holds and the site against each other.
 
 use backout_engine::outcome::Status;
-use backout_engine::verify;
-use backout_journal::Journal;
+use backout_engine::{backup, verify};
+use backout_journal::{Journal, Reader};
+use backout_package::site::Site;
 
 use super::Context;
 use crate::end::End;
@@ -11,14 +12,21 @@ use crate::{wiring, words};
 
 /// Check the journal, the before-images and the site against each other
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Check the latest backup instead: restore it into a scratch place and compare
+    #[arg(long)]
+    backup: bool,
+}
 
 /// A site that is in use drifts; people want to see what is grave.
 const DRIFT_SHOWN: u64 = 20;
 
-pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
+pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let site = context.site()?;
     let reader = Journal::read(&site.state)?;
+    if args.backup {
+        return of_backup(context, &site, &reader);
+    }
     let mut targets = wiring::targets(&site)?;
     let ui = context.ui;
     let mut drift = 0_u64;
@@ -40,4 +48,19 @@ pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
         return Ok(End::answered_with(Status::NeedsHand, &checked, closing));
     }
     Ok(End::answered(&checked))
+}
+
+fn of_backup(context: &Context<'_>, site: &Site, reader: &Reader) -> Result<End, CliError> {
+    let mut keeper = wiring::keeper(site).ok_or_else(backup::no_backup)?;
+    let ui = context.ui;
+    let proven = backup::verify(&mut keeper, reader, &mut |finding| ui.item("finding", &finding, words::drift))?;
+    let shown = super::backup::line(&proven.snapshot);
+    if proven.findings == 0 {
+        ui.answer(format!("{shown}: restored into a scratch place, it is as it was written"));
+        return Ok(End::answered(&proven));
+    }
+    ui.answer(format!("{shown}: {}", words::count(proven.findings, "finding")));
+    let closing =
+        "Needs a hand: the latest backup does not bring back what it should; `backout backup` takes another one.";
+    Ok(End::answered_with(Status::NeedsHand, &proven, closing))
 }

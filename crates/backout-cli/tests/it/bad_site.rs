@@ -64,10 +64,8 @@ fn an_engine_that_is_not_spoken_to() {
 #[test]
 fn keys_of_a_later_version_are_refused_by_name() {
     let scene = Scene::with_good_package();
-    for key in ["backup: {repository: x}", "scratch: {}"] {
-        scene.write("site.yaml", format!("{SITE}{key}\n"));
-        scene.refused(&["status"], 2).says("site.yaml:8").says(key.split(':').next().unwrap());
-    }
+    scene.write("site.yaml", format!("{SITE}scratch: {{}}\n"));
+    scene.refused(&["status"], 2).says("site.yaml:8").says("scratch");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod another_user;
+mod backup;
 mod bad_bundle;
 mod bad_input;
 mod bad_site;

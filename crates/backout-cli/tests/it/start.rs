@@ -11,10 +11,15 @@ fn a_site_and_a_package_from_nothing() {
         .exits(0)
         .answers("site.yaml")
         .says("backout doctor");
-    scene.run(&["doctor"]).exits(0).answers("shop is fit for deployments");
+    let password = scene.path("backup-password");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&password.metadata().unwrap().permissions());
+    assert_eq!((mode & 0o777, scene.read("backup-password").trim().len()), (0o600, 48));
+    scene.run(&["doctor"]).exits(0).answers("shop is fit for deployments").answers("none was taken yet");
     scene.run(&["new", "spring"]).exits(0).answers("spring/package.yaml").says("backout plan spring");
     scene.run(&["inspect", "spring"]).exits(0).answers("spring");
     scene.run(&["deploy", "spring"]).exits(0);
+    scene.run(&["status"]).exits(0).answers("last backup: ");
+    scene.run(&["show"]).exits(0).answers("backup: ");
     scene.run(&["undo"]).exits(0);
 }
 

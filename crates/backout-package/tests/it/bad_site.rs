@@ -18,9 +18,20 @@ fn error(dir: &Dir) -> String {
 fn bad_sites_are_shown_at_their_place() {
     let db = "databases: {main: {url: sqlite:x.db}}";
     for (text, expected) in [
+        (format!("site: shop\nscratch: {{}}\n{db}\n"), "2:1: `scratch` is not available yet in this version"),
+        (format!("site: shop\nbackup:\n  repository: /x\n{db}\n"), "3:3: the key `password-file` is missing"),
+        (format!("site: shop\nbackup: {{password-file: p, keep: {{}}}}\n{db}\n"), "2:34: `keep` has at least one of"),
         (
-            format!("site: shop\nbackup:\n  repository: /x\n{db}\n"),
-            "2:1: `backup` is not available yet in this version",
+            format!("site: shop\nbackup: {{repository: r, password-file: r/p}}\n{db}\n"),
+            "2:40: the password lies in the repository that it opens",
+        ),
+        (
+            "site: shop\nbackup: {repository: web/r, password-file: p}\nroots: {web: {path: web}}\n".to_owned(),
+            "2:22: the backup repository lies in the root `web`",
+        ),
+        (
+            "site: shop\nbackup: {password-file: web/p}\nroots: {web: {path: web}}\n".to_owned(),
+            "2:25: the backup's password lies in the root `web`",
         ),
         (format!("site: shop\nretention: {{}}\n{db}\n"), "2:12: a retention has `keep`, `days` or both"),
         (format!("site: shop\nalerts:\n  - email: a@b\n{db}\n"), "3:12: a mail needs a server that takes it"),

@@ -1,0 +1,261 @@
+//! MariaDB: `mariadb-dump` in one transaction. It writes FLOATs with six digits, so what it loses goes into a script of its own,
+//! and triggers come last, so that they do not see that script.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use backout_model::backup::BackupError;
+
+use super::floats;
+use super::lines::first_difference;
+use super::{check_files, dump_file};
+use crate::ledger::Ledger;
+use crate::manifest::DatabaseNote;
+use crate::tool::{Tool, version};
+
+type Parameters = BTreeMap<String, String>;
+
+const DUMP: &str = "mariadb-dump";
+const CLIENT: &str = "mariadb";
+/// What both dumps have in common: a database under another name is dumped to the same bytes.
+const WORDS: [&str; 5] =
+    ["--default-character-set=utf8mb4", "--single-transaction", "--quick", "--skip-comments", "--no-tablespaces"];
+const TABLES: [&str; 4] = ["--routines", "--events", "--hex-blob", "--skip-triggers"];
+const TRIGGERS: [&str; 3] = ["--triggers", "--no-data", "--no-create-info"];
+
+/// The statement by which a database gets the character set that new tables have there.
+const SETTING: &str = "SELECT CONCAT('ALTER DATABASE CHARACTER SET ', DEFAULT_CHARACTER_SET_NAME, ' COLLATE ', DEFAULT_COLLATION_NAME, ';') \
+     FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
+/// The statements that empty a database.
+const CLEAR: &str = "SELECT 'SET FOREIGN_KEY_CHECKS = 0;' UNION ALL \
+     SELECT CONCAT('DROP ', CASE TABLE_TYPE WHEN 'VIEW' THEN 'VIEW' WHEN 'SEQUENCE' THEN 'SEQUENCE' ELSE 'TABLE' END, ' IF EXISTS `', REPLACE(TABLE_NAME, '`', '``'), '`;') \
+     FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() UNION ALL \
+     SELECT CONCAT('DROP ', ROUTINE_TYPE, ' IF EXISTS `', REPLACE(ROUTINE_NAME, '`', '``'), '`;') \
+     FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE() AND ROUTINE_TYPE <> 'PACKAGE BODY' UNION ALL \
+     SELECT CONCAT('DROP EVENT IF EXISTS `', REPLACE(EVENT_NAME, '`', '``'), '`;') \
+     FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE()";
+
+pub fn dump(
+    name: &str,
+    parameters: &Parameters,
+    to: &Path,
+    private: &Path,
+    ledger: &Ledger,
+) -> Result<DatabaseNote, BackupError> {
+    let access = Access::write(parameters, private)?;
+    let files =
+        [0, 1, 2, 3].map(|at| to.join(format!("{name}.{at}-{}.sql", ["database", "tables", "floats", "triggers"][at])));
+    let [database, tables, float_values, triggers] = &files;
+    access.query(SETTING, database)?;
+    access.dump(&TABLES, tables, Some(ledger))?;
+    floats::write(&access, float_values, private, ledger)?;
+    access.dump(&TRIGGERS, triggers, Some(ledger))?;
+    Ok(DatabaseNote {
+        name: name.to_owned(),
+        engine: "mariadb".to_owned(),
+        files: files.iter().map(|file| dump_file(file)).collect::<Result<_, _>>()?,
+        written_by: version(DUMP).unwrap_or_default(),
+        owner: None,
+        extensions: Vec::new(),
+    })
+}
+
+/// Not all or nothing: MariaDB commits each change of the schema. What is interrupted is begun anew from the start.
+pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters, private: &Path) -> Result<(), BackupError> {
+    check_files(note, from)?;
+    let access = Access::write(parameters, private)?;
+    let clear = private.join("clear.sql");
+    access.query(CLEAR, &clear)?;
+    access.run(&clear, private)?;
+    for file in &note.files {
+        access.run(&from.join(&file.name), private)?;
+    }
+    Ok(())
+}
+
+pub fn prove(
+    note: &DatabaseNote,
+    from: &Path,
+    parameters: &Parameters,
+    scratch: &Path,
+) -> Result<Vec<String>, BackupError> {
+    check_files(note, from)?;
+    let live = Access::write(parameters, scratch)?;
+    let name = format!("backout_verify_{}", std::process::id());
+    live.query(&format!("CREATE DATABASE {name}"), &scratch.join("out"))
+        .map_err(|error| error.hint("the account may not make a scratch database; nothing is proven of this one"))?;
+    let inner = scratch.join("proof");
+    let proven = fs::create_dir_all(&inner)
+        .map_err(|error| BackupError::failed("cannot make a directory", error))
+        .and_then(|()| differences(note, from, parameters, &name, &inner));
+    let gone = live.query(&format!("DROP DATABASE {name}"), &scratch.join("out"));
+    let proven = proven?;
+    gone?;
+    Ok(proven)
+}
+
+fn differences(
+    note: &DatabaseNote,
+    from: &Path,
+    parameters: &Parameters,
+    name: &str,
+    inner: &Path,
+) -> Result<Vec<String>, BackupError> {
+    let mut there = parameters.clone();
+    there.insert("dbname".to_owned(), name.to_owned());
+    let access = Access::write(&there, inner)?;
+    for file in &note.files {
+        // A dump sets the character set of its database by name for some routines: that must not reach the live one.
+        let copy = inner.join("loaded.sql");
+        renamed(&from.join(&file.name), &copy, name)?;
+        access.run(&copy, inner)?;
+    }
+    let again = inner.join("again");
+    fs::create_dir_all(&again).map_err(|error| BackupError::failed("cannot make a directory", error))?;
+    let dumped = dump(&note.name, &there, &again, inner, &Ledger::default())?;
+    let mut found = Vec::new();
+    for file in &dumped.files {
+        let different = first_difference(&from.join(&file.name), &again.join(&file.name), &|line| {
+            Some(if line.starts_with(BY_NAME) { BY_NAME.to_vec() } else { line.to_owned() })
+        })?;
+        found.extend(different.map(|line| format!("{}, dumped again, differs: {line}", file.name)));
+    }
+    Ok(found)
+}
+
+const BY_NAME: &[u8] = b"ALTER DATABASE `";
+
+fn renamed(from: &Path, to: &Path, name: &str) -> Result<(), BackupError> {
+    use std::io::{BufRead, BufReader, BufWriter};
+    let failed = |error| BackupError::failed(format!("cannot copy {}", from.display()), error);
+    let mut file = BufReader::new(fs::File::open(from).map_err(failed)?);
+    let mut out = BufWriter::new(fs::File::create(to).map_err(failed)?);
+    let mut line = Vec::new();
+    while file.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        match line
+            .strip_prefix(BY_NAME)
+            .and_then(|rest| rest.windows(2).position(|two| two == b"` ").map(|at| &rest[at..]))
+        {
+            Some(rest) => {
+                out.write_all(BY_NAME).and_then(|()| out.write_all(name.as_bytes())).and_then(|()| out.write_all(rest))
+            }
+            None => out.write_all(&line),
+        }
+        .map_err(failed)?;
+        line.clear();
+    }
+    out.flush().map_err(failed)
+}
+
+pub fn examine() -> Vec<String> {
+    let missing = [DUMP, CLIENT].into_iter().filter(|tool| version(tool).is_none());
+    missing.map(|tool| format!("{tool} is not there: no backup can be taken")).collect()
+}
+
+/// How the client tools reach a database: by an option file that only its owner can read.
+pub struct Access {
+    file: PathBuf,
+    database: String,
+}
+
+impl Access {
+    fn write(parameters: &Parameters, private: &Path) -> Result<Self, BackupError> {
+        let database = parameters.get("dbname").cloned().unwrap_or_default();
+        let file = private.join(format!("{database}.cnf").replace('/', "_"));
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&file)
+            .and_then(|mut out| out.write_all(options(parameters).as_bytes()));
+        written.map_err(|error| BackupError::failed(format!("cannot write {}", file.display()), error))?;
+        Ok(Self { file, database })
+    }
+
+    fn words(&self) -> Vec<OsString> {
+        let mut first = OsString::from("--defaults-file=");
+        first.push(&self.file);
+        vec![first]
+    }
+
+    fn dump(&self, what: &[&str], output: &Path, ledger: Option<&Ledger>) -> Result<(), BackupError> {
+        let mut words = self.words();
+        words.extend(WORDS.iter().chain(what).map(OsString::from));
+        words.push(self.database.clone().into());
+        Tool { name: DUMP, words, environment: Vec::new(), input: None, output }.run(ledger)
+    }
+
+    /// Writes what a query gives, a row a line as it is.
+    pub fn query(&self, sql: &str, output: &Path) -> Result<(), BackupError> {
+        let mut words = self.words();
+        let all =
+            ["--default-character-set=utf8mb4", "--batch", "--skip-column-names", "--raw", "--quick", "--execute", sql];
+        words.extend(all.iter().map(OsString::from));
+        words.push(self.database.clone().into());
+        Tool { name: CLIENT, words, environment: Vec::new(), input: None, output }.run(None)
+    }
+
+    /// From a file: a client that outlives this process must not take the end of a pipe for the end of the script.
+    fn run(&self, script: &Path, private: &Path) -> Result<(), BackupError> {
+        let mut words = self.words();
+        words.extend(["--default-character-set=utf8mb4", "--batch"].map(OsString::from));
+        words.push(self.database.clone().into());
+        let output = private.join("client.out");
+        Tool { name: CLIENT, words, environment: Vec::new(), input: Some(script), output: &output }.run(None)
+    }
+}
+
+/// The option file.
+fn options(parameters: &Parameters) -> String {
+    let mut text = "[client]\n".to_owned();
+    let mut put = |name: &str, value: &str| {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\r', "\\r");
+        text.push_str(&format!("{name} = \"{value}\"\n"));
+    };
+    for (name, value) in parameters {
+        match name.as_str() {
+            "user" | "password" | "host" | "port" | "socket" | "ssl-ca" | "ssl-cert" | "ssl-key"
+            | "connect-timeout" => {
+                put(name, value);
+            }
+            "ssl-mode" => match value.to_ascii_lowercase().as_str() {
+                "disabled" => put("skip-ssl", "1"),
+                "verify-identity" => put("ssl-verify-server-cert", "1"),
+                _ => put("ssl", "1"),
+            },
+            _ => {}
+        }
+    }
+    // By a port it is meant to go over the network, also to this machine.
+    if parameters.contains_key("port") {
+        put("protocol", "tcp");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_file_holds_any_password() {
+        let parameters = [("password", "a\"b\\c #d"), ("dbname", "x"), ("port", "1")];
+        let text = options(&parameters.map(|(n, v)| (n.to_owned(), v.to_owned())).into());
+        assert_eq!(text, "[client]\npassword = \"a\\\"b\\\\c #d\"\nport = \"1\"\nprotocol = \"tcp\"\n");
+    }
+
+    #[test]
+    fn a_dump_that_names_its_database_is_loaded_into_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("a"), temp.path().join("b"));
+        fs::write(&from, "ALTER DATABASE `live` CHARACTER SET x;\nSELECT 'ALTER DATABASE `live` ';\n").unwrap();
+        renamed(&from, &to, "scratch").unwrap();
+        let text = fs::read_to_string(&to).unwrap();
+        assert_eq!(text, "ALTER DATABASE `scratch` CHARACTER SET x;\nSELECT 'ALTER DATABASE `live` ';\n");
+    }
+}

@@ -1,0 +1,163 @@
+//! Databases as files and back, by their own tools.
+
+mod floats;
+mod lines;
+mod mariadb;
+mod postgres;
+mod sqlite;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use backout_model::backup::BackupError;
+use backout_model::target::Finding;
+
+use crate::ledger::Ledger;
+use crate::manifest::{DatabaseNote, DumpFile};
+
+/// A database to be backed up.
+#[derive(Clone)]
+pub struct DatabaseSource {
+    /// As `site.yaml` has it.
+    pub name: String,
+    pub engine: Engine,
+}
+
+/// Where it is. Parameters may hold a password: never shown.
+#[derive(Clone)]
+pub enum Engine {
+    Sqlite {
+        path: PathBuf,
+    },
+    /// Libpq's parameters by name.
+    Postgres {
+        parameters: BTreeMap<String, String>,
+    },
+    /// The options of the `mariadb` client by name, and `dbname`.
+    Mariadb {
+        parameters: BTreeMap<String, String>,
+    },
+}
+
+impl DatabaseSource {
+    pub fn label(&self) -> String {
+        format!("database {}", self.name)
+    }
+
+    /// Writes the database to files in `to`. `private`: a directory for files with passwords.
+    pub fn dump(&self, to: &Path, private: &Path, ledger: &Ledger) -> Result<DatabaseNote, BackupError> {
+        let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
+        match &self.engine {
+            Engine::Sqlite { path } => sqlite::dump(&self.name, path, to),
+            Engine::Postgres { parameters } => postgres::dump(&self.name, parameters, to, ledger),
+            Engine::Mariadb { parameters } => mariadb::dump(&self.name, parameters, to, private, ledger),
+        }
+        .map_err(failed)
+    }
+
+    /// Replaces the database by what the files in `from` hold.
+    pub fn load(&self, note: &DatabaseNote, from: &Path, private: &Path) -> Result<(), BackupError> {
+        let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
+        if note.engine != self.engine.name() {
+            let what = format!("the backup is of {}, and site.yaml says {}", note.engine, self.engine.name());
+            return Err(failed(BackupError::new(what)));
+        }
+        match &self.engine {
+            Engine::Sqlite { path } => sqlite::load(note, from, path),
+            Engine::Postgres { parameters } => postgres::load(note, from, parameters),
+            Engine::Mariadb { parameters } => mariadb::load(note, from, parameters, private),
+        }
+        .map_err(failed)
+    }
+
+    /// Loads the files in `from` into a scratch database, writes that to files again and compares. The scratch is gone
+    /// afterwards.
+    pub fn prove(&self, note: &DatabaseNote, from: &Path, scratch: &Path) -> Vec<Finding> {
+        let found = match &self.engine {
+            Engine::Sqlite { .. } => sqlite::prove(note, from, scratch),
+            Engine::Postgres { parameters } => postgres::prove(note, from, parameters, scratch),
+            Engine::Mariadb { parameters } => mariadb::prove(note, from, parameters, scratch),
+        };
+        let finding = |what: String| Finding { target: self.label(), what, grave: true };
+        match found {
+            Ok(found) => found.into_iter().map(finding).collect(),
+            Err(error) => {
+                let hint = error.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                vec![finding(format!("{}{hint}", told(&error)))]
+            }
+        }
+    }
+
+    /// What would stand in the way of a dump. `scratch`: a file that may be made.
+    pub fn examine(&self, scratch: &Path) -> Vec<Finding> {
+        let found = match &self.engine {
+            Engine::Sqlite { .. } => Vec::new(),
+            Engine::Postgres { parameters } => {
+                postgres::examine(parameters, scratch).unwrap_or_else(|error| vec![told(&error)])
+            }
+            Engine::Mariadb { .. } => mariadb::examine(),
+        };
+        found.into_iter().map(|what| Finding { target: self.label(), what, grave: true }).collect()
+    }
+}
+
+impl Engine {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Postgres { .. } => "postgres",
+            Self::Mariadb { .. } => "mariadb",
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+pub fn told(error: &BackupError) -> String {
+    let mut text = error.what.clone();
+    let mut next = error.source.as_deref().map(|source| source as &dyn std::error::Error);
+    while let Some(source) = next {
+        text.push_str(&format!(": {source}"));
+        next = source.source();
+    }
+    text
+}
+
+/// What the manifest says of a file.
+fn dump_file(file: &Path) -> Result<DumpFile, BackupError> {
+    let (size, blake3) = digest(file)?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(DumpFile { name, size, blake3 })
+}
+
+/// An error where the files in `from` are not those of the manifest.
+pub fn check_files(note: &DatabaseNote, from: &Path) -> Result<(), BackupError> {
+    for file in &note.files {
+        let (size, blake3) = digest(&from.join(&file.name))?;
+        if size != file.size || blake3 != file.blake3 {
+            return Err(BackupError::new(format!(
+                "database {}: {} in the backup is not what was written to it",
+                note.name, file.name
+            ))
+            .hint("`backout verify --backup` tells what else is damaged; restore an earlier backup"));
+        }
+    }
+    Ok(())
+}
+
+fn digest(path: &Path) -> Result<(u64, String), BackupError> {
+    let failed = |error| BackupError::failed(format!("cannot read {}", path.display()), error);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut size = 0;
+    loop {
+        let length = file.read(&mut buffer).map_err(failed)?;
+        if length == 0 {
+            return Ok((size, hasher.finalize().to_hex().to_string()));
+        }
+        hasher.write_all(&buffer[..length]).map_err(failed)?;
+        size += length as u64;
+    }
+}

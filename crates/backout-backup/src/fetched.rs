@@ -1,0 +1,124 @@
+//! A snapshot that is read: its manifest, its dumps, its roots laid into a directory.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use backout_model::backup::BackupError;
+use rustic_core::repofile::{Node, SnapshotFile};
+use rustic_core::{
+    CheckOptions, IndexedFullStatus, LocalDestination, LsOptions, OpenStatus, Repository, RestoreOptions, RusticError,
+};
+
+use crate::compare::{self, Difference};
+use crate::manifest::{DatabaseNote, Manifest, SITE_JSON};
+use crate::mend;
+use crate::repository::said;
+use crate::source::{DATABASES, ROOTS, SPARSE};
+
+/// The most differences that are told.
+const TOLD: usize = 20;
+
+/// One snapshot, and the repository with its index.
+pub struct Fetched {
+    pub repository: Repository<IndexedFullStatus>,
+    snapshot: SnapshotFile,
+}
+
+impl Fetched {
+    pub fn new(repository: Repository<OpenStatus>, snapshot: SnapshotFile) -> Result<Self, BackupError> {
+        let repository = repository.to_indexed().map_err(|error| said("cannot read the backup", &error))?;
+        Ok(Self { repository, snapshot })
+    }
+
+    pub fn manifest(&self) -> Result<Manifest, BackupError> {
+        let mut text = Vec::new();
+        self.file(&Path::new("/").join(SITE_JSON), &mut text)?;
+        Manifest::parse(&text)
+    }
+
+    /// The files of a database, into a private directory.
+    pub fn dumps(&self, database: &DatabaseNote, to: &Path) -> Result<(), BackupError> {
+        let failed = |error| BackupError::failed(format!("cannot fetch the database {}", database.name), error);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(failed)?;
+        for file in &database.files {
+            let path = Path::new("/").join(DATABASES).join(&file.name);
+            let mut out = BufWriter::new(File::create(to.join(&file.name)).map_err(failed)?);
+            self.file(&path, &mut out)?;
+            out.flush().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn file(&self, path: &Path, out: &mut impl Write) -> Result<(), BackupError> {
+        let node = self.node(path)?;
+        self.repository
+            .dump(&node, out)
+            .map_err(|error| said(&format!("cannot read {} of the backup", path.display()), &error))
+    }
+
+    fn node(&self, path: &Path) -> Result<Node, BackupError> {
+        self.repository
+            .node_from_snapshot_and_path(&self.snapshot, &path.to_string_lossy())
+            .map_err(|error| said(&format!("cannot read {} of the backup", path.display()), &error))
+    }
+
+    /// The directory of a root.
+    pub fn root(&self, name: &str) -> Result<Node, BackupError> {
+        self.node(&Path::new("/").join(ROOTS).join(name))
+    }
+
+    /// The files of a root that had holes.
+    fn sparse(&self, root: &str) -> Result<Vec<PathBuf>, BackupError> {
+        let top =
+            self.repository.get_tree(&self.snapshot.tree).map_err(|error| said("cannot read the backup", &error))?;
+        if !top.nodes.iter().any(|node| *node.name() == *SPARSE) {
+            return Ok(Vec::new());
+        }
+        let mut list = Vec::new();
+        self.file(&Path::new("/").join(SPARSE), &mut list)?;
+        let all = list.split(|byte| *byte == 0).map(|name| Path::new(OsStr::from_bytes(name)));
+        Ok(all.filter_map(|path| path.strip_prefix(root).ok()).map(Path::to_owned).collect())
+    }
+
+    /// Restores a root into an empty directory, mends what the library leaves out, and tells what is still different.
+    pub fn fill(&self, node: &Node, to: &Path, root: &str) -> Result<Vec<String>, BackupError> {
+        let failed = |error: Box<RusticError>| said(&format!("cannot restore the root {root}"), &error);
+        let to_text = to.to_str().ok_or_else(|| BackupError::new(format!("{} is not UTF-8", to.display())))?;
+        let entries = self.repository.ls(node, &LsOptions::default()).map_err(failed)?;
+        let destination = LocalDestination::new(to_text, true, false).map_err(failed)?;
+        let options = RestoreOptions::default().numeric_id(true);
+        let plan = self.repository.prepare_restore(&options, entries.clone(), &destination, false).map_err(failed)?;
+        self.repository.restore(plan, &options, entries, &destination).map_err(failed)?;
+        mend::links(&self.repository, node, to)?;
+        for path in self.sparse(root)? {
+            mend::holes(&to.join(&path))
+                .map_err(|error| BackupError::failed(format!("cannot dig holes into {}", path.display()), error))?;
+        }
+        let (mut told, mut count) = (Vec::new(), 0_usize);
+        compare::metadata(&self.repository, node, to, &mut |difference: Difference| {
+            count += 1;
+            if told.len() < TOLD {
+                told.push(difference.to_string());
+            }
+        })?;
+        if count > told.len() {
+            told.push(format!("and {} more in the root {root}", count - told.len()));
+        }
+        Ok(told)
+    }
+
+    /// What is wrong with the bytes that the snapshot needs, by their own digests.
+    pub fn damage(&self) -> Result<Vec<String>, BackupError> {
+        let options = CheckOptions::default().read_data(true);
+        let checked = self
+            .repository
+            .check_with_trees(options, vec![self.snapshot.tree])
+            .map_err(|error| said("cannot check the repository", &error))?;
+        let told = checked.0.iter().take(TOLD);
+        Ok(told.map(|(_, error)| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).collect())
+    }
+}

@@ -1,0 +1,338 @@
+//! Backups: taken before a deployment and by hand, listed and restored by restic, and the way back where no undo helps.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::package::{Pkg, delete, files, sql};
+use backout_testkit::site::TestSite;
+use backout_testkit::tree::{Node, Tree};
+use backout_testkit::{mariadb, postgres};
+
+use crate::scene::{Ran, Scene};
+
+const BACKUP: &str = "backup:\n  password-file: password\n  keep: {last: 2}\n";
+const PASSWORD: &str = "correct horse";
+
+/// A site with everything that a root can hold, and a package that changes some of it.
+fn tree() -> Tree {
+    Tree::new()
+        .file("index.html", "<h1>Autumn</h1>")
+        .file("pages/one.html", "one")
+        .same("pages/same.html", "index.html")
+        .link("pages/link", "../index.html")
+        .dir("empty")
+        .node("setuid", Node::File { content: b"x".to_vec(), mode: 0o4711 })
+        .node("shut", Node::Dir { mode: 0o500 })
+}
+
+fn package(steps: &str) -> Pkg {
+    Pkg::new("winter")
+        .step(sql(steps))
+        .step(files(Tree::new().file("index.html", "<h1>Winter</h1>").file("new/page.html", "new")))
+        .step(delete(["pages/one.html"]))
+}
+
+fn with_backup(site: &TestSite) {
+    let file = site.dir().join("site.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    // The testkit writes JSON, which is YAML.
+    let text = match text.trim_end().strip_suffix('}') {
+        Some(open) => format!("{open},\"backup\":{{\"password-file\":\"password\",\"keep\":{{\"last\":2}}}}}}"),
+        None => format!("{text}\n{BACKUP}"),
+    };
+    fs::write(&file, text).unwrap();
+    fs::write(site.dir().join("password"), format!("{PASSWORD}\n")).unwrap();
+}
+
+fn run(site: &TestSite, words: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
+    let output = command.args(words).current_dir(site.dir()).output().unwrap();
+    Ran::of(words, output)
+}
+
+fn restic(site: &Path, words: &[&str]) -> Ran {
+    let mut command = Command::new("restic");
+    command.args(["--repo", ".backout/backups", "--password-file", "password", "--no-cache"]).args(words);
+    let output = command.current_dir(site).env("HOME", site).output().expect("restic is not there: run script/setup");
+    Ran::of(words, output)
+}
+
+/// The hold is dropped on purpose, so that no undo can help; the backup brings the site back.
+fn restored_where_no_undo_helps(site: &TestSite, package: &Pkg, break_it: impl FnOnce(&TestSite)) {
+    with_backup(site);
+    let before = Fingerprint::of(site);
+    let at = site.write(package);
+    run(site, &["deploy", at.to_str().unwrap()]).exits(0);
+    break_it(site);
+    let undone = run(site, &["undo"]);
+    assert!(matches!(undone.code, Some(3 | 4)), "{undone}");
+    assert!(!before.differences(&Fingerprint::of(site)).is_empty(), "{undone}");
+    let refused = run(site, &["restore"]).exits(2).says("--yes");
+    assert!(refused.stderr.contains("winter 1"), "{refused}");
+    run(site, &["restore", "--yes"]).exits(0).says("cannot be undone or redone any more");
+    before.assert_same(&Fingerprint::of(site), "restored");
+    run(site, &["verify", "--backup"]).exits(0).answers("as it was written");
+    // The history goes on from here.
+    run(site, &["status"]).exits(0).answers("nothing is deployed");
+    run(site, &["deploy", at.to_str().unwrap()]).exits(0);
+    run(site, &["undo"]).exits(0);
+    before.without_directory_times().assert_same(&Fingerprint::of(site).without_directory_times(), "undone");
+}
+
+fn drop_the_hold_of_files(site: &TestSite) {
+    let entries = fs::read_dir(site.dir()).unwrap().map(Result::unwrap);
+    let mut holds = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".backout-"));
+    fs::remove_dir_all(holds.next().expect("no hold of files").path()).unwrap();
+}
+
+#[test]
+fn sqlite_and_files_come_back_where_no_undo_helps() {
+    let script = "CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO product VALUES (1, 'hat');";
+    let site = TestSite::builder().database("main", script).root("web", tree()).build();
+    let package = package("INSERT INTO product VALUES (2, 'scarf'); ALTER TABLE product ADD COLUMN price REAL;");
+    restored_where_no_undo_helps(&site, &package, |site| {
+        drop_the_hold_of_files(site);
+    });
+}
+
+#[test]
+fn postgres_comes_back_where_no_undo_helps() {
+    let script = "CREATE SCHEMA extra; CREATE TYPE public.size AS ENUM ('s', 'm'); CREATE DOMAIN public.price AS numeric CHECK (value > 0);
+        CREATE TABLE product (id serial PRIMARY KEY, name text, size public.size, price public.price);
+        INSERT INTO product (name, size, price) VALUES ('hat', 's', 1.50); CREATE VIEW extra.cheap AS SELECT * FROM product;
+        CREATE FUNCTION public.twice(int) RETURNS int LANGUAGE sql AS 'SELECT $1 * 2'; CREATE AGGREGATE public.mul(int) (sfunc = int4mul, stype = int);
+        CREATE MATERIALIZED VIEW seen AS SELECT 1 AS one; CREATE STATISTICS st ON id, name FROM product; SELECT lo_from_bytea(0, 'large');
+        COMMENT ON TABLE product IS 'a\\b';";
+    let site = TestSite::builder().postgres("main", postgres::Server::shared(), script).root("web", tree()).build();
+    let package = package(
+        "CREATE TABLE new (a int); DROP VIEW extra.cheap; ALTER TABLE product DROP COLUMN size; INSERT INTO product (name, price) VALUES ('x', 2);",
+    );
+    restored_where_no_undo_helps(&site, &package, |site| {
+        let live = site.postgres("main").unwrap();
+        live.psql("DO $$ DECLARE t text; BEGIN FOR t IN SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname LIKE 'backout%' AND tablename NOT LIKE '%marker%' LOOP EXECUTE 'DROP TABLE ' || t || ' CASCADE'; END LOOP; END $$");
+        drop_the_hold_of_files(site);
+    });
+}
+
+#[test]
+fn mariadb_comes_back_where_no_undo_helps_with_every_bit_of_its_floats() {
+    let script = "CREATE TABLE product (id BIGINT UNSIGNED, part VARBINARY(8), f FLOAT, g FLOAT, at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6), PRIMARY KEY (id, part));
+        INSERT INTO product (id, part, f, g, at) VALUES (18446744073709551615, x'00ff27', 0.1234567, 16777215, '2001-01-01 00:00:00.123456'), (2, 'a''b', 1e-38, NULL, '2001-01-01 00:00:00');
+        CREATE TABLE seen (n INT); CREATE SEQUENCE s START 5; CREATE VIEW v AS SELECT id FROM product;
+        CREATE TRIGGER tr AFTER UPDATE ON product FOR EACH ROW INSERT INTO seen VALUES (1);
+        CREATE FUNCTION twice(a INT) RETURNS INT RETURN a * 2; CREATE TABLE gone (b BIT(9), j JSON, t TEXT); INSERT INTO gone VALUES (b'101', '{}', 'ä\\\\');";
+    let site = TestSite::builder().mariadb("main", mariadb::Server::shared(), script).root("web", tree()).build();
+    let package = package("CREATE TABLE new (a INT PRIMARY KEY); DROP TABLE gone;");
+    restored_where_no_undo_helps(&site, &package, |site| {
+        let live = site.mariadb("main").unwrap();
+        let held = live.script("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'backout%$%$%$%'");
+        assert!(!held.is_empty());
+        held.lines().for_each(|table| drop(live.script(&format!("DROP TABLE `{table}`"))));
+        drop_the_hold_of_files(site);
+    });
+}
+
+#[test]
+fn restic_lists_and_restores_what_was_backed_up() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    scene.run(&["backup"]).exits(0).closes("Nothing was changed.");
+    let id = {
+        scene.run(&["deploy", "winter"]).exits(0);
+        scene.latest()
+    };
+    let site = scene.path("");
+    restic(&site, &["snapshots"]).exits(0).answers(&format!("before:{id}"));
+    restic(&site, &["check", "--read-data"]).exits(0);
+    let before = crate::scene::fingerprint_at(&site);
+    scene.run(&["undo"]).exits(0);
+    restic(&site, &["restore", "latest", "--target", "by-restic"]).exits(0);
+    let copied = scene.path("by-restic");
+    fs::rename(copied.join("roots/web"), copied.join("web")).unwrap();
+    fs::rename(copied.join("databases/main.sqlite"), copied.join("shop.sqlite")).unwrap();
+    assert_eq!(crate::scene::fingerprint_at(&copied), scene.fingerprint());
+    assert_ne!(before, scene.fingerprint());
+    // By this tool into another place it is the same.
+    scene.run(&["restore", "--into", "elsewhere"]).exits(0).closes("The site itself was not touched.");
+    let elsewhere = scene.path("elsewhere");
+    assert_eq!(elsewhere.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    fs::rename(elsewhere.join("roots/web"), elsewhere.join("web")).unwrap();
+    fs::rename(elsewhere.join("databases/main.sqlite"), elsewhere.join("shop.sqlite")).unwrap();
+    assert_eq!(crate::scene::fingerprint_at(&elsewhere), scene.fingerprint());
+    // A byte that flips is found, and nothing of the site is touched by what it spoils.
+    flip_a_byte(&scene.path(".backout/backups/data"));
+    scene.run(&["verify", "--backup"]).exits(3).answers("GRAVE");
+    scene.refused(&["restore", "--yes"], 4);
+    scene.run(&["status"]).exits(0);
+}
+
+/// In the middle of the largest pack.
+fn flip_a_byte(data: &Path) {
+    let folders = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path());
+    let packs = folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let largest = packs.max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&largest).unwrap();
+    fs::write(&largest, bytes).unwrap();
+}
+
+#[test]
+fn a_backup_that_fails_stops_the_deployment_before_anything_changed() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.refused(&["deploy", "winter"], 4).says("password-file");
+    scene.write("password", PASSWORD);
+    scene.run(&["deploy", "winter", "--no-backup"]).exits(0);
+    scene.run(&["undo"]).exits(0);
+    scene.run(&["backup"]).exits(0);
+    // A disk that is not mounted looks like a repository that was never made.
+    fs::rename(scene.path(".backout/backups"), scene.path("elsewhere")).unwrap();
+    scene.refused(&["deploy", "winter"], 4).says("is its disk mounted?");
+    fs::rename(scene.path("elsewhere"), scene.path(".backout/backups")).unwrap();
+    scene.write("password", "another");
+    scene.refused(&["deploy", "winter"], 4).says("wrong");
+    scene.write("password", PASSWORD);
+    // The rights of a file that cannot be read do not keep the superuser out; a directory that is none does.
+    fs::remove_dir_all(scene.path(".backout/backups/index")).unwrap();
+    fs::remove_dir_all(scene.path(".backout/backups/data")).unwrap();
+    scene.write(".backout/backups/data", "in the way");
+    scene.refused(&["deploy", "winter"], 4);
+}
+
+#[test]
+fn part_of_a_site_is_restored_and_older_deployments_stay_undoable() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    let untouched = scene.fingerprint();
+    scene.run(&["deploy", "winter"]).exits(0);
+    let first = scene.latest();
+    let deployed = scene.fingerprint();
+    scene.package("spring", "steps:\n  - sql: s.sql\n");
+    scene.write("spring/s.sql", "DELETE FROM product");
+    scene.run(&["deploy", "spring"]).exits(0);
+    let second = scene.latest();
+    scene.write("web/index.html", "by somebody");
+    // Of the database alone: the file stays as somebody wrote it.
+    scene.run(&["restore", "--database", "main", "--yes"]).exits(0).says(&second);
+    assert_eq!(scene.read("web/index.html"), "by somebody");
+    scene.run(&["restore", &second, "--root", "web", "--yes"]).exits(0);
+    assert_eq!(scene.fingerprint(), deployed);
+    scene.run(&["restore", "--root", "nowhere", "--yes"]).exits(2).says("holds no root");
+    scene.run(&["undo", &second]).exits(4);
+    scene.run(&["verify"]).exits(0);
+    scene.run(&["undo", &first]).exits(0);
+    let times = |print: &std::collections::BTreeMap<String, String>| print.clone();
+    assert_eq!(times(&scene.fingerprint()), times(&untouched));
+}
+
+#[test]
+fn a_lost_site_comes_back_from_the_repository_alone() {
+    let scene = Scene::with_good_package();
+    scene.write(
+        "site.yaml",
+        format!("{}{}", crate::scene::SITE, BACKUP.replace("backup:\n", "backup:\n  repository: kept\n")),
+    );
+    scene.write("password", PASSWORD);
+    // What the library that restores leaves out, beside what it does not.
+    let sparse = fs::File::create(scene.path("web/sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    sparse.write_all_at(b"end", 700_001).unwrap();
+    std::os::unix::fs::symlink("index.html", scene.path("web/link")).unwrap();
+    fs::hard_link(scene.path("web/link"), scene.path("web/uploads/same")).unwrap();
+    fs::write(scene.path("web").join(std::ffi::OsStr::from_bytes(b"n\xff\n\"\\")), "x").unwrap();
+    for words in [
+        &["mkfifo", "web/pipe"][..],
+        &["setfattr", "-n", "user.x", "-v", "1", "web/index.html"],
+        &["setfacl", "-m", "u:1:r", "web/uploads"],
+    ] {
+        assert!(Command::new(words[0]).args(&words[1..]).current_dir(scene.path("")).status().unwrap().success());
+    }
+    let before = scene.fingerprint();
+    fs::set_permissions(scene.path("shop.sqlite"), fs::Permissions::from_mode(0o640)).unwrap();
+    scene.run(&["deploy", "winter"]).exits(0);
+    for gone in ["web", ".backout"] {
+        fs::remove_dir_all(scene.path(gone)).unwrap();
+    }
+    fs::remove_file(scene.path("shop.sqlite")).unwrap();
+    scene.run(&["restore", "--yes"]).exits(0).says("of another history");
+    assert_eq!(scene.fingerprint(), before);
+    assert_eq!(scene.path("shop.sqlite").metadata().unwrap().mode() & 0o777, 0o640);
+    let inode = |path: &str| scene.path(path).symlink_metadata().unwrap().ino();
+    assert_eq!(inode("web/link"), inode("web/uploads/same"));
+    assert!(scene.path("web/sparse").metadata().unwrap().blocks() * 512 < 1 << 19);
+    let list = Command::new("getfacl").args(["-cn", "web/uploads"]).current_dir(scene.path("")).output().unwrap();
+    assert!(String::from_utf8_lossy(&list.stdout).contains("user:1:r--"), "{list:?}");
+    scene.run(&["deploy", "winter"]).exits(0);
+    scene.run(&["undo"]).exits(0);
+    assert_eq!(scene.fingerprint(), before);
+}
+
+#[test]
+fn as_many_backups_stay_as_the_site_says() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    for _ in 0..4 {
+        scene.run(&["backup"]).exits(0);
+    }
+    let listed = scene.run(&["backup", "--list"]).exits(0);
+    assert_eq!(listed.stdout.lines().count(), 2, "{listed}");
+    scene.write("site.yaml", format!("{}{}", crate::scene::SITE, BACKUP.replace("last: 2", "last: 1")));
+    scene.run(&["prune", "--yes"]).exits(0);
+    let listed = scene.run(&["backup", "--list"]).exits(0);
+    assert_eq!(listed.stdout.lines().count(), 1, "{listed}");
+}
+
+#[test]
+fn no_password_lies_where_it_has_no_business() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    let ran = scene.run(&["deploy", "winter", "-v"]).exits(0);
+    assert!(!ran.stdout.contains(PASSWORD) && !ran.stderr.contains(PASSWORD), "{ran}");
+    let found = Command::new("grep").args(["-rla", PASSWORD, ".backout"]).current_dir(scene.path("")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
+
+/// Until it is run again, nothing else works on a site that is half one and half the other.
+#[cfg(feature = "faults")]
+#[test]
+fn a_restore_that_is_killed_is_run_again() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    scene.run(&["deploy", "winter"]).exits(0);
+    let faulty = |fault: &str| {
+        let words = ["restore", "--yes"];
+        Ran::of(&words, scene.command(&words).env("BACKOUT_FAULT", fault).output().unwrap())
+    };
+    let list = scene.path("points");
+    faulty(&format!("count:{}", list.display())).exits(0);
+    let (before, points) = (scene.fingerprint(), fs::read_to_string(&list).unwrap());
+    let of = |kind: &str| {
+        points.lines().enumerate().filter(|(_, line)| line.contains(kind)).map(|(at, _)| at + 1).collect::<Vec<_>>()
+    };
+    let (exchanges, statements) = (of("Exchange"), of("Statement"));
+    let chosen = [exchanges[0], exchanges[exchanges.len() - 1], of("Rename")[0], statements[statements.len() / 2]];
+    for point in chosen {
+        scene.write("web/more.html", "more");
+        scene.sql("UPDATE product SET price = 0");
+        let killed = faulty(&format!("crash:{point}"));
+        assert_eq!(killed.code, None, "point {point}: {killed}");
+        let interrupted = scene.run(&["status"]).exits(0).stdout.contains("a restore was interrupted");
+        if interrupted {
+            scene.run(&["deploy", "winter"]).exits(4).says("was interrupted: the site is in between");
+        }
+        assert!(interrupted || point > exchanges[0], "point {point}");
+        scene.run(&["restore", "--yes"]).exits(0);
+        assert_eq!(scene.fingerprint(), before, "point {point}");
+    }
+}

@@ -1,0 +1,44 @@
+//! What the journal says of restores: whether one was interrupted. Reads only.
+
+use std::collections::BTreeSet;
+
+use backout_journal::Reader;
+use backout_model::state::Event;
+use serde::{Deserialize, Serialize};
+
+use crate::error::EngineError;
+
+/// How many characters of a snapshot's id are shown, as restic does.
+const SHORT: usize = 8;
+
+/// What the journal notes of a restore.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    pub snapshot: String,
+    pub taken_ms: i64,
+    pub databases: BTreeSet<String>,
+    pub roots: BTreeSet<String>,
+}
+
+/// An error where a restore has begun and did not come to its end: the site may be anything in between.
+pub(crate) fn none_interrupted(reader: &Reader) -> Result<(), EngineError> {
+    let Some(snapshot) = interrupted(reader)? else { return Ok(()) };
+    Err(EngineError::not_now(
+        format!("the restore of {} was interrupted: the site is in between", short(&snapshot)),
+        format!("`backout restore {}` again", short(&snapshot)),
+    ))
+}
+
+/// The snapshot of a restore that did not come to its end.
+pub fn interrupted(reader: &Reader) -> Result<Option<String>, EngineError> {
+    let last = reader.last_of_site(&[Event::SiteRestoring, Event::SiteRestored])?;
+    let Some(entry) = last.filter(|entry| entry.event == Event::SiteRestoring) else { return Ok(None) };
+    let noted: Noted = serde_json::from_value(entry.payload)
+        .map_err(|error| EngineError::History(format!("entry {}: {error}", entry.seq)))?;
+    Ok(Some(noted.snapshot))
+}
+
+/// The first characters of a snapshot's id.
+pub fn short(id: &str) -> &str {
+    id.get(..SHORT).unwrap_or(id)
+}
