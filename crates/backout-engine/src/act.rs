@@ -8,6 +8,7 @@ use backout_package::package::Package;
 use backout_package::step::{RunUndo, SqlUndo, Step, StepKind};
 use serde::{Deserialize, Serialize};
 
+use crate::capture::Followed;
 use crate::error::EngineError;
 
 /// One act on one target.
@@ -40,6 +41,15 @@ pub enum Act {
         /// Of the deployment's copy of the package.
         #[serde(with = "backout_package::percent::path")]
         directory: PathBuf,
+        /// Where what it changes is captured.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        capture: Vec<Followed>,
+    },
+    /// What a command changed in one place, found by comparing.
+    Captured {
+        followed: Followed,
+        /// As people read it.
+        command: String,
     },
 }
 
@@ -69,7 +79,12 @@ impl Act {
                 if run.command.argv.is_empty() {
                     return Err(EngineError::usage(format!("{place}: an empty command")));
                 }
+                let capture = match &run.undo {
+                    RunUndo::Captured(capture) => Followed::of(capture, databases, roots, &place)?,
+                    RunUndo::Command(_) | RunUndo::Never { .. } => Vec::new(),
+                };
                 Some(Self::Run {
+                    capture,
                     argv: run.command.argv.clone(),
                     undo: run.undo.clone(),
                     timeout_ms: run
@@ -89,7 +104,42 @@ impl Act {
             Self::Sql { database, shown, .. } => format!("sql {shown} on {database}"),
             Self::Files { root, shown, .. } => format!("files {shown} into {root}"),
             Self::Delete { root, paths, .. } => format!("delete {} from {root}", paths.join(", ")),
-            Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
+            Self::Run { .. } => format!("run {}", self.command_line()),
+            Self::Captured { followed, command } => format!("what {command} did to {}", followed.label()),
+        }
+    }
+
+    /// The command of a step as people read it.
+    pub fn command_line(&self) -> String {
+        match self {
+            Self::Run { argv, .. } => argv.join(" "),
+            Self::Captured { command, .. } => command.clone(),
+            Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } => String::new(),
+        }
+    }
+
+    /// Where what its command changes is captured.
+    pub fn followed(&self) -> &[Followed] {
+        match self {
+            Self::Run { capture, .. } => capture,
+            Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => &[],
+        }
+    }
+
+    /// The database that it changes.
+    pub fn database(&self) -> Option<&str> {
+        match self {
+            Self::Sql { database: name, .. } | Self::Captured { followed: Followed::Database(name), .. } => Some(name),
+            Self::Files { .. } | Self::Delete { .. } | Self::Run { .. } | Self::Captured { .. } => None,
+        }
+    }
+
+    /// True where images alone undo it and do it again.
+    pub fn is_captured(&self) -> bool {
+        match self {
+            Self::Sql { undo, .. } => *undo == SqlUndo::Captured,
+            Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => true,
+            Self::Run { .. } => false,
         }
     }
 
@@ -99,7 +149,9 @@ impl Act {
             Self::Run { undo: RunUndo::Never { because }, .. } | Self::Sql { undo: SqlUndo::Never { because }, .. } => {
                 Some(because)
             }
-            Self::Run { .. } | Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } => None,
+            Self::Run { .. } | Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => {
+                None
+            }
         }
     }
 
@@ -108,14 +160,14 @@ impl Act {
         match self {
             Self::Run { undo, .. } => matches!(undo, RunUndo::Command(_)),
             Self::Sql { undo, .. } => matches!(undo, SqlUndo::Script { .. }),
-            Self::Files { .. } | Self::Delete { .. } => false,
+            Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => false,
         }
     }
 
     pub fn timeout(&self) -> Option<Duration> {
         match self {
             Self::Run { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
-            Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } => None,
+            Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => None,
         }
     }
 }

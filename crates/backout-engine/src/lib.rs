@@ -4,6 +4,7 @@
 
 pub mod act;
 mod around;
+pub mod capture;
 pub mod check;
 pub mod command;
 pub mod confirm;

@@ -10,6 +10,7 @@ use backout_package::site::Site;
 use serde::Serialize;
 
 use crate::act::Act;
+use crate::capture::step_in_package;
 use crate::confirm::awaiting;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
@@ -256,7 +257,7 @@ pub fn show(
         let output = output(reader, step)?;
         each(Shown::Step {
             frame: step.frame.clone(),
-            step: step.index,
+            step: step_in_package(step.index),
             what: step.act().words(),
             state: step.state,
             changes: summary.changes,
@@ -264,7 +265,7 @@ pub fn show(
             output,
         });
         crate::describe::describe(targets, reader, step, &mut |change| {
-            each(Shown::Change { frame: step.frame.clone(), step: step.index, change });
+            each(Shown::Change { frame: step.frame.clone(), step: step_in_package(step.index), change });
         })?;
     }
     Ok(())

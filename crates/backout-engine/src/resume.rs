@@ -9,6 +9,7 @@ use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
 use serde_json::Value;
 
+use crate::capture;
 use crate::confirm;
 use crate::copies;
 use crate::deploy::remove_copy;
@@ -33,6 +34,7 @@ pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError>
         session.warn("a command that the interrupted run had started was still running; it was ended");
     }
     copies::sweep(session)?;
+    capture::sweep(session)?;
     let mut unfinished = session.journal.reader().unfinished()?;
     if unfinished.is_none() {
         if let Some(outcome) = confirm::undo_expired(session)? {
@@ -158,8 +160,12 @@ impl Run<'_, '_> {
                 Err(error) => return self.needs_hand(error.causes(), left),
             }
         }
-        let doubtful = self.view.steps_to_undo(&root).into_iter().filter(|step| step.state != StepState::Applied);
-        for step in doubtful.collect::<Vec<_>>() {
+        if let Err(error) = self.find_all_changes(&root) {
+            return self.needs_hand(error.causes(), left);
+        }
+        let mut doubtful = self.view.steps_to_undo(&root);
+        doubtful.retain(|step| step.state != StepState::Applied || self.is_of_open_command(step));
+        for step in doubtful {
             match self.undo_surely(&step.frame, step.index, OnConflict::Keep) {
                 Ok(report) => left.kept.extend(report.conflicts),
                 Err(error) => return self.needs_hand(error.causes(), left),

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::act;
 use crate::copy;
 use crate::image;
+use crate::rights;
 
 /// Between which two names an act carries.
 pub struct Carry<'a> {
@@ -76,6 +77,9 @@ impl Carry<'_> {
 
     /// What is live and what the hold keeps change places.
     pub fn swap(&self) -> io::Result<()> {
+        if self.are_directories()? {
+            return rights::swap(self.dir, self.name, self.hold, &self.kept());
+        }
         if self.copied {
             return self.swap_by_copy();
         }
@@ -86,6 +90,14 @@ impl Carry<'_> {
             }
         }
         self.swap_by_link()
+    }
+
+    /// Of two directories only the rights change places: what the live one holds stands by itself.
+    fn are_directories(&self) -> io::Result<bool> {
+        let is = |stat: Option<rustix::fs::Stat>| {
+            stat.is_some_and(|stat| image::file_type(&stat) == rustix::fs::FileType::Directory)
+        };
+        Ok(is(image::stat(self.hold, &self.kept())?) && is(image::stat(self.dir, self.name)?))
     }
 
     /// Without an exchange: the live file gets a second name in the hold, then the kept one is renamed over it, so

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::beneath;
+use crate::capture;
 use crate::error::PackageError;
 use crate::field::{Located, Text, Undo};
 use crate::load::{Loader, MAX_NESTING};
@@ -17,8 +18,8 @@ use crate::words::{root_path, shown};
 use crate::yaml::Spot;
 
 /// What a `run` step without an undo may do about it.
-const RUN_WAYS_OUT: &str = "add `undo: [a command]` that takes it back, or `undo: none` with `because: …` \
-    and deploy with --accept-irreversible";
+const RUN_WAYS_OUT: &str = "add `capture: all`, which takes back whatever it does to databases and files, `undo: [a command]`, \
+    or `undo: none` with `because: …` and deploy with --accept-irreversible";
 
 /// Settles one step of the package `name`.
 pub fn load_step(loader: &Loader<'_>, name: &str, step: &Located<StepFile>) -> Result<Step, PackageError> {
@@ -81,7 +82,7 @@ pub fn only_its_options(
     Ok(())
 }
 
-type Options<'a> = [(&'a str, Option<Spot>, &'a [&'a str]); 9];
+type Options<'a> = [(&'a str, Option<Spot>, &'a [&'a str]); 10];
 
 fn options(file: &StepFile) -> Options<'static> {
     [
@@ -91,6 +92,7 @@ fn options(file: &StepFile) -> Options<'static> {
         ("missing", file.missing.as_ref().map(|l| l.spot), &["delete"]),
         ("undo", file.undo.as_ref().map(|l| l.spot), &["sql", "run"]),
         ("because", file.because.as_ref().map(|l| l.spot), &["sql", "run"]),
+        ("capture", file.capture.as_ref().map(|l| l.spot), &["run"]),
         ("timeout", file.timeout.as_ref().map(|l| l.spot), &["run"]),
         ("retries", file.retries.as_ref().map(|l| l.spot), &["package"]),
         ("on-failure", file.on_failure.as_ref().map(|l| l.spot), &["package"]),
@@ -196,10 +198,15 @@ fn run(loader: &Loader<'_>, step: &Located<StepFile>) -> Result<StepKind, Packag
     loader.program(command.spot, &command.value)?;
     let timeout = loader.positive("timeout", file.timeout.as_ref())?;
     let undo = match &file.undo {
+        Some(Located { spot, .. }) if file.capture.is_some() => {
+            let what = "`undo` and `capture` on one step: what is captured needs no other undo";
+            return Err(loader.wrong_with(*spot, what, "keep the one that takes the command back"));
+        }
         None if file.because.is_some() => {
             because(loader, file, None)?;
             RunUndo::Never { because: String::new() }
         }
+        None if let Some(file) = &file.capture => RunUndo::Captured(capture::settle(loader, file)?),
         None => return Err(loader.wrong_with(step.spot, "this `run` step says nothing of its undo", RUN_WAYS_OUT)),
         Some(Located { spot, value: Undo::None }) => RunUndo::Never { because: because(loader, file, Some(*spot))? },
         Some(Located { spot, value: Undo::Command(argv) }) => {
