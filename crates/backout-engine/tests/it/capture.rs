@@ -45,6 +45,54 @@ fn rows_go_back_and_come_again() {
 }
 
 #[test]
+fn definitions_go_back_and_come_again() {
+    let site = shop();
+    site.execute(
+        "CREATE TABLE tag (name TEXT, UNIQUE (name)); INSERT INTO tag VALUES ('a'), ('b');
+         CREATE INDEX tags ON tag (name DESC); CREATE VIEW dear AS SELECT * FROM product WHERE price > 50;
+         CREATE TRIGGER told AFTER INSERT ON tag BEGIN UPDATE settings SET value = new.name WHERE name = 'theme'; END;
+         CREATE TABLE big (id INTEGER PRIMARY KEY, text TEXT, n INTEGER GENERATED ALWAYS AS (length(text)) STORED);
+         WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 3000)
+         INSERT INTO big (id, text) SELECT i, hex(randomblob(20)) FROM c;
+         CREATE VIRTUAL TABLE words USING fts5(text); INSERT INTO words VALUES ('one two'), ('three');
+         ANALYZE;",
+    );
+    for sql in [
+        "CREATE TABLE made (id INTEGER PRIMARY KEY AUTOINCREMENT, t UNIQUE); INSERT INTO made (t) VALUES (1), ('x'); CREATE INDEX mi ON made (t)",
+        "DROP TABLE tag; DROP VIEW dear",
+        "DROP TABLE big; DROP TABLE orders",
+        "ALTER TABLE product ADD COLUMN colour TEXT DEFAULT 'red'; UPDATE product SET colour = 'blue' WHERE id = 2",
+        "ALTER TABLE big RENAME COLUMN text TO words; ALTER TABLE tag RENAME TO label",
+        "ALTER TABLE product DROP COLUMN stock; DROP INDEX tags; CREATE INDEX tags ON tag (name)",
+        "DROP VIEW dear; CREATE VIEW dear AS SELECT id FROM product; DROP TRIGGER told; DELETE FROM tag",
+        "CREATE TABLE new_tag (name TEXT PRIMARY KEY, n INTEGER) WITHOUT ROWID; INSERT INTO new_tag SELECT name, 0 FROM tag;
+         DROP TABLE tag; ALTER TABLE new_tag RENAME TO tag",
+        "CREATE VIRTUAL TABLE more USING fts5(a, b); INSERT INTO more VALUES ('x y', 'z'); DELETE FROM words WHERE text = 'three'",
+        "DROP TABLE words; CREATE VIRTUAL TABLE words USING fts5(text, other); INSERT INTO words VALUES ('a', 'b')",
+    ] {
+        goes_and_comes(&site, sql, &Pkg::new("p").step(captured_sql(sql)));
+    }
+}
+
+#[test]
+fn vacuum_goes_back_and_comes_again() {
+    let site = shop();
+    site.execute(
+        "CREATE TABLE log (what); INSERT INTO log VALUES ('a'), ('b'), ('c'); DELETE FROM log WHERE what = 'a';
+         CREATE INDEX dear ON product (price); CREATE VIEW names AS SELECT name FROM product;
+         CREATE TABLE tag (name TEXT UNIQUE); CREATE TABLE gone (x); CREATE TABLE last (x); ANALYZE;",
+    );
+    for sql in [
+        "DELETE FROM product WHERE id = 1; ANALYZE; VACUUM",
+        "DROP VIEW names; CREATE VIEW names AS SELECT name FROM product; VACUUM",
+        "DROP TABLE gone; CREATE TABLE other (y UNIQUE); VACUUM",
+        "ANALYZE; DELETE FROM sqlite_stat1 WHERE tbl = 'log'; REINDEX",
+    ] {
+        goes_and_comes(&site, sql, &Pkg::new("p").step(captured_sql(sql)));
+    }
+}
+
+#[test]
 fn files_go_back_and_come_again() {
     let site = shop();
     for script in [

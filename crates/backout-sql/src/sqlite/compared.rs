@@ -135,18 +135,22 @@ impl<'a> Comparison<'a> {
         for (unit, rows) in &differences.gone {
             self.gone(unit, rows, &mut progress)?;
         }
-        for unit in &differences.made {
-            self.made(unit)?;
+        for (unit, rows) in &differences.made {
+            self.made(unit, rows)?;
         }
-        self.statistics(&differences.gone)?;
+        self.statistics()?;
         for name in &differences.same {
             self.rows(name, Some(BEFORE), Some("main"), &mut progress)?;
         }
-        for unit in &differences.made {
+        for (unit, _) in &differences.made {
             for table in unit.tables() {
                 let before = if unit.is_virtual() { self.fresh(unit)? } else { None };
                 self.rows(&table.name, before, Some("main"), &mut progress)?;
             }
+        }
+        for name in &differences.moved {
+            self.notes
+                .push(format!("{}: the command gave {name} another place in the schema, which it keeps", self.label));
         }
         self.settings()?;
         self.finish(gate)
@@ -177,7 +181,10 @@ impl<'a> Comparison<'a> {
                 if !unit.is_virtual() && !ddl_hold::is_understood(rows) {
                     return Err(ddl_hold::not_understood(&statement));
                 }
-                event.side_before = ddl_side::of_table(self.before, &object.name).map_err(aside)?;
+                let tables = unit.tables().map(|table| ddl_side::of_table(self.before, &table.name));
+                let side: Vec<_> = tables.collect::<Result<_, _>>().map_err(aside)?;
+                event.side_before = side.into_iter().flatten().collect();
+                event.side_before.sort_by(|one, other| (&one.table, one.rowid).cmp(&(&other.table, other.rowid)));
                 self.hold(unit, rows, &statement, &mut event, progress)?;
             }
             _ => {}
@@ -243,16 +250,17 @@ impl<'a> Comparison<'a> {
     }
 
     /// An object that the command made.
-    fn made(&mut self, unit: &Unit) -> Result<(), TargetError> {
+    fn made(&mut self, unit: &Unit, rows: &[SchemaRow]) -> Result<(), TargetError> {
         let object = &unit.object;
         let statement = Statement { line: 0, sql: object.sql.clone().unwrap_or_default() };
-        let rows = unit.rows();
         if let Some(raw) = rows.iter().find(|row| row.is_raw) {
             return Err(ddl::refused(&statement, format!("the definition of {} is no UTF-8", raw.shown())));
         }
         let mut event = DdlEvent::new(&statement, Kind::Create, object.shown());
-        event.made =
-            std::iter::once(object).chain(rows.iter().filter(|row| row.rowid != object.rowid)).cloned().collect();
+        event.found = true;
+        let (first, parts): (Vec<SchemaRow>, Vec<SchemaRow>) =
+            rows.iter().cloned().partition(|row| row.kind == object.kind && row.name == object.name);
+        event.made = first.into_iter().chain(parts).collect();
         if self.brings_the_counters(object)? {
             let sequence = schema::object(self.conn, "table", SEQUENCE).map_err(|source| self.reading(source))?;
             event.made.extend(sequence);
@@ -286,7 +294,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// The statistics of ANALYZE, as far as they did not go with their tables.
-    fn statistics(&mut self, gone: &[(Unit, Vec<SchemaRow>)]) -> Result<(), TargetError> {
+    fn statistics(&mut self) -> Result<(), TargetError> {
         let reading = |source| TargetError::failed(format!("cannot read the statistics of {}", self.label), source);
         let went: Vec<&ddl_side::SideRow> =
             self.events.iter().filter_map(Event::ddl).flat_map(|event| &event.side_before).collect();
@@ -295,7 +303,7 @@ impl<'a> Comparison<'a> {
         let after = ddl_side::all_statistics(self.conn).map_err(reading)?;
         let tables = |conn| ddl_side::statistics_tables(conn).map_err(reading);
         let (tables_before, tables_after) = (tables(self.before)?, tables(self.conn)?);
-        let _ = gone;
+
         let (made, lost) =
             (ddl_side::without(&tables_after, &tables_before), ddl_side::without(&tables_before, &tables_after));
         if before == after && made.is_empty() && lost.is_empty() {
@@ -303,6 +311,7 @@ impl<'a> Comparison<'a> {
         }
         let statement = Statement { line: 0, sql: "ANALYZE".to_owned() };
         let mut event = DdlEvent::new(&statement, Kind::Analyze, "statistics".into());
+        event.found = true;
         (event.side_before, event.side_after, event.made, event.gone) = (before, after, made, lost);
         self.note(&statement, event)
     }

@@ -133,15 +133,13 @@ pub fn compare(
             (None, None) => Ok(()),
         };
     };
-    let read = |database: Option<&str>| {
-        let from = database.map_or_else(
-            // The same columns, and no row.
-            || format!("main.{name} WHERE 0"),
-            |database| format!("{database}.{name}"),
-        );
+    let read = |database: Option<&str>, other: Option<&str>| {
+        // The same columns, and no row.
+        let none = || format!("{}.{name} WHERE 0", other.unwrap_or("main"));
+        let from = database.map_or_else(none, |database| format!("{database}.{name}"));
         conn.prepare(&format!("SELECT {rowid}, {} FROM {from} ORDER BY 1", columns.join(", ")))
     };
-    let (mut olds, mut news) = (read(before).map_err(wrong)?, read(after).map_err(wrong)?);
+    let (mut olds, mut news) = (read(before, after).map_err(wrong)?, read(after, before).map_err(wrong)?);
     let (mut olds, mut news) = (olds.query([]).map_err(wrong)?, news.query([]).map_err(wrong)?);
     let mut old = next(&mut olds, count).map_err(wrong)?;
     let mut new = next(&mut news, count).map_err(wrong)?;

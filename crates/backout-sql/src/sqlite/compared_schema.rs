@@ -54,7 +54,16 @@ impl Unit {
 
     /// In dropping costs, where one of two has to go and come again.
     fn weight(&self) -> u64 {
-        if self.is_table() { 1000 } else { 1 }
+        match () {
+            () if self.is_internal() => 1_000_000,
+            () if self.is_table() => 1000,
+            () => 1,
+        }
+    }
+
+    /// SQLite's own, by which the others are placed; what becomes of it is told elsewhere.
+    fn is_internal(&self) -> bool {
+        self.object.name == SEQUENCE || is_statistics(&self.object.name)
     }
 }
 
@@ -63,10 +72,13 @@ impl Unit {
 pub struct Differences {
     /// What went, in the order in which it is to go: last in the schema first. What hangs on a table that went is with it.
     pub gone: Vec<(Unit, Vec<SchemaRow>)>,
-    /// What came, in the order of the schema; what hangs on a table comes by itself.
-    pub made: Vec<Unit>,
+    /// What came, in the order of the schema, with its rows; what hangs on a table comes by itself.
+    pub made: Vec<(Unit, Vec<SchemaRow>)>,
     /// Tables that stayed, those of virtual ones among them, by name.
     pub same: Vec<String>,
+    /// Virtual tables that stand elsewhere than before among the tables that they are kept in (VACUUM puts them last): no
+    /// undo gives them their place again.
+    pub moved: Vec<String>,
 }
 
 /// Compares the schemas of two connections.
@@ -86,9 +98,9 @@ pub fn compare(before: &Connection, after: &Connection) -> rusqlite::Result<Diff
     met.retain(|(old, _)| has_hangers(&olds[*old]) || stays.contains(&olds[*old].object.table.to_ascii_lowercase()));
     let kept_old: HashSet<usize> = met.iter().map(|(old, _)| *old).collect();
     let kept_new: HashSet<usize> = met.iter().map(|(_, new)| *new).collect();
-    let places = places(&olds, &news, &met);
-    let moved =
-        |row: &SchemaRow| SchemaRow { rowid: places.get(&row.rowid).copied().unwrap_or(row.rowid), ..row.clone() };
+    let back = places(&olds, &news, &met);
+    let swapped: Vec<(usize, usize)> = met.iter().map(|(old, new)| (*new, *old)).collect();
+    let forth = places(&news, &olds, &swapped);
     let gone_names: HashSet<String> = olds
         .iter()
         .enumerate()
@@ -97,6 +109,9 @@ pub fn compare(before: &Connection, after: &Connection) -> rusqlite::Result<Diff
         .collect();
     let mut differences = Differences::default();
     for (at, unit) in olds.iter().enumerate().rev().filter(|(at, _)| !kept_old.contains(at)) {
+        if unit.is_internal() {
+            continue;
+        }
         let table = unit.object.table.to_ascii_lowercase();
         if !has_hangers(unit) && gone_names.contains(&table) {
             continue;
@@ -108,13 +123,24 @@ pub fn compare(before: &Connection, after: &Connection) -> rusqlite::Result<Diff
                 && hanger.object.table.eq_ignore_ascii_case(&unit.object.name)
         };
         let hangers = olds.iter().enumerate().filter(hangs).flat_map(|(_, hanger)| hanger.rows());
-        let mut rows: Vec<SchemaRow> = unit.rows().into_iter().chain(hangers).map(|row| moved(&row)).collect();
+        let mut rows: Vec<SchemaRow> = unit.rows().into_iter().chain(hangers).map(|row| moved(&row, &back)).collect();
         rows.sort_by_key(|row| row.rowid);
         differences.gone.push((unit.clone(), rows));
     }
-    differences.made = (0..news.len()).filter(|at| !kept_new.contains(at)).map(|at| news[at].clone()).collect();
-    differences.same = met.iter().flat_map(|(old, _)| olds[*old].tables()).map(|row| row.name.clone()).collect();
+    let came = news.iter().enumerate().filter(|(at, unit)| !kept_new.contains(at) && !unit.is_internal());
+    let made = came.map(|(_, unit)| unit);
+    differences.made =
+        made.map(|unit| (unit.clone(), unit.rows().iter().map(|row| moved(row, &forth)).collect())).collect();
+    let stay = met.iter().map(|(old, _)| &olds[*old]).filter(|unit| !unit.is_internal());
+    differences.same = stay.flat_map(Unit::tables).map(|row| row.name.clone()).collect();
+    let order = |unit: &Unit| unit.rows().into_iter().map(|row| row.name).collect::<Vec<_>>();
+    let moved = met.iter().filter(|(old, new)| olds[*old].is_virtual() && order(&olds[*old]) != order(&news[*new]));
+    differences.moved = moved.map(|(old, _)| olds[*old].object.name.clone()).collect();
     Ok(differences)
+}
+
+fn moved(row: &SchemaRow, places: &HashMap<i64, i64>) -> SchemaRow {
+    SchemaRow { rowid: places.get(&row.rowid).copied().unwrap_or(row.rowid), ..row.clone() }
 }
 
 /// Tables and views: an index or trigger is one of theirs.
@@ -129,9 +155,7 @@ fn own_name(unit: &Unit) -> String {
 /// The objects of a schema but for the tool's own and those that SQLite keeps for itself.
 fn units(conn: &Connection) -> rusqlite::Result<Vec<Unit>> {
     let all = schema::all(conn)?;
-    let is_internal = |row: &SchemaRow| row.name == SEQUENCE || is_statistics(&row.name);
-    let rows: Vec<&SchemaRow> =
-        all.iter().filter(|row| !is_ours(&row.table) && !is_ours(&row.name) && !is_internal(row)).collect();
+    let rows: Vec<&SchemaRow> = all.iter().filter(|row| !is_ours(&row.table) && !is_ours(&row.name)).collect();
     let shadows: HashSet<String> = conn
         .prepare("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'")?
         .query_map([], |row| row.get(0))?
@@ -231,7 +255,7 @@ mod tests {
         let found = compare(&of(before), &of(after)).unwrap();
         let gone =
             found.gone.iter().map(|(_, rows)| rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join("+"));
-        (gone.collect(), found.made.iter().map(|unit| unit.object.name.clone()).collect(), found.same)
+        (gone.collect(), found.made.iter().map(|(unit, _)| unit.object.name.clone()).collect(), found.same)
     }
 
     #[test]

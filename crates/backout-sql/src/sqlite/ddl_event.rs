@@ -47,6 +47,10 @@ pub struct DdlEvent {
     /// A digest of the rows of the dropped table, where a redo must know whether they are the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<u64>,
+    /// It was found by comparing, and what stands here as its statement need not be what was run: it is done again by its
+    /// result, which stands at its place in the schema.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) found: bool,
     /// Whether `legacy_alter_table` was on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) legacy: bool,
@@ -134,6 +138,7 @@ impl DdlEvent {
             emptied: false,
             rows_held: None,
             digest: None,
+            found: false,
             legacy: false,
         }
     }
