@@ -8,7 +8,7 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use backout_model::fault::{Point, point};
+use backout_model::fault::{Point, point, syncs_issued};
 use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
 use backout_model::target::{Report, Snapshot, Summary};
@@ -135,9 +135,11 @@ impl Run<'_, '_> {
                 }
             }
         }
-        point(Point::DirSync)
-            .map_err(|source| EngineError::Io { act: "cannot sync what was copied".to_owned(), source })?;
-        sync_above(&captures(self.session), &self.snapshot_at(frame, index, 0, Value::Null).directory)?;
+        let first = self.snapshot_at(frame, index, 0, Value::Null).directory;
+        if let Err(error) = sync_above(&captures(self.session), &first) {
+            self.give_up(frame, index, act, &kept.snapshots);
+            return Err(error);
+        }
         Ok(Summary { note: payload(&kept)?, ..Summary::default() })
     }
 
@@ -212,6 +214,12 @@ impl Run<'_, '_> {
         }
     }
 
+    /// Gives up what was kept before a command that did not run. `kept`: as its announcement has it.
+    pub(crate) fn give_up_unannounced(&mut self, frame: &FramePath, index: u32, act: &Act, kept: &Value) {
+        let kept: Kept = serde_json::from_value(kept.clone()).unwrap_or_default();
+        self.give_up(frame, index, act, &kept.snapshots);
+    }
+
     fn give_up(&mut self, frame: &FramePath, index: u32, act: &Act, notes: &[Value]) {
         for (number, (one, note)) in act.followed().iter().zip(notes).enumerate() {
             let snapshot = self.snapshot_at(frame, index, number, note.clone());
@@ -259,6 +267,13 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
             remove_directory(session, &entry.path());
         }
     }
+    if needed.is_empty() {
+        let nothing = Snapshot { directory: directory.clone(), note: Value::Null };
+        for root in session.targets.roots.values_mut() {
+            root.give_up(&nothing)?;
+        }
+        drop(std::fs::remove_dir(&directory));
+    }
     Ok(())
 }
 
@@ -272,7 +287,9 @@ fn private_directory(path: &Path) -> Result<(), EngineError> {
 
 /// Makes the directories durable that lead from the site's state to `below`.
 fn sync_above(top: &Path, below: &Path) -> Result<(), EngineError> {
-    if !backout_model::fault::syncs_issued() {
+    point(Point::DirSync)
+        .map_err(|source| EngineError::Io { act: "cannot sync what was copied".to_owned(), source })?;
+    if !syncs_issued() {
         return Ok(());
     }
     for directory in below.ancestors().skip(1).take_while(|path| path.starts_with(top)).chain(top.parent()) {

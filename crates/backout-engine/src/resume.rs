@@ -53,11 +53,18 @@ pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError>
         let part = run.view.part.as_ref().map(|part| part.frame.clone()).unwrap_or_default();
         run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
     }
-    let outcome = match run.view.state {
-        Some(DeploymentState::Planned | DeploymentState::Checking) => run.never_begun()?,
-        _ => run.go_on().map_err(EngineError::under_way)?,
-    };
-    Ok(Some(run.closed(outcome)))
+    let ended = run.end()?;
+    capture::sweep(run.session)?;
+    Ok(Some(run.closed(ended)))
+}
+
+impl Run<'_, '_> {
+    fn end(&mut self) -> Result<Outcome, EngineError> {
+        match self.view.state {
+            Some(DeploymentState::Planned | DeploymentState::Checking) => self.never_begun(),
+            _ => self.go_on().map_err(EngineError::under_way),
+        }
+    }
 }
 
 /// The deployment that closed the site to its users and has not opened it again: the last one at work, before those

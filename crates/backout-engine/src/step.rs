@@ -110,14 +110,18 @@ impl<'s, 'o> Run<'s, 'o> {
         let draft = self.draft(Event::StepIntended, frame, Some(index), intended);
         match act {
             Act::Run { argv, directory, .. } => {
-                self.put_durably(draft.event, frame, Some(index), draft.payload)?;
+                let kept = draft.payload["summary"]["note"].clone();
+                if let Err(error) = self.put_durably(draft.event, frame, Some(index), draft.payload) {
+                    self.give_up_unannounced(frame, index, act, &kept);
+                    return Err(error);
+                }
                 let directory = self.directory(frame, directory);
                 let ended = match self.command(argv, &directory, act.timeout()) {
                     Ok(ended) => ended,
                     Err(unrun) => {
                         if !unrun.began {
-                            self.give_up_snapshots(frame, index);
-                            self.put(Event::StepDiscarded, frame, Some(index), Value::Null)?;
+                            self.put_durably(Event::StepDiscarded, frame, Some(index), Value::Null)?;
+                            self.give_up_unannounced(frame, index, act, &kept);
                         }
                         return Err(unrun.error);
                     }

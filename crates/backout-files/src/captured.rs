@@ -135,18 +135,22 @@ impl LocalRoot {
         writer.end().acting(comparing)?;
         summary.note = json!({ "hold": step.name() });
         gate.announce(&summary)?;
-        let cleaning = || format!("cannot clean the hold of {}", self.label);
-        if summary.changes == 0 && !touched {
-            step.remove().acting(cleaning)?;
+        let cleaned = if summary.changes == 0 && !touched {
+            step.remove()
         } else {
-            step.settle_name().acting(cleaning)?;
-            keep_only(&step, &used).acting(cleaning)?;
-        }
-        Ok(Report { summary, ..Report::default() })
+            step.settle_name().acting(|| format!("cannot name the hold of a step of {}", self.label))?;
+            keep_only(&step, &used)
+        };
+        // It is announced, and what is left over goes with the rest of it.
+        let note = |error| format!("{}: copies that no undo needs stay in the hold for now: {error}", self.label);
+        Ok(Report { summary, notes: cleaned.err().map(note).into_iter().collect(), ..Report::default() })
     }
 
     /// Gives a snapshot up of which nothing was announced.
     pub(crate) fn give_up_snapshot(&mut self, note: &Value) -> Result<(), TargetError> {
+        if note.is_null() {
+            return self.hold.clean_stale().map(drop);
+        }
         match self.snapshot_of(note)? {
             // It is a step's own by now.
             Some(step) if !step.is_staging() => Ok(()),
@@ -206,7 +210,8 @@ impl<'a> Comparison<'a> {
         let reading = || format!("cannot read what {} was", root.label);
         let list = File::from(image::open_file(step.dir(), LIST).acting(reading)?);
         let out: Box<dyn Write + Send> = Box::new(BufWriter::with_capacity(64 * 1024, gate.images()));
-        let header = Header::new(Act::Apply, &root.name, step.name(), Time::now(), Some(root.whereabouts()?));
+        let place = Some(root.whereabouts()?);
+        let header = Header { found: true, ..Header::new(Act::Apply, &root.name, step.name(), Time::now(), place) };
         let writer =
             Writer::begin(header, vec![out]).acting(|| format!("cannot write what changed in {}", root.label))?;
         let names = step.names().acting(reading)?;

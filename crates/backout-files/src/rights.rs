@@ -129,18 +129,22 @@ fn is_file(step: &Step, name: &[u8]) -> io::Result<bool> {
     Ok(image::stat(step.dir(), name)?.is_some_and(|stat| file_type(&stat) == FileType::RegularFile))
 }
 
-/// Owner, mode and attributes of two directories change places.
-pub fn swap(one_dir: impl AsFd, one: &[u8], other_dir: impl AsFd, other: &[u8]) -> io::Result<()> {
-    let (one, other) = (subdirectory(one_dir, one)?, subdirectory(other_dir, other)?);
-    let of = |dir: &OwnedFd| -> io::Result<(Stat, Xattrs)> { Ok((rustix::fs::fstat(dir)?, xattr::read(dir)?)) };
-    let (of_one, of_other) = (of(&one)?, of(&other)?);
-    let give = |dir: &OwnedFd, (stat, attributes): &(Stat, Xattrs)| -> io::Result<()> {
-        fault::point(Point::SetMetadata)?;
-        rustix::fs::fchown(dir, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-        xattr::make_equal(dir, attributes)?;
-        rustix::fs::fchmod(dir, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-        crate::act::sync_dir(dir)
+/// Gives the directory `to` owner, mode and attributes of the directory `from`, durably.
+pub fn give(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) -> io::Result<()> {
+    let (from, to) = (subdirectory(from_dir, from)?, subdirectory(to_dir, to)?);
+    let stat = rustix::fs::fstat(&from)?;
+    fault::point(Point::SetMetadata)?;
+    rustix::fs::fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    xattr::make_equal(&to, &xattr::read(&from)?)?;
+    rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    crate::act::sync_dir(&to)
+}
+
+/// Whether two directories have the same owner, mode and attributes.
+pub fn are_same(one_dir: impl AsFd, one: &[u8], other_dir: impl AsFd, other: &[u8]) -> io::Result<bool> {
+    let of = |dir: OwnedFd| -> io::Result<(u32, u32, u32, Xattrs)> {
+        let stat = rustix::fs::fstat(&dir)?;
+        Ok((stat.st_uid, stat.st_gid, stat.st_mode & 0o7777, xattr::read(&dir)?))
     };
-    give(&other, &of_one)?;
-    give(&one, &of_other)
+    Ok(of(subdirectory(one_dir, one)?)? == of(subdirectory(other_dir, other)?)?)
 }

@@ -197,6 +197,7 @@ pub trait Target: Send {
     }
 
     /// Gives up a snapshot, but for what a step that was announced by its comparison needs. Its directory is the caller's.
+    /// Without a note: whatever was kept outside of that directory and never announced.
     fn give_up(&mut self, _snapshot: &Snapshot) -> Result<(), TargetError> {
         Ok(())
     }
