@@ -1,6 +1,7 @@
 //! Commands whose changes are captured: whatever they did to database and files goes back exactly, and comes again.
 
-use backout_engine::outcome::Status;
+use backout_engine::outcome::{Outcome, Status};
+use backout_model::conflict::OnConflict;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Pkg, captured, captured_sql};
 use backout_testkit::site::TestSite;
@@ -108,4 +109,110 @@ fn files_go_back_and_come_again() {
         let step = captured(&format!("cd \"$BACKOUT_ROOT_WEB\" && {{ {script}; }}"));
         goes_and_comes(&site, script, &Pkg::new("p").step(step));
     }
+}
+
+/// What others do after a captured command, and what its undo makes of it.
+fn after_others(command: &str, others: &str) -> (TestSite, Outcome) {
+    let site = shop();
+    site.deploy(&Pkg::new("p").step(captured_sql(command))).expect(Status::Done);
+    site.execute(others);
+    let done = site.undo(None);
+    let outcome = done.result.unwrap();
+    (site, outcome)
+}
+
+#[test]
+fn later_changes_of_others_are_merged_by_column() {
+    let (site, outcome) = after_others(
+        "UPDATE product SET price = 1",
+        "UPDATE product SET stock = 77 WHERE id = 1; INSERT INTO product VALUES (8, 'x', 1, 1)",
+    );
+    assert_eq!(outcome.status, Status::Done, "{outcome:?}");
+    assert_eq!(site.value("SELECT price || ' ' || stock FROM product WHERE id = 1"), "100 77");
+    assert_eq!(site.value("SELECT name FROM product WHERE id = 8"), "x");
+}
+
+#[test]
+fn later_changes_of_others_to_the_same_are_conflicts() {
+    let (site, outcome) = after_others("UPDATE product SET price = 1", "UPDATE product SET price = 2 WHERE id = 3");
+    assert_eq!(outcome.status, Status::Refused);
+    assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
+    assert_eq!(outcome.conflicts[0].column.as_deref(), Some("price"));
+    assert_eq!(site.value("SELECT sum(price) FROM product"), "4", "nothing was undone");
+    site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    assert_eq!(site.value("SELECT group_concat(price) FROM product"), "100,20,2");
+}
+
+#[test]
+fn rows_of_others_go_over_to_a_table_that_comes_back() {
+    for command in [
+        "ALTER TABLE product ADD COLUMN colour TEXT DEFAULT 'red'; UPDATE product SET price = price + 1",
+        "CREATE TABLE new (id INTEGER PRIMARY KEY, name TEXT NOT NULL, price INTEGER, stock INTEGER, size);
+         INSERT INTO new SELECT *, 0 FROM product; DROP TABLE product; ALTER TABLE new RENAME TO product",
+    ] {
+        let (site, outcome) = after_others(
+            command,
+            "UPDATE product SET stock = 77 WHERE id = 1; INSERT INTO product (id, name, price) VALUES (8, 'x', 1); DELETE FROM product WHERE id = 3",
+        );
+        assert_eq!(outcome.status, Status::Done, "{outcome:?}");
+        let rows = "SELECT group_concat(id || name || price || coalesce(stock, '-')) FROM product";
+        assert_eq!(site.value(rows), "1coat10077,2hat209,8x1-");
+        assert_eq!(site.value("SELECT count(*) FROM pragma_table_info('product')"), "4");
+    }
+}
+
+#[test]
+fn a_file_that_others_changed_since_is_a_conflict() {
+    let site = shop();
+    let step = captured("cd \"$BACKOUT_ROOT_WEB\"; echo more >> index.php; echo x > made.txt; rm theme/old.css");
+    site.deploy(&Pkg::new("p").step(step)).expect(Status::Done);
+    std::fs::write(site.root("web").join("index.php"), "others").unwrap();
+    let outcome = site.undo(None).expect(Status::Refused);
+    assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
+    site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
+    assert_eq!(site.text("web/index.php").as_deref(), Some("others"));
+    assert!(site.text("web/made.txt").is_none() && site.text("web/theme/old.css").is_some());
+}
+
+#[test]
+fn what_a_command_did_before_it_failed_is_undone() {
+    let site = shop();
+    let before = Fingerprint::of(&site);
+    let work = "echo x >> \"$BACKOUT_ROOT_WEB/index.php\"; sqlite3 \"$BACKOUT_DATABASE_MAIN\" 'DELETE FROM orders; DROP TABLE settings'";
+    for (end, timeout, said) in [("exit 3", None, "exit status 3"), ("sleep 600", Some("1s"), "timeout")] {
+        let mut step = captured(&format!("{work}; {end}"));
+        if let Some(timeout) = timeout {
+            step = step.with("timeout", timeout);
+        }
+        let done = site.deploy(&Pkg::new("p").step(step.clone()));
+        assert!(done.result.as_ref().unwrap().causes.join(" ").contains(said), "{done:?}");
+        done.expect(Status::Failed);
+        before.assert_same(&Fingerprint::of(&site), said);
+        // In a plain list only that step goes back, and in a child only the child.
+        let list = Pkg::new("list").list().step(captured("echo y > \"$BACKOUT_ROOT_WEB/y\"")).step(step);
+        site.deploy(&list).expect(Status::Partly);
+        assert_eq!(site.text("web/y").as_deref(), Some("y\n"));
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), said);
+    }
+    assert!(!site.state().join("captures").exists());
+}
+
+#[test]
+fn a_database_that_lies_in_the_root_is_no_file_of_it() {
+    let site = shop();
+    let step = captured(
+        "sqlite3 \"$BACKOUT_DATABASE_MAIN\" 'PRAGMA journal_mode = WAL; UPDATE product SET stock = 3; PRAGMA journal_mode = DELETE'",
+    );
+    site.deploy(&Pkg::new("p").step(step)).expect(Status::Done);
+    let config = site.config();
+    let mut changes = Vec::new();
+    backout_engine::report::show(&mut site.targets(&config).unwrap(), &site.journal(), None, &mut |shown| {
+        if let backout_engine::report::Shown::Change { change, .. } = shown {
+            changes.push((change.place, change.undo));
+        }
+    })
+    .unwrap();
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert_eq!(changes[1].1, "UPDATE of 3 rows in product to what they were");
 }

@@ -60,12 +60,12 @@ impl Sqlite {
 }
 
 /// One comparison under way, in a transaction of its own.
-struct Comparison<'a> {
+pub(super) struct Comparison<'a> {
     database: &'a Sqlite,
-    conn: &'a Connection,
+    pub(super) conn: &'a Connection,
     label: &'a str,
     /// The copy by a connection of its own, on which it is `main`.
-    before: &'a Connection,
+    pub(super) before: &'a Connection,
     path: &'a Path,
     writer: Writer,
     tables: Vec<Table>,
@@ -132,17 +132,29 @@ impl<'a> Comparison<'a> {
             read += rows;
             gate.progress(read, None);
         };
+        let mut made = differences.made;
         for (unit, rows) in &differences.gone {
-            self.gone(unit, rows, &mut progress)?;
+            let is_other =
+                |other: &Unit| other.is_table() && !other.is_virtual() && other.object.name == unit.object.name;
+            let at = made.iter().position(|(other, _)| unit.is_table() && !unit.is_virtual() && is_other(other));
+            let again = at.map(|at| (at, made[at].clone()));
+            match again {
+                Some((at, (new, new_rows)))
+                    if self.rebuilt((unit, rows.as_slice()), (&new, new_rows.as_slice()), &mut progress)? =>
+                {
+                    made.remove(at);
+                }
+                _ => self.gone(unit, rows, &mut progress)?,
+            }
         }
-        for (unit, rows) in &differences.made {
+        for (unit, rows) in &made {
             self.made(unit, rows)?;
         }
         self.statistics()?;
         for name in &differences.same {
             self.rows(name, Some(BEFORE), Some("main"), &mut progress)?;
         }
-        for (unit, _) in &differences.made {
+        for (unit, _) in &made {
             for table in unit.tables() {
                 let before = if unit.is_virtual() { self.fresh(unit)? } else { None };
                 self.rows(&table.name, before, Some("main"), &mut progress)?;
@@ -156,7 +168,7 @@ impl<'a> Comparison<'a> {
         self.finish(gate)
     }
 
-    fn reading(&self, source: rusqlite::Error) -> TargetError {
+    pub(super) fn reading(&self, source: rusqlite::Error) -> TargetError {
         TargetError::failed(format!("cannot compare {} with what it was", self.label), source)
     }
 
@@ -165,7 +177,12 @@ impl<'a> Comparison<'a> {
     }
 
     /// An object that the command dropped, or made anew.
-    fn gone(&mut self, unit: &Unit, rows: &[SchemaRow], progress: &mut dyn FnMut(u64)) -> Result<(), TargetError> {
+    pub(super) fn gone(
+        &mut self,
+        unit: &Unit,
+        rows: &[SchemaRow],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TargetError> {
         let object = &unit.object;
         let kind = if unit.is_virtual() { "table" } else { object.kind.as_str() };
         let statement = Statement { line: 0, sql: format!("DROP {} {}", kind.to_uppercase(), quote(&object.name)) };
@@ -215,6 +232,8 @@ impl<'a> Comparison<'a> {
                 event.digest = Some(copying::digest(self.before, &table.name).map_err(reading)?);
                 let before = self.before;
                 if self.with_context(before, |context| ddl_hold::empties_first(context, table)).map_err(reading)? {
+                    // In a span of their own: a redo deletes what is there then.
+                    self.close_span()?;
                     self.rows(&table.name, Some(BEFORE), None, progress)?;
                     event.emptied = true;
                     continue;
@@ -261,28 +280,24 @@ impl<'a> Comparison<'a> {
         let (first, parts): (Vec<SchemaRow>, Vec<SchemaRow>) =
             rows.iter().cloned().partition(|row| row.kind == object.kind && row.name == object.name);
         event.made = first.into_iter().chain(parts).collect();
-        if self.brings_the_counters(object)? {
-            let sequence = schema::object(self.conn, "table", SEQUENCE).map_err(|source| self.reading(source))?;
-            event.made.extend(sequence);
-        }
+        event.made.extend(self.counters_brought_by(object)?);
         self.note(&statement, event)
     }
 
-    /// True for the first table with a counter, where there was none before.
-    fn brings_the_counters(&self, object: &SchemaRow) -> Result<bool, TargetError> {
+    /// `sqlite_sequence`, with the first table that counts where there was none before.
+    pub(super) fn counters_brought_by(&self, object: &SchemaRow) -> Result<Option<SchemaRow>, TargetError> {
         let counts = object.kind == "table"
             && object.sql.as_deref().is_some_and(|sql| sql.to_ascii_uppercase().contains("AUTOINCREMENT"));
-        if !counts
-            || self.events.iter().filter_map(Event::ddl).any(|event| event.made.iter().any(|row| row.name == SEQUENCE))
-        {
-            return Ok(false);
+        let has_it = |event: &DdlEvent| event.made.iter().any(|row| row.name == SEQUENCE);
+        if !counts || self.events.iter().filter_map(Event::ddl).any(has_it) {
+            return Ok(None);
         }
-        let before = schema::object(self.before, "table", SEQUENCE).map_err(|source| self.reading(source))?;
-        Ok(before.is_none())
+        let sequence = |conn| schema::object(conn, "table", SEQUENCE).map_err(|source| self.reading(source));
+        if sequence(self.before)?.is_some() { Ok(None) } else { sequence(self.conn) }
     }
 
     /// Notes a change of the schema.
-    fn note(&mut self, statement: &Statement, event: DdlEvent) -> Result<(), TargetError> {
+    pub(super) fn note(&mut self, statement: &Statement, event: DdlEvent) -> Result<(), TargetError> {
         self.close_span()?;
         self.numbering.renew(&event.renumbers());
         if let Some(table) = event.returns() {
@@ -343,6 +358,18 @@ impl<'a> Comparison<'a> {
         after: Option<&str>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), TargetError> {
+        self.rows_as(name, name, before, after, progress)
+    }
+
+    /// The same under another name.
+    pub(super) fn rows_as(
+        &mut self,
+        name: &str,
+        shown: &str,
+        before: Option<&str>,
+        after: Option<&str>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TargetError> {
         fault::point(Point::Statement)
             .map_err(|source| TargetError::failed(format!("cannot compare {name} in {}", self.label), source))?;
         let known_by = if after.is_some() { self.conn } else { self.before };
@@ -355,15 +382,15 @@ impl<'a> Comparison<'a> {
         if found.all() == 0 {
             return Ok(());
         }
-        if found.updated + found.deleted > 0 && !self.returns.iter().any(|known| known == name) {
-            self.returns.push(name.to_owned());
+        if found.updated + found.deleted > 0 && !self.returns.iter().any(|known| known == shown) {
+            self.returns.push(shown.to_owned());
         }
-        self.tables.push(table);
+        self.tables.push(Table { name: shown.to_owned(), ..table });
         self.span_rows += found.all();
         self.index.rows += found.all();
         self.index.statements += 1;
         let writing = |source| TargetError::failed(format!("cannot write what changed in {}", self.label), source);
-        self.writer.statement(0, &format!("rows of {name}"), found.all(), false).map_err(writing)
+        self.writer.statement(0, &format!("rows of {shown}"), found.all(), false).map_err(writing)
     }
 
     fn close_span(&mut self) -> Result<(), TargetError> {

@@ -146,6 +146,18 @@ fn again(
         // What a rename rewrites hangs on settings of the first run; its result is known.
         Kind::RenameTable { from, to } => {
             let done = rename(context, event, (from, to), Direction::Redo, manner, conflicts)?;
+            if done && event.found {
+                // To the place of the table that it replaces, which has gone.
+                let rows: Vec<_> = event
+                    .changed
+                    .iter()
+                    .map(|(_, row)| (row.clone(), Some((row.kind.clone(), row.name.clone()))))
+                    .collect();
+                let act = format!("give {} its place", event.object);
+                schema::edit(context.conn, || {
+                    schema::place(context.conn, &rows).map_err(|error| context.cannot(&act, error))
+                })?;
+            }
             Ok(done.then(|| event.clone()))
         }
         Kind::RenameColumn { .. } => {

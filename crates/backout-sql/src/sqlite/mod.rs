@@ -24,6 +24,7 @@ mod carry;
 mod check;
 mod classify;
 mod compared;
+mod compared_rebuilt;
 mod compared_rows;
 mod compared_schema;
 mod copying;
