@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use backout_model::fault::{Point, point, syncs_issued};
 use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
-use backout_model::target::{Report, Snapshot, Summary};
+use backout_model::target::{Report, Snapshot, Summary, TargetError};
 use backout_package::package::Package;
 use backout_package::step::Capture;
 use serde::{Deserialize, Serialize};
@@ -160,9 +160,15 @@ impl Run<'_, '_> {
             let epoch = self.session.epoch_for(&act);
             let intended = payload(&Intended { act: act.clone(), epoch, summary: Summary::default() })?;
             let draft = self.draft(Event::StepIntended, frame, Some(at), intended);
-            let report = self.through_gate(draft, epoch, |targets, gate| {
+            let compared = self.through_gate(draft, epoch, |targets, gate| {
                 Ok(targets.of(&act)?.compare(&snapshot, &command, gate)?)
-            })?;
+            });
+            if let Err(EngineError::Target(TargetError::Refused(_))) = &compared {
+                // No step could take it back: all of it goes now, and the command has failed.
+                self.session.targets.of(&act)?.put_back_whole(&snapshot)?;
+                self.session.warn(format!("{} was put back as it was before the command", one.label()));
+            }
+            let report = compared?;
             self.put(Event::StepApplied, frame, Some(at), payload(&report)?)?;
             all.summary.changes += report.summary.changes;
             all.summary.rows += report.summary.rows;

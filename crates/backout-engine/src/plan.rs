@@ -81,7 +81,11 @@ pub fn plan(
     let mut sizes = BTreeMap::new();
     if captures(package) {
         for (name, database) in databases.iter_mut() {
-            sizes.insert(name.clone(), database.snapshot_size()?);
+            let size = match database.snapshot_size() {
+                Err(TargetError::Refused(refusal)) => Err(refusal),
+                size => Ok(size?),
+            };
+            sizes.insert(name.clone(), size);
         }
     }
     let mut planners: BTreeMap<String, Box<dyn Planner + '_>> = BTreeMap::new();
@@ -115,7 +119,7 @@ struct Walk<'t, 'e> {
     /// A command that may have changed schemas and files.
     command_ran: bool,
     /// What a copy of each database would be, where the package captures what commands do.
-    sizes: BTreeMap<String, Option<Summary>>,
+    sizes: BTreeMap<String, Result<Option<Summary>, Refusal>>,
     /// Others are kept out while it runs.
     is_closed: bool,
     each: &'e mut dyn FnMut(Item),
@@ -152,6 +156,14 @@ impl Walk<'_, '_> {
             Act::Run { capture, .. } if !capture.is_empty() => {
                 self.command_ran = true;
                 let capture = capture.clone();
+                if !self.is_closed {
+                    let labels: Vec<String> = capture.iter().map(Followed::label).collect();
+                    self.totals.warnings.push(format!(
+                        "{place}: what others write to {} while the command runs counts as the command's, and goes with its \
+                         undo; `maintenance:` in site.yaml keeps them out",
+                        labels.join(", ")
+                    ));
+                }
                 capture.iter().try_for_each(|followed| self.captured(frame, index, act, followed, place))
             }
             Act::Run { argv, undo, .. } => {
@@ -189,15 +201,15 @@ impl Walk<'_, '_> {
     ) -> Result<(), EngineError> {
         let label = followed.label();
         let size = match followed {
-            Followed::Database(name) => self.sizes.get(name).cloned().flatten(),
+            Followed::Database(name) => self.sizes.get(name).cloned().unwrap_or(Ok(None)),
             Followed::Root(name) => {
                 self.touched_roots.insert(name.clone());
                 let root = self.roots.get_mut(name);
-                root.ok_or_else(|| EngineError::History(format!("no root {name}")))?.snapshot_size()?
+                Ok(root.ok_or_else(|| EngineError::History(format!("no root {name}")))?.snapshot_size()?)
             }
         };
         let verdict = match &size {
-            Some(size) => {
+            Ok(Some(size)) => {
                 let what = match followed {
                     Followed::Database(_) => "a copy of the database".to_owned(),
                     Followed::Root(_) => format!("a copy of {}", words::count(size.changes, "path")),
@@ -206,7 +218,8 @@ impl Walk<'_, '_> {
                     undo: format!("puts back whatever it changes in {label}; needs {what} while it runs"),
                 }
             }
-            None => Verdict::Refused(Refusal {
+            Err(refusal) => Verdict::Refused(Refusal { place: place.to_owned(), ..refusal.clone() }),
+            Ok(None) => Verdict::Refused(Refusal {
                 place: place.to_owned(),
                 what: act.words(),
                 why: format!(
@@ -224,16 +237,10 @@ impl Walk<'_, '_> {
             change: act.words(),
             verdict,
             rows: None,
-            bytes: size.map(|size| size.bytes),
+            bytes: size.ok().flatten().map(|size| size.bytes),
             locks: None,
         };
-        self.tell(frame, index, label.clone(), change);
-        if !self.is_closed {
-            self.totals.warnings.push(format!(
-                "{place}: what others write to {label} while the command runs counts as the command's, and goes with its \
-                 undo; `maintenance:` in site.yaml keeps them out"
-            ));
-        }
+        self.tell(frame, index, label, change);
         Ok(())
     }
 

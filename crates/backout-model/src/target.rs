@@ -178,7 +178,7 @@ pub trait Target: Send {
     fn forget(&mut self, images: &mut dyn Images) -> Result<(), TargetError>;
 
     /// What [`Target::snapshot`] would copy: files as changes, and bytes. `None` where this target cannot be compared with
-    /// what it was.
+    /// what it was; refused where something in it cannot.
     fn snapshot_size(&mut self) -> Result<Option<Summary>, TargetError> {
         Ok(None)
     }
@@ -194,6 +194,12 @@ pub trait Target: Send {
     /// tried again, unless the gate had announced it: then [`Target::probe`] tells.
     fn compare(&mut self, _snapshot: &Snapshot, _shown: &str, _gate: &mut dyn Gate) -> Result<Report, TargetError> {
         Err(TargetError::failed(format!("cannot find what a command did to {}", self.label()), "it has no way to"))
+    }
+
+    /// Puts everything back as a snapshot has it, whoever changed it since: where [`Target::compare`] refused what a
+    /// command did, so that no step can take it back.
+    fn put_back_whole(&mut self, _snapshot: &Snapshot) -> Result<(), TargetError> {
+        Err(TargetError::failed(format!("cannot put {} back as it was", self.label()), "it has no way to"))
     }
 
     /// Gives up a snapshot, but for what a step that was announced by its comparison needs. Its directory is the caller's.

@@ -199,7 +199,44 @@ fn what_a_command_did_before_it_failed_is_undone() {
 }
 
 #[test]
-fn a_database_that_lies_in_the_root_is_no_file_of_it() {
+fn a_command_that_leaves_what_no_step_could_take_back_fails_and_all_of_it_goes() {
+    let site = shop();
+    let before = Fingerprint::of(&site);
+    let alike = "DROP TABLE settings; CREATE TABLE odd (rowid, _rowid_, oid); INSERT INTO odd VALUES (1, 2, 3)";
+    let done = site.deploy(&Pkg::new("p").step(captured("echo x > \"$BACKOUT_ROOT_WEB/x\"")).step(captured_sql(alike)));
+    assert!(done.warnings().iter().any(|warning| warning.contains("put back as it was")), "{done:?}");
+    let outcome = done.expect(Status::Failed);
+    assert!(outcome.causes.join(" ").contains("cannot be told apart"), "{outcome:?}");
+    before.assert_same(&Fingerprint::of(&site), "put back whole");
+    site.execute(alike);
+    let refused = site.deploy(&Pkg::new("p").step(captured("true")));
+    assert_eq!(refused.status(), Status::Refused, "{refused:?}");
+    assert!(format!("{:?}", refused.result.err()).contains("table odd"));
+}
+
+#[test]
+fn a_command_that_takes_everything_away_takes_nothing_of_the_tool() {
+    let site = shop();
+    // An earlier deployment has a hold in the database.
+    site.execute("CREATE TABLE held AS WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 2000) SELECT i FROM c");
+    let original = Fingerprint::of(&site);
+    site.deploy(&Pkg::new("first").step(backout_testkit::package::sql("DROP TABLE held"))).expect(Status::Done);
+    let before = Fingerprint::of(&site);
+    let all = "SELECT 'DROP ' || type || ' \"' || name || '\";' FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'";
+    let wipe = captured(&format!(
+        "sqlite3 \"$BACKOUT_DATABASE_MAIN\" \"{}\" | sqlite3 \"$BACKOUT_DATABASE_MAIN\"",
+        all.replace('"', "\\\"")
+    ));
+    site.deploy(&Pkg::new("wipe").step(wipe)).expect(Status::Done);
+    assert_eq!(site.value("SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'backout%' AND tbl_name NOT LIKE 'backout%' AND name NOT LIKE 'sqlite_%'"), "0");
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+    site.undo(None).expect(Status::Done);
+    original.assert_same(&Fingerprint::of(&site), "the earlier one, too");
+}
+
+#[test]
+fn what_a_command_did_is_shown_as_changes_of_rows() {
     let site = shop();
     let step = captured(
         "sqlite3 \"$BACKOUT_DATABASE_MAIN\" 'PRAGMA journal_mode = WAL; UPDATE product SET stock = 3; PRAGMA journal_mode = DELETE'",

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use backout_model::conflict::Conflicts;
 use backout_model::fault::{self, Point};
-use backout_model::target::{Gate, Report, TargetError};
+use backout_model::target::{Gate, Refusal, Report, TargetError};
 use rusqlite::Connection;
 
 use super::capture::{CaptureError, read_table};
@@ -173,6 +173,14 @@ impl<'a> Comparison<'a> {
     }
 
     fn uncaptured(&self, source: CaptureError) -> TargetError {
+        if let CaptureError::Table(why) = source {
+            return TargetError::Refused(Refusal {
+                place: self.index.shown.clone(),
+                what: format!("what it did to {}", self.label),
+                why,
+                ways_out: vec!["give the step an undo of its own: `undo: [a command]`".to_owned()],
+            });
+        }
         TargetError::failed(format!("cannot compare {} with what it was", self.label), source)
     }
 

@@ -233,6 +233,7 @@ impl Target for Sqlite {
     }
 
     fn snapshot_size(&mut self) -> Result<Option<Summary>, TargetError> {
+        self.is_comparable()?;
         Ok(Some(Summary { changes: 1, bytes: self.size()?, ..Summary::default() }))
     }
 
@@ -242,6 +243,10 @@ impl Target for Sqlite {
 
     fn compare(&mut self, snapshot: &Snapshot, shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
         self.compare_with(&snapshot.directory, shown, gate)
+    }
+
+    fn put_back_whole(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
+        self.copy_back(&snapshot.directory)
     }
 
     fn examine(&mut self) -> Result<Vec<Finding>, TargetError> {

@@ -3,13 +3,16 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use backout_model::fault::{self, Point};
-use backout_model::target::TargetError;
+use backout_model::target::{Refusal, TargetError};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::Sqlite;
+use super::classify::is_ours;
+use super::schema::SchemaRow;
+use super::{Sqlite, ddl_hold, limits, marker, schema};
 
 /// The copy's file in the directory that it is given.
 const COPY: &str = "before.sqlite";
@@ -58,6 +61,66 @@ impl Sqlite {
             File::open(directory).and_then(|directory| directory.sync_all()).map_err(on_disk)?;
         }
         Ok(())
+    }
+}
+
+impl Sqlite {
+    /// Refuses where the database holds a table whose rows or definition no step could bring back.
+    pub(super) fn is_comparable(&self) -> Result<(), TargetError> {
+        let reading = |source| TargetError::failed(format!("cannot read the schema of {}", self.label), source);
+        limits::readable(&self.conn, &self.label, &self.label)?;
+        let all = schema::all(&self.conn).map_err(reading)?;
+        for table in all.iter().filter(|row| row.kind == "table" && row.rootpage > 0 && !is_ours(&row.name)) {
+            let why = match limits::alike(&self.conn, &table.name).map_err(reading)? {
+                Some(why) => why,
+                None if table.name.starts_with("sqlite_") => continue,
+                None => {
+                    let rows: Vec<SchemaRow> = all.iter().filter(|row| row.table == table.name).cloned().collect();
+                    if ddl_hold::is_understood(&rows) && !rows.iter().any(|row| row.is_raw) {
+                        continue;
+                    }
+                    format!("the definition of {} has a form that is not understood", table.name)
+                }
+            };
+            return Err(TargetError::Refused(Refusal {
+                place: self.label.clone(),
+                what: table.shown(),
+                why: format!("{why}: a command that drops or changes it could not be undone"),
+                ways_out: vec!["give the step an undo of its own: `undo: [a command]`".to_owned()],
+            }));
+        }
+        Ok(())
+    }
+
+    /// See [`backout_model::target::Target::put_back_whole`]. In one transaction of SQLite; the lock stays this process's.
+    pub(super) fn copy_back(&mut self, directory: &Path) -> Result<(), TargetError> {
+        let act = format!("cannot put {} back as it was", self.label);
+        let failed = |source: rusqlite::Error| TargetError::failed(act.clone(), source);
+        self.reconnect()?;
+        let epoch = self.epoch.unwrap_or_default();
+        let lock = marker::read(&self.conn, &self.marker).map_err(failed)?;
+        // A command may have taken the lock away with everything else; another deployer has one of its own.
+        if lock.as_ref().is_some_and(|lock| lock.epoch != epoch) {
+            return Err(TargetError::LockLost(self.label.clone()));
+        }
+        let holder = lock.and_then(|lock| lock.holder).and_then(|holder| serde_json::to_string(&holder).ok());
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+        fault::point(Point::Commit).map_err(|source| TargetError::failed(act.clone(), source))?;
+        let before = open(directory).map_err(failed)?;
+        let backup = Backup::new(&before, &mut self.conn).map_err(failed)?;
+        let until = Instant::now() + Duration::from_millis(super::BUSY_MS);
+        loop {
+            match backup.step(-1).map_err(failed)? {
+                StepResult::Done => break,
+                StepResult::More => {}
+                _ if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+                _ => return Err(TargetError::failed(act.clone(), "another program holds it")),
+            }
+        }
+        drop(backup);
+        let sql = format!("UPDATE main.{} SET epoch = ?1, holder = coalesce(?2, holder) WHERE id = 0", self.marker);
+        self.conn.execute(&sql, rusqlite::params![epoch, holder]).map_err(failed)?;
+        self.reconnect()
     }
 }
 
