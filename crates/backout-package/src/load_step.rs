@@ -202,11 +202,14 @@ fn run(loader: &Loader<'_>, step: &Located<StepFile>) -> Result<StepKind, Packag
             let what = "`undo` and `capture` on one step: what is captured needs no other undo";
             return Err(loader.wrong_with(*spot, what, "keep the one that takes the command back"));
         }
+        None if let Some(captured) = &file.capture => {
+            because(loader, file, None)?;
+            RunUndo::Captured(capture::settle(loader, captured)?)
+        }
         None if file.because.is_some() => {
             because(loader, file, None)?;
             RunUndo::Never { because: String::new() }
         }
-        None if let Some(file) = &file.capture => RunUndo::Captured(capture::settle(loader, file)?),
         None => return Err(loader.wrong_with(step.spot, "this `run` step says nothing of its undo", RUN_WAYS_OUT)),
         Some(Located { spot, value: Undo::None }) => RunUndo::Never { because: because(loader, file, Some(*spot))? },
         Some(Located { spot, value: Undo::Command(argv) }) => {

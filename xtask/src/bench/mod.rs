@@ -2,6 +2,7 @@
 //! Baseline and tool take turns in the same run, each on a fresh copy, process start included; medians are shown
 //! beside the project's targets. It judges the release build from outside.
 
+mod capture;
 mod files;
 mod measure;
 mod postgres;
@@ -47,6 +48,8 @@ enum What {
     Sqlite,
     Postgres,
     Files,
+    /// Commands whose changes are captured, on SQLite and files
+    Capture,
 }
 
 impl Options {
@@ -76,6 +79,7 @@ pub fn run(options: &Options) -> Result<bool> {
     match options.what {
         What::Sqlite => sqlite::run(options, &backout, scratch.path(), &mut report)?,
         What::Postgres => postgres::run(options, &backout, scratch.path(), &mut report)?,
+        What::Capture => capture::run(options, &backout, scratch.path(), &mut report)?,
         What::Files => files::run(options, &backout, scratch.path(), &mut report)?,
     }
     report.close();
