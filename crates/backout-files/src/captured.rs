@@ -420,7 +420,7 @@ impl<'a> Comparison<'a> {
         loop {
             let looking = || format!("cannot look at {above} in {}", self.root.label);
             match self.root.root.directory(&above) {
-                Ok(dir) => return Ok(of_other_device(&dir, self.hold_device).acting(looking)?),
+                Ok(dir) => return of_other_device(&dir, self.hold_device).acting(looking),
                 Err(_) if !above.is_root() => above = above.parent(),
                 Err(error) => return Err(error).acting(looking),
             }
