@@ -12,12 +12,10 @@ use backout_model::fault::{Point, point, syncs_issued};
 use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
 use backout_model::target::{Report, Snapshot, Summary, TargetError};
-use backout_package::package::Package;
-use backout_package::step::Capture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::act::{Act, Intended, pick};
+use crate::act::{Act, Intended, part, step_in_package};
 use crate::deploy::remove_directory;
 use crate::error::EngineError;
 use crate::history::payload;
@@ -25,68 +23,6 @@ use crate::observer::Happening;
 use crate::session::Session;
 use crate::step::Run;
 use crate::step_view::StepView;
-
-/// The steps that a command's changes become are numbered beyond those of any package: the command's own number, and so
-/// many times this.
-const PARTS: u32 = 1 << 16;
-
-/// The number of the step of a package that a step belongs to: its own, unless it is what a command did.
-pub fn step_in_package(index: u32) -> u32 {
-    index % PARTS
-}
-
-fn part(index: u32, number: usize) -> u32 {
-    index.saturating_add(PARTS.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1)))
-}
-
-/// What a command is followed in, by the site's name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Followed {
-    Database(String),
-    Root(String),
-}
-
-impl Followed {
-    /// `database main`.
-    pub fn label(&self) -> String {
-        match self {
-            Self::Database(name) => format!("database {name}"),
-            Self::Root(name) => format!("root {name}"),
-        }
-    }
-
-    /// The act of what a command changed there.
-    pub fn act(&self, command: &str) -> Act {
-        Act::Captured { followed: self.clone(), command: command.to_owned() }
-    }
-
-    /// What a step captures, by the names of a site.
-    pub fn of(capture: &Capture, databases: &[&str], roots: &[&str], place: &str) -> Result<Vec<Self>, EngineError> {
-        let named = |kind: &str, plural: &str, names: &Option<Vec<String>>, known: &[&str]| match names {
-            None => Ok(known.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()),
-            Some(names) => names.iter().map(|name| pick(kind, plural, Some(name), known, place)).collect(),
-        };
-        let databases = named("database", "databases", &capture.databases, databases)?;
-        let roots = named("root", "roots", &capture.roots, roots)?;
-        let all: Vec<Self> =
-            databases.into_iter().map(Self::Database).chain(roots.into_iter().map(Self::Root)).collect();
-        if all.is_empty() {
-            return Err(EngineError::usage(format!(
-                "{place}: there is nothing to capture: the site has no database and no root"
-            )));
-        }
-        Ok(all)
-    }
-}
-
-/// Packages whose steps would meet the numbers of parts.
-pub(crate) fn steps_are_few(package: &Package) -> Result<(), EngineError> {
-    if package.steps.len() < PARTS as usize {
-        return Ok(());
-    }
-    Err(EngineError::usage(format!("{}: more than {} steps", package.file.display(), PARTS - 1)))
-}
 
 /// What an announcement of a command says of what was kept before it.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -14,8 +14,7 @@ use backout_package::step::{RunUndo, SqlUndo, Step, StepKind};
 use backout_sql::database::{Database, Planner, Script};
 use serde::Serialize;
 
-use crate::act::{Act, pick};
-use crate::capture::{Followed, steps_are_few};
+use crate::act::{Act, Followed, pick, steps_are_few};
 use crate::deploy::trusted;
 use crate::error::{EngineError, causes};
 use crate::session::Targets;

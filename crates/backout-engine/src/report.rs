@@ -9,8 +9,7 @@ use backout_model::target::Described;
 use backout_package::site::Site;
 use serde::Serialize;
 
-use crate::act::Act;
-use crate::capture::step_in_package;
+use crate::act::{Act, step_in_package};
 use crate::confirm::awaiting;
 use crate::error::EngineError;
 use crate::history::{StepView, View};

@@ -15,8 +15,7 @@ use backout_package::site::Site;
 use backout_sql::database::{Database, Holder};
 use serde_json::json;
 
-use crate::act::Act;
-use crate::capture::Followed;
+use crate::act::{Act, Followed};
 use crate::error::EngineError;
 use crate::history::{Why, payload};
 use crate::marks::{AHEAD_HINT, BEHIND_HINT, ahead, behind, lacking};

@@ -1,4 +1,4 @@
-//! `capture:` of a `run` step: which databases and roots are compared, as written and as run. Never looks at a site.
+//! `capture:` of a `run` step as written: which databases and roots are compared. Never looks at a site.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,10 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
-use crate::error::PackageError;
 use crate::field::{Located, Text};
-use crate::load::Loader;
-use crate::step::Capture;
 
 /// `capture:` as written: `all`, or lists of names.
 #[derive(Clone, Debug)]
@@ -67,27 +64,4 @@ impl JsonSchema for CaptureFile {
             "anyOf": [{ "const": "all" }, generator.subschema_for::<CaptureLists>()]
         })
     }
-}
-
-/// Settles what a step says it captures.
-pub fn settle(loader: &Loader<'_>, file: &Located<CaptureFile>) -> Result<Capture, PackageError> {
-    let lists = match &file.value {
-        CaptureFile::All => return Ok(Capture { databases: None, roots: None }),
-        CaptureFile::Some(lists) => lists,
-    };
-    if lists.databases.is_empty() && lists.roots.is_empty() {
-        let what = "`capture` names nothing: neither a database nor a root";
-        return Err(loader.wrong_with(file.spot, what, "`capture: all` means every one of the site"));
-    }
-    let names = |list: &[Located<Text>]| -> Result<Option<Vec<String>>, PackageError> {
-        let mut names: Vec<String> = Vec::with_capacity(list.len());
-        for name in list {
-            if names.contains(&name.value.0) {
-                return Err(loader.wrong(name.spot, format!("`{}` is named twice", name.value.0)));
-            }
-            names.push(name.value.0.clone());
-        }
-        Ok(Some(names))
-    };
-    Ok(Capture { databases: names(&lists.databases)?, roots: names(&lists.roots)? })
 }

@@ -4,15 +4,15 @@ use std::fs;
 use std::time::Duration;
 
 use crate::beneath;
-use crate::capture;
+use crate::capture::CaptureFile;
 use crate::error::PackageError;
 use crate::field::{Located, Text, Undo};
 use crate::load::{Loader, MAX_NESTING};
 use crate::manifest::{OnFailureFile, RetriesFile, StepFile};
 use crate::package::MANIFEST;
 use crate::step::{
-    Child, Command, DeleteStep, FilesStep, MAX_BACKOFF, OnFailure, Retries, RunStep, RunUndo, SqlStep, SqlUndo, Step,
-    StepKind,
+    Capture, Child, Command, DeleteStep, FilesStep, MAX_BACKOFF, OnFailure, Retries, RunStep, RunUndo, SqlStep,
+    SqlUndo, Step, StepKind,
 };
 use crate::words::{root_path, shown};
 use crate::yaml::Spot;
@@ -204,7 +204,7 @@ fn run(loader: &Loader<'_>, step: &Located<StepFile>) -> Result<StepKind, Packag
         }
         None if let Some(captured) = &file.capture => {
             because(loader, file, None)?;
-            RunUndo::Captured(capture::settle(loader, captured)?)
+            RunUndo::Captured(captures(loader, captured)?)
         }
         None if file.because.is_some() => {
             because(loader, file, None)?;
@@ -224,6 +224,29 @@ fn run(loader: &Loader<'_>, step: &Located<StepFile>) -> Result<StepKind, Packag
     };
     let command = Command { line: step.spot.line, argv: command.value.0.clone(), timeout };
     Ok(StepKind::Run(RunStep { command, undo }))
+}
+
+/// What a step says it captures.
+fn captures(loader: &Loader<'_>, file: &Located<CaptureFile>) -> Result<Capture, PackageError> {
+    let lists = match &file.value {
+        CaptureFile::All => return Ok(Capture { databases: None, roots: None }),
+        CaptureFile::Some(lists) => lists,
+    };
+    if lists.databases.is_empty() && lists.roots.is_empty() {
+        let what = "`capture` names nothing: neither a database nor a root";
+        return Err(loader.wrong_with(file.spot, what, "`capture: all` means every one of the site"));
+    }
+    let names = |list: &[Located<Text>]| -> Result<Option<Vec<String>>, PackageError> {
+        let mut names: Vec<String> = Vec::with_capacity(list.len());
+        for name in list {
+            if names.contains(&name.value.0) {
+                return Err(loader.wrong(name.spot, format!("`{}` is named twice", name.value.0)));
+            }
+            names.push(name.value.0.clone());
+        }
+        Ok(Some(names))
+    };
+    Ok(Capture { databases: names(&lists.databases)?, roots: names(&lists.roots)? })
 }
 
 fn child(loader: &Loader<'_>, name: &str, file: &StepFile) -> Result<StepKind, PackageError> {

@@ -77,8 +77,8 @@ fn bad_steps_are_shown_at_their_place() {
         // run.
         (
             "  - run: [x]\n",
-            "4:5: this `run` step says nothing of its undo [add `undo: [a command]` that takes it back, or `undo: none` \
-             with `because: …` and deploy with --accept-irreversible]",
+            "4:5: this `run` step says nothing of its undo [add `capture: all`, which takes back whatever it does to databases and files, `undo: [a command]`, \
+                or `undo: none` with `because: …` and deploy with --accept-irreversible]",
         ),
         ("  - run: [x]\n    undo: x.sh\n", "5:11: the undo of a `run` step is a command as a list, or `none`"),
         ("  - run: [x]\n    because: y\n", "5:14: `because` goes with `undo: none` only"),
