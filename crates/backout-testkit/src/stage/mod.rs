@@ -59,7 +59,7 @@ impl Cast {
         match self {
             Cast::Sqlite => 1,
             // Its commands take their time.
-            Cast::Captured => 9,
+            Cast::Captured => 19,
             Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 10,
         }
     }
