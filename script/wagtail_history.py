@@ -29,8 +29,8 @@ APPS = [
 ]
 
 
-def configure(database):
-    """Configures Django for a wagtail site with only this database."""
+def configure(database, **more):
+    """Configures Django for a wagtail site with only this database, and with `more` settings."""
     import importlib.util
 
     apps = [app for app in APPS if importlib.util.find_spec(app)]
@@ -47,6 +47,7 @@ def configure(database):
         TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
         USE_TZ=True,
         SILENCED_SYSTEM_CHECKS=["*"],
+        **more,
     )
     django.setup()
 

@@ -167,6 +167,15 @@ fn database(site: &Site, config: &DatabaseConfig) -> Result<Box<dyn Database>, C
     }
 }
 
+/// The files of the site's databases, which may lie in a root.
+fn sqlite_files(site: &Site) -> Vec<PathBuf> {
+    let file = |url: &DatabaseUrl| match url {
+        DatabaseUrl::Sqlite { path } => Some(path.clone()),
+        DatabaseUrl::Postgres(_) | DatabaseUrl::Mariadb(_) => None,
+    };
+    site.databases.iter().filter_map(|database| file(&database.url)).collect()
+}
+
 fn root(site: &Site, config: &RootConfig) -> Result<Box<dyn Root>, CliError> {
     match fs::metadata(&config.path) {
         Ok(meta) if meta.is_dir() => {}
@@ -188,6 +197,7 @@ fn root(site: &Site, config: &RootConfig) -> Result<Box<dyn Root>, CliError> {
         path: config.path.clone(),
         keep: config.keep.clone(),
         hold: Some(site.state.join("holds")),
+        databases: sqlite_files(site),
     };
     let root = LocalRoot::open(options)?;
     hold_is_apart(site, root.hold_path())?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backout_model::target::Summary;
 use backout_package::package::Package;
-use backout_package::step::{RunUndo, SqlUndo, Step, StepKind};
+use backout_package::step::{Capture, RunUndo, SqlUndo, Step, StepKind};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -40,6 +40,15 @@ pub enum Act {
         /// Of the deployment's copy of the package.
         #[serde(with = "backout_package::percent::path")]
         directory: PathBuf,
+        /// Where what it changes is captured.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        capture: Vec<Followed>,
+    },
+    /// What a command changed in one place, found by comparing.
+    Captured {
+        followed: Followed,
+        /// As people read it.
+        command: String,
     },
 }
 
@@ -69,7 +78,12 @@ impl Act {
                 if run.command.argv.is_empty() {
                     return Err(EngineError::usage(format!("{place}: an empty command")));
                 }
+                let capture = match &run.undo {
+                    RunUndo::Captured(capture) => Followed::of(capture, databases, roots, &place)?,
+                    RunUndo::Command(_) | RunUndo::Never { .. } => Vec::new(),
+                };
                 Some(Self::Run {
+                    capture,
                     argv: run.command.argv.clone(),
                     undo: run.undo.clone(),
                     timeout_ms: run
@@ -89,7 +103,42 @@ impl Act {
             Self::Sql { database, shown, .. } => format!("sql {shown} on {database}"),
             Self::Files { root, shown, .. } => format!("files {shown} into {root}"),
             Self::Delete { root, paths, .. } => format!("delete {} from {root}", paths.join(", ")),
-            Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
+            Self::Run { .. } => format!("run {}", self.command_line()),
+            Self::Captured { followed, command } => format!("what {command} did to {}", followed.label()),
+        }
+    }
+
+    /// The command of a step as people read it.
+    pub fn command_line(&self) -> String {
+        match self {
+            Self::Run { argv, .. } => argv.join(" "),
+            Self::Captured { command, .. } => command.clone(),
+            Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } => String::new(),
+        }
+    }
+
+    /// Where what its command changes is captured.
+    pub fn followed(&self) -> &[Followed] {
+        match self {
+            Self::Run { capture, .. } => capture,
+            Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => &[],
+        }
+    }
+
+    /// The database that it changes.
+    pub fn database(&self) -> Option<&str> {
+        match self {
+            Self::Sql { database: name, .. } | Self::Captured { followed: Followed::Database(name), .. } => Some(name),
+            Self::Files { .. } | Self::Delete { .. } | Self::Run { .. } | Self::Captured { .. } => None,
+        }
+    }
+
+    /// True where images alone undo it and do it again.
+    pub fn is_captured(&self) -> bool {
+        match self {
+            Self::Sql { undo, .. } => *undo == SqlUndo::Captured,
+            Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => true,
+            Self::Run { .. } => false,
         }
     }
 
@@ -99,7 +148,9 @@ impl Act {
             Self::Run { undo: RunUndo::Never { because }, .. } | Self::Sql { undo: SqlUndo::Never { because }, .. } => {
                 Some(because)
             }
-            Self::Run { .. } | Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } => None,
+            Self::Run { .. } | Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => {
+                None
+            }
         }
     }
 
@@ -108,14 +159,14 @@ impl Act {
         match self {
             Self::Run { undo, .. } => matches!(undo, RunUndo::Command(_)),
             Self::Sql { undo, .. } => matches!(undo, SqlUndo::Script { .. }),
-            Self::Files { .. } | Self::Delete { .. } => false,
+            Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => false,
         }
     }
 
     pub fn timeout(&self) -> Option<Duration> {
         match self {
             Self::Run { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
-            Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } => None,
+            Self::Sql { .. } | Self::Files { .. } | Self::Delete { .. } | Self::Captured { .. } => None,
         }
     }
 }
@@ -158,4 +209,67 @@ pub struct UndoIntended {
     pub epoch: u64,
     #[serde(default)]
     pub summary: Summary,
+}
+
+/// The steps that a command's changes become are numbered beyond those of any package: the command's own number, and so
+/// many times this.
+const PARTS: u32 = 1 << 16;
+
+/// The number of the step of a package that a step belongs to: its own, unless it is what a command did.
+pub fn step_in_package(index: u32) -> u32 {
+    index % PARTS
+}
+
+/// The number of what a command did in one of the places where it is followed.
+pub(crate) fn part(index: u32, number: usize) -> u32 {
+    index.saturating_add(PARTS.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1)))
+}
+
+/// What a command is followed in, by the site's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Followed {
+    Database(String),
+    Root(String),
+}
+
+impl Followed {
+    /// `database main`.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Database(name) => format!("database {name}"),
+            Self::Root(name) => format!("root {name}"),
+        }
+    }
+
+    /// The act of what a command changed there.
+    pub fn act(&self, command: &str) -> Act {
+        Act::Captured { followed: self.clone(), command: command.to_owned() }
+    }
+
+    /// What a step captures, by the names of a site.
+    pub fn of(capture: &Capture, databases: &[&str], roots: &[&str], place: &str) -> Result<Vec<Self>, EngineError> {
+        let named = |kind: &str, plural: &str, names: &Option<Vec<String>>, known: &[&str]| match names {
+            None => Ok(known.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()),
+            Some(names) => names.iter().map(|name| pick(kind, plural, Some(name), known, place)).collect(),
+        };
+        let databases = named("database", "databases", &capture.databases, databases)?;
+        let roots = named("root", "roots", &capture.roots, roots)?;
+        let all: Vec<Self> =
+            databases.into_iter().map(Self::Database).chain(roots.into_iter().map(Self::Root)).collect();
+        if all.is_empty() {
+            return Err(EngineError::usage(format!(
+                "{place}: there is nothing to capture: the site has no database and no root"
+            )));
+        }
+        Ok(all)
+    }
+}
+
+/// Packages whose steps would meet the numbers of parts.
+pub(crate) fn steps_are_few(package: &Package) -> Result<(), EngineError> {
+    if package.steps.len() < PARTS as usize {
+        return Ok(());
+    }
+    Err(EngineError::usage(format!("{}: more than {} steps", package.file.display(), PARTS - 1)))
 }

@@ -347,6 +347,7 @@ impl Run<'_, '_> {
     /// Undoes a frame and all inside it, latest step first, as an automatic undo does: nobody to ask, so a column or
     /// file that somebody else changed too keeps the newer value. Returns what is not as it was before.
     pub fn undo_part(&mut self, part: &FramePath) -> Result<Left, EngineError> {
+        self.find_all_changes(part)?;
         self.session.observer.heard(Happening::Phase { name: "undoing" });
         let mut kept = Conflicts::default();
         for step in self.view.steps_to_undo(part) {

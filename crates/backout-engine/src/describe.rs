@@ -24,6 +24,7 @@ pub(crate) fn describe(
             match undo {
                 RunUndo::Command(undo) => format!("run {}", undo.join(" ")),
                 RunUndo::Never { because } => format!("none, because {because}"),
+                RunUndo::Captured(_) => "by what it changed, which is captured".to_owned(),
             },
         )),
         Act::Sql { shown, undo: SqlUndo::Script { shown: undo, .. }, .. } => {
@@ -32,8 +33,8 @@ pub(crate) fn describe(
         Act::Sql { shown, undo: SqlUndo::Never { because }, .. } => {
             each(plain(format!("sql {shown}"), format!("none, because {because}")))
         }
-        Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } if !step.has_images => {}
-        Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } => {
+        Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } | Act::Captured { .. } if !step.has_images => {}
+        Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } | Act::Captured { .. } => {
             let mut images = match reader.open_images(step.seq) {
                 Err(JournalError::ImagesDropped { .. }) => {
                     each(plain(step.act().words(), "none any more: what it would need was pruned".to_owned()));

@@ -154,8 +154,10 @@ impl Applying<'_, '_, '_> {
 
     /// A plain list: what is done stays; only the step that failed is taken back.
     fn list_stays(&mut self, path: &FramePath, trouble: &Trouble) -> Result<(), Trouble> {
-        let doubtful = self.run.view.steps_to_undo(path).into_iter().filter(|step| step.state != StepState::Applied);
-        for step in doubtful.collect::<Vec<_>>() {
+        self.run.find_all_changes(path).map_err(|error| Trouble { causes: error.causes(), fatal: true })?;
+        let mut doubtful = self.run.view.steps_to_undo(path);
+        doubtful.retain(|step| step.state != StepState::Applied || self.run.is_of_open_command(step));
+        for step in doubtful {
             let report = self
                 .run
                 .undo_surely(&step.frame, step.index, OnConflict::Keep)

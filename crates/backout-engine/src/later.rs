@@ -6,7 +6,6 @@ use std::fmt;
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::id::FramePath;
 use backout_model::target::Summary;
-use backout_package::step::SqlUndo;
 
 use crate::act::Act;
 use crate::error::EngineError;
@@ -164,8 +163,7 @@ impl Run<'_, '_> {
             if step.seq > first && step.is_on_site() && !matches!(step.act(), Act::Run { .. }) {
                 // A target that the site no longer has is none of this undo's.
                 if let Ok(target) = self.session.targets.of(step.act()) {
-                    let captured = |act: &Act| !matches!(act, Act::Sql { undo, .. } if *undo != SqlUndo::Captured);
-                    let by_images = step.has_images && captured(step.act());
+                    let by_images = step.has_images && step.act().is_captured();
                     let Summary { objects, made, .. } = step.intended.summary;
                     let (target, seq, act) = (target.label(), step.seq, step.intended.act);
                     later.push(LaterStep { of, target, objects, made, by_images, act, seq });

@@ -5,6 +5,7 @@
 pub mod act;
 mod around;
 pub mod backup;
+pub mod capture;
 pub mod check;
 pub mod command;
 pub mod confirm;

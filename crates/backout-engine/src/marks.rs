@@ -8,7 +8,6 @@ use backout_model::id::DeploymentId;
 use backout_model::state::{DeploymentState, StepState};
 use backout_model::target::Finding;
 
-use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::session::Targets;
@@ -57,10 +56,10 @@ pub(crate) fn behind(targets: &mut Targets, reader: &Reader) -> Result<Vec<Behin
             continue;
         }
         for step in View::load(reader, &row.id)?.steps.values() {
-            let Act::Sql { database, .. } = step.act() else { continue };
+            let Some(database) = step.act().database() else { continue };
             let (Some(seq), Some(known)) = (committed(step), known(database)) else { continue };
             if seq > known {
-                let lacks = lacks.entry(database.clone()).or_default();
+                let lacks = lacks.entry(database.to_owned()).or_default();
                 lacks.add(seq, step, &row.id);
             }
         }

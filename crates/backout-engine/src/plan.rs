@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backout_files::root::Work;
 use backout_model::id::FramePath;
-use backout_model::target::{PlannedChange, Refusal, TargetError, Verdict};
+use backout_model::target::{PlannedChange, Refusal, Summary, TargetError, Verdict};
+use backout_model::words;
 use backout_package::check::CheckKind;
 use backout_package::fill::placeholders;
 use backout_package::package::Package;
 use backout_package::site::Site;
-use backout_package::step::{RunUndo, SqlUndo, StepKind};
+use backout_package::step::{RunUndo, SqlUndo, Step, StepKind};
 use backout_sql::database::{Database, Planner, Script};
 use serde::Serialize;
 
-use crate::act::{Act, pick};
+use crate::act::{Act, Followed, pick, steps_are_few};
 use crate::deploy::trusted;
 use crate::error::{EngineError, causes};
 use crate::session::Targets;
@@ -76,6 +77,16 @@ pub fn plan(
     let database_names: Vec<String> = databases.keys().cloned().collect();
     let root_names: Vec<String> = roots.keys().cloned().collect();
     let refusals = queries_that_never_hold(databases, package)?;
+    let mut sizes = BTreeMap::new();
+    if captures(package) {
+        for (name, database) in databases.iter_mut() {
+            let size = match database.snapshot_size() {
+                Err(TargetError::Refused(refusal)) => Err(refusal),
+                size => Ok(size?),
+            };
+            sizes.insert(name.clone(), size);
+        }
+    }
     let mut planners: BTreeMap<String, Box<dyn Planner + '_>> = BTreeMap::new();
     for (name, database) in databases.iter_mut() {
         planners.insert(name.clone(), database.planner()?);
@@ -88,6 +99,8 @@ pub fn plan(
         totals: Totals { refused: refusals.len() as u64, refusals, ..Totals::default() },
         touched_roots: BTreeSet::new(),
         command_ran: false,
+        sizes,
+        is_closed: site.maintenance.is_some(),
         each,
     };
     walk.package(package, &FramePath::root())?;
@@ -104,6 +117,10 @@ struct Walk<'t, 'e> {
     touched_roots: BTreeSet<String>,
     /// A command that may have changed schemas and files.
     command_ran: bool,
+    /// What a copy of each database would be, where the package captures what commands do.
+    sizes: BTreeMap<String, Result<Option<Summary>, Refusal>>,
+    /// Others are kept out while it runs.
+    is_closed: bool,
     each: &'e mut dyn FnMut(Item),
 }
 
@@ -114,6 +131,7 @@ impl Walk<'_, '_> {
         let roots: Vec<String> = self.root_names.clone();
         let roots: Vec<&str> = roots.iter().map(String::as_str).collect();
         names_fit(package, &databases, &roots)?;
+        steps_are_few(package)?;
         for (index, step) in package.steps.iter().enumerate() {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             if let StepKind::Package(child) = &step.kind {
@@ -132,6 +150,21 @@ impl Walk<'_, '_> {
         match act {
             Act::Sql { database, path, shown, undo } => self.sql(frame, index, database, path, shown, undo),
             Act::Files { root, .. } | Act::Delete { root, .. } => self.files(frame, index, root, act, place),
+            // Only ever found, never planned.
+            Act::Captured { .. } => Ok(()),
+            Act::Run { capture, .. } if !capture.is_empty() => {
+                self.command_ran = true;
+                let capture = capture.clone();
+                if !self.is_closed {
+                    let labels: Vec<String> = capture.iter().map(Followed::label).collect();
+                    self.totals.warnings.push(format!(
+                        "{place}: what others write to {} while the command runs counts as the command's, and goes with its \
+                         undo; `maintenance:` in site.yaml keeps them out",
+                        labels.join(", ")
+                    ));
+                }
+                capture.iter().try_for_each(|followed| self.captured(frame, index, act, followed, place))
+            }
             Act::Run { argv, undo, .. } => {
                 self.command_ran = true;
                 let undo = match undo {
@@ -140,6 +173,7 @@ impl Walk<'_, '_> {
                         self.totals.irreversible.push(format!("{place}: run {}: {because}", argv.join(" ")));
                         format!("none, because {because}")
                     }
+                    RunUndo::Captured(_) => "by what it changed".to_owned(),
                 };
                 let change = PlannedChange {
                     place: place.to_owned(),
@@ -153,6 +187,60 @@ impl Walk<'_, '_> {
                 Ok(())
             }
         }
+    }
+
+    /// What a command does in one place: known only while it runs, and captured there.
+    fn captured(
+        &mut self,
+        frame: &FramePath,
+        index: u32,
+        act: &Act,
+        followed: &Followed,
+        place: &str,
+    ) -> Result<(), EngineError> {
+        let label = followed.label();
+        let size = match followed {
+            Followed::Database(name) => self.sizes.get(name).cloned().unwrap_or(Ok(None)),
+            Followed::Root(name) => {
+                self.touched_roots.insert(name.clone());
+                let root = self.roots.get_mut(name);
+                Ok(root.ok_or_else(|| EngineError::History(format!("no root {name}")))?.snapshot_size()?)
+            }
+        };
+        let verdict = match &size {
+            Ok(Some(size)) => {
+                let what = match followed {
+                    Followed::Database(_) => "a copy of the database".to_owned(),
+                    Followed::Root(_) => format!("a copy of {}", words::count(size.changes, "path")),
+                };
+                Verdict::Undoable {
+                    undo: format!("puts back whatever it changes in {label}; needs {what} while it runs"),
+                }
+            }
+            Err(refusal) => Verdict::Refused(Refusal { place: place.to_owned(), ..refusal.clone() }),
+            Ok(None) => Verdict::Refused(Refusal {
+                place: place.to_owned(),
+                what: act.words(),
+                why: format!(
+                    "what a command does to {label} cannot be captured in this version: SQLite databases and roots can"
+                ),
+                ways_out: vec![
+                    "give the step an undo of its own: `undo: [a command]`".to_owned(),
+                    "declare it `undo: none` with `because:`, and deploy with --accept-irreversible".to_owned(),
+                    "capture only what can be: `capture: {databases: […], roots: […]}`".to_owned(),
+                ],
+            }),
+        };
+        let change = PlannedChange {
+            place: place.to_owned(),
+            change: act.words(),
+            verdict,
+            rows: None,
+            bytes: size.ok().flatten().map(|size| size.bytes),
+            locks: None,
+        };
+        self.tell(frame, index, label, change);
+        Ok(())
     }
 
     fn sql(
@@ -239,6 +327,13 @@ impl Walk<'_, '_> {
     }
 }
 
+/// Whether what a command of a package, or of one in it, does is captured.
+fn captures(package: &Package) -> bool {
+    let is_captured =
+        |step: &Step| matches!(&step.kind, StepKind::Run(run) if matches!(run.undo, RunUndo::Captured(_)));
+    package.steps.iter().any(is_captured) || package.children().any(|child| captures(&child.package))
+}
+
 /// The checks of a package, and of all in it, whose query can never give one value: found now, not when everything is
 /// done already.
 fn queries_that_never_hold(
@@ -308,6 +403,8 @@ pub(crate) fn work(act: &Act) -> Result<Work, EngineError> {
     match act {
         Act::Files { source, exact, .. } => Ok(Work::Overlay { source: source.clone(), exact: *exact }),
         Act::Delete { paths, missing_ok, .. } => Ok(Work::Delete { paths: paths.clone(), missing_ok: *missing_ok }),
-        Act::Sql { .. } | Act::Run { .. } => Err(EngineError::History(format!("{} is no work on files", act.words()))),
+        Act::Sql { .. } | Act::Run { .. } | Act::Captured { .. } => {
+            Err(EngineError::History(format!("{} is no work on files", act.words())))
+        }
     }
 }

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use crate::act::Act;
+use crate::act::{Act, Followed};
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::lookup::find;
@@ -191,7 +191,11 @@ impl Parts {
         let mut scripts = BTreeMap::new();
         let databases: Vec<String> = session.database_names().iter().map(|name| (*name).to_owned()).collect();
         for name in databases {
-            let of_it = |step: &&StepView| matches!(step.act(), Act::Sql { database, .. } if *database == name);
+            let of_it = |step: &&StepView| match step.act() {
+                Act::Sql { database, .. } => *database == name,
+                Act::Captured { followed: Followed::Database(database), .. } => *database == name,
+                _ => false,
+            };
             let of_it: Vec<StepView> = steps.iter().filter(of_it).cloned().collect();
             if of_it.is_empty() {
                 continue;
@@ -202,7 +206,7 @@ impl Parts {
             head.databases.push(DatabasePart { name: name.clone(), engine, not_in_script });
             scripts.insert(name, (executed, undo));
         }
-        steps.retain(|step| matches!(step.act(), Act::Files { .. } | Act::Delete { .. }));
+        steps.retain(|step| root_of(step.act()).is_some());
         head.roots = steps.iter().filter_map(|step| root_of(step.act())).map(str::to_owned).collect();
         head.roots.sort();
         head.roots.dedup();
@@ -252,7 +256,8 @@ fn reading(source: io::Error) -> EngineError {
 fn root_of(act: &Act) -> Option<&str> {
     match act {
         Act::Files { root, .. } | Act::Delete { root, .. } => Some(root),
-        Act::Sql { .. } | Act::Run { .. } => None,
+        Act::Captured { followed: Followed::Root(root), .. } => Some(root),
+        Act::Sql { .. } | Act::Captured { .. } | Act::Run { .. } => None,
     }
 }
 
@@ -357,7 +362,13 @@ fn undo(
     let mut on_site = Vec::new();
     let mut not = Vec::new();
     for step in steps.iter().rev().filter(|step| step.is_on_site()) {
-        let Act::Sql { shown, .. } = step.act() else { continue };
+        let Act::Sql { shown, .. } = step.act() else {
+            not.push(format!(
+                "{}: what a command did is taken back by `backout undo --record` alone",
+                step.act().words()
+            ));
+            continue;
+        };
         if step.act().has_own_undo() || step.act().irreversible().is_some() {
             not.push(format!("{shown}: the package says how it is taken back, or that nothing does"));
             continue;

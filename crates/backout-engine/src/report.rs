@@ -9,7 +9,7 @@ use backout_model::target::Described;
 use backout_package::site::Site;
 use serde::Serialize;
 
-use crate::act::Act;
+use crate::act::{Act, step_in_package};
 use crate::backup;
 use crate::confirm::awaiting;
 use crate::error::EngineError;
@@ -285,7 +285,7 @@ pub fn show(
         let output = output(reader, step)?;
         each(Shown::Step {
             frame: step.frame.clone(),
-            step: step.index,
+            step: step_in_package(step.index),
             what: step.act().words(),
             state: step.state,
             changes: summary.changes,
@@ -293,7 +293,7 @@ pub fn show(
             output,
         });
         crate::describe::describe(targets, reader, step, &mut |change| {
-            each(Shown::Change { frame: step.frame.clone(), step: step.index, change });
+            each(Shown::Change { frame: step.frame.clone(), step: step_in_package(step.index), change });
         })?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
 use serde::Serialize;
 
-use crate::act::Act;
+use crate::act::{Act, Followed};
 use crate::backup::no_backup;
 use crate::error::EngineError;
 use crate::history::{View, Why, payload};
@@ -170,6 +170,8 @@ fn is_wanted(step: &StepView, plan: &Plan) -> bool {
     match step.act() {
         Act::Sql { database, .. } => plan.databases.contains(database),
         Act::Files { root, .. } | Act::Delete { root, .. } => plan.roots.contains(root),
+        Act::Captured { followed: Followed::Database(database), .. } => plan.databases.contains(database),
+        Act::Captured { followed: Followed::Root(root), .. } => plan.roots.contains(root),
         // It may have changed anything.
         Act::Run { .. } => true,
     }

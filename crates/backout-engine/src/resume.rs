@@ -9,6 +9,7 @@ use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
 use serde_json::Value;
 
+use crate::capture;
 use crate::confirm;
 use crate::copies;
 use crate::deploy::remove_copy;
@@ -33,6 +34,7 @@ pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError>
         session.warn("a command that the interrupted run had started was still running; it was ended");
     }
     copies::sweep(session)?;
+    capture::sweep(session)?;
     let mut unfinished = session.journal.reader().unfinished()?;
     if unfinished.is_none() {
         if let Some(outcome) = confirm::undo_expired(session)? {
@@ -51,11 +53,18 @@ pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError>
         let part = run.view.part.as_ref().map(|part| part.frame.clone()).unwrap_or_default();
         run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
     }
-    let outcome = match run.view.state {
-        Some(DeploymentState::Planned | DeploymentState::Checking) => run.never_begun()?,
-        _ => run.go_on().map_err(EngineError::under_way)?,
-    };
-    Ok(Some(run.closed(outcome)))
+    let ended = run.end()?;
+    capture::sweep(run.session)?;
+    Ok(Some(run.closed(ended)))
+}
+
+impl Run<'_, '_> {
+    fn end(&mut self) -> Result<Outcome, EngineError> {
+        match self.view.state {
+            Some(DeploymentState::Planned | DeploymentState::Checking) => self.never_begun(),
+            _ => self.go_on().map_err(EngineError::under_way),
+        }
+    }
 }
 
 /// The deployment that closed the site to its users and has not opened it again: the last one at work, before those
@@ -161,8 +170,12 @@ impl Run<'_, '_> {
                 Err(error) => return self.needs_hand(error.causes(), left),
             }
         }
-        let doubtful = self.view.steps_to_undo(&root).into_iter().filter(|step| step.state != StepState::Applied);
-        for step in doubtful.collect::<Vec<_>>() {
+        if let Err(error) = self.find_all_changes(&root) {
+            return self.needs_hand(error.causes(), left);
+        }
+        let mut doubtful = self.view.steps_to_undo(&root);
+        doubtful.retain(|step| step.state != StepState::Applied || self.is_of_open_command(step));
+        for step in doubtful {
             match self.undo_surely(&step.frame, step.index, OnConflict::Keep) {
                 Ok(report) => left.kept.extend(report.conflicts),
                 Err(error) => return self.needs_hand(error.causes(), left),

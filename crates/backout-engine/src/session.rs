@@ -16,7 +16,7 @@ use backout_package::site::Site;
 use backout_sql::database::{Database, Holder, LockError};
 use serde_json::json;
 
-use crate::act::Act;
+use crate::act::{Act, Followed};
 use crate::error::EngineError;
 use crate::history::{Why, payload};
 use crate::marks::{AHEAD_HINT, BEHIND_HINT, ahead, behind, lacking};
@@ -49,7 +49,7 @@ impl Targets {
         for act in acts {
             match act {
                 Act::Run { .. } => {}
-                Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } => drop(self.of(act)?),
+                Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } | Act::Captured { .. } => drop(self.of(act)?),
             }
         }
         Ok(())
@@ -60,6 +60,10 @@ impl Targets {
         match act {
             Act::Sql { database, .. } => self.database(database).map(|database| database as &mut dyn Target),
             Act::Files { root, .. } | Act::Delete { root, .. } => self.root(root).map(|root| root as &mut dyn Target),
+            Act::Captured { followed: Followed::Database(name), .. } => {
+                self.database(name).map(|database| database as &mut dyn Target)
+            }
+            Act::Captured { followed: Followed::Root(name), .. } => self.root(name).map(|root| root as &mut dyn Target),
             Act::Run { .. } => Err(EngineError::History("a command has no target".to_owned())),
         }
     }
@@ -313,10 +317,7 @@ impl<'o> Session<'o> {
 
     /// The epoch under which a step on the target of `act` is announced.
     pub(crate) fn epoch_for(&self, act: &Act) -> u64 {
-        match act {
-            Act::Sql { database, .. } => self.epochs.get(database).copied().unwrap_or(self.epoch),
-            Act::Files { .. } | Act::Delete { .. } | Act::Run { .. } => self.epoch,
-        }
+        act.database().and_then(|database| self.epochs.get(database)).copied().unwrap_or(self.epoch)
     }
 
     /// Fills `{root.web}` and `{database.main}` into a command's words.

@@ -64,7 +64,7 @@ impl<'s, 'o> Run<'s, 'o> {
         self.packages.get(frame).map_or_else(|| copy.to_owned(), PathBuf::clone)
     }
 
-    fn draft(&self, event: Event, frame: &FramePath, step: Option<u32>, payload: Value) -> Draft {
+    pub(crate) fn draft(&self, event: Event, frame: &FramePath, step: Option<u32>, payload: Value) -> Draft {
         Draft { deployment: Some(self.view.id.clone()), frame: frame.clone(), step, event, payload }
     }
 
@@ -105,28 +105,39 @@ impl<'s, 'o> Run<'s, 'o> {
 
     fn apply_wholly(&mut self, frame: &FramePath, index: u32, act: &Act) -> Result<Report, EngineError> {
         let epoch = self.session.epoch_for(act);
-        let intended = payload(&Intended { act: act.clone(), epoch, summary: Default::default() })?;
+        let summary = self.keep_before(frame, index, act)?;
+        let intended = payload(&Intended { act: act.clone(), epoch, summary })?;
         let draft = self.draft(Event::StepIntended, frame, Some(index), intended);
         match act {
             Act::Run { argv, directory, .. } => {
-                self.put_durably(draft.event, frame, Some(index), draft.payload)?;
+                let kept = draft.payload["summary"]["note"].clone();
+                if let Err(error) = self.put_durably(draft.event, frame, Some(index), draft.payload) {
+                    self.give_up_unannounced(frame, index, act, &kept);
+                    return Err(error);
+                }
                 let directory = self.directory(frame, directory);
                 let ended = match self.command(argv, &directory, act.timeout()) {
                     Ok(ended) => ended,
                     Err(unrun) => {
                         if !unrun.began {
-                            self.put(Event::StepDiscarded, frame, Some(index), Value::Null)?;
+                            self.put_durably(Event::StepDiscarded, frame, Some(index), Value::Null)?;
+                            self.give_up_unannounced(frame, index, act, &kept);
                         }
                         return Err(unrun.error);
                     }
                 };
+                // A command that failed may have done half of its work.
+                let report = self.find_changes(frame, index);
                 let failure = (!ended.ok()).then(|| failed_command(argv, &ended));
                 if let Some(error) = failure {
                     return Err(error);
                 }
+                let report = report?;
                 self.put(Event::StepApplied, frame, Some(index), payload(&ended)?)?;
-                Ok(Report::default())
+                self.give_up_snapshots(frame, index);
+                Ok(report)
             }
+            Act::Captured { .. } => Err(EngineError::History(format!("{} is found, not done", act.words()))),
             Act::Sql { database, path, shown, undo } => {
                 let script = Script { path: path.clone(), shown: shown.clone(), undo: script_undo(undo) };
                 let report = self.through_gate(draft, epoch, |targets, gate| {
@@ -147,7 +158,7 @@ impl<'s, 'o> Run<'s, 'o> {
     }
 
     /// Lets a target work behind a gate, and follows what the gate wrote, whatever came of it.
-    fn through_gate<T>(
+    pub(crate) fn through_gate<T>(
         &mut self,
         draft: Draft,
         epoch: u64,
@@ -200,7 +211,7 @@ impl<'s, 'o> Run<'s, 'o> {
         let Some(step) = self.view.steps.get(&(frame.clone(), index)).cloned() else {
             return Ok(false);
         };
-        let is_database = matches!(step.act(), Act::Sql { .. });
+        let is_database = step.act().database().is_some();
         match step.state {
             StepState::Intended if matches!(step.act(), Act::Run { .. }) => Ok(true),
             StepState::Intended => {
@@ -269,7 +280,9 @@ impl<'s, 'o> Run<'s, 'o> {
                 }
                 Report::default()
             }
-            Act::Run { .. } | Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } => {
+            // What it did was taken back before, place by place.
+            Act::Run { undo: RunUndo::Captured(_), .. } => Report::default(),
+            Act::Run { .. } | Act::Sql { .. } | Act::Files { .. } | Act::Delete { .. } | Act::Captured { .. } => {
                 let mut images = self.images(step.seq)?;
                 let manner = Manner { on_conflict, in_doubt };
                 let undone = self.through_gate(draft, epoch, |targets, gate| {
@@ -291,6 +304,7 @@ impl<'s, 'o> Run<'s, 'o> {
             self.put_durably(Event::StepUndoIntended, frame, Some(index), intent)?;
         }
         self.put(Event::StepUndone, frame, Some(index), payload(&report)?)?;
+        self.give_up_snapshots(frame, index);
         self.notes.extend(report.notes.iter().cloned());
         self.session.observer.heard(Happening::StepUndone { frame: frame.clone(), index });
         Ok(report)
@@ -325,16 +339,17 @@ impl<'s, 'o> Run<'s, 'o> {
             return Ok(Report::default());
         };
         let act = step.act().clone();
-        let runs_again = match &act {
-            Act::Run { .. } => true,
-            Act::Sql { undo, .. } => *undo != SqlUndo::Captured,
-            Act::Files { .. } | Act::Delete { .. } => false,
-        };
-        if runs_again {
-            return self.apply_wholly(frame, index, &act);
-        }
         let epoch = self.session.epoch_for(&act);
         let intended = payload(&Intended { act: act.clone(), epoch, summary: Default::default() })?;
+        if !act.followed().is_empty() {
+            // What it did comes back by its images, place by place.
+            self.put(Event::StepIntended, frame, Some(index), intended)?;
+            self.put(Event::StepApplied, frame, Some(index), Value::Null)?;
+            return Ok(Report::default());
+        }
+        if !act.is_captured() {
+            return self.apply_wholly(frame, index, &act);
+        }
         let draft = self.draft(Event::StepIntended, frame, Some(index), intended);
         let mut images = self.images(step.seq)?;
         let manner = Manner { on_conflict, in_doubt: false };

@@ -8,7 +8,6 @@ use backout_model::conflict::{ConflictKind, Conflicts, OnConflict};
 use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event, FrameState, StepState};
 use backout_model::target::{Described, Images, TargetError};
-use backout_package::step::SqlUndo;
 use serde_json::Value;
 
 use crate::act::Act;
@@ -288,14 +287,9 @@ impl Run<'_, '_> {
         let mut conflicts = self.known_conflicts(part)?;
         let steps = self.view.steps_to_undo(part);
         // What is in doubt is not checked beforehand: its undo itself finds out what is there.
-        let captured = |step: &StepView| match step.act() {
-            Act::Sql { undo, .. } => *undo == SqlUndo::Captured,
-            Act::Files { .. } | Act::Delete { .. } => true,
-            Act::Run { .. } => false,
-        };
         let certain: Vec<StepView> = steps
             .into_iter()
-            .filter(|step| step.state == StepState::Applied && step.has_images && captured(step))
+            .filter(|step| step.state == StepState::Applied && step.has_images && step.act().is_captured())
             .collect();
         let mut by_target: Vec<(&Act, String, Vec<u64>)> = Vec::new();
         for step in &certain {
@@ -354,6 +348,7 @@ impl Run<'_, '_> {
     /// Undoes what is left of a part whose undo was announced: also how a resume goes on.
     pub fn undo_on(&mut self, part: &FramePath, on_conflict: OnConflict) -> Result<Outcome, EngineError> {
         self.session.observer.heard(Happening::Phase { name: "undoing" });
+        self.find_all_changes(part)?;
         // What a process that died had begun is finished.
         let begun = self.view.touched(part).next().is_some();
         let mut settled = self.view.settled.clone();

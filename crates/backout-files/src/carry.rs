@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::act;
 use crate::copy;
 use crate::image;
+use crate::rights;
 
 /// Between which two names an act carries.
 pub struct Carry<'a> {
@@ -27,6 +28,8 @@ pub struct Carry<'a> {
     pub copied: bool,
     /// False where the file system is known (or a test pretends) to have no `RENAME_EXCHANGE`.
     pub may_exchange: bool,
+    /// It is a directory before and after, of which only the rights are others.
+    pub rights_only: bool,
 }
 
 impl Carry<'_> {
@@ -76,6 +79,9 @@ impl Carry<'_> {
 
     /// What is live and what the hold keeps change places.
     pub fn swap(&self) -> io::Result<()> {
+        if self.rights_only && self.are_directories()? {
+            return self.swap_rights();
+        }
         if self.copied {
             return self.swap_by_copy();
         }
@@ -85,7 +91,48 @@ impl Carry<'_> {
                 other => return other,
             }
         }
-        self.swap_by_link()
+        match self.which_are_directories()? {
+            (false, false) => self.swap_by_link(),
+            _ => self.swap_by_moves(),
+        }
+    }
+
+    /// Of two directories only the rights change places: what the live one holds stands by itself. While the second name
+    /// is there, that of the hold is not what the live one had.
+    fn swap_rights(&self) -> io::Result<()> {
+        self.drop_second()?;
+        copy::entry(self.dir, self.name, self.hold, &self.second())?;
+        act::sync_dir(self.hold)?;
+        rights::give(self.hold, &self.kept(), self.dir, self.name)?;
+        act::rename_over(self.hold, &self.second(), self.hold, &self.kept())
+    }
+
+    /// Finishes or takes back a swap of rights.
+    fn settle_rights(&self) -> io::Result<()> {
+        if rights::are_same(self.dir, self.name, self.hold, &self.kept())? {
+            return act::rename_over(self.hold, &self.second(), self.hold, &self.kept());
+        }
+        rights::give(self.hold, &self.second(), self.dir, self.name)?;
+        self.drop_second()
+    }
+
+    /// Without an exchange, where one of both is a directory: by a moment in which nothing has the name.
+    fn swap_by_moves(&self) -> io::Result<()> {
+        act::rename_new(self.dir, self.name, self.hold, &self.second())?;
+        act::rename_new(self.hold, &self.kept(), self.dir, self.name)?;
+        act::rename_new(self.hold, &self.second(), self.hold, &self.kept())
+    }
+
+    /// Whether what is live and what is kept are directories.
+    fn which_are_directories(&self) -> io::Result<(bool, bool)> {
+        let is = |stat: Option<rustix::fs::Stat>| {
+            stat.is_some_and(|stat| image::file_type(&stat) == rustix::fs::FileType::Directory)
+        };
+        Ok((is(image::stat(self.dir, self.name)?), is(image::stat(self.hold, &self.kept())?)))
+    }
+
+    fn are_directories(&self) -> io::Result<bool> {
+        self.which_are_directories().map(|found| found == (true, true))
     }
 
     /// Without an exchange: the live file gets a second name in the hold, then the kept one is renamed over it, so
@@ -120,8 +167,15 @@ impl Carry<'_> {
     pub fn settle(&self) -> io::Result<()> {
         let kept = image::stat(self.hold, &self.kept())?;
         let second = image::stat(self.hold, &self.second())?;
+        if second.is_some() && self.rights_only && self.are_directories()? {
+            return self.settle_rights();
+        }
         if !self.copied {
             return match (kept, second) {
+                // Moves that were taken apart.
+                (Some(_), Some(_)) if image::stat(self.dir, self.name)?.is_none() => {
+                    act::rename_new(self.hold, &self.second(), self.dir, self.name)
+                }
                 (Some(_), Some(_)) => act::unlink(self.hold, &self.second()),
                 (None, Some(_)) => act::rename_new(self.hold, &self.second(), self.hold, &self.kept()),
                 (_, None) => Ok(()),

@@ -11,7 +11,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 
 use crate::act;
-use crate::image::{self, Time};
+use crate::image::{self, Image, Kind, LinkTarget, Time};
 use crate::xattr;
 
 /// Below this a reflink costs more than it saves.
@@ -109,6 +109,11 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
 
 /// Copies one entry (not what a directory holds) with everything that is kept of it, synced, to a new name.
 pub fn entry(from: impl AsFd, name: &[u8], to: impl AsFd, to_name: &[u8]) -> io::Result<()> {
+    make(from, name, to, to_name, true).map(drop)
+}
+
+/// As [`entry`], and what was copied as an image of the original; `synced`: else that is for the caller.
+pub fn make(from: impl AsFd, name: &[u8], to: impl AsFd, to_name: &[u8], synced: bool) -> io::Result<Image> {
     let (from, to) = (from.as_fd(), to.as_fd());
     let stat = image::stat(from, name)?.ok_or(Errno::NOENT)?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
@@ -118,34 +123,46 @@ pub fn entry(from: impl AsFd, name: &[u8], to: impl AsFd, to_name: &[u8]) -> io:
         FileType::RegularFile => {
             let source = image::open_file(from, name)?;
             let copy = act::create(to, to_name)?;
-            content(&source, &rustix::fs::fstat(&source)?, &copy)?;
+            let (size, digest) = content(&source, &rustix::fs::fstat(&source)?, &copy)?;
             rustix::fs::fchown(&copy, Some(uid), Some(gid))?;
-            xattr::make_equal(&copy, &xattr::read(&source)?)?;
+            let attributes = xattr::read(&source)?;
+            xattr::make_equal(&copy, &attributes)?;
             rustix::fs::fchmod(&copy, mode)?;
             rustix::fs::futimens(&copy, &times)?;
-            act::sync_file(&copy)
+            if synced {
+                act::sync_file(&copy)?;
+            }
+            Ok(Image::new(Kind::File { size, digest }, &stat, xattr::digest(&attributes)))
         }
         FileType::Directory => {
             let source = crate::beneath::subdirectory(from, name)?;
             act::make_dir(to, to_name, 0o700)?;
             let copy = crate::beneath::subdirectory(to, to_name)?;
             rustix::fs::fchown(&copy, Some(uid), Some(gid))?;
-            xattr::make_equal(&copy, &xattr::read(&source)?)?;
+            let attributes = xattr::read(&source)?;
+            xattr::make_equal(&copy, &attributes)?;
             rustix::fs::fchmod(&copy, mode)?;
             rustix::fs::futimens(&copy, &times)?;
-            act::sync_dir(&copy)
+            if synced {
+                act::sync_dir(&copy)?;
+            }
+            Ok(Image::new(Kind::Dir, &stat, xattr::digest(&attributes)))
         }
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
             act::make_link(to, to_name, target.to_bytes())?;
             rustix::fs::chownat(to, to_name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-            Ok(rustix::fs::utimensat(to, to_name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+            rustix::fs::utimensat(to, to_name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(Image::new(Kind::Link { target: LinkTarget(target.into_bytes()) }, &stat, None))
         }
         other => {
             rustix::fs::mknodat(to, to_name, other, Mode::from_raw_mode(0o600), stat.st_rdev)?;
             rustix::fs::chownat(to, to_name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
             rustix::fs::chmodat(to, to_name, mode, AtFlags::empty())?;
-            Ok(rustix::fs::utimensat(to, to_name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+            rustix::fs::utimensat(to, to_name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            #[allow(clippy::useless_conversion)]
+            let rdev = stat.st_rdev.into();
+            Ok(Image::new(Kind::Other { rdev }, &stat, None))
         }
     }
 }

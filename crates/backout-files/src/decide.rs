@@ -105,7 +105,7 @@ impl Turn<'_> {
     /// What the path of a change holds, as far as judging needs it.
     fn now(&self, change: &Change) -> Result<Now, TargetError> {
         let now = self.root.now(change)?;
-        if matches!(now, Now::NoDirectory) && self.comes(&change.path) {
+        if matches!(now, Now::NoDirectory | Now::Blocked) && self.comes(&change.path) {
             return Ok(Now::Absent);
         }
         Ok(now)

@@ -226,6 +226,11 @@ impl Step {
         &self.name
     }
 
+    /// True until it has its lasting name.
+    pub fn is_staging(&self) -> bool {
+        self.staging
+    }
+
     pub fn dir(&self) -> &OwnedFd {
         &self.dir
     }

@@ -299,6 +299,9 @@ impl LocalRoot {
         if manifest.header.act == Act::Undo {
             return Ok(Probe::Partly);
         }
+        if manifest.header.found {
+            return Ok(Probe::Applied);
+        }
         let step = self.held(&manifest.header)?;
         let (mut placed, mut unplaced, mut neither) = (false, false, false);
         let mut synced = Synced::default();

@@ -115,13 +115,15 @@ fn swap(case: &Case<'_>, from: &Image, to: &Image) -> Verdict {
     let (is_from, is_to) = (now.same_content(from), now.same_content(to));
     // Only mode or attributes differ between both: the inode tells them apart, else the rights.
     let is_from = match (is_from, is_to) {
-        (true, true) if now.ino == from.ino => true,
-        (true, true) if now.ino == to.ino => false,
+        (true, true) if now.ino == from.ino && !from.is_dir() => true,
+        (true, true) if now.ino == to.ino && !from.is_dir() => false,
         (true, true) => now.same_rights(from) || !now.same_rights(to),
         (is_from, _) => is_from,
     };
     if is_from {
         return match merge(from, to, now) {
+            // Of a directory a crash may have left some rights changed and others not.
+            Err(_) if case.in_doubt && from.is_dir() => Verdict::Act { merge: false },
             Ok(merge) => Verdict::Act { merge },
             Err(column) => conflict(case, ConflictKind::Changed, Some(column)),
         };

@@ -12,6 +12,7 @@
 
 mod act;
 mod beneath;
+mod captured;
 mod carry;
 mod compare;
 mod condition;
@@ -20,6 +21,7 @@ mod decide;
 mod delete;
 mod error;
 mod examine;
+mod followed;
 mod hold;
 mod image;
 mod inspect;

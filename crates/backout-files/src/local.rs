@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, PlannedChange, Probe, Report, Summary, Target, TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, PlannedChange, Probe, Report, Snapshot, Summary, Target, TargetError,
+    Ticket,
 };
 use rustix::fs::{CWD, Mode, OFlags};
+use serde_json::Value;
 
 use crate::beneath::Beneath;
 use crate::error::Acting;
@@ -20,6 +22,7 @@ use crate::keep::Keep;
 use crate::lock::{self, Locked};
 use crate::manifest::{Header, Manifest, Place};
 use crate::overlay::device;
+use crate::path::RootPath;
 use crate::plan::Planner;
 use crate::root::{FileCondition, Kept, Lacking, Root, Work};
 use crate::turn::Direction;
@@ -37,6 +40,8 @@ pub struct Options {
     /// Where before-images are kept if that is not possible beside the root: a directory of the site's state, 0700.
     /// The root's own lie in a directory with its name there.
     pub hold: Option<PathBuf>,
+    /// Files of the site's databases: what a command writes to those is no change of the root.
+    pub databases: Vec<PathBuf>,
 }
 
 /// A file root on this machine. `Root` and `Target` say what it does.
@@ -48,6 +53,8 @@ pub struct LocalRoot {
     pub(crate) keep: Keep,
     pub(crate) hold: Hold,
     pub(crate) may_exchange: bool,
+    /// Databases that lie in the root, and what their engine puts beside them.
+    pub(crate) besides: Vec<RootPath>,
     locked: Option<Locked>,
 }
 
@@ -85,7 +92,9 @@ impl LocalRoot {
         let stat = rustix::fs::fstat(&top).acting(opening)?;
         let keep = Keep::parse(&options.keep, &label)?;
         let hold = Hold::choose(&path, &stat, &options.site, &options.name, options.hold.as_deref(), away)?;
-        Ok(Self { name: options.name, label, path, root: Beneath::new(top), keep, hold, may_exchange, locked: None })
+        let besides = besides(&path, &options.databases);
+        let root = Beneath::new(top);
+        Ok(Self { name: options.name, label, path, root, keep, hold, may_exchange, besides, locked: None })
     }
 
     /// The directory that keeps before-images; it need not exist yet. The engine sees to it that it lies in no root.
@@ -128,6 +137,22 @@ impl LocalRoot {
     pub fn sweep(&mut self, still_needed: &[String]) -> Result<u64, TargetError> {
         self.hold.sweep(still_needed)
     }
+}
+
+/// The paths of databases in a root, by SQLite's names for what stands beside each (<https://sqlite.org/tempfiles.html>).
+fn besides(root: &Path, databases: &[PathBuf]) -> Vec<RootPath> {
+    let mut found = Vec::new();
+    for database in databases {
+        let whole = std::fs::canonicalize(database).unwrap_or_else(|_| database.clone());
+        let Ok(below) = whole.strip_prefix(root) else { continue };
+        for ending in ["", "-journal", "-wal", "-shm"] {
+            let mut path = below.as_os_str().to_owned();
+            path.push(ending);
+            let names = Path::new(&path).components();
+            found.push(names.fold(RootPath::root(), |path, name| path.join(name.as_os_str().as_encoded_bytes())));
+        }
+    }
+    found
 }
 
 impl Target for LocalRoot {
@@ -174,6 +199,22 @@ impl Target for LocalRoot {
             Some(step) => step.remove().acting(|| format!("cannot clean the hold of {}", self.label)),
             None => Ok(()),
         }
+    }
+
+    fn snapshot_size(&mut self) -> Result<Option<Summary>, TargetError> {
+        self.measure().map(Some)
+    }
+
+    fn snapshot(&mut self, _snapshot: &Snapshot) -> Result<Value, TargetError> {
+        self.take_snapshot()
+    }
+
+    fn compare(&mut self, snapshot: &Snapshot, _shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        self.compare_snapshot(&snapshot.note, gate)
+    }
+
+    fn give_up(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
+        self.give_up_snapshot(&snapshot.note)
     }
 
     fn examine(&mut self) -> Result<Vec<Finding>, TargetError> {

@@ -10,7 +10,7 @@ use backout_model::entry::Digest;
 use backout_model::target::{Images, TargetError};
 use serde::{Deserialize, Serialize};
 
-use crate::image::{Image, Time};
+use crate::image::{Image, Kind, Time};
 use crate::path::RootPath;
 
 /// The version that this code writes, and the newest that it reads.
@@ -37,6 +37,9 @@ pub struct Header {
     /// Which directory it was done to; none in manifests of before this was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// It was found by comparing: all of it was live before it was announced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
 }
 
 /// A directory on this machine. The inode tells it from others and stays when it is moved; the path is for people.
@@ -62,7 +65,7 @@ pub enum Act {
 impl Header {
     pub fn new(act: Act, root: &str, step: &str, time: Time, place: Option<Place>) -> Self {
         let (root, step) = (root.to_owned(), step.to_owned());
-        Self { format: FORMAT.to_owned(), version: VERSION, act, root, step, time, place }
+        Self { format: FORMAT.to_owned(), version: VERSION, act, root, step, time, place, found: false }
     }
 }
 
@@ -79,6 +82,14 @@ pub struct Change {
     /// True where hold and path lie on different file systems, so that files are copied and not exchanged.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub copied: bool,
+}
+
+impl Change {
+    /// True where a directory stays one, and only its rights change.
+    pub fn is_of_rights(&self) -> bool {
+        let is_dir = |image: &Option<Image>| image.as_ref().is_some_and(|image| image.kind == Kind::Dir);
+        is_dir(&self.before) && is_dir(&self.after)
+    }
 }
 
 /// A directory whose entries the step changes, and so its time.

@@ -177,6 +177,7 @@ impl LocalRoot {
             step: step.name(),
             copied: change.copied,
             may_exchange: self.may_exchange,
+            rights_only: change.is_of_rights(),
         }
     }
 }

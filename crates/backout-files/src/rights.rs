@@ -1,7 +1,7 @@
 //! Mode, owner, group and attributes: carried from one file to another where others changed them, and which of them
 //! this user may give.
 //!
-//! Never touches content or times, and never a live path.
+//! Never touches content or times; a live path only where directories change their rights.
 
 use std::io;
 
@@ -11,12 +11,13 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::beneath::subdirectory;
 use crate::error::refused;
 use crate::hold::Step;
 use crate::image::{self, Image, file_type};
 use crate::item::Inherit;
 use crate::path::RootPath;
-use crate::xattr;
+use crate::xattr::{self, Xattrs};
 
 /// What goes back in the place of `now`, which the step left as `from`: `to`, with every right that others changed.
 pub fn carried(from: &Image, to: &Image, now: &Image) -> Image {
@@ -126,4 +127,24 @@ fn may_give(inherit: &Inherit) -> bool {
 
 fn is_file(step: &Step, name: &[u8]) -> io::Result<bool> {
     Ok(image::stat(step.dir(), name)?.is_some_and(|stat| file_type(&stat) == FileType::RegularFile))
+}
+
+/// Gives the directory `to` owner, mode and attributes of the directory `from`, durably.
+pub fn give(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) -> io::Result<()> {
+    let (from, to) = (subdirectory(from_dir, from)?, subdirectory(to_dir, to)?);
+    let stat = rustix::fs::fstat(&from)?;
+    fault::point(Point::SetMetadata)?;
+    rustix::fs::fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    xattr::make_equal(&to, &xattr::read(&from)?)?;
+    rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    crate::act::sync_dir(&to)
+}
+
+/// Whether two directories have the same owner, mode and attributes.
+pub fn are_same(one_dir: impl AsFd, one: &[u8], other_dir: impl AsFd, other: &[u8]) -> io::Result<bool> {
+    let of = |dir: OwnedFd| -> io::Result<(u32, u32, u32, Xattrs)> {
+        let stat = rustix::fs::fstat(&dir)?;
+        Ok((stat.st_uid, stat.st_gid, stat.st_mode & 0o7777, xattr::read(&dir)?))
+    };
+    Ok(of(subdirectory(one_dir, one)?)? == of(subdirectory(other_dir, other)?)?)
 }

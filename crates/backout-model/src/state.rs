@@ -232,7 +232,9 @@ impl Event {
             | Event::FinallyRan
             | Event::BackupTaken
             | Event::ImagesDropped => Scope::Note,
-            Event::LockTaken | Event::EntryLost | Event::SiteBackedUp | Event::SiteRestoring | Event::SiteRestored => Scope::Site,
+            Event::LockTaken | Event::EntryLost | Event::SiteBackedUp | Event::SiteRestoring | Event::SiteRestored => {
+                Scope::Site
+            }
         }
     }
 }

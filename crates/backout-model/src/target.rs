@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{Read, Seek, Write};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -137,6 +138,15 @@ pub struct Finding {
     pub grave: bool,
 }
 
+/// The state of a target as it was before a command ran, kept in full.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// For this target alone, 0700; it lies in the site's state.
+    pub directory: PathBuf,
+    /// What the target itself wants back, small; null until it was taken.
+    pub note: Value,
+}
+
 /// A database or a file root, as far as undoing goes. Serial use only; every act is atomic or can be started again.
 pub trait Target: Send {
     /// `database main`, `root web`.
@@ -177,6 +187,37 @@ pub trait Target: Send {
 
     /// Gives up what is held for the undo or redo of the step.
     fn forget(&mut self, images: &mut dyn Images) -> Result<(), TargetError>;
+
+    /// What [`Target::snapshot`] would copy: files as changes, and bytes. `None` where this target cannot be compared with
+    /// what it was; refused where something in it cannot.
+    fn snapshot_size(&mut self) -> Result<Option<Summary>, TargetError> {
+        Ok(None)
+    }
+
+    /// Keeps the state of now in full, durably, so that [`Target::compare`] finds what changes from now on. `directory`
+    /// is there and may hold what an attempt that died left. Returns the snapshot's note.
+    fn snapshot(&mut self, _snapshot: &Snapshot) -> Result<Value, TargetError> {
+        Err(TargetError::failed(format!("cannot capture what a command does to {}", self.label()), "it has no way to"))
+    }
+
+    /// Finds what changed since a snapshot was taken, whoever did it, and announces it as a step that is done: with images
+    /// like those of any other. `shown` names the command to people. After an error nothing is announced, and it can be
+    /// tried again, unless the gate had announced it: then [`Target::probe`] tells.
+    fn compare(&mut self, _snapshot: &Snapshot, _shown: &str, _gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        Err(TargetError::failed(format!("cannot find what a command did to {}", self.label()), "it has no way to"))
+    }
+
+    /// Puts everything back as a snapshot has it, whoever changed it since: where [`Target::compare`] refused what a
+    /// command did, so that no step can take it back.
+    fn put_back_whole(&mut self, _snapshot: &Snapshot) -> Result<(), TargetError> {
+        Err(TargetError::failed(format!("cannot put {} back as it was", self.label()), "it has no way to"))
+    }
+
+    /// Gives up a snapshot, but for what a step that was announced by its comparison needs. Its directory is the caller's.
+    /// Without a note: whatever was kept outside of that directory and never announced.
+    fn give_up(&mut self, _snapshot: &Snapshot) -> Result<(), TargetError> {
+        Ok(())
+    }
 
     /// What works here and what does not, for `doctor`.
     fn examine(&mut self) -> Result<Vec<Finding>, TargetError>;

@@ -137,6 +137,7 @@ fn step_line(step: &Step) -> StepLine {
             match &run.undo {
                 RunUndo::Command(argv) => argv.join(" "),
                 RunUndo::Never { because } => never(because),
+                RunUndo::Captured(_) => "captured".to_owned(),
             },
         ),
         StepKind::Package(child) => ("package", child.name.clone(), "by its own steps".to_owned()),

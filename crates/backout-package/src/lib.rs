@@ -4,6 +4,7 @@
 
 pub mod alert;
 pub mod bundle;
+pub mod capture;
 pub mod check;
 pub mod duration;
 pub mod error;

@@ -4,21 +4,22 @@ use std::fs;
 use std::time::Duration;
 
 use crate::beneath;
+use crate::capture::CaptureFile;
 use crate::error::PackageError;
 use crate::field::{Located, Text, Undo};
 use crate::load::{Loader, MAX_NESTING};
 use crate::manifest::{OnFailureFile, RetriesFile, StepFile};
 use crate::package::MANIFEST;
 use crate::step::{
-    Child, Command, DeleteStep, FilesStep, MAX_BACKOFF, OnFailure, Retries, RunStep, RunUndo, SqlStep, SqlUndo, Step,
-    StepKind,
+    Capture, Child, Command, DeleteStep, FilesStep, MAX_BACKOFF, OnFailure, Retries, RunStep, RunUndo, SqlStep,
+    SqlUndo, Step, StepKind,
 };
 use crate::words::{root_path, shown};
 use crate::yaml::Spot;
 
 /// What a `run` step without an undo may do about it.
-const RUN_WAYS_OUT: &str = "add `undo: [a command]` that takes it back, or `undo: none` with `because: …` \
-    and deploy with --accept-irreversible";
+const RUN_WAYS_OUT: &str = "add `capture: all`, which takes back whatever it does to databases and files, `undo: [a command]`, \
+    or `undo: none` with `because: …` and deploy with --accept-irreversible";
 
 /// Settles one step of the package `name`.
 pub fn load_step(loader: &Loader<'_>, name: &str, step: &Located<StepFile>) -> Result<Step, PackageError> {
@@ -81,7 +82,7 @@ pub fn only_its_options(
     Ok(())
 }
 
-type Options<'a> = [(&'a str, Option<Spot>, &'a [&'a str]); 9];
+type Options<'a> = [(&'a str, Option<Spot>, &'a [&'a str]); 10];
 
 fn options(file: &StepFile) -> Options<'static> {
     [
@@ -91,6 +92,7 @@ fn options(file: &StepFile) -> Options<'static> {
         ("missing", file.missing.as_ref().map(|l| l.spot), &["delete"]),
         ("undo", file.undo.as_ref().map(|l| l.spot), &["sql", "run"]),
         ("because", file.because.as_ref().map(|l| l.spot), &["sql", "run"]),
+        ("capture", file.capture.as_ref().map(|l| l.spot), &["run"]),
         ("timeout", file.timeout.as_ref().map(|l| l.spot), &["run"]),
         ("retries", file.retries.as_ref().map(|l| l.spot), &["package"]),
         ("on-failure", file.on_failure.as_ref().map(|l| l.spot), &["package"]),
@@ -196,6 +198,14 @@ fn run(loader: &Loader<'_>, step: &Located<StepFile>) -> Result<StepKind, Packag
     loader.program(command.spot, &command.value)?;
     let timeout = loader.positive("timeout", file.timeout.as_ref())?;
     let undo = match &file.undo {
+        Some(Located { spot, .. }) if file.capture.is_some() => {
+            let what = "`undo` and `capture` on one step: what is captured needs no other undo";
+            return Err(loader.wrong_with(*spot, what, "keep the one that takes the command back"));
+        }
+        None if let Some(captured) = &file.capture => {
+            because(loader, file, None)?;
+            RunUndo::Captured(captures(loader, captured)?)
+        }
         None if file.because.is_some() => {
             because(loader, file, None)?;
             RunUndo::Never { because: String::new() }
@@ -214,6 +224,29 @@ fn run(loader: &Loader<'_>, step: &Located<StepFile>) -> Result<StepKind, Packag
     };
     let command = Command { line: step.spot.line, argv: command.value.0.clone(), timeout };
     Ok(StepKind::Run(RunStep { command, undo }))
+}
+
+/// What a step says it captures.
+fn captures(loader: &Loader<'_>, file: &Located<CaptureFile>) -> Result<Capture, PackageError> {
+    let lists = match &file.value {
+        CaptureFile::All => return Ok(Capture { databases: None, roots: None }),
+        CaptureFile::Some(lists) => lists,
+    };
+    if lists.databases.is_empty() && lists.roots.is_empty() {
+        let what = "`capture` names nothing: neither a database nor a root";
+        return Err(loader.wrong_with(file.spot, what, "`capture: all` means every one of the site"));
+    }
+    let names = |list: &[Located<Text>]| -> Result<Option<Vec<String>>, PackageError> {
+        let mut names: Vec<String> = Vec::with_capacity(list.len());
+        for name in list {
+            if names.contains(&name.value.0) {
+                return Err(loader.wrong(name.spot, format!("`{}` is named twice", name.value.0)));
+            }
+            names.push(name.value.0.clone());
+        }
+        Ok(Some(names))
+    };
+    Ok(Capture { databases: names(&lists.databases)?, roots: names(&lists.roots)? })
 }
 
 fn child(loader: &Loader<'_>, name: &str, file: &StepFile) -> Result<StepKind, PackageError> {

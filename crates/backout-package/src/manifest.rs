@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::field::{Argv, Later, Located, Named, Span, Text, Undo};
+use crate::capture::CaptureFile;
+use crate::field::{Argv, Located, Named, Span, Text, Undo};
 
 /// What is deployed: a directory with this file in it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -78,10 +79,8 @@ pub struct StepFile {
     pub retries: Option<Located<RetriesFile>>,
     /// For `package`: what the child's failure means for this package.
     pub on_failure: Option<Located<OnFailureFile>>,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub capture: Later,
+    /// For `run`: what the command changes in these databases and roots is captured, so that it can be undone.
+    pub capture: Option<Located<CaptureFile>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -101,6 +101,17 @@ pub enum RunUndo {
     Command(Vec<String>),
     /// Not at all: needs `--accept-irreversible`.
     Never { because: String },
+    /// By what is found to have changed while it ran.
+    Captured(Capture),
+}
+
+/// What a command is followed in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// None: all databases of the site.
+    pub databases: Option<Vec<String>>,
+    /// None: all roots of the site.
+    pub roots: Option<Vec<String>>,
 }
 
 /// A child package and what its parent says about it.

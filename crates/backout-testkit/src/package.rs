@@ -77,6 +77,20 @@ pub fn run(script: &str, undo: Option<&str>) -> Step {
     }
 }
 
+/// A shell script as a command whose changes are captured, wherever the site has something.
+pub fn captured(script: &str) -> Step {
+    Step::from(Kind::Run(shell(script))).with("capture", "all")
+}
+
+/// The same of statements, run by SQLite's own client on the database `main`.
+pub fn captured_sql(statements: &str) -> Step {
+    let mut step = captured("printf '%s' \"$0\" | sqlite3 -bail \"$BACKOUT_DATABASE_MAIN\"");
+    if let Kind::Run(argv) = &mut step.kind {
+        argv.push(statements.to_owned());
+    }
+    step
+}
+
 pub fn child(package: Pkg) -> Step {
     Kind::Child(Box::new(package)).into()
 }

@@ -330,6 +330,14 @@ impl TestSite {
                 path: root.path.clone(),
                 keep: root.keep.clone(),
                 hold: Some(config.state.join("hold")),
+                databases: config
+                    .databases
+                    .iter()
+                    .filter_map(|database| match &database.url {
+                        DatabaseUrl::Sqlite { path } => Some(path.clone()),
+                        _ => None,
+                    })
+                    .collect(),
             };
             targets.roots.insert(root.name.clone(), Box::new(LocalRoot::open(options)?));
         }

@@ -16,7 +16,8 @@ use super::report::{Report, Row, Target};
 use crate::backout::Backout;
 use crate::trees::copy;
 
-const TREE: usize = 30_000;
+/// Files of the small tree.
+pub const TREE: usize = 30_000;
 const LARGE_TREE: usize = 120_000;
 const CHANGED: usize = 3_000;
 const PER_FOLDER: usize = 100;
@@ -24,7 +25,7 @@ const PER_FOLDER: usize = 100;
 pub fn run(options: &Options, backout: &Backout, scratch: &Path, report: &mut Report) -> Result<()> {
     let bench = Bench { backout, scratch, sites: Cell::new(0) };
     let package = bench.package()?;
-    let tree = bench.tree(TREE)?;
+    let tree = self::tree(scratch, TREE)?;
     if options.wants("rsync") || options.wants("deploy") || options.wants("undo") {
         let (rsync, ours) = alternate(options.runs, || bench.rsync(&tree, &package), || bench.ours(&tree, &package))?;
         let (deploys, undos) = ours.into_iter().unzip();
@@ -34,7 +35,7 @@ pub fn run(options: &Options, backout: &Backout, scratch: &Path, report: &mut Re
         report.add(&Row::times("undo 3,000 of 30,000 files", against, base, median(undos), Target::Ratio(0.7)));
     }
     if options.wants("growth") {
-        let large = bench.tree(LARGE_TREE)?;
+        let large = self::tree(scratch, LARGE_TREE)?;
         // The undo brings the tree back, so that each run finds it as the one before did, without a copy.
         let (small, big) = alternate(
             options.runs,
@@ -68,22 +69,24 @@ pub(super) fn content(number: usize, version: &str) -> String {
     line.repeat(bytes / line.len() + 1)
 }
 
-pub(super) fn name(number: usize) -> PathBuf {
+/// Where a file of the tree is.
+pub fn name(number: usize) -> PathBuf {
     let folder = number / PER_FOLDER;
     PathBuf::from(format!("{:02}/{folder:04}/{number:06}.txt", folder % 20))
 }
 
-impl Bench<'_> {
-    fn tree(&self, files: usize) -> Result<PathBuf> {
-        let dir = self.scratch.join(format!("tree-{files}"));
-        eprintln!("making a tree of {files} files");
-        for number in 0..files {
-            write(&dir.join(name(number)), &content(number, "first version"))?;
-        }
-        settle(self.scratch)?;
-        Ok(dir)
+/// Makes a tree of so many files.
+pub fn tree(scratch: &Path, files: usize) -> Result<PathBuf> {
+    let dir = scratch.join(format!("tree-{files}"));
+    eprintln!("making a tree of {files} files");
+    for number in 0..files {
+        write(&dir.join(name(number)), &content(number, "first version"))?;
     }
+    settle(scratch)?;
+    Ok(dir)
+}
 
+impl Bench<'_> {
     /// Every tenth file of the small tree, changed.
     fn package(&self) -> Result<PathBuf> {
         let dir = self.scratch.join("package");

@@ -3,6 +3,7 @@
 //! beside the project's targets. It judges the release build from outside.
 
 mod backup;
+mod capture;
 mod files;
 mod measure;
 mod postgres;
@@ -51,6 +52,8 @@ enum What {
     Files,
     Record,
     Backup,
+    /// Commands whose changes are captured, on SQLite and files
+    Capture,
 }
 
 impl Options {
@@ -80,6 +83,7 @@ pub fn run(options: &Options) -> Result<bool> {
     match options.what {
         What::Sqlite => sqlite::run(options, &backout, scratch.path(), &mut report)?,
         What::Postgres => postgres::run(options, &backout, scratch.path(), &mut report)?,
+        What::Capture => capture::run(options, &backout, scratch.path(), &mut report)?,
         What::Files => files::run(options, &backout, scratch.path(), &mut report)?,
         What::Record => record::run(options, &backout, scratch.path(), &mut report)?,
         What::Backup => backup::run(options, &backout, scratch.path(), &mut report)?,

@@ -152,10 +152,12 @@ fn a_cycle_among_children() {
 }
 
 #[test]
-fn keys_of_a_later_version_are_refused_by_name() {
-    let scene = Scene::new();
-    scene.package("later", "steps:\n  - run: [\"true\"]\n    capture: all\n");
-    both(&scene, "later", 2, &["later/package.yaml:5", "capture"]);
+fn a_capture_of_what_the_site_lacks() {
+    let scene = Scene::with_good_package();
+    scene.package("captured", "steps:\n  - run: [\"true\"]\n    capture: {databases: [main], roots: [wbe]}\n");
+    both(&scene, "captured", 2, &["captured/package.yaml:4", "wbe", "web"]);
+    scene.package("captured", "steps:\n  - run: [\"true\"]\n    capture: none\n");
+    both(&scene, "captured", 2, &["captured/package.yaml:5", "none", "all"]);
 }
 
 #[test]

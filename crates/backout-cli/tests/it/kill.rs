@@ -155,3 +155,59 @@ fn a_tool_that_is_killed_while_its_statement_runs_on_mariadb() {
         before.assert_same(&Fingerprint::of(&site), script);
     }
 }
+
+#[test]
+fn a_deployment_of_captured_commands_that_is_killed_anywhere() {
+    at_every_point(Cast::Captured, Act::Deploy);
+}
+
+/// A command that changes rows, definitions and files in many small steps, and says how far it is.
+const WORK: &str = "echo $$ > \"$BACKOUT_ROOT_WEB/../pid\"; n=0
+    while [ $n -lt 40 ]; do n=$((n + 1))
+      echo \"CREATE TABLE t$n (id INTEGER PRIMARY KEY, x UNIQUE); INSERT INTO t$n (x) VALUES ($n), ('$n');
+            UPDATE product SET price = price + 1; ALTER TABLE product ADD COLUMN c$n DEFAULT $n; DROP TABLE IF EXISTS 't$((n - 3))'\" \
+        | sqlite3 \"$BACKOUT_DATABASE_MAIN\" || exit 1
+      mkdir \"$BACKOUT_ROOT_WEB/d$n\"; echo $n > \"$BACKOUT_ROOT_WEB/d$n/f\"; echo $n >> \"$BACKOUT_ROOT_WEB/index.php\"
+      echo $n > \"$BACKOUT_ROOT_WEB/../far\"
+    done";
+
+/// The tool, or the command, is killed once the command is so far; the rest is for `resume`, or for the tool.
+fn killed_at_work(far: u32, whom: &str) {
+    let schema = "CREATE TABLE product (id INTEGER PRIMARY KEY, price INTEGER);
+        INSERT INTO product VALUES (1, 10), (2, 20); CREATE TABLE log (x); INSERT INTO log VALUES (1), (1)";
+    let web = backout_testkit::tree::Tree::new().file("index.php", "<?php").file("a/b.txt", "b");
+    let site = TestSite::builder().database("main", schema).root("web", web).build();
+    let before = Fingerprint::of(&site);
+    let package = site.write(&Pkg::new("p").step(backout_testkit::package::captured(WORK)));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", site.dir()).current_dir(site.dir());
+    let mut tool = command.args(["--quiet", "deploy", &package.display().to_string()]).spawn().unwrap();
+    let number = |name: &str| site.text(name).and_then(|text| text.trim().parse::<u32>().ok());
+    while number("far").is_none_or(|now| now < far) {
+        assert!(tool.try_wait().unwrap().is_none(), "{whom} at {far}: it ended too early");
+    }
+    if whom == "tool" {
+        tool.kill().unwrap();
+        tool.wait().unwrap();
+        let resumed = backout(&site, &["resume"], "");
+        assert_eq!(resumed.status.code(), Some(1), "{whom} at {far}: {}", shown(&resumed));
+    } else {
+        let pid = number("pid").unwrap().to_string();
+        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        assert_eq!(tool.wait().unwrap().code(), Some(1), "{whom} at {far}");
+    }
+    before.assert_same(&Fingerprint::of(&site), &format!("{whom} at {far}"));
+    let verified = backout(&site, &["verify"], "");
+    assert_eq!(verified.status.code(), Some(0), "{whom} at {far}: {}", shown(&verified));
+}
+
+#[test]
+fn a_captured_command_or_the_tool_that_is_killed_at_work() {
+    let seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    for n in 0..3 {
+        let far = u32::try_from((seed / 7 + n * 13) % 37).unwrap() + 1;
+        killed_at_work(far, "tool");
+        killed_at_work(far, "command");
+    }
+}

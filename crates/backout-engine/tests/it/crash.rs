@@ -124,6 +124,22 @@ fn a_broken_disk_anywhere() {
 }
 
 #[test]
+fn captured_commands_in_a_run_that_dies_anywhere() {
+    Act::ALL.into_iter().for_each(|act| at_every_point(Cast::Captured, act, Fault::CrashAt, none));
+}
+
+#[test]
+fn captured_commands_and_a_recovery_that_dies_too() {
+    at_every_point(Cast::Captured, Act::Deploy, Fault::CrashAt, twice);
+}
+
+#[test]
+fn captured_commands_on_a_full_and_a_broken_disk() {
+    at_every_point(Cast::Captured, Act::Deploy, Fault::NoSpaceAt, none);
+    at_every_point(Cast::Captured, Act::Deploy, Fault::BrokenAt, none);
+}
+
+#[test]
 fn a_deployment_on_postgres_that_dies_anywhere() {
     at_every_point(Cast::Postgres(server()), Act::Deploy, Fault::CrashAt, none);
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // Tests end where something unexpected happens.
 #![allow(clippy::print_stdout)] // The long suites print their seed and what they did.
 
+mod capture;
 mod checks;
 mod commands;
 mod crash;

@@ -3,6 +3,7 @@
 // A test that meets an error has failed, also in the functions around the tests.
 #![allow(clippy::unwrap_used)]
 
+mod captured;
 mod conflict;
 mod crash;
 mod exact;

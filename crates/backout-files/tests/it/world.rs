@@ -106,6 +106,7 @@ impl World {
             path: self.root(),
             keep: self.keep.clone(),
             hold: self.elsewhere.as_ref().map(|dir| dir.path().join("holds")),
+            databases: Vec::new(),
         }
     }
 

@@ -17,8 +17,16 @@ fn bad_steps_are_shown_at_their_place() {
         ("  - sql: sql/a.sql\n    data_base: main\n", "5:5: unknown key `data_base`; did you mean `database`?"),
         ("  - package: x\n    retries: {attempt: 3}\n", "5:15: unknown key `attempt`; did you mean `attempts`?"),
         ("  - sql: sql/a.sql\n    sql: sql/a.sql\n", "5:5: the key `sql` is given twice, first on line 4"),
-        ("  - run: [x]\n    capture: all\n", "5:5: `capture` is not available yet in this version"),
-        ("  - run: [x]\n    capture:\n", "5:5: `capture` is not available yet in this version"),
+        ("  - run: [x]\n    capture: some\n", "5:14: unknown value `some`"),
+        (
+            "  - run: [x]\n    capture: {databases: []}\n",
+            "5:14: `capture` names nothing: neither a database nor a root",
+        ),
+        ("  - run: [x]\n    capture: {root: [web]}\n", "5:15: unknown key `root`; did you mean `roots`?"),
+        ("  - run: [x]\n    capture: {roots: [web, web]}\n", "5:28: `web` is named twice"),
+        ("  - run: [x]\n    capture: all\n    undo: [y]\n", "6:11: `undo` and `capture` on one step"),
+        ("  - run: [x]\n    capture: all\n    because: y\n", "6:14: `because` goes with `undo: none` only"),
+        ("  - sql: sql/a.sql\n    capture: all\n", "5:14: a `sql` step has no `capture`; it belongs to `run`"),
         ("  - wrong\n", "4:5: expected a mapping with keys such as `sql`, `files`"),
         // Kinds.
         ("  - database: main\n", "4:5: this step does nothing: one of `sql`, `files`, `delete`, `run`, `package`"),
@@ -69,8 +77,8 @@ fn bad_steps_are_shown_at_their_place() {
         // run.
         (
             "  - run: [x]\n",
-            "4:5: this `run` step says nothing of its undo [add `undo: [a command]` that takes it back, or `undo: none` \
-             with `because: …` and deploy with --accept-irreversible]",
+            "4:5: this `run` step says nothing of its undo [add `capture: all`, which takes back whatever it does to databases and files, `undo: [a command]`, \
+                or `undo: none` with `because: …` and deploy with --accept-irreversible]",
         ),
         ("  - run: [x]\n    undo: x.sh\n", "5:11: the undo of a `run` step is a command as a list, or `none`"),
         ("  - run: [x]\n    because: y\n", "5:14: `because` goes with `undo: none` only"),

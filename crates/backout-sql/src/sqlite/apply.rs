@@ -422,13 +422,21 @@ pub fn finish(
     index.after = counters::read(conn, label)?;
     let of_schema = |source| CaptureError::Definition { table: "the schema".to_owned(), source };
     let bytes = capture
-        .finish(index, |index| {
-            index.known = dependents::known(conn, &index.events).map_err(of_schema)?;
-            let made = ailing::brought(&index.events, Direction::Redo, |_| false);
-            index.sick_after = ailing::sick(conn, made.iter().map(|one| one.row)).map_err(of_schema)?;
-            Ok(())
-        })
+        .finish(index, |index| look_at_the_end(conn, index).map_err(of_schema))
         .map_err(|source| TargetError::failed(format!("cannot capture what changes in {label}"), source))?;
+    summed(conn, label, index, bytes)
+}
+
+/// What images say of the schema as a step leaves it.
+pub fn look_at_the_end(conn: &Connection, index: &mut Index) -> rusqlite::Result<()> {
+    index.known = dependents::known(conn, &index.events)?;
+    let made = ailing::brought(&index.events, Direction::Redo, |_| false);
+    index.sick_after = ailing::sick(conn, made.iter().map(|one| one.row))?;
+    Ok(())
+}
+
+/// What finished images of so many bytes come to; refused where what they hold could not be put back to the byte.
+pub fn summed(conn: &Connection, label: &str, index: &Index, bytes: u64) -> Result<Summary, TargetError> {
     let mut objects: Vec<String> = index.tables.iter().map(|table| table.name.clone()).collect();
     objects.sort_unstable();
     objects.dedup();

@@ -51,6 +51,10 @@ pub struct DdlEvent {
     /// What went with the column or the table, where a redo must know whether others wrote to it since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) falls: Vec<Falls>,
+    /// It was found by comparing, and what stands here as its statement need not be what was run: it is done again by its
+    /// result, which stands at its place in the schema.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) found: bool,
     /// Whether `legacy_alter_table` was on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) legacy: bool,
@@ -160,6 +164,7 @@ impl DdlEvent {
             rows_held: None,
             digest: None,
             falls: Vec::new(),
+            found: false,
             legacy: false,
         }
     }

@@ -41,6 +41,26 @@ fn twins(rows: &[SchemaRow], hold: &str) -> Option<Vec<(SchemaRow, SchemaRow)>> 
     Some(twins)
 }
 
+/// Makes a hold of a table and its indexes from the rows of another database that is attached as `from`.
+pub(super) fn hold_copy(
+    context: &mut Context<'_>,
+    rows: &[SchemaRow],
+    from: &str,
+    statement: &Statement,
+) -> Result<Hold, TargetError> {
+    let conn = context.conn;
+    let act = "keep the rows of a table";
+    let hold = context.new_name()?;
+    let Some(twins) = twins(rows, &hold) else { return Err(not_understood(statement)) };
+    for sql in twins.iter().filter_map(|(_, twin)| twin.sql.as_deref()) {
+        execute(conn, &in_main(sql)).map_err(|error| context.cannot(act, error))?;
+    }
+    let table = rows.iter().find(|row| row.kind == "table").map_or("", |row| row.name.as_str());
+    let shape = schema::shape(conn, &hold).map_err(|error| context.cannot(act, error))?;
+    copy(context, &shape, (from, table), &hold).map_err(|error| context.cannot(act, error))?;
+    Ok(hold_of(hold, twins))
+}
+
 fn hold_of(hold: String, twins: Vec<(SchemaRow, SchemaRow)>) -> Hold {
     let objects = twins.into_iter().map(|(row, twin)| (row.kind, row.name, twin.name)).collect();
     Hold { table: hold, objects, more: Vec::new() }
@@ -315,7 +335,7 @@ pub fn fill(context: &mut Context<'_>, event: &DdlEvent) -> Result<(), TargetErr
     let conn = context.conn;
     let act = "fill a new table";
     let shape = schema::shape(conn, &table.name).map_err(|error| context.cannot(act, error))?;
-    copy(context, &shape, &hold.table, &table.name).map_err(|error| context.cannot(act, error))?;
+    copy(context, &shape, ("main", &hold.table), &table.name).map_err(|error| context.cannot(act, error))?;
     execute(conn, &format!("DROP TABLE main.{}", quote(&hold.table))).map_err(|error| context.cannot(act, error))
 }
 
@@ -325,10 +345,12 @@ pub fn columns(shape: &Shape) -> Vec<String> {
     rowid.into_iter().chain(shape.stored().map(|column| quote(&column.name))).collect()
 }
 
-fn copy(context: &Context<'_>, shape: &Shape, from: &str, to: &str) -> rusqlite::Result<()> {
+/// `from`: a database and its table.
+fn copy(context: &Context<'_>, shape: &Shape, from: (&str, &str), to: &str) -> rusqlite::Result<()> {
     let columns = columns(shape).join(", ");
     let order = shape.rowid.map_or(String::new(), |rowid| format!(" ORDER BY {rowid}"));
-    let sql = format!("INSERT INTO main.{} ({columns}) SELECT {columns} FROM main.{}{order}", quote(to), quote(from));
+    let (database, from) = (from.0, quote(from.1));
+    let sql = format!("INSERT INTO main.{} ({columns}) SELECT {columns} FROM {database}.{from}{order}", quote(to));
     execute(context.conn, &sql)
 }
 

@@ -3,14 +3,15 @@
 use backout_model::conflict::{ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 
-use super::ddl::{Context, is_legacy, run, run_create, set_legacy};
+use super::ddl::{Context, execute, is_legacy, run, run_create, set_legacy};
 use super::ddl_event::{DdlEvent, Kind};
 use super::ddl_rename::rename;
 use super::ddl_undo::{conflict, definition, goes_on, is_malformed, or_conflict, write_texts};
 use super::replay::Direction;
 use super::schema::{self, SchemaRow};
 use super::split::Statement;
-use super::{beside, ddl_empty, ddl_hold};
+use super::token::quote;
+use super::{beside, ddl_empty, ddl_hold, ddl_side};
 use crate::shown::shorten;
 
 /// Whether the schema still is what the undo left, or the change is to be made anyway. To be called before [`redo`].
@@ -75,6 +76,35 @@ pub fn redo(
     Ok(done?.flatten().unwrap_or_else(|| left(event)))
 }
 
+/// Makes an object again that a comparison found, at the place where it stood.
+fn found_again(context: &mut Context<'_>, event: &DdlEvent, statement: &Statement) -> Result<DdlEvent, TargetError> {
+    let again = run_create(context, statement, false)?;
+    let conn = context.conn;
+    let act = format!("make {} again", event.object);
+    // `sqlite_sequence` comes by itself and stays where it comes.
+    let own = event.made.iter().filter(|row| row.name != ddl_side::SEQUENCE);
+    let rows: Vec<_> = own.map(|row| (row.clone(), Some((row.kind.clone(), row.name.clone())))).collect();
+    schema::edit(conn, || schema::place(conn, &rows).map_err(|error| context.cannot(&act, error)))?;
+    Ok(DdlEvent { found: true, made: event.made.clone(), ..again })
+}
+
+/// Brings statistics again that a comparison found.
+fn statistics_again(context: &mut Context<'_>, event: &DdlEvent) -> Result<DdlEvent, TargetError> {
+    let conn = context.conn;
+    let act = "bring the statistics again";
+    let now = ddl_side::all_statistics(conn).map_err(|error| context.cannot(act, error))?;
+    ddl_side::remove(conn, &now).map_err(|error| context.cannot(act, error))?;
+    for table in &event.gone {
+        execute(conn, &format!("DROP TABLE IF EXISTS main.{}", quote(&table.name)))
+            .map_err(|error| context.cannot(act, error))?;
+    }
+    if !event.made.is_empty() {
+        ddl_hold::put_back(context, &DdlEvent { gone: event.made.clone(), hold: None, ..event.clone() })?;
+    }
+    ddl_side::put_back(conn, &event.side_after).map_err(|error| context.cannot(act, error))?;
+    Ok(DdlEvent { side_before: now, ..event.clone() })
+}
+
 /// The event of a change that was not made.
 pub fn left(event: &DdlEvent) -> DdlEvent {
     let statement = Statement { line: event.line, sql: event.sql.clone() };
@@ -103,6 +133,8 @@ fn again(
 ) -> Result<Option<DdlEvent>, TargetError> {
     let statement = Statement { line: event.line, sql: event.sql.clone() };
     match &event.kind {
+        Kind::Create if event.found => found_again(context, event, &statement).map(Some),
+        Kind::Analyze if event.found => statistics_again(context, event).map(Some),
         // What others made or dropped since may give the statement something to do: to the same result means nothing.
         Kind::Nothing => Ok(Some(event.clone())),
         Kind::DeleteAll { table } => {
@@ -122,6 +154,18 @@ fn again(
         // What a rename rewrites hangs on settings of the first run; its result is known.
         Kind::RenameTable { from, to } => {
             let done = rename(context, event, (from, to), Direction::Redo, manner, conflicts)?;
+            if done && event.found {
+                // To the place of the table that it replaces, which has gone.
+                let rows: Vec<_> = event
+                    .changed
+                    .iter()
+                    .map(|(_, row)| (row.clone(), Some((row.kind.clone(), row.name.clone()))))
+                    .collect();
+                let act = format!("give {} its place", event.object);
+                schema::edit(context.conn, || {
+                    schema::place(context.conn, &rows).map_err(|error| context.cannot(&act, error))
+                })?;
+            }
             Ok(done.then(|| event.clone()))
         }
         Kind::RenameColumn { .. } => {

@@ -71,7 +71,7 @@ pub fn stay(target: &str) -> String {
     format!("{target}: the statistics were made anew since and stay")
 }
 
-fn all_statistics(conn: &Connection) -> rusqlite::Result<Vec<SideRow>> {
+pub(super) fn all_statistics(conn: &Connection) -> rusqlite::Result<Vec<SideRow>> {
     let mut found = Vec::new();
     for statistics in STATISTICS {
         found.append(&mut read(conn, statistics, None)?);
@@ -176,26 +176,28 @@ pub fn run_analyze(context: &mut Context<'_>, statement: &Statement) -> Result<D
     let failed =
         |error| TargetError::failed(format!("cannot run line {}: {}", statement.line, shorten(&statement.sql)), error);
     let conn = context.conn;
-    let tables = || -> rusqlite::Result<Vec<SchemaRow>> {
-        STATISTICS.iter().filter_map(|name| schema::object(conn, "table", name).transpose()).collect()
-    };
-    let tables_before = tables().map_err(failed)?;
+    let tables_before = statistics_tables(conn).map_err(failed)?;
     let mut event = DdlEvent::new(statement, Kind::Analyze, "statistics".into());
     event.side_before = all_statistics(conn).map_err(failed)?;
     execute(conn, &statement.sql).map_err(failed)?;
     forget_our_own(conn).map_err(failed)?;
     event.side_after = all_statistics(conn).map_err(failed)?;
-    let tables_after = tables().map_err(failed)?;
-    let without = |some: &[SchemaRow], others: &[SchemaRow]| -> Vec<SchemaRow> {
-        some.iter().filter(|row| others.iter().all(|other| other.name != row.name)).cloned().collect()
-    };
+    let tables_after = statistics_tables(conn).map_err(failed)?;
     event.made = without(&tables_after, &tables_before);
     event.gone = without(&tables_before, &tables_after);
     Ok(event)
 }
 
+pub(super) fn statistics_tables(conn: &Connection) -> rusqlite::Result<Vec<SchemaRow>> {
+    STATISTICS.iter().filter_map(|name| schema::object(conn, "table", name).transpose()).collect()
+}
+
+pub(super) fn without(some: &[SchemaRow], others: &[SchemaRow]) -> Vec<SchemaRow> {
+    some.iter().filter(|row| others.iter().all(|other| other.name != row.name)).cloned().collect()
+}
+
 /// ANALYZE looks at the tool's own tables, too, which nobody should see in the statistics.
-fn forget_our_own(conn: &Connection) -> rusqlite::Result<()> {
+pub(super) fn forget_our_own(conn: &Connection) -> rusqlite::Result<()> {
     for table in STATISTICS {
         if exists(conn, table)? {
             conn.execute(&format!("DELETE FROM main.{table} WHERE tbl LIKE 'backout%'"), [])?;

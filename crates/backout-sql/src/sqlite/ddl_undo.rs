@@ -152,7 +152,15 @@ fn undo_event(
         Kind::Create | Kind::CreateAsSelect => return undo_create(context, event, manner, conflicts, notes),
         Kind::Drop => return undo_drop(context, event, manner, conflicts, notes),
         Kind::RenameTable { from, to } => {
-            return ddl_rename::rename(context, event, (from, to), Direction::Undo, manner, conflicts);
+            let done = ddl_rename::rename(context, event, (from, to), Direction::Undo, manner, conflicts)?;
+            if done && event.found {
+                // Out of the place of the table that it replaced, which comes back.
+                schema::edit(context.conn, || {
+                    schema::move_to_the_end(context.conn, from)
+                        .map_err(|error| context.cannot(&format!("give up the place of {to}"), error))
+                })?;
+            }
+            return Ok(done);
         }
         Kind::RenameColumn { .. } => undo_text(context, event, manner, conflicts).map(drop),
         Kind::Constraint { table } => undo_constraint(context, event, table, manner, conflicts),

@@ -26,7 +26,7 @@ impl Sqlite {
             match event {
                 Event::Ddl { line, sql, event } => each(Described {
                     change: sql.clone(),
-                    place: format!("{shown}:{line}"),
+                    place: place(&shown, *line),
                     undo: event.words(),
                     rows: 0,
                     bytes: 0,
@@ -67,7 +67,7 @@ impl Sqlite {
                         if !sql.is_empty() {
                             each(Described {
                                 change: sql.to_owned(),
-                                place: format!("{shown}:{line}"),
+                                place: place(&shown, line),
                                 undo: words(reader, &tallies),
                                 rows,
                                 bytes,
@@ -82,6 +82,11 @@ impl Sqlite {
         }
         Ok(())
     }
+}
+
+/// What was found by comparing stands on no line.
+fn place(shown: &str, line: u32) -> String {
+    if line == 0 { shown.to_owned() } else { format!("{shown}:{line}") }
 }
 
 /// What takes rows back, in words, the last one first.

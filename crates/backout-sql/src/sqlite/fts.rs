@@ -12,7 +12,7 @@ use super::ddl_event::{DdlEvent, Hold};
 use super::schema::SchemaRow;
 use super::split::Statement;
 use super::token::quote;
-use super::{ddl_hold, schema};
+use super::{ddl_hold, ddl_side, schema};
 
 /// Has every virtual table write what it keeps in memory into its shadow tables, which FTS5 else does at the COMMIT:
 /// too late for the images. A savepoint makes it do so at once.
@@ -99,6 +99,13 @@ pub(super) fn drop_table(
     }
     event.gone.sort_by_key(|row| row.rowid);
     let rows: Vec<SchemaRow> = event.gone.iter().filter(|row| row.rootpage != 0).cloned().collect();
+    // The statistics of each go with it, as SQLite would have it.
+    for shadow in rows.iter().filter(|row| row.kind == "table") {
+        let side = ddl_side::of_table(conn, &shadow.name).map_err(|error| context.cannot(&act, error))?;
+        ddl_side::remove(conn, &side).map_err(|error| context.cannot(&act, error))?;
+        event.side_before.extend(side);
+    }
+    event.side_before.sort_by(|one, other| (&one.table, one.rowid).cmp(&(&other.table, other.rowid)));
     let mut hold: Option<Hold> = None;
     for shadow in rows.iter().filter(|row| row.kind == "table") {
         let of_one: Vec<SchemaRow> = rows.iter().filter(|row| row.table == shadow.table).cloned().collect();

@@ -10,9 +10,10 @@ use std::time::Duration;
 use backout_model::conflict::{Conflict, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Report, Summary, Target, TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, Probe, Report, Snapshot, Summary, Target, TargetError, Ticket,
 };
 use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
 
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 use crate::holder::sanitised;
@@ -24,6 +25,10 @@ mod capture;
 mod carry;
 mod check;
 mod classify;
+mod compared;
+mod compared_rebuilt;
+mod compared_rows;
+mod compared_schema;
 mod copying;
 mod counters;
 mod courses;
@@ -68,6 +73,7 @@ mod schema;
 mod script;
 mod script_rows;
 mod settle;
+mod snapshot;
 mod spared;
 mod split;
 mod stream;
@@ -234,6 +240,23 @@ impl Target for Sqlite {
 
     fn forget(&mut self, images: &mut dyn Images) -> Result<(), TargetError> {
         self.forget_step(images)
+    }
+
+    fn snapshot_size(&mut self) -> Result<Option<Summary>, TargetError> {
+        self.is_comparable()?;
+        Ok(Some(Summary { changes: 1, bytes: self.size()?, ..Summary::default() }))
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<Value, TargetError> {
+        self.copy_into(&snapshot.directory).map(|()| Value::Null)
+    }
+
+    fn compare(&mut self, snapshot: &Snapshot, shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        self.compare_with(&snapshot.directory, shown, gate)
+    }
+
+    fn put_back_whole(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
+        self.copy_back(&snapshot.directory)
     }
 
     fn examine(&mut self) -> Result<Vec<Finding>, TargetError> {

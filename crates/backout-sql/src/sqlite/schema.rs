@@ -309,6 +309,15 @@ pub fn place(conn: &Connection, rows: &[(SchemaRow, Option<(String, String)>)]) 
     Ok(())
 }
 
+/// Moves a table and what hangs on it behind everything else, in its order. Inside [`edit`].
+pub fn move_to_the_end(conn: &Connection, table: &str) -> rusqlite::Result<()> {
+    for row in of_table(conn, table)? {
+        conn.prepare_cached("UPDATE main.sqlite_schema SET rowid = ?1 WHERE rowid = ?2")?
+            .execute([highest(conn)? + 1, row.rowid])?;
+    }
+    Ok(())
+}
+
 /// Writes the text and names of an object over those that it has now. Inside [`edit`].
 pub fn rewrite(conn: &Connection, now: &SchemaRow, wanted: &SchemaRow) -> rusqlite::Result<()> {
     if wanted.is_raw {

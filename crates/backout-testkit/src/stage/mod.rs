@@ -1,6 +1,7 @@
 //! What the crash suites play on: a site and a package with every kind of step, statement and file; a deployment, an
 //! undo and a redo of it; and the judge of what a death or a fault left of them.
 
+mod captured;
 mod mariadb;
 mod postgres;
 mod sqlite;
@@ -26,6 +27,8 @@ const MARIADB_STAYS: [char; 15] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', 
 #[derive(Clone, Copy)]
 pub enum Cast {
     Sqlite,
+    /// On SQLite, by commands whose changes are captured.
+    Captured,
     Postgres(&'static Server),
     /// The server is reached through the proxy.
     Through(&'static Server, &'static Proxy),
@@ -35,7 +38,7 @@ pub enum Cast {
 impl Cast {
     pub fn site(self) -> TestSite {
         match self {
-            Cast::Sqlite => sqlite::site(),
+            Cast::Sqlite | Cast::Captured => sqlite::site(),
             Cast::Postgres(server) => postgres::site(server, None),
             Cast::Through(server, proxy) => postgres::site(server, Some(proxy)),
             Cast::Mariadb(server) => mariadb::site(server),
@@ -45,6 +48,7 @@ impl Cast {
     pub fn package(self) -> Pkg {
         match self {
             Cast::Sqlite => sqlite::package(),
+            Cast::Captured => captured::package(),
             Cast::Postgres(_) | Cast::Through(..) => postgres::package(),
             Cast::Mariadb(_) => mariadb::package(),
         }
@@ -54,6 +58,8 @@ impl Cast {
     pub fn stride(self) -> usize {
         match self {
             Cast::Sqlite => 1,
+            // Its commands take their time.
+            Cast::Captured => 19,
             Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 10,
         }
     }
@@ -153,6 +159,9 @@ impl Stage {
 
     /// On a server: no session, no lock, and of the tool's own only the marker where nothing is deployed.
     fn leaves_nothing(&self, state: State) -> Result<(), String> {
+        if self.site.state().join("captures").exists() {
+            return Err(format!("{state:?}, and copies of before a command are left"));
+        }
         for database in self.site.databases().filter_map(|name| self.site.postgres(name)) {
             if let Some(left) = postgres_dump::left_behind(database).first() {
                 return Err(format!("{state:?}, and this is left in {}: {left}", database.name));

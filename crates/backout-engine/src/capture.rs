@@ -1,0 +1,243 @@
+//! `run` steps with `capture`: the state before is kept, the command runs with its own connections, and what differs
+//! afterwards is announced as steps of its own, one a database and root, with images like any other. So whatever undoes
+//! and redoes steps needs no word about commands.
+//!
+//! The command itself was announced before it ran, with the places of what was kept: so a crash meanwhile is decided
+//! afterwards by the same comparison. Never runs a command, never looks into a target.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use backout_model::fault::{Point, point, syncs_issued};
+use backout_model::id::{DeploymentId, FramePath};
+use backout_model::state::{DeploymentState, Event, StepState};
+use backout_model::target::{Report, Snapshot, Summary, TargetError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::act::{Act, Intended, part, step_in_package};
+use crate::deploy::remove_directory;
+use crate::error::EngineError;
+use crate::history::payload;
+use crate::observer::Happening;
+use crate::session::Session;
+use crate::step::Run;
+use crate::step_view::StepView;
+
+/// What an announcement of a command says of what was kept before it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    /// One note for each of what it is followed in.
+    #[serde(default)]
+    snapshots: Vec<Value>,
+}
+
+impl StepView {
+    /// The snapshots that its command was announced with; none where it is no such command, or was not run.
+    fn snapshots(&self) -> Option<Vec<Value>> {
+        let kept: Kept = serde_json::from_value(self.intended.summary.note.clone()).ok()?;
+        Some(kept.snapshots).filter(|notes| !notes.is_empty() && notes.len() == self.act().followed().len())
+    }
+}
+
+impl Run<'_, '_> {
+    fn snapshot_at(&self, frame: &FramePath, index: u32, number: usize, note: Value) -> Snapshot {
+        let step = format!("{}@{index}", frame.to_string().replace('/', "+"));
+        let directory = captures(self.session).join(self.view.id.as_str()).join(step).join(number.to_string());
+        Snapshot { directory, note }
+    }
+
+    /// Keeps the state of everything that a command is followed in; what the announcement says of it.
+    pub(crate) fn keep_before(&mut self, frame: &FramePath, index: u32, act: &Act) -> Result<Summary, EngineError> {
+        let followed = act.followed().to_vec();
+        if followed.is_empty() {
+            return Ok(Summary::default());
+        }
+        self.session.observer.heard(Happening::Phase { name: "copying" });
+        let mut kept = Kept::default();
+        for (number, one) in followed.iter().enumerate() {
+            let mut snapshot = self.snapshot_at(frame, index, number, Value::Null);
+            let taken = private_directory(&snapshot.directory)
+                .and_then(|()| Ok(self.session.targets.of(&one.act(""))?.snapshot(&snapshot)?));
+            match taken {
+                Ok(note) => {
+                    // Something, so that a list of notes is a list of snapshots.
+                    snapshot.note = if note.is_null() { json!({}) } else { note };
+                    kept.snapshots.push(snapshot.note);
+                }
+                Err(error) => {
+                    self.give_up(frame, index, act, &kept.snapshots);
+                    return Err(error);
+                }
+            }
+        }
+        let first = self.snapshot_at(frame, index, 0, Value::Null).directory;
+        if let Err(error) = sync_above(&captures(self.session), &first) {
+            self.give_up(frame, index, act, &kept.snapshots);
+            return Err(error);
+        }
+        Ok(Summary { note: payload(&kept)?, ..Summary::default() })
+    }
+
+    /// Announces what a command changed, wherever that is not done yet.
+    pub(crate) fn find_changes(&mut self, frame: &FramePath, index: u32) -> Result<Report, EngineError> {
+        let Some(step) = self.view.steps.get(&(frame.clone(), index)).cloned() else { return Ok(Report::default()) };
+        let Some(notes) = step.snapshots() else { return Ok(Report::default()) };
+        self.session.observer.heard(Happening::Phase { name: "comparing" });
+        let mut all = Report::default();
+        for (number, (one, note)) in step.act().followed().iter().zip(notes).enumerate() {
+            let at = part(index, number);
+            if self.is_found(frame, at, step.seq)? {
+                continue;
+            }
+            let snapshot = self.snapshot_at(frame, index, number, note);
+            let command = step.act().command_line();
+            let act = one.act(&command);
+            let epoch = self.session.epoch_for(&act);
+            let intended = payload(&Intended { act: act.clone(), epoch, summary: Summary::default() })?;
+            let draft = self.draft(Event::StepIntended, frame, Some(at), intended);
+            let compared = self.through_gate(draft, epoch, |targets, gate| {
+                Ok(targets.of(&act)?.compare(&snapshot, &command, gate)?)
+            });
+            if let Err(EngineError::Target(TargetError::Refused(_))) = &compared {
+                // No step could take it back: all of it goes now, and the command has failed.
+                self.session.targets.of(&act)?.put_back_whole(&snapshot)?;
+                self.session.warn(format!("{} was put back as it was before the command", one.label()));
+            }
+            let report = compared?;
+            self.put(Event::StepApplied, frame, Some(at), payload(&report)?)?;
+            all.summary.changes += report.summary.changes;
+            all.summary.rows += report.summary.rows;
+            all.notes.extend(report.notes);
+        }
+        Ok(all)
+    }
+
+    /// Whether what a command changed in one place was announced and holds; one that was announced and did not commit is
+    /// found again.
+    fn is_found(&mut self, frame: &FramePath, at: u32, since: u64) -> Result<bool, EngineError> {
+        let of_this_run = |run: &Self| {
+            run.view.steps.get(&(frame.clone(), at)).filter(|part| part.seq > since).map(|part| part.state)
+        };
+        if of_this_run(self) == Some(StepState::Intended) {
+            self.settle(frame, at)?;
+        }
+        Ok(of_this_run(self).is_some_and(|state| state != StepState::Discarded))
+    }
+
+    /// Finds what commands changed of which no end is known, so that their steps are among those to undo.
+    pub(crate) fn find_all_changes(&mut self, part: &FramePath) -> Result<(), EngineError> {
+        let open: Vec<(FramePath, u32)> = self
+            .view
+            .steps
+            .values()
+            .filter(|step| step.state == StepState::Intended && part.contains(&step.frame))
+            .filter(|step| step.snapshots().is_some())
+            .map(|step| (step.frame.clone(), step.index))
+            .collect();
+        for (frame, index) in open {
+            self.find_changes(&frame, index)?;
+        }
+        Ok(())
+    }
+
+    /// True for what a command changed of which no end is known: it goes back with the command.
+    pub(crate) fn is_of_open_command(&self, step: &StepView) -> bool {
+        let command = self.view.steps.get(&(step.frame.clone(), step_in_package(step.index)));
+        matches!(step.act(), Act::Captured { .. })
+            && command.is_some_and(|command| command.state == StepState::Intended)
+    }
+
+    /// Gives up what was kept before a command, once nothing needs it any more.
+    pub(crate) fn give_up_snapshots(&mut self, frame: &FramePath, index: u32) {
+        let Some(step) = self.view.steps.get(&(frame.clone(), index)).cloned() else { return };
+        if let Some(notes) = step.snapshots() {
+            self.give_up(frame, index, step.act(), &notes);
+        }
+    }
+
+    /// Gives up what was kept before a command that did not run. `kept`: as its announcement has it.
+    pub(crate) fn give_up_unannounced(&mut self, frame: &FramePath, index: u32, act: &Act, kept: &Value) {
+        let kept: Kept = serde_json::from_value(kept.clone()).unwrap_or_default();
+        self.give_up(frame, index, act, &kept.snapshots);
+    }
+
+    fn give_up(&mut self, frame: &FramePath, index: u32, act: &Act, notes: &[Value]) {
+        for (number, (one, note)) in act.followed().iter().zip(notes).enumerate() {
+            let snapshot = self.snapshot_at(frame, index, number, note.clone());
+            let given_up = self.session.targets.of(&one.act("")).and_then(|target| Ok(target.give_up(&snapshot)?));
+            if let Err(error) = given_up {
+                self.session.warn(format!("a copy of {} stays: {}", one.label(), error.causes().join(": ")));
+            }
+        }
+        if let Some(directory) = self.snapshot_at(frame, index, 0, Value::Null).directory.parent() {
+            let directory = directory.to_owned();
+            remove_directory(self.session, &directory);
+        }
+        // Gone with the last one.
+        drop(std::fs::remove_dir(captures(self.session).join(self.view.id.as_str())));
+        drop(std::fs::remove_dir(captures(self.session)));
+    }
+}
+
+fn captures(session: &Session<'_>) -> PathBuf {
+    session.config.state.join("captures")
+}
+
+/// Removes the copies of databases that no deployment needs: a process that died before it announced them, or right after
+/// it was done with them, left them.
+pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
+    let directory = captures(session);
+    let reading = |source| EngineError::Io { act: format!("cannot read {}", directory.display()), source };
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(reading(error)),
+    };
+    let needed: Vec<DeploymentId> = session
+        .journal
+        .reader()
+        .deployments()?
+        .into_iter()
+        .filter(|row| row.state.is_underway() || row.state == DeploymentState::NeedsHand)
+        .map(|row| row.id)
+        .collect();
+    for entry in entries {
+        let entry = entry.map_err(reading)?;
+        let id = entry.file_name().into_string().ok().and_then(|id| DeploymentId::try_from(id).ok());
+        if id.is_some_and(|id| !needed.contains(&id)) {
+            remove_directory(session, &entry.path());
+        }
+    }
+    if needed.is_empty() {
+        let nothing = Snapshot { directory: directory.clone(), note: Value::Null };
+        for root in session.targets.roots.values_mut() {
+            root.give_up(&nothing)?;
+        }
+        drop(std::fs::remove_dir(&directory));
+    }
+    Ok(())
+}
+
+fn private_directory(path: &Path) -> Result<(), EngineError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| EngineError::Io { act: format!("cannot make {}", path.display()), source })
+}
+
+/// Makes the directories durable that lead from the site's state to `below`.
+fn sync_above(top: &Path, below: &Path) -> Result<(), EngineError> {
+    point(Point::DirSync)
+        .map_err(|source| EngineError::Io { act: "cannot sync what was copied".to_owned(), source })?;
+    if !syncs_issued() {
+        return Ok(());
+    }
+    for directory in below.ancestors().skip(1).take_while(|path| path.starts_with(top)).chain(top.parent()) {
+        std::fs::File::open(directory)
+            .and_then(|opened| opened.sync_all())
+            .map_err(|source| EngineError::Io { act: format!("cannot sync {}", directory.display()), source })?;
+    }
+    Ok(())
+}
