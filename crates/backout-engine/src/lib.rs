@@ -31,6 +31,7 @@ pub mod record;
 mod records;
 pub mod redo;
 mod redoable;
+mod refused;
 pub mod report;
 mod requires;
 pub mod restore;

@@ -1,6 +1,5 @@
 //! Undo of a deployment or of one child of it, while later ones stay. Appends to the history, never erases.
 
-use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use backout_journal::Reader;
@@ -17,6 +16,7 @@ use crate::later::{LaterStep, OfLater, Overlap, is_needed};
 use crate::lookup::{find, now_at, split};
 use crate::observer::Happening;
 use crate::outcome::{Left, NOTHING_CHANGED, Outcome, STOPPED, Status};
+use crate::refused::{refused, too_late, ways_out};
 use crate::session::Session;
 use crate::step::{Run, surely};
 
@@ -27,14 +27,14 @@ pub struct Options {
 }
 
 /// What can be known of an undo beforehand.
-struct Foreseen {
-    conflicts: Conflicts,
+pub(crate) struct Foreseen {
+    pub conflicts: Conflicts,
     /// What is as the undo would leave it already, and may be so by a later step: that one's undo would bring it back.
-    of_later: Conflicts,
+    pub of_later: Conflicts,
     /// The later steps that changed what the conflicts are about.
-    overlaps: Vec<Overlap>,
+    pub overlaps: Vec<Overlap>,
     /// In the manner that is asked for it cannot be done at all.
-    is_impossible: bool,
+    pub is_impossible: bool,
 }
 
 /// Undoes the latest deployment, the named one, or one child of it (`ID/CHILD`; any unique prefix of the id serves).
@@ -108,83 +108,6 @@ impl Read for Unreadable {
 impl Seek for Unreadable {
     fn seek(&mut self, _to: SeekFrom) -> io::Result<u64> {
         Err(io::Error::other(self.0.clone()))
-    }
-}
-
-fn refused(
-    run: &mut Run<'_, '_>,
-    conflicts: Conflicts,
-    mut overlaps: Vec<Overlap>,
-    part: &FramePath,
-    on_conflict: OnConflict,
-) -> Outcome {
-    let id = name_of_part(&run.view, part);
-    let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
-    outcome.deployment = Some(run.view.id.clone());
-    outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name_of(part))];
-    let required = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
-    let by: BTreeSet<&str> = required.map(|conflict| conflict.now.as_str()).collect();
-    let mut tried = on_conflict;
-    // Nothing is offered that is refused then.
-    if by.is_empty() && overlaps.is_empty() && tried == OnConflict::Stop && !run.view.steps_to_undo(part).is_empty() {
-        let (is_possible, met) = run.could_overwrite(part);
-        overlaps = met;
-        tried = if is_possible { tried } else { OnConflict::Overwrite };
-    }
-    outcome.hints = match by.into_iter().map(str::to_owned).reduce(|one, other| format!("{one}, {other}")) {
-        Some(by) => {
-            let first = format!("undo first what requires it: {by}");
-            let anyway = format!("backout undo {id} --on-conflict overwrite  undoes it all the same");
-            if conflicts.listed.iter().any(is_needed) { vec![first] } else { vec![first, anyway] }
-        }
-        None if run.view.steps_to_undo(part).is_empty() || run.view.left_before(part).total == conflicts.total => {
-            ways_out_undecided(&id)
-        }
-        None if !overlaps.is_empty() => {
-            let first: BTreeSet<&str> = overlaps.iter().map(|overlap| overlap.of.as_str()).collect();
-            let first: Vec<&str> = first.into_iter().collect();
-            vec![format!("undo first what came later and changed the same: {}", first.join(", ")), keeping(&id)]
-        }
-        None => ways_out(&id, tried),
-    };
-    outcome.conflicts_total = conflicts.total;
-    outcome.conflicts = conflicts.listed;
-    outcome.notes = overlaps.iter().map(Overlap::to_string).collect();
-    outcome
-}
-
-/// What an automatic undo left cannot be overwritten afterwards: the steps before it went back since, and to undo this
-/// one once more would undo what they put there.
-fn too_late(run: &Run<'_, '_>, undecided: Conflicts, part: &FramePath) -> Outcome {
-    let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
-    outcome.deployment = Some(run.view.id.clone());
-    outcome.causes =
-        vec![format!("{} is undone but for {undecided}, which nothing can overwrite any more", run.view.name_of(part))];
-    outcome.hints = ways_out_undecided(&name_of_part(&run.view, part));
-    outcome.conflicts_total = undecided.total;
-    outcome.conflicts = undecided.listed;
-    outcome
-}
-
-fn ways_out_undecided(id: &str) -> Vec<String> {
-    vec![
-        "put back by hand what is listed as `was`, where that is what the site needs".to_owned(),
-        format!("backout undo {id} --on-conflict keep  then leaves what is there"),
-    ]
-}
-
-fn keeping(id: &str) -> String {
-    format!("backout undo {id} --on-conflict keep       leaves the newer values")
-}
-
-/// What to do about conflicts with changes made since, where the undo that was tried is of no avail.
-fn ways_out(id: &str, tried: OnConflict) -> Vec<String> {
-    let keep = keeping(id);
-    match tried {
-        OnConflict::Overwrite => vec!["put aside by hand what is in the way, and undo it then".to_owned(), keep],
-        OnConflict::Stop | OnConflict::Keep => {
-            vec![keep, format!("backout undo {id} --on-conflict overwrite  brings the old ones back all the same")]
-        }
     }
 }
 
@@ -278,7 +201,7 @@ impl Run<'_, '_> {
         Ok(conflicts)
     }
 
-    fn conflicts_of_undo_fully(
+    pub(crate) fn conflicts_of_undo_fully(
         &mut self,
         part: &FramePath,
         on_conflict: OnConflict,
@@ -325,19 +248,6 @@ impl Run<'_, '_> {
         let OfLater { needed, made } = self.of_later(&taken.and(already), later)?;
         let overlaps = self.overlaps(&conflicts.clone().and(made.clone()), later)?;
         Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made, overlaps, is_impossible })
-    }
-
-    /// Whether `overwrite` would do, and the later steps that are in its way.
-    fn could_overwrite(&mut self, part: &FramePath) -> (bool, Vec<Overlap>) {
-        let later = self.later_steps(part).unwrap_or_default();
-        let Ok(foreseen) = self.conflicts_of_undo_fully(part, OnConflict::Overwrite, &later) else {
-            return (false, Vec::new());
-        };
-        let Foreseen { conflicts, of_later, mut overlaps, is_impossible } = foreseen;
-        for needed in conflicts.listed.iter().filter(|conflict| is_needed(conflict)) {
-            overlaps.push(Overlap::of(needed));
-        }
-        (!is_impossible && of_later.is_empty() && overlaps.is_empty(), overlaps)
     }
 
     fn undo_now(&mut self, part: Part) -> Result<Outcome, EngineError> {

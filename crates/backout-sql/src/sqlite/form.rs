@@ -192,7 +192,8 @@ fn sql(table: &Table, form: &Form<'_>) -> String {
     let Form { kind, changed, moved, replace } = *form;
     let name = quote(&table.name);
     let column = |at: usize| quote(&table.columns[at].name);
-    let or = if replace { " OR REPLACE" } else { "" };
+    // Else a constraint's own `ON CONFLICT` would speak: it may take other rows away, or pass over this one.
+    let or = if replace { " OR REPLACE" } else { " OR ABORT" };
     let hidden = table.rowid.as_ref().filter(|_| table.rowid_column.is_none());
     let mut next = 0;
     let mut parameter = || {
