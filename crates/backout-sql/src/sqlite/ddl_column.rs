@@ -247,7 +247,7 @@ fn fill_with(
     let (targets, sources) = (targets.join(", "), sources.join(", "));
     let (table, twin) = (quote(table), quote(twin));
     let Some(hold) = hold.map(quote) else {
-        let sql = format!("INSERT INTO main.{twin} ({targets}) SELECT {sources} FROM main.{table} AS t");
+        let sql = format!("INSERT OR ABORT INTO main.{twin} ({targets}) SELECT {sources} FROM main.{table} AS t");
         return execute(conn, &sql);
     };
     // A plus takes the affinity away, so that the hold's index serves.
@@ -265,7 +265,7 @@ fn fill_with(
         return execute(
             conn,
             &format!(
-                "INSERT INTO main.{twin} ({targets}, {value}) SELECT {sources}, {alternative}
+                "INSERT OR ABORT INTO main.{twin} ({targets}, {value}) SELECT {sources}, {alternative}
                  FROM main.{table} AS t LEFT JOIN main.{hold} AS h ON {join}"
             ),
         );
@@ -273,7 +273,7 @@ fn fill_with(
     execute(
         conn,
         &format!(
-            "INSERT INTO main.{twin} ({targets}, {value}) SELECT {sources}, h.v
+            "INSERT OR ABORT INTO main.{twin} ({targets}, {value}) SELECT {sources}, h.v
              FROM main.{table} AS t JOIN main.{hold} AS h ON {join}"
         ),
     )?;
@@ -281,7 +281,7 @@ fn fill_with(
     execute(
         conn,
         &format!(
-            "INSERT INTO main.{twin} ({targets}) SELECT {sources} FROM main.{table} AS t
+            "INSERT OR ABORT INTO main.{twin} ({targets}) SELECT {sources} FROM main.{table} AS t
              WHERE NOT EXISTS (SELECT 1 FROM main.{hold} AS h WHERE {join})"
         ),
     )
@@ -376,7 +376,7 @@ pub fn take_out(
                 })
                 .collect();
             let (names, sources) = (names.join(", "), sources.join(", "));
-            let sql = format!("INSERT INTO main.{} ({names}) SELECT {sources} FROM main.{}", quote(twin), quote(table));
+            let sql = format!("INSERT OR ABORT INTO main.{} ({names}) SELECT {sources} FROM main.{}", quote(twin), quote(table));
             execute(context.conn, &sql)
         })
     })

@@ -152,7 +152,7 @@ fn merge(
         let values: Vec<_> = shape.stored().map(|column| quote(&column.name)).collect();
         keys.clone_from(&values);
         let values = values.join(", ");
-        let sql = format!("INSERT INTO main.{} ({values}) SELECT {values} FROM main.{}", quote(to), quote(from));
+        let sql = format!("INSERT OR ABORT INTO main.{} ({values}) SELECT {values} FROM main.{}", quote(to), quote(from));
         return match execute(conn, &sql) {
             Ok(()) => Ok(()),
             Err(error) if is_constraint(&error) => {
@@ -203,7 +203,7 @@ fn merge(
     let from_new: Vec<_> = columns_of(&shape, "new");
     let from_new = from_new.join(", ");
     let fits = format!(
-        "INSERT INTO main.{} ({columns}) SELECT {from_new} FROM main.{} AS new WHERE NOT EXISTS ({free})",
+        "INSERT OR ABORT INTO main.{} ({columns}) SELECT {from_new} FROM main.{} AS new WHERE NOT EXISTS ({free})",
         quote(to),
         quote(from)
     );
