@@ -163,7 +163,7 @@ fn merge(
                         context.target
                     ));
                 }
-                execute(conn, &sql.replacen("INSERT", "INSERT OR IGNORE", 1)).map_err(cannot)
+                execute(conn, &sql.replacen("OR ABORT", "OR IGNORE", 1)).map_err(cannot)
             }
             Err(error) => Err(cannot(error)),
         };

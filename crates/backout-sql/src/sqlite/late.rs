@@ -141,7 +141,7 @@ impl Late {
         let at: Vec<String> =
             key.iter().map(|key| format!("{} IS {}", self.columns[first + key], waiting(WAS, *key))).collect();
         let sql = format!(
-            "UPDATE {} SET {} = {} WHERE {}",
+            "UPDATE OR ABORT {} SET {} = {} WHERE {}",
             self.table,
             self.columns[first + place],
             waiting(NOW, place),
@@ -174,7 +174,7 @@ impl Late {
     fn insert(&self, conn: &Connection, id: i64, form: u8) -> rusqlite::Result<()> {
         let from: Vec<String> = (0..self.columns.len()).map(|at| format!("c{at}")).collect();
         let sql = format!(
-            "INSERT INTO {} ({}) SELECT {} FROM {} WHERE id = ?1 AND form = ?2",
+            "INSERT OR ABORT INTO {} ({}) SELECT {} FROM {} WHERE id = ?1 AND form = ?2",
             self.table,
             self.columns.join(", "),
             from.join(", "),
