@@ -406,8 +406,10 @@ impl Carry {
             .rowid
             .map_or_else(|| self.key.iter().map(|name| quote(name)).collect(), |at| vec![at.to_owned()]);
         let at: Vec<String> = place.iter().zip(1..).map(|(name, number)| format!("{name} IS ?{number}")).collect();
-        let insert =
-            format!("INSERT OR ABORT INTO main.{old} ({shared}) SELECT {shared} FROM main.{new} WHERE {}", at.join(" AND "));
+        let insert = format!(
+            "INSERT OR ABORT INTO main.{old} ({shared}) SELECT {shared} FROM main.{new} WHERE {}",
+            at.join(" AND ")
+        );
         let key: Vec<String> = self.key.iter().map(|name| quote(name)).collect();
         let values: Vec<String> = extra.iter().map(|column| format!("quote({})", quote(&column.name))).collect();
         let first = place.len() + key.len();

@@ -376,7 +376,11 @@ pub fn take_out(
                 })
                 .collect();
             let (names, sources) = (names.join(", "), sources.join(", "));
-            let sql = format!("INSERT OR ABORT INTO main.{} ({names}) SELECT {sources} FROM main.{}", quote(twin), quote(table));
+            let sql = format!(
+                "INSERT OR ABORT INTO main.{} ({names}) SELECT {sources} FROM main.{}",
+                quote(twin),
+                quote(table)
+            );
             execute(context.conn, &sql)
         })
     })

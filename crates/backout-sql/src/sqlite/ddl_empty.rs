@@ -152,7 +152,8 @@ fn merge(
         let values: Vec<_> = shape.stored().map(|column| quote(&column.name)).collect();
         keys.clone_from(&values);
         let values = values.join(", ");
-        let sql = format!("INSERT OR ABORT INTO main.{} ({values}) SELECT {values} FROM main.{}", quote(to), quote(from));
+        let sql =
+            format!("INSERT OR ABORT INTO main.{} ({values}) SELECT {values} FROM main.{}", quote(to), quote(from));
         return match execute(conn, &sql) {
             Ok(()) => Ok(()),
             Err(error) if is_constraint(&error) => {

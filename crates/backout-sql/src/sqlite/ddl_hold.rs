@@ -350,7 +350,8 @@ fn copy(context: &Context<'_>, shape: &Shape, from: (&str, &str), to: &str) -> r
     let columns = columns(shape).join(", ");
     let order = shape.rowid.map_or(String::new(), |rowid| format!(" ORDER BY {rowid}"));
     let (database, from) = (from.0, quote(from.1));
-    let sql = format!("INSERT OR ABORT INTO main.{} ({columns}) SELECT {columns} FROM {database}.{from}{order}", quote(to));
+    let sql =
+        format!("INSERT OR ABORT INTO main.{} ({columns}) SELECT {columns} FROM {database}.{from}{order}", quote(to));
     execute(context.conn, &sql)
 }
 
