@@ -81,10 +81,9 @@ fn note(overlaps: &mut Vec<Overlap>, step: &LaterStep, object: &str) {
 impl LaterStep {
     /// The object that both are about: the same one, or the directory of a path.
     fn names(&self, object: &str) -> bool {
-        let parent = object.rsplit_once('/').map_or("", |(parent, _)| parent);
-        self.objects
-            .iter()
-            .any(|own| bare(own).eq_ignore_ascii_case(bare(object)) || own.trim_start_matches('.') == parent)
+        // Of a path the images tell, also where its directory went as one.
+        let own = |own: &String| bare(own).eq_ignore_ascii_case(bare(object));
+        self.target.starts_with("root ") || self.objects.iter().any(own)
     }
 
     /// More than are listed, or none: then it may be any of them, or the schema.

@@ -553,3 +553,67 @@ fn columns_beside_each_other_come_again() {
         }
     }
 }
+
+/// A later deployment that deleted a directory deleted what an earlier one had put or changed in it.
+#[test]
+fn what_went_with_a_directory_is_of_a_later_deployment() {
+    let tree = || Tree::new().file("d/a", "a");
+    for first in [
+        Pkg::new("one").step(files(Tree::new().file("d/n", "n"))),
+        Pkg::new("one").step(files(Tree::new().file("d/a", "x"))),
+    ] {
+        let site = TestSite::builder().database("main", BASE).root("web", tree()).build();
+        let before = Fingerprint::of(&site);
+        let id = site.deploy(&first).id();
+        let second = site.deploy(&Pkg::new("two").step(delete(["d/"]))).id();
+        let deployed = Fingerprint::of(&site);
+        for manner in [OnConflict::Stop, OnConflict::Overwrite] {
+            let outcome = site.undo_on(Some(&id), manner).expect(Status::Refused);
+            assert!(outcome.hints[0].contains(&second), "{outcome:?}");
+        }
+        Fingerprint::of(&site).assert_same(&deployed, "refused");
+        site.undo(None).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        Fingerprint::of(&site).assert_same(&before, "undone");
+    }
+}
+
+/// A name that a later one used once it was free is not given back under its undo.
+#[test]
+fn a_name_that_was_used_meanwhile_is_not_given_back() {
+    let site = site();
+    let before = database::read(&site.database("main"));
+    let id = site.deploy(&package("one", "ALTER TABLE n RENAME TO n_old")).id();
+    site.deploy(&package("two", "CREATE TABLE n (y)")).expect(Status::Done);
+    site.deploy(&package("three", "DROP TABLE n")).expect(Status::Done);
+    for manner in MANNERS {
+        site.undo_on(Some(&id), manner).expect(Status::Refused);
+    }
+    for _ in 0..3 {
+        site.undo(None).expect(Status::Done);
+    }
+    assert!(database::read(&site.database("main")) == before);
+}
+
+/// What a constraint of the table says of conflicts is for those who write to it, not for an undo.
+#[test]
+fn an_undo_heeds_no_on_conflict_of_a_constraint() {
+    for clause in ["REPLACE", "IGNORE", "ROLLBACK", "FAIL", "ABORT"] {
+        for text in ["UPDATE o SET e = 'x' WHERE id = 1", "DELETE FROM o WHERE id = 1"] {
+            let what = format!("{clause}: {text}");
+            let base = format!(
+                "CREATE TABLE o (id INTEGER PRIMARY KEY, e UNIQUE ON CONFLICT {clause}, f);
+                 INSERT INTO o VALUES (1, 'a', 'ours');"
+            );
+            let site = TestSite::builder().database("main", &base).build();
+            site.deploy(&package("one", text)).expect(Status::Done);
+            site.execute("INSERT INTO o VALUES (9, 'a', 'theirs')");
+            let now = database::read(&site.database("main"));
+            let outcome = site.undo(None).expect(Status::Refused);
+            assert_eq!((outcome.conflicts.len(), outcome.conflicts[0].kind), (1, ConflictKind::Constraint), "{what}");
+            assert!(database::read(&site.database("main")) == now, "{what}");
+            site.undo_on(None, OnConflict::Overwrite).expect(Status::Done);
+            assert_eq!(site.value("SELECT group_concat(id || e || f) FROM o"), "1aours", "{what}");
+        }
+    }
+}

@@ -30,6 +30,10 @@ pub fn rename(
         Direction::Redo => (from, to),
     };
     let pairs = event.pairs(direction);
+    if direction == Direction::Undo {
+        // Whoever made or dropped another one under the name that was free finds this one there.
+        context.needed.push(needed(target, &format!("table {wanted}"), None));
+    }
     if manner.in_doubt && is_done(context, &pairs)? {
         return Ok(true);
     }

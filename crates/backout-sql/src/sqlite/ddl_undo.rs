@@ -150,7 +150,7 @@ fn undo_event(
     match &event.kind {
         Kind::Nothing => Ok(()),
         Kind::Create | Kind::CreateAsSelect => return undo_create(context, event, manner, conflicts, notes),
-        Kind::Drop => return undo_drop(context, event, manner, conflicts, notes),
+        Kind::Drop => return undo_drop(context, event, manner, conflicts),
         Kind::RenameTable { from, to } => {
             let done = ddl_rename::rename(context, event, (from, to), Direction::Undo, manner, conflicts)?;
             if done && event.found {
@@ -255,7 +255,6 @@ fn undo_drop(
     event: &DdlEvent,
     manner: Manner,
     conflicts: &mut Conflicts,
-    notes: &mut Vec<String>,
 ) -> Result<bool, TargetError> {
     let conn = context.conn;
     let reading = |error| TargetError::failed(format!("cannot read the schema of {}", context.target), error);
@@ -290,16 +289,14 @@ fn undo_drop(
                 text = format!("{text}, with {}", words::count(rows.unsigned_abs(), "row"));
                 context.needed.push(needed(context.target, &now.name, None));
             }
+            // Under `Keep` what does not come back is to be found.
+            let held = event.holds().next().filter(|_| row.kind == "table" && !goes_on(manner));
+            if let Some(hold) = held {
+                text = format!("{text}; the rows that do not come back are kept in the table {hold}");
+            }
             conflicts.push(conflict(context, &row.shown(), ConflictKind::Appeared, text));
         }
         if !goes_on(manner) {
-            if let Some(table) = event.dropped() {
-                let place = match event.holds().next() {
-                    Some(hold) => format!("in the table {hold}"),
-                    None => "in the record of the deployment".to_owned(),
-                };
-                notes.push(format!("{}: the rows of {table} that do not come back are kept {place}", context.target));
-            }
             return Ok(false);
         }
         for (_, now) in &in_the_way {

@@ -8,6 +8,7 @@ use backout_model::fault::{self, Point};
 use backout_model::target::TargetError;
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::capture::{self, Capture, CaptureError};
 use super::courses::Track;
@@ -305,7 +306,8 @@ impl<'c> Replay<'c> {
             return Ok(());
         }
         self.tally.row(number, &change);
-        if !is_keyless(table) && change.want.is_some_and(|want| is_nameless(table, want)) {
+        let has_no_key = |values: Option<&[ValueRef<'_>]>| values.is_some_and(|values| is_nameless(table, values));
+        if !is_keyless(table) && (has_no_key(change.want) || has_no_key(change.expect)) {
             // No key carries it back to a table that a later step built anew.
             self.guard.needs(needed(self.label, &format!("table {}", table.name), None));
         }

@@ -168,6 +168,15 @@ impl Guard<'_> {
                             ..self.conflict(table, &found, ConflictKind::Appeared)?
                         });
                     }
+                    for (column, shown) in self.strange_values(table, &found)? {
+                        self.conflicts.push(Conflict {
+                            column: Some(column),
+                            before: "no such column".to_owned(),
+                            left: NO_ROW.to_owned(),
+                            now: shown,
+                            ..self.conflict(table, &found, ConflictKind::Appeared)?
+                        });
+                    }
                     if self.on_conflict != OnConflict::Overwrite {
                         return Ok(());
                     }
