@@ -66,7 +66,7 @@ fn status_2_usage() {
 #[test]
 fn status_2_for_what_comes_later() {
     let scene = Scene::with_good_package();
-    let later = ["rehearse", "capture", "diff", "record"];
+    let later = ["rehearse", "capture", "diff"];
     for command in later {
         let named = format!("`backout {command}` is not available yet in this version");
         scene.refused(&[command, "start", "--force", "x"], 2).says(&named);
@@ -74,7 +74,6 @@ fn status_2_for_what_comes_later() {
     }
     scene.refused(&["deploy", "winter", "--rehearse"], 2).says("`deploy --rehearse` is not available yet");
     scene.refused(&["deploy", "winter", "--confirm-within", "soon"], 2).says("`soon` is not a duration");
-    scene.refused(&["undo", "--record", "x"], 2).says("`undo --record` is not available yet");
 }
 
 #[test]

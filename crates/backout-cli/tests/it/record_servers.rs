@@ -202,7 +202,7 @@ fn mariadb_stops_where_a_row_is_no_longer_as_it_was_left() {
     let database = mariadb::Server::shared().database();
     database.script(MARIADB);
     let scene = deployed(&database.url(), &MARIADB_CHANGES);
-    database.script("UPDATE product SET name = 'top hat' WHERE id = 2");
+    database.script("UPDATE product SET name = 'top hat', at = at WHERE id = 2");
     let output = client(mariadb_client(&database), &scene, "r/sql/main/undo.sql");
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(database.script("SELECT name, price FROM product WHERE id = 2").trim(), "top hat\t20.00");

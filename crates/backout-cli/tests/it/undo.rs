@@ -166,7 +166,7 @@ fn a_file_that_an_undo_overwrote_is_not_redone() {
     scene.run(&["deploy", "winter"]).exits(0);
     scene.write("web/pages/snow.html", "theirs");
     let undone = scene.run(&["undo", "--on-conflict", "overwrite", "--yes"]).exits(0);
-    let undone = undone.closes("Undone and verified.");
+    let undone = undone.closes("Undone and verified, over what others had changed where it is listed.");
     assert!(!scene.path("web/pages/snow.html").exists(), "{undone}");
     let ran = scene.run(&["redo"]).exits(4).says("pages/snow.html: was replaced before the undo");
     assert!(ran.stderr.contains("deploy winter 2026.11.1 anew"), "{ran}");
