@@ -9,7 +9,7 @@ use backout_testkit::tree::Tree;
 use serde_json::json;
 
 use crate::deploy::undone;
-use crate::scene::{late_failure, shop, winter};
+use crate::scene::{late_failure, shop, told, winter};
 
 /// A command that writes a word into the log beside the site's databases.
 fn says(word: &str) -> String {
@@ -96,7 +96,7 @@ fn an_undo_command_that_fails_for_good_needs_a_hand_and_says_what_is_left() {
     let id = done.id();
     let outcome = done.expect(Status::NeedsHand);
     assert!(outcome.closing.contains(&format!("backout undo {id}")), "{}", outcome.closing);
-    assert_eq!(outcome.notes.len(), 2, "both steps are left: {:?}", outcome.notes);
+    assert_eq!(told(&outcome), 2, "both steps are left: {:?}", outcome.notes);
     assert_eq!(site.deploy(&winter()).status(), Status::Refused, "nothing is deployed on top");
     std::fs::write(site.dir().join("mended"), "").unwrap();
     site.undo(Some(&id)).expect(Status::Done);

@@ -16,7 +16,7 @@ use backout_testkit::site::TestSite;
 use serde_json::json;
 
 use crate::resume::die_at_last;
-use crate::scene::{late_failure, page, raise, shop, winter};
+use crate::scene::{late_failure, page, raise, shop, told, winter};
 
 fn mail() -> Step {
     run("echo mail >> \"$BACKOUT_ROOT_WEB/../sent\"", None)
@@ -44,7 +44,7 @@ fn a_failure_after_one_needs_a_hand_and_says_which() {
     for words in ["run sh -c echo mail", "sql 2.sql on main", "it is counted"] {
         assert!(outcome.notes.iter().any(|note| note.contains(words)), "{words} in {:?}", outcome.notes);
     }
-    assert_eq!(outcome.notes.len(), 2, "{:?}", outcome.notes);
+    assert_eq!(told(&outcome), 2, "{:?}", outcome.notes);
     assert_eq!(site.value("SELECT group_concat(price) FROM product"), "100,20,15", "the rest is undone");
     assert!(site.text("web/p/new.txt").is_none());
     let status = report::status(&site.config(), &site.journal()).unwrap();
@@ -93,7 +93,7 @@ fn a_child_that_fails_after_one_is_neither_run_again_nor_passed_over() {
             .with("retries", json!({ "attempts": 3, "wait": "1ms" }));
         let package = Pkg::new("all").step(raise()).step(bad);
         let outcome = site.deploy(&if list { package.list() } else { package }).expect(Status::NeedsHand);
-        assert_eq!(outcome.notes.len(), 2, "{list}: {:?}", outcome.notes);
+        assert_eq!(told(&outcome), 2, "{list}: {:?}", outcome.notes);
         assert_eq!(ran(&site), once(), "{list}");
     }
 }

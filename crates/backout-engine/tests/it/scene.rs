@@ -1,5 +1,6 @@
 //! The site that most tests deploy to: a small shop with products, orders that point at them, and a web root.
 
+use backout_engine::outcome::Outcome;
 use backout_testkit::package::{Pkg, files, sql};
 use backout_testkit::site::{Builder, TestSite};
 use backout_testkit::tree::Tree;
@@ -52,4 +53,9 @@ pub fn broken() -> backout_testkit::package::Step {
 /// A step that only ever fails while it runs: the plan finds nothing wrong with it.
 pub fn late_failure() -> backout_testkit::package::Step {
     sql("UPDATE product SET stock = 0; INSERT INTO product (id, name, price) VALUES (1, 'a second coat', 1);")
+}
+
+/// How many notes an outcome has, but for the one that no backup was taken: these sites name no place for any.
+pub fn told(outcome: &Outcome) -> usize {
+    outcome.notes.iter().filter(|note| !note.starts_with("no backup was taken")).count()
 }
