@@ -283,7 +283,8 @@ fn default_of(sql: &str) -> Option<String> {
     let mut words = sql.char_indices().filter(|(_, c)| c.is_ascii_alphabetic()).map(|(at, _)| at);
     let at = words.find(|at| {
         let before = sql[..*at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_');
-        before && sql[*at..].get(..7).is_some_and(|word| word.eq_ignore_ascii_case("default"))
+        let after = sql[*at..].chars().nth(7).is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        before && after && sql[*at..].get(..7).is_some_and(|word| word.eq_ignore_ascii_case("default"))
     })?;
     let rest = sql[at + 7..].trim_start();
     let end = match rest.chars().next()? {

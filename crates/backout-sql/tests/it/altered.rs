@@ -124,7 +124,7 @@ fn what_a_later_undo_needs_is_told_by_a_check() {
     };
     for (script, theirs, needed) in [
         ("ALTER TABLE t ADD COLUMN d DEFAULT 7", "", vec!["t  d: "]),
-        ("ALTER TABLE t RENAME COLUMN c TO cc", "", vec!["t  cc: "]),
+        ("ALTER TABLE t RENAME COLUMN c TO cc", "", vec!["t  cc: ", "t  : "]),
         (REBUILD, "", vec!["t  nw: "]),
         (OTHER_WAY, "", vec!["t  nw: "]),
         (WITHOUT_C, "DELETE FROM t WHERE id = 1", vec!["t  c: "]),

@@ -294,7 +294,7 @@ fn a_redo_is_guarded_like_an_undo() {
     match error {
         Err(TargetError::Conflicts(conflicts)) => {
             let kinds: Vec<ConflictKind> = conflicts.listed.iter().map(|one| one.kind).collect();
-            assert_eq!(kinds, [ConflictKind::Definition, ConflictKind::Appeared]);
+            assert_eq!(kinds, [ConflictKind::Appeared]);
         }
         other => panic!("{other:?}"),
     }
