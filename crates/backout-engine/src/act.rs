@@ -133,6 +133,16 @@ impl Act {
         }
     }
 
+    /// The root that it changes.
+    pub fn root(&self) -> Option<&str> {
+        match self {
+            Self::Files { root: name, .. }
+            | Self::Delete { root: name, .. }
+            | Self::Captured { followed: Followed::Root(name), .. } => Some(name),
+            Self::Sql { .. } | Self::Run { .. } | Self::Captured { .. } => None,
+        }
+    }
+
     /// True where images alone undo it and do it again.
     pub fn is_captured(&self) -> bool {
         match self {

@@ -189,7 +189,7 @@ impl Run<'_, '_> {
             Ok(Some(why)) => vec![why.clone()],
             Err(error) => error.causes(),
         };
-        let why = payload(&Why { causes, left: Vec::new(), gone: false })?;
+        let why = payload(&Why::because(causes))?;
         let root = FramePath::root();
         surely(|| self.put_durably(Event::DeploymentRefused, &root, None, why.clone()))?;
         remove_copy(self);
@@ -268,7 +268,7 @@ impl Run<'_, '_> {
     /// Takes everything back after a failure of the root frame (or at a resume).
     pub fn fail(&mut self, trouble: Trouble, mut left: Left) -> Result<Outcome, EngineError> {
         let root = FramePath::root();
-        let why = Why { causes: trouble.causes.clone(), left: Vec::new(), gone: false };
+        let why = Why::because(trouble.causes.clone());
         if trouble.fatal {
             return self.needs_hand(trouble.causes, left);
         }
@@ -319,7 +319,7 @@ impl Run<'_, '_> {
             .map(|step| step.stays().unwrap_or_else(|| format!("not taken back: {}", step.act().words())))
             .chain(kept.listed.iter().map(|conflict| format!("{KEPT}{conflict}")))
             .collect();
-        let why = Why { causes: causes.clone(), left: left.clone(), gone: false };
+        let why = Why { causes: causes.clone(), left: left.clone(), ..Why::default() };
         surely(|| self.put_durably(Event::DeploymentNeedsHand, &root, None, payload(&why)?))?;
         let id = self.view.id.clone();
         let mut outcome = Outcome::new(

@@ -93,7 +93,7 @@ impl Applying<'_, '_, '_> {
             self.end_frame(path)?;
             return Err(trouble);
         }
-        let why = payload(&Why { causes: trouble.causes.clone(), left: Vec::new(), gone: false })?;
+        let why = payload(&Why::because(trouble.causes.clone()))?;
         let undone = surely(|| self.run.put_durably(Event::FrameFailing, path, None, why.clone()))
             .and_then(|_| self.run.undo_part(path));
         match undone {
@@ -265,12 +265,7 @@ impl Applying<'_, '_, '_> {
         // A plain list that ended in part is done as far as it goes: it stays, and is listed.
         if self.run.view.frames.get(path).is_none_or(|frame| frame.state == FrameState::Failed) {
             self.leave_out(path, &causes);
-            self.run.put(
-                Event::FramePassedOver,
-                path,
-                None,
-                payload(&Why { causes, left: Vec::new(), gone: false })?,
-            )?;
+            self.run.put(Event::FramePassedOver, path, None, payload(&Why::because(causes))?)?;
         }
         Ok(())
     }

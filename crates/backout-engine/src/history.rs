@@ -84,6 +84,13 @@ pub struct Why {
     pub gone: bool,
 }
 
+impl Why {
+    /// Nothing is left of it.
+    pub fn because(causes: Vec<String>) -> Self {
+        Self { causes, ..Self::default() }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct FrameView {
     pub state: FrameState,

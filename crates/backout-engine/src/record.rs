@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use crate::act::{Act, Followed};
+use crate::act::Act;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::lookup::find;
@@ -191,11 +191,7 @@ impl Parts {
         let mut scripts = BTreeMap::new();
         let databases: Vec<String> = session.database_names().iter().map(|name| (*name).to_owned()).collect();
         for name in databases {
-            let of_it = |step: &&StepView| match step.act() {
-                Act::Sql { database, .. } => *database == name,
-                Act::Captured { followed: Followed::Database(database), .. } => *database == name,
-                _ => false,
-            };
+            let of_it = |step: &&StepView| step.act().database() == Some(&name);
             let of_it: Vec<StepView> = steps.iter().filter(of_it).cloned().collect();
             if of_it.is_empty() {
                 continue;
@@ -206,8 +202,8 @@ impl Parts {
             head.databases.push(DatabasePart { name: name.clone(), engine, not_in_script });
             scripts.insert(name, (executed, undo));
         }
-        steps.retain(|step| root_of(step.act()).is_some());
-        head.roots = steps.iter().filter_map(|step| root_of(step.act())).map(str::to_owned).collect();
+        steps.retain(|step| step.act().root().is_some());
+        head.roots = steps.iter().filter_map(|step| step.act().root()).map(str::to_owned).collect();
         head.roots.sort();
         head.roots.dedup();
         Ok(Self { journal, scripts, images, steps, spool })
@@ -251,14 +247,6 @@ impl Parts {
 
 fn reading(source: io::Error) -> EngineError {
     EngineError::Io { act: "cannot read what is kept of the deployment".to_owned(), source }
-}
-
-fn root_of(act: &Act) -> Option<&str> {
-    match act {
-        Act::Files { root, .. } | Act::Delete { root, .. } => Some(root),
-        Act::Captured { followed: Followed::Root(root), .. } => Some(root),
-        Act::Sql { .. } | Act::Captured { .. } | Act::Run { .. } => None,
-    }
 }
 
 fn lacks(head: &mut Head, what: String) {
@@ -438,7 +426,7 @@ fn files(
     sink: &mut dyn Sink,
     spool: &Spool,
 ) -> Result<(), EngineError> {
-    let Some(root) = root_of(step.act()) else { return Ok(()) };
+    let Some(root) = step.act().root() else { return Ok(()) };
     let at = files_at(root, step.seq);
     let label = format!("root {root}");
     let mut images = session.journal.reader().open_images(step.seq)?;

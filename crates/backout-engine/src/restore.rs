@@ -11,7 +11,7 @@ use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
 use serde::Serialize;
 
-use crate::act::{Act, Followed};
+use crate::act::Act;
 use crate::backup::no_backup;
 use crate::error::EngineError;
 use crate::history::{View, Why, payload};
@@ -167,13 +167,11 @@ fn moved(step: &StepView) -> u64 {
 }
 
 fn is_wanted(step: &StepView, plan: &Plan) -> bool {
-    match step.act() {
-        Act::Sql { database, .. } => plan.databases.contains(database),
-        Act::Files { root, .. } | Act::Delete { root, .. } => plan.roots.contains(root),
-        Act::Captured { followed: Followed::Database(database), .. } => plan.databases.contains(database),
-        Act::Captured { followed: Followed::Root(root), .. } => plan.roots.contains(root),
-        // It may have changed anything.
-        Act::Run { .. } => true,
+    match (step.act().database(), step.act().root()) {
+        (Some(database), _) => plan.databases.iter().any(|one| one == database),
+        (None, Some(root)) => plan.roots.iter().any(|one| one == root),
+        // A command may have changed anything.
+        (None, None) => true,
     }
 }
 

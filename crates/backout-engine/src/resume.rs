@@ -117,11 +117,7 @@ impl Run<'_, '_> {
 
     fn never_begun(&mut self) -> Result<Outcome, EngineError> {
         let root = FramePath::root();
-        let why = Why {
-            causes: vec!["the run was interrupted before it changed anything".to_owned()],
-            left: Vec::new(),
-            gone: false,
-        };
+        let why = Why::because(vec!["the run was interrupted before it changed anything".to_owned()]);
         surely(|| self.put_durably(Event::DeploymentRefused, &root, None, payload(&why)?))?;
         remove_copy(self);
         let mut outcome = Outcome::new(Status::Failed, NOTHING_CHANGED);
@@ -162,7 +158,7 @@ impl Run<'_, '_> {
         // An atomic child goes back with all that is in it, as it does in a run that lives.
         if let Some((path, state)) = under_way.get(lists) {
             if *state == FrameState::Started {
-                let why = payload(&Why { causes: causes.clone(), left: Vec::new(), gone: false })?;
+                let why = payload(&Why::because(causes.clone()))?;
                 self.put(Event::FrameFailing, path, None, why)?;
             }
             match self.undo_part(path) {
@@ -219,7 +215,7 @@ impl Run<'_, '_> {
             .get(path)
             .is_some_and(|frame| matches!(frame.state, FrameState::Started | FrameState::Done));
         if started {
-            let why = payload(&Why { causes: causes.clone(), left: Vec::new(), gone: false })?;
+            let why = payload(&Why::because(causes.clone()))?;
             self.put(Event::FrameFailing, path, None, why)?;
         }
         let mut left = Left::from(self.view.settled.clone());

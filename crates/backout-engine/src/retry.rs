@@ -174,7 +174,7 @@ impl Run<'_, '_> {
     pub fn retry_failed(&mut self, path: &FramePath, causes: Vec<String>) -> Result<Outcome, EngineError> {
         let root = FramePath::root();
         self.finally(path);
-        let why = payload(&crate::history::Why { causes: causes.clone(), left: Vec::new(), gone: false })?;
+        let why = payload(&crate::history::Why::because(causes.clone()))?;
         if self.view.frames.get(path).is_some_and(|frame| frame.state == FrameState::Failed) {
             self.put(Event::FramePassedOver, path, None, why)?;
         }

@@ -204,7 +204,7 @@ impl<'o> Session<'o> {
                 frame: FramePath::root(),
                 step: None,
                 event: Event::DeploymentGivenUp,
-                payload: payload(&Why { causes, left: Vec::new(), gone: false })?,
+                payload: payload(&Why::because(causes))?,
             }])?;
         }
         for database in self.targets.databases.values_mut() {

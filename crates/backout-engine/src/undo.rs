@@ -305,7 +305,7 @@ impl Run<'_, '_> {
     /// Passes over a step whose own undo keeps failing.
     fn keep(&mut self, step: &StepView, causes: Vec<String>) -> Result<(), EngineError> {
         self.notes.push(format!("{} stays, its undo failed: {}", step.act().words(), causes.join(": ")));
-        let why = payload(&Why { causes, left: Vec::new(), gone: false })?;
+        let why = payload(&Why::because(causes))?;
         self.put(Event::StepKept, &step.frame, Some(step.index), why)
     }
 
