@@ -22,7 +22,7 @@ use backout_record::head::{Head, IMAGES, JOURNAL, NAMESPACE, PACKAGE};
 use backout_record::reader::{self, Checked};
 use serde_json::Value;
 
-use crate::act::{Act, Intended};
+use crate::act::Intended;
 use crate::error::EngineError;
 use crate::history::Planned;
 use crate::marks::ahead;
@@ -257,7 +257,7 @@ impl<'r> Source<'r> {
     /// Puts into a root's hold what it lacks of a step.
     fn keep(&self, targets: &mut Targets, entry: &Entry, images: &mut File) -> Result<(), EngineError> {
         let intended: Intended = crate::history::read(&entry.payload, entry.seq)?;
-        let (Act::Files { root, .. } | Act::Delete { root, .. }) = &intended.act else { return Ok(()) };
+        let Some(root) = intended.act.root() else { return Ok(()) };
         let from = self.into.join(files_at(root, entry.seq)).join("before");
         // A step that was redone has its files with its last entry.
         if from.is_dir() {

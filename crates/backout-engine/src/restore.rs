@@ -255,8 +255,9 @@ impl Session<'_> {
         let mut gone = Vec::new();
         for seq in images(reader, id)?.into_keys().filter(|seq| *seq > plan.since) {
             let place = reader.entry(seq)?.and_then(|entry| entry.step.map(|step| (entry.frame, step)));
-            if let Some(Act::Sql { database, .. }) = place.and_then(|place| view.steps.get(&place)).map(StepView::act)
-                && plan.databases.contains(database)
+            let act = place.and_then(|place| view.steps.get(&place)).map(StepView::act);
+            if let Some(database) = act.and_then(Act::database)
+                && plan.databases.iter().any(|one| one == database)
             {
                 gone.push(seq);
             }

@@ -71,6 +71,26 @@ fn a_deployment_is_undone_from_its_record_alone() {
     assert_eq!(scene.fingerprint(), before);
 }
 
+/// What a command did, too: its files lie in the record like those of any other step.
+#[test]
+fn what_a_command_did_is_undone_from_the_record_alone() {
+    let scene = Scene::new();
+    scene.write("web/gone.html", "to go");
+    let before = scene.fingerprint();
+    scene.package(
+        "captured",
+        "steps:\n  - run: [sh, -c, 'echo new > \"$BACKOUT_ROOT_WEB/old.html\"; rm \"$BACKOUT_ROOT_WEB/gone.html\"; \
+         sqlite3 \"$BACKOUT_DATABASE_MAIN\" \"CREATE TABLE made (x); INSERT INTO made VALUES (1)\"']\n    capture: all\n",
+    );
+    scene.run(&["deploy", "captured"]).exits(0);
+    assert_ne!(scene.fingerprint(), before);
+    scene.run(&["record", "--output", "rec"]).exits(0);
+    lose_everything(&scene);
+    scene.run(&["undo", "--record", "rec"]).exits(0);
+    assert_eq!(scene.fingerprint(), before);
+    scene.run(&["verify"]).exits(0);
+}
+
 #[test]
 fn an_undo_from_a_record_is_guarded() {
     let scene = recorded();
