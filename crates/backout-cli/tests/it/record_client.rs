@@ -29,7 +29,7 @@ fn stopped(output: &Output) {
 }
 
 /// Deploys `scripts`, one step each, writes the record and unpacks it with `tar`.
-fn unpacked(scene: &Scene, scripts: &[&str]) {
+pub fn unpacked(scene: &Scene, scripts: &[&str]) {
     let mut steps = String::from("steps:\n");
     for (number, script) in scripts.iter().enumerate() {
         scene.write(&format!("change/{number}.sql"), script);

@@ -5,23 +5,15 @@ use std::process::{Command, Output, Stdio};
 
 use backout_testkit::{mariadb, mariadb_dump, postgres, postgres_dump};
 
-use crate::record::{lose_everything, sh};
+use crate::record::lose_everything;
+use crate::record_client::unpacked;
 use crate::scene::Scene;
 
 /// A scene on another engine: `url` in its site, and a package of `scripts`, deployed.
 fn deployed(url: &str, scripts: &[&str]) -> Scene {
     let scene = Scene::new();
     scene.write("site.yaml", format!("site: shop\ndatabases:\n  main: {{url: \"{url}\"}}\n"));
-    let mut steps = String::from("steps:\n");
-    for (number, script) in scripts.iter().enumerate() {
-        scene.write(&format!("change/{number}.sql"), script);
-        steps.push_str(&format!("  - sql: {number}.sql\n"));
-    }
-    scene.package("change", &steps);
-    scene.run(&["deploy", "change"]).exits(0);
-    scene.run(&["record", "--output", "rec"]).exits(0);
-    fs::create_dir(scene.path("r")).unwrap();
-    sh(&scene.path("."), "tar --zstd -xf rec -C r");
+    unpacked(&scene, scripts);
     scene
 }
 

@@ -307,7 +307,7 @@ impl<'c> Replay<'c> {
         }
         self.tally.row(number, &change);
         let has_no_key = |values: Option<&[ValueRef<'_>]>| values.is_some_and(|values| is_nameless(table, values));
-        if !is_keyless(table) && (has_no_key(change.want) || has_no_key(change.expect)) {
+        if (has_no_key(change.want) || has_no_key(change.expect)) && !is_keyless(table) {
             // No key carries it back to a table that a later step built anew.
             self.guard.needs(needed(self.label, &format!("table {}", table.name), None));
         }
