@@ -12,7 +12,7 @@ use backout_model::backup::BackupError;
 
 use super::floats;
 use super::lines::first_difference;
-use super::{check_files, dump_file};
+use super::{UNPROVEN, check_files, dump_file, scratch_name};
 use crate::ledger::Ledger;
 use crate::manifest::DatabaseNote;
 use crate::tool::{Tool, version};
@@ -85,9 +85,8 @@ pub fn prove(
 ) -> Result<Vec<String>, BackupError> {
     check_files(note, from)?;
     let live = Access::write(parameters, scratch)?;
-    let name = format!("backout_verify_{}", std::process::id());
-    live.query(&format!("CREATE DATABASE {name}"), &scratch.join("out"))
-        .map_err(|error| error.hint("the account may not make a scratch database; nothing is proven of this one"))?;
+    let name = scratch_name();
+    live.query(&format!("CREATE DATABASE {name}"), &scratch.join("out")).map_err(|error| error.hint(UNPROVEN))?;
     let inner = scratch.join("proof");
     let proven = fs::create_dir_all(&inner)
         .map_err(|error| BackupError::failed("cannot make a directory", error))

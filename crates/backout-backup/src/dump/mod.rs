@@ -131,6 +131,14 @@ fn dump_file(file: &Path) -> Result<DumpFile, BackupError> {
     Ok(DumpFile { name, size, blake3 })
 }
 
+/// Where a server's account may not make a scratch database.
+const UNPROVEN: &str = "the account may not make a scratch database; nothing is proven of this one";
+
+/// The scratch database of this process on a server.
+fn scratch_name() -> String {
+    format!("backout_verify_{}", std::process::id())
+}
+
 /// An error where the files in `from` are not those of the manifest.
 pub fn check_files(note: &DatabaseNote, from: &Path) -> Result<(), BackupError> {
     for file in &note.files {

@@ -8,7 +8,7 @@ use std::path::Path;
 use backout_model::backup::BackupError;
 
 use super::lines::first_difference;
-use super::{check_files, dump_file};
+use super::{UNPROVEN, check_files, dump_file, scratch_name};
 use crate::ledger::Ledger;
 use crate::manifest::DatabaseNote;
 use crate::tool::{Tool, version};
@@ -66,10 +66,10 @@ pub fn prove(
     scratch: &Path,
 ) -> Result<Vec<String>, BackupError> {
     check_files(note, from)?;
-    let name = format!("backout_verify_{}", std::process::id());
+    let name = scratch_name();
     let output = scratch.join("psql.out");
     query(parameters, &output, &format!("CREATE DATABASE {name} TEMPLATE template0"))
-        .map_err(|error| error.hint("the account may not make a scratch database; nothing is proven of this one"))?;
+        .map_err(|error| error.hint(UNPROVEN))?;
     let mut there = parameters.clone();
     there.insert("dbname".to_owned(), name.clone());
     let again = scratch.join("again.sql");

@@ -211,9 +211,7 @@ pub fn digest(conn: &Connection, table: &str) -> rusqlite::Result<u64> {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(&bytes);
     }
-    let mut short = [0; 8];
-    short.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    Ok(u64::from_le_bytes(short))
+    Ok(value::short(&hasher.finalize()))
 }
 
 #[cfg(test)]

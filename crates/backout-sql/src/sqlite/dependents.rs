@@ -18,6 +18,7 @@ use super::schema::{self, SchemaRow};
 use super::stream::Event;
 use super::token::{each_token, quote};
 use super::twin;
+use super::value;
 use crate::shown::shorten;
 
 const NAME_OF_A_PROBE: &str = "backout_probe";
@@ -41,9 +42,7 @@ pub fn digest(row: &SchemaRow) -> u64 {
         hasher.update(part.as_bytes());
         hasher.update(&[0]);
     }
-    let mut short = [0; 8];
-    short.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_le_bytes(short)
+    value::short(&hasher.finalize())
 }
 
 /// The names, in lower case, of the objects that the changes of the schema were about.

@@ -113,9 +113,7 @@ fn fall(conn: &Connection, table: &str, column: Option<String>) -> rusqlite::Res
                 for at in 0..width {
                     value::put(&mut bytes, row.get_ref(at)?);
                 }
-                let mut short = [0; 8];
-                short.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..8]);
-                found.note(u64::from_le_bytes(short));
+                found.note(value::short(&blake3::hash(&bytes)));
             }
             Ok(None) => break,
             // A full-text table may be one of a table that is gone.

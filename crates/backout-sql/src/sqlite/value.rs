@@ -198,6 +198,13 @@ pub fn shown(value: ValueRef<'_>) -> String {
     }
 }
 
+/// The first eight bytes of a digest, as a number.
+pub fn short(digest: &blake3::Hash) -> u64 {
+    let mut short = [0; 8];
+    short.copy_from_slice(&digest.as_bytes()[..8]);
+    u64::from_le_bytes(short)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
