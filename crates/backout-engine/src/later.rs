@@ -112,6 +112,31 @@ impl LaterStep {
         self.by_images && self.target == taken.target && (too_many || self.objects.iter().any(is_about))
     }
 
+    /// Where it stands in the order: the entry with its images.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// True where it may have changed the same rows or paths as another step of a target.
+    pub fn may_share(&self, target: &str, other: &Summary) -> bool {
+        let is_own = |object: &String| self.objects.iter().any(|own| own.eq_ignore_ascii_case(object));
+        // One that lists none may have changed what is in no table.
+        let may_be_any = |objects: &[String]| objects.is_empty() || objects.len() >= Summary::OBJECTS_KEPT;
+        self.by_images
+            && self.target == target
+            && (self.target.starts_with("root ")
+                || may_be_any(&self.objects)
+                || may_be_any(&other.objects)
+                || other.objects.iter().any(is_own))
+    }
+
+    /// That its own undo needs a row or a path.
+    pub fn requires(&self, object: String, key: Option<String>, column: Option<String>) -> Conflict {
+        let (before, left) = (String::new(), String::new());
+        let (target, now) = (self.target.clone(), self.of.clone());
+        Conflict { target, object, key, column, kind: ConflictKind::RequiredBy, before, left, now }
+    }
+
     /// True where it may be about one of those that are not listed.
     fn may_be_beyond(&self, conflicts: &Conflicts) -> bool {
         let is_unlisted = conflicts.total > conflicts.listed.len() as u64;

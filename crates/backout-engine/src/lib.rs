@@ -39,6 +39,7 @@ pub mod restored;
 pub mod resume;
 pub mod retry;
 pub mod session;
+mod shared;
 mod step;
 mod step_view;
 pub mod undo;

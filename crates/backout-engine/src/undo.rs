@@ -90,7 +90,7 @@ pub fn plan(
 }
 
 /// Images that cannot be opened fail when they are read, as damaged ones do.
-fn open(reader: &Reader, seq: u64) -> Box<dyn Images> {
+pub(crate) fn open(reader: &Reader, seq: u64) -> Box<dyn Images> {
     match reader.open_images(seq) {
         Ok(images) => images,
         Err(error) => Box::new(Unreadable(error.to_string())),
@@ -245,8 +245,18 @@ impl Run<'_, '_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let OfLater { needed, made } = self.of_later(&taken.and(already), later)?;
+        let OfLater { mut needed, made } = self.of_later(&taken.and(already.clone()), later)?;
         let overlaps = self.overlaps(&conflicts.clone().and(made.clone()), later)?;
+        // Where it is refused by what is known, that comes first.
+        let is_refused = !needed.is_empty()
+            || match on_conflict {
+                OnConflict::Stop => !(conflicts.is_empty() && made.is_empty()),
+                OnConflict::Keep => false,
+                OnConflict::Overwrite => !(overlaps.is_empty() && made.is_empty()),
+            };
+        if !is_refused {
+            needed = self.shared(&certain, later, &conflicts.clone().and(already))?;
+        }
         Ok(Foreseen { conflicts: needed.and(conflicts), of_later: made, overlaps, is_impossible })
     }
 

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
-use backout_model::target::{Described, Finding, Images, Probe, Report, TargetError};
+use backout_model::target::{Described, Finding, Images, Probe, Report, TargetError, Touched};
 use rustix::fd::AsFd;
 
 use crate::beneath::{Beneath, is_blocked, is_missing, subdirectory};
 use crate::error::Acting;
 use crate::hold::Step;
 use crate::image::{self, Image, Kind, shown};
-use crate::judge::{Case, Now, Verdict, judge};
+use crate::judge::{Case, Now, Verdict, differing, judge};
 use crate::local::LocalRoot;
 use crate::look::worth_hashing;
 use crate::manifest::{Act, Change, Manifest, Order, Record};
@@ -210,6 +210,23 @@ impl LocalRoot {
             Ok(())
         })?;
         Ok(met)
+    }
+
+    /// See [`backout_model::target::Target::touched`].
+    pub(crate) fn touched_by(
+        &self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&Touched<'_>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        Manifest::open(images, &self.label)?.visit(Order::Forwards, |_, record| {
+            let Record::Change(change) = record else { return Ok(()) };
+            let aspects = match (&change.before, &change.after) {
+                (Some(before), Some(after)) => Some(differing(before, after)),
+                _ => None,
+            };
+            let object = change.path.to_string();
+            each(&Touched { object: &object, identity: object.as_bytes(), aspects: aspects.as_deref(), key: &|| None })
+        })
     }
 
     /// What can't be brought back is an error beforehand, not in the middle.

@@ -153,6 +153,18 @@ fn merge(from: &Image, to: &Image, now: &Image) -> Result<bool, &'static str> {
     Ok(carried)
 }
 
+/// What differs between two images of a path, each part as a merge tells it from the others; times are nobody's.
+pub fn differing(one: &Image, other: &Image) -> Vec<&'static str> {
+    let parts = [
+        ("content", !one.same_content(other)),
+        ("mode", one.mode != other.mode),
+        ("owner", one.uid != other.uid),
+        ("group", one.gid != other.gid),
+        ("attributes", one.xattrs != other.xattrs),
+    ];
+    parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
+}
+
 /// In words what somebody else did already; nothing where the tool itself may have done it.
 fn others(case: &Case<'_>, how: &str) -> Option<String> {
     (!case.in_doubt).then(|| format!("{} already {how} what is wanted: somebody else did that", case.path))

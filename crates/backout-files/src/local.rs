@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::{
     Described, Finding, Gate, Images, Manner, PlannedChange, Probe, Report, Snapshot, Summary, Target, TargetError,
-    Ticket,
+    Ticket, Touched,
 };
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::Value;
@@ -178,6 +178,14 @@ impl Target for LocalRoot {
 
     fn meets(&mut self, images: &mut dyn Images, conflicts: &[Conflict]) -> Result<Vec<bool>, TargetError> {
         self.meets_step(images, conflicts)
+    }
+
+    fn touched(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&Touched<'_>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        self.touched_by(images, each)
     }
 
     fn probe(&mut self, _ticket: Ticket, images: &mut dyn Images) -> Result<Probe, TargetError> {

@@ -129,6 +129,18 @@ pub struct Described {
     pub bytes: u64,
 }
 
+/// A row or a path that a step changed, as its images tell it.
+pub struct Touched<'a> {
+    /// The table or the path, as conflicts name it.
+    pub object: &'a str,
+    /// What tells it from all others of its target, whichever step changed it: object and key, in the target's own form.
+    pub identity: &'a [u8],
+    /// Which of its values changed; none where it came, went or moved as a whole.
+    pub aspects: Option<&'a [&'a str]>,
+    /// Its key as people are shown it; none for a path.
+    pub key: &'a dyn Fn() -> Option<String>,
+}
+
 /// Something `verify` found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
@@ -174,6 +186,17 @@ pub trait Target: Send {
     fn meets(&mut self, images: &mut dyn Images, conflicts: &[Conflict]) -> Result<Vec<bool>, TargetError> {
         let _ = images;
         Ok(vec![true; conflicts.len()])
+    }
+
+    /// Names the rows or paths that the step changed, in any order, some perhaps more than once. Whoever does not keep
+    /// them names none. An error of `each` ends it.
+    fn touched(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&Touched<'_>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        let _ = (images, each);
+        Ok(())
     }
 
     /// Decides what became of the act announced with `ticket`, whose images are given.

@@ -13,6 +13,7 @@ mod full_server;
 mod http;
 mod irreversible;
 mod left;
+mod made_again;
 mod maintenance;
 mod mariadb;
 mod nested;

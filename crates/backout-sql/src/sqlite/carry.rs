@@ -16,7 +16,8 @@ use super::ddl_hold::is_constraint;
 use super::ddl_orphans::without_row;
 use super::late::{Late, Newer};
 use super::schema::{self, Shape};
-use super::stream::Table;
+use super::stream::{Affinity, Table};
+use super::survive::survives;
 use super::token::quote;
 use super::{encoding, value};
 
@@ -244,10 +245,26 @@ impl Carry {
                 select.query_row(bound, |row| Ok((row.get::<_, bool>(1)?, value::shown(row.get_ref(0)?))))
             })
             .map_err(|error| self.cannot(error))?;
-        if !untouched {
-            conflicts.push(both(before));
+        let survives = self.survives(conn, column, now).map_err(|error| self.cannot(error))?;
+        if !untouched || !survives {
+            conflicts.push(both(before.clone()));
+        }
+        if !survives {
+            self.lost.push(both(before));
+            return Ok(None);
         }
         Ok((untouched || self.on_conflict == OnConflict::Keep).then_some(place))
+    }
+
+    /// What a column of the old table makes of values, where the new one's makes something else of them.
+    fn retyped(&self, column: &str) -> Option<Affinity> {
+        let affinity = |shape: &Shape| shape.column(column).map(|column| Affinity::of(&column.declared));
+        affinity(&self.old_shape).filter(|old| affinity(&self.new_shape) != Some(*old))
+    }
+
+    /// Whether the old table's column keeps a value of the new one's.
+    fn survives(&self, conn: &Connection, column: &str, value: ValueRef<'_>) -> rusqlite::Result<bool> {
+        self.retyped(column).map_or(Ok(true), |old| survives(conn, old, value))
     }
 
     /// Brings the rows back that wait, with their newer values. What a constraint of the old table forbids is a conflict,
@@ -398,6 +415,8 @@ impl Carry {
         let shared: Vec<String> =
             stored.iter().filter(|column| is_shared(&column.name)).map(|column| quote(&column.name)).collect();
         let extra: Vec<_> = stored.iter().filter(|column| !is_shared(&column.name)).collect();
+        let is_retyped = |name: &str| is_shared(name) && self.retyped(name).is_some();
+        let retyped: Vec<_> = stored.iter().filter(|column| is_retyped(&column.name)).collect();
         let shared = shared.join(", ");
         let untold = has_nulls(conn, &self.old, &self.key).map_err(|error| self.cannot(error))?;
         // A row whose key has a NULL in it is told by its place alone.
@@ -413,7 +432,9 @@ impl Carry {
         let key: Vec<String> = self.key.iter().map(|name| quote(name)).collect();
         let values: Vec<String> = extra.iter().map(|column| format!("quote({})", quote(&column.name))).collect();
         let first = place.len() + key.len();
-        let asked: Vec<String> = place.iter().cloned().chain(key).chain(values).collect();
+        let last = first + extra.len();
+        let as_they_are = retyped.iter().map(|column| quote(&column.name));
+        let asked: Vec<String> = place.iter().cloned().chain(key).chain(values).chain(as_they_are).collect();
         let sql = format!("SELECT {} FROM main.{new}", asked.join(", "));
         let mut select = conn.prepare(&sql).map_err(|error| self.cannot(error))?;
         let mut insert = conn.prepare(&insert).map_err(|error| self.cannot(error))?;
@@ -441,6 +462,19 @@ impl Carry {
                     conflicts.push(found);
                 }
                 Err(error) => return Err(self.cannot(error)),
+            }
+            for (at, column) in retyped.iter().enumerate() {
+                let now = row.get_ref(last + at).map_err(|error| self.cannot(error))?;
+                if !self.survives(conn, &column.name, now).map_err(|error| self.cannot(error))? {
+                    let found = Conflict {
+                        column: Some(column.name.clone()),
+                        before: "a column that takes it for a number".to_owned(),
+                        left: "no such row".to_owned(),
+                        ..self.conflict(ConflictKind::Changed, &shown, value::shown(now))
+                    };
+                    self.lost.push(found.clone());
+                    conflicts.push(found);
+                }
             }
             for (at, column) in extra.iter().enumerate() {
                 let now: String = row.get(first + at).map_err(|error| self.cannot(error))?;

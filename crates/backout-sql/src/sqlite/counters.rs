@@ -1,10 +1,12 @@
 //! State that no row shows: sqlite_sequence, user_version, application_id. Put back only where nobody used it since.
 
+use backout_model::conflict::{Conflict, ConflictKind};
 use backout_model::target::TargetError;
 use rusqlite::{Connection, params_from_iter};
 use serde::{Deserialize, Serialize};
 
 use super::courses::Passage;
+use super::guard::Guard;
 use super::schema;
 use super::token::{each_token, quote};
 use super::value::Cell;
@@ -116,26 +118,53 @@ pub fn put_back(
     label: &str,
     span: &Span<'_>,
     passages: &[Passage<'_>],
-    notes: &mut Vec<String>,
+    guard: &mut Guard<'_>,
 ) -> Result<(), TargetError> {
-    numbers(conn, label, span, notes)
-        .and_then(|()| sequences(conn, label, span, passages, notes))
+    numbers(conn, label, span, guard)
+        .and_then(|()| sequences(conn, label, span, passages, &mut guard.notes))
         .map_err(|source| TargetError::failed(format!("cannot put the counters of {label} back"), source))
 }
 
-fn numbers(conn: &Connection, label: &str, span: &Span<'_>, notes: &mut Vec<String>) -> rusqlite::Result<()> {
-    let (left, wanted, now) = (span.left, span.wanted, span.now);
-    for (name, left, wanted, now) in [
-        ("user_version", left.user_version, wanted.user_version, now.user_version),
-        ("application_id", left.application_id, wanted.application_id, now.application_id),
-    ] {
+/// What conflicts call the numbers in a database's header.
+pub const NUMBERS: [&str; 2] = ["pragma user_version", "pragma application_id"];
+
+impl Counters {
+    fn numbers(&self) -> [i64; 2] {
+        [self.user_version, self.application_id]
+    }
+
+    /// Those that differ, by their names in conflicts.
+    pub fn differing_numbers(&self, other: &Counters) -> impl Iterator<Item = &'static str> {
+        let both = self.numbers().into_iter().zip(other.numbers());
+        NUMBERS.into_iter().zip(both).filter(|(_, (one, other))| one != other).map(|(name, _)| name)
+    }
+}
+
+fn numbers(conn: &Connection, label: &str, span: &Span<'_>, guard: &mut Guard<'_>) -> rusqlite::Result<()> {
+    let (left, wanted, now) = (span.left.numbers(), span.wanted.numbers(), span.now.numbers());
+    for (at, object) in NUMBERS.into_iter().enumerate() {
+        let (left, wanted, now) = (left[at], wanted[at], now[at]);
+        let name = object.strip_prefix("pragma ").unwrap_or(object);
         if left == wanted {
             continue;
         }
         if now == left || now == wanted {
             conn.execute_batch(&format!("PRAGMA main.{name} = {wanted}"))?;
         } else {
-            notes.push(format!("{label}: {name} was changed since ({left} to {now}) and stays"));
+            guard.notes.push(format!("{label}: {name} was changed since ({left} to {now}) and stays"));
+        }
+        if now != left {
+            // By a later deployment, whose undo would bring it back, or by others.
+            guard.already.push(Conflict {
+                target: label.to_owned(),
+                object: object.to_owned(),
+                key: None,
+                column: None,
+                kind: ConflictKind::Changed,
+                before: wanted.to_string(),
+                left: left.to_string(),
+                now: now.to_string(),
+            });
         }
     }
     Ok(())

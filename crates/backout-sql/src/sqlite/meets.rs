@@ -8,6 +8,7 @@ use backout_model::target::{Images, Summary, TargetError};
 use rusqlite::types::ValueRef;
 
 use super::Sqlite;
+use super::counters::NUMBERS;
 use super::courses::{Course, courses};
 use super::ddl_event::DdlEvent;
 use super::form::{is_keyless, is_nameless, keys, shown_key};
@@ -26,6 +27,8 @@ enum About<'c> {
     Form,
     /// An index, a view, a trigger.
     Object,
+    /// A number in the database's header.
+    Number,
 }
 
 /// A conflict and the names that its table has in the images.
@@ -44,6 +47,7 @@ impl<'c> Asked<'c> {
         let split = conflict.object.split_once(' ').filter(is_kind);
         let (kind, name) = split.unwrap_or(("table", &conflict.object));
         let about = match (&conflict.key, &conflict.column) {
+            _ if NUMBERS.contains(&conflict.object.as_str()) => About::Number,
             _ if kind != "table" => About::Object,
             _ if split.is_some() && conflict.kind == ConflictKind::RequiredBy => About::Form,
             // Which other row stands in the way is not known.
@@ -93,7 +97,7 @@ impl<'c> Asked<'c> {
                 })
         };
         match self.about {
-            About::Object | About::Form => false,
+            About::Object | About::Form | About::Number => false,
             About::Rows => true,
             // Whoever takes a row away again does without its values, but where nothing else names it.
             About::Column(column) => is_keyless(table) || op != Op::Insert && changes(column),
@@ -149,6 +153,9 @@ impl Sqlite {
             let both = |course: &Course| course.has_been(one) && course.has_been(other);
             one.eq_ignore_ascii_case(other) || courses.iter().any(both)
         };
+        for number in reader.index.before.differing_numbers(&reader.index.after) {
+            asked.iter_mut().for_each(|one| one.is_met |= one.conflict.object == number);
+        }
         for event in reader.index.events.iter().filter_map(Event::ddl).filter(|event| event.lasts()) {
             for one in asked.iter_mut().filter(|one| !one.is_met) {
                 let name = one.name;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use backout_model::conflict::{Conflict, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Report, Snapshot, Summary, Target, TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, Probe, Report, Snapshot, Summary, Target, TargetError, Ticket, Touched,
 };
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -77,7 +77,9 @@ mod snapshot;
 mod spared;
 mod split;
 mod stream;
+mod survive;
 mod token;
+mod touched;
 mod twice;
 mod twin;
 mod undo;
@@ -222,6 +224,14 @@ impl Target for Sqlite {
 
     fn meets(&mut self, images: &mut dyn Images, conflicts: &[Conflict]) -> Result<Vec<bool>, TargetError> {
         self.meets_step(images, conflicts)
+    }
+
+    fn touched(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&Touched<'_>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        self.touched_by(images, each)
     }
 
     fn probe(&mut self, ticket: Ticket, _images: &mut dyn Images) -> Result<Probe, TargetError> {

@@ -237,7 +237,7 @@ fn redo_attempt(
     }
     replay.guard.forget_statements();
     let span = counters::Span { left: &reader.index.before, wanted: &reader.index.after, now: &index.before };
-    counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard.notes)?;
+    counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard)?;
     end_step(conn, label, &mut replay, &reader.index, lessons)?;
     let (conflicts, notes) = (replay.guard.conflicts.clone(), replay.guard.notes.clone());
     let already = replay.guard.already.clone();

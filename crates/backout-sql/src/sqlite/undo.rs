@@ -278,7 +278,7 @@ pub fn undo_events(
     reader.index.events = events;
     hung_up?;
     let span = counters::Span { left: &reader.index.after, wanted: &reader.index.before, now: &now };
-    counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard.notes)?;
+    counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard)?;
     end_step(conn, label, replay, &reader.index, lessons)?;
     naming::as_known(&mut replay.guard.conflicts, label, &replay.track);
     stands.taken(conn, label, &mut replay.guard.needed).map_err(Halt::from)

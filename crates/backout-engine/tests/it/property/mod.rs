@@ -12,6 +12,7 @@ mod index;
 mod live;
 mod noise;
 mod play;
+mod shared;
 mod statement;
 mod world;
 

@@ -427,7 +427,15 @@ pub fn step(statements: &[Statement], world: &mut World) -> Option<Effect> {
     let mut effect = Effect { orphans: world.orphans(), era: world.era, ..Effect::default() };
     for statement in statements {
         let enforced = world.dialect.enforces();
-        match (statement.apply(&mut after, enforced)?, effect.parts.last_mut()) {
+        let part = statement.apply(&mut after, enforced)?;
+        match &part {
+            Part::Rows(ways) => effect.touched.extend(ways.keys().cloned()),
+            Part::Emptied { table, rows, .. } => {
+                effect.touched.extend(rows.keys().map(|key| (table.clone(), key.clone())));
+            }
+            _ => {}
+        }
+        match (part, effect.parts.last_mut()) {
             (Part::Rows(new), Some(Part::Rows(net))) => {
                 for (key, way) in new {
                     net.entry(key).and_modify(|net| net.after.clone_from(&way.after)).or_insert(way);

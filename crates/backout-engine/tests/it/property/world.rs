@@ -143,6 +143,8 @@ pub struct Effect {
     pub left: BTreeSet<(String, Key)>,
     /// When it was done.
     pub era: u64,
+    /// All rows that its statements changed, also those that others of them changed back.
+    pub touched: BTreeSet<(String, Key)>,
 }
 
 /// Which way an effect is turned.
@@ -212,7 +214,7 @@ impl Effect {
             found.hard.push(format!("{double} would be there twice"));
         }
         let era = if turn == Turn::Redo { world.era } else { self.era };
-        Effect { parts, orphans: before, left, era }
+        Effect { parts, orphans: before, left, era, touched: self.touched.clone() }
     }
 }
 
@@ -658,6 +660,16 @@ impl World {
             self.files.entry(path[..at].to_owned()).or_insert(Node::Dir);
         }
     }
+}
+
+/// What differs between two nodes.
+pub fn differing(one: &Node, other: &Node) -> BTreeSet<String> {
+    let mode = |node: &Node| match node {
+        Node::File { mode, .. } => Some(*mode),
+        _ => None,
+    };
+    let parts = [("content", !same_content(one, other)), ("mode", mode(one) != mode(other))];
+    parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part.to_owned()).collect()
 }
 
 fn same_content(one: &Node, other: &Node) -> bool {

@@ -11,6 +11,7 @@ use backout_testkit::site::{Done, TestSite};
 
 use super::super::application::meanwhile;
 use super::super::history::{self, FrameState, contains, join};
+use super::super::shared::{Shared, shared};
 use super::super::world::Found;
 use super::Run;
 
@@ -48,6 +49,9 @@ impl Run<'_> {
             if run.may_be_of_later(at, &part, &found, manner) {
                 found.unknown.push("a later step may have made it so".to_owned());
             }
+            if run.shares(at, &part, &found) == Shared::Perhaps {
+                found.unknown.push("a later step changed the same, and perhaps back".to_owned());
+            }
             (found, deployment, world, order)
         };
         let (mut found, mut deployment, mut world, mut order) = attempt(self, manner);
@@ -59,7 +63,7 @@ impl Run<'_> {
             self.log.push(format!("undo of {what:?} is not foreseen: {:?}", found.unknown));
             return self.unforeseen(|site| site.undo_on(what.as_deref(), manner));
         }
-        let required = self.is_required(at, &part);
+        let required = self.is_required(at, &part) || self.shares(at, &part, &found) == Shared::Surely;
         if self.generator.chance(15) {
             let (_, plan) = self.site.undo_plan(what.as_deref(), manner);
             let clear = found.is_clear() && !required;
@@ -132,6 +136,19 @@ impl Run<'_> {
         // Nothing that a later step changed is overwritten.
         let is_overwritten = manner == OnConflict::Overwrite && !found.conflicts.is_empty();
         stays && (already || is_overwritten || undone.iter().any(|step| step.effect.is_of_schema()))
+    }
+
+    /// Whether later steps, which stay, changed what the undo would change.
+    fn shares(&self, at: usize, part: &str, found: &Found) -> Shared {
+        let own = |number: usize, step: &history::Done| number == at && contains(part, &step.frame);
+        let all = self.deployments.iter().enumerate();
+        let all = all.flat_map(|(number, deployment)| deployment.steps.iter().map(move |step| (number, step)));
+        let (undone, stay): (Vec<_>, Vec<_>) =
+            all.filter(|(_, step)| step.undone.is_none()).partition(|(number, step)| own(*number, step));
+        let pairs = undone.iter().flat_map(|(_, own)| stay.iter().map(|(_, later)| shared(own, later, found)));
+        let most = pairs.max().unwrap_or(Shared::No);
+        // Servers do not tell of rows yet.
+        if self.world.dialect.numbers_rows() { most } else { most.min(Shared::Perhaps) }
     }
 
     /// An undo that nothing stands in the way of when it begins, while the application writes.

@@ -1,0 +1,159 @@
+//! What later deployments took away and made again: the site is as the first one left it, and yet it is not the first
+//! one's to take back.
+
+use backout_engine::outcome::Status;
+use backout_model::conflict::{ConflictKind, OnConflict};
+use backout_testkit::database;
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::package::{Pkg, delete, files, sql};
+use backout_testkit::site::TestSite;
+use backout_testkit::tree::{Node, Tree};
+
+const BASE: &str = "
+    CREATE TABLE t (id INTEGER PRIMARY KEY, a, c);
+    INSERT INTO t VALUES (1, 'a1', 'c1'), (2, 'a2', 'c2');
+    CREATE TABLE w (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+    INSERT INTO w VALUES ('a', 1);
+    CREATE TABLE n (x);
+    CREATE TABLE big (id INTEGER PRIMARY KEY, v);
+";
+
+const MANNERS: [OnConflict; 3] = [OnConflict::Stop, OnConflict::Keep, OnConflict::Overwrite];
+
+/// What happens to the site, one after the other.
+enum Done<'a> {
+    Deployed(&'a str),
+    ByOthers(&'a str),
+}
+
+fn package(number: usize, text: &str) -> Pkg {
+    Pkg::new(&format!("p{number}")).step(sql(text))
+}
+
+/// Does everything, then tries to undo the first deployment in every manner; the ids of all.
+fn deploy_all(site: &TestSite, all: &[Done<'_>]) -> Vec<String> {
+    let mut ids = Vec::new();
+    for (number, one) in all.iter().enumerate() {
+        match one {
+            Done::Deployed(text) => ids.push(site.deploy(&package(number, text)).id()),
+            Done::ByOthers(text) => site.execute(text),
+        }
+    }
+    ids
+}
+
+#[test]
+fn rows_that_a_later_deployment_made_again_are_not_taken_away() {
+    use Done::{ByOthers, Deployed};
+    let many = "INSERT INTO big WITH RECURSIVE r(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM r WHERE i < 20000)
+                SELECT i, i FROM r";
+    let most = format!("{many} WHERE i > 5");
+    let nine = "INSERT INTO t VALUES (9, 'a9', 'c9')";
+    let cases: Vec<Vec<Done<'_>>> = vec![
+        vec![Deployed(nine), Deployed("DELETE FROM t WHERE id = 9"), Deployed(nine)],
+        vec![Deployed(nine), ByOthers("DELETE FROM t WHERE id = 9"), Deployed(nine)],
+        vec![Deployed(nine), Deployed("UPDATE t SET a = 'b'"), ByOthers("UPDATE t SET a = 'a9' WHERE id = 9")],
+        vec![
+            Deployed("UPDATE t SET a = 'x' WHERE id = 1"),
+            Deployed("UPDATE t SET a = 'y' WHERE id = 1"),
+            Deployed("UPDATE t SET a = 'x' WHERE id = 1"),
+        ],
+        vec![
+            Deployed("UPDATE t SET a = 'x' WHERE id = 1"),
+            Deployed("DELETE FROM t WHERE id = 1"),
+            Deployed("INSERT INTO t VALUES (1, 'x', 'c1')"),
+        ],
+        vec![
+            Deployed("DELETE FROM t WHERE id = 1"),
+            Deployed("INSERT INTO t VALUES (1, 'a1', 'c1')"),
+            Deployed("DELETE FROM t WHERE id = 1"),
+        ],
+        vec![Deployed("UPDATE w SET v = 2"), Deployed("UPDATE w SET k = 'b'"), Deployed("UPDATE w SET k = 'a'")],
+        vec![
+            Deployed(many),
+            Deployed("DELETE FROM big WHERE id = 19999"),
+            Deployed("INSERT INTO big VALUES (19999, 19999)"),
+        ],
+        vec![Deployed(many), Deployed("DELETE FROM big WHERE id > 5"), Deployed(&most)],
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        let site = TestSite::builder().database("main", BASE).build();
+        let before = database::read(&site.database("main"));
+        let ids = deploy_all(&site, case);
+        let deployed = database::read(&site.database("main"));
+        for manner in MANNERS {
+            let outcome = site.undo_on(Some(&ids[0]), manner).result.unwrap();
+            assert_eq!(outcome.status, Status::Refused, "{number} {manner:?}: {outcome:?}");
+            assert!(database::read(&site.database("main")) == deployed, "{number} {manner:?}");
+            let needed = outcome.conflicts.iter().find(|one| one.kind == ConflictKind::RequiredBy);
+            let needed = needed.unwrap_or_else(|| panic!("{number} {manner:?}: {outcome:?}"));
+            assert!(ids[1..].iter().any(|id| needed.now.contains(id)), "{number}: {needed:?}");
+            assert!(needed.key.is_some(), "{number}: {needed:?}");
+        }
+        if case.iter().all(|one| matches!(one, Deployed(_))) {
+            for id in ids.iter().rev() {
+                assert_eq!(site.undo(Some(id)).status(), Status::Done, "{number}");
+            }
+            assert!(database::read(&site.database("main")) == before, "{number}");
+        }
+    }
+}
+
+#[test]
+fn what_later_deployments_changed_beside_it_is_in_nobodys_way() {
+    use Done::Deployed;
+    let cases: Vec<Vec<Done<'_>>> = vec![
+        vec![Deployed("UPDATE t SET a = 'x' WHERE id = 1"), Deployed("UPDATE t SET c = 'y' WHERE id = 1")],
+        vec![Deployed("UPDATE t SET a = 'x' WHERE id = 1"), Deployed("UPDATE t SET a = 'x' WHERE id = 2")],
+        vec![Deployed("INSERT INTO n VALUES (1)"), Deployed("INSERT INTO n VALUES (1)")],
+        vec![Deployed("UPDATE t SET a = 'x'"), Deployed("INSERT INTO t VALUES (9, 'a9', 'c9')")],
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        let site = TestSite::builder().database("main", BASE).build();
+        let ids = deploy_all(&site, case);
+        for id in &ids {
+            let outcome = site.undo(Some(id)).result.unwrap();
+            assert_eq!(outcome.status, Status::Done, "{number}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn files_that_a_later_deployment_made_again_are_not_taken_away() {
+    let x = || Tree::new().file("d/x", "1");
+    let y = || Tree::new().file("d/x", "2");
+    let with_mode = |mode| Tree::new().node("d/x", Node::File { content: b"1".to_vec(), mode });
+    let install = |name: &str, tree: Tree| Pkg::new(name).step(files(tree));
+    let remove = |name: &str, path: &str| Pkg::new(name).step(delete([path]));
+    let cases: Vec<(Tree, Vec<Pkg>)> = vec![
+        (Tree::new(), vec![install("one", x()), remove("two", "d/x"), install("three", x())]),
+        (Tree::new(), vec![install("one", x()), remove("two", "d/"), install("three", x())]),
+        (y(), vec![install("one", x()), install("two", y()), install("three", x())]),
+        (x(), vec![remove("one", "d/x"), install("two", x()), remove("three", "d/x")]),
+        (
+            x(),
+            vec![
+                install("one", with_mode(0o600)),
+                install("two", with_mode(0o640)),
+                install("three", with_mode(0o600)),
+            ],
+        ),
+    ];
+    for (number, (tree, packages)) in cases.into_iter().enumerate() {
+        let site = TestSite::builder().root("web", tree).build();
+        let before = Fingerprint::of(&site).without_directory_times();
+        let ids: Vec<String> = packages.iter().map(|package| site.deploy(package).id()).collect();
+        let deployed = Fingerprint::of(&site).without_directory_times();
+        for manner in MANNERS {
+            let outcome = site.undo_on(Some(&ids[0]), manner).result.unwrap();
+            assert_eq!(outcome.status, Status::Refused, "{number} {manner:?}: {outcome:?}");
+            assert!(Fingerprint::of(&site).without_directory_times() == deployed, "{number} {manner:?}");
+            let needed = outcome.conflicts.iter().find(|one| one.kind == ConflictKind::RequiredBy);
+            assert!(needed.is_some_and(|one| one.object == "d/x"), "{number} {manner:?}: {outcome:?}");
+        }
+        for id in ids.iter().rev() {
+            assert_eq!(site.undo(Some(id)).status(), Status::Done, "{number}");
+        }
+        assert!(Fingerprint::of(&site).without_directory_times() == before, "{number}");
+    }
+}
