@@ -2,7 +2,7 @@
 //! one's to take back.
 
 use backout_engine::outcome::Status;
-use backout_model::conflict::{ConflictKind, OnConflict};
+use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_testkit::database;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Pkg, delete, files, sql};
@@ -148,12 +148,47 @@ fn files_that_a_later_deployment_made_again_are_not_taken_away() {
             let outcome = site.undo_on(Some(&ids[0]), manner).result.unwrap();
             assert_eq!(outcome.status, Status::Refused, "{number} {manner:?}: {outcome:?}");
             assert!(Fingerprint::of(&site).without_directory_times() == deployed, "{number} {manner:?}");
-            let needed = outcome.conflicts.iter().find(|one| one.kind == ConflictKind::RequiredBy);
-            assert!(needed.is_some_and(|one| one.object == "d/x"), "{number} {manner:?}: {outcome:?}");
+            let is_needed = |one: &Conflict| {
+                one.kind == ConflictKind::RequiredBy && one.object == "d/x" && one.now.contains(&ids[2])
+            };
+            assert!(outcome.conflicts.iter().any(is_needed), "{number} {manner:?}: {outcome:?}");
         }
         for id in ids.iter().rev() {
             assert_eq!(site.undo(Some(id)).status(), Status::Done, "{number}");
         }
         assert!(Fingerprint::of(&site).without_directory_times() == before, "{number}");
     }
+}
+
+/// A number in the database's header is nobody's row, and yet somebody's.
+#[test]
+fn a_number_in_the_header_is_a_later_deployments() {
+    for (second, third) in
+        [("PRAGMA user_version = 6", None), ("PRAGMA user_version = 6", Some("PRAGMA user_version = 5"))]
+    {
+        let site = TestSite::builder().database("main", "PRAGMA user_version = 1; CREATE TABLE t (id)").build();
+        let before = database::read(&site.database("main"));
+        let id = site.deploy(&package(1, "INSERT INTO t VALUES (1); PRAGMA user_version = 5")).id();
+        let mut later = vec![site.deploy(&package(2, second)).id()];
+        later.extend(third.map(|text| site.deploy(&package(3, text)).id()));
+        let deployed = site.value("PRAGMA user_version");
+        for manner in [OnConflict::Stop, OnConflict::Overwrite] {
+            let outcome = site.undo_on(Some(&id), manner).expect(Status::Refused);
+            let told = outcome.conflicts.iter().any(|one| one.object == "pragma user_version");
+            let names = later.iter().any(|id| outcome.hints.iter().any(|hint| hint.contains(id)));
+            assert!(told && names, "{outcome:?}");
+            assert_eq!(site.value("PRAGMA user_version"), deployed);
+        }
+        for id in later.iter().rev().chain([&id]) {
+            site.undo(Some(id)).expect(Status::Done);
+        }
+        assert!(database::read(&site.database("main")) == before);
+    }
+    // What others set stays, and is told.
+    let site = TestSite::builder().database("main", "PRAGMA user_version = 1").build();
+    site.deploy(&package(1, "PRAGMA user_version = 5")).expect(Status::Done);
+    site.execute("PRAGMA user_version = 7");
+    let outcome = site.undo(None).expect(Status::Done);
+    assert_eq!(site.value("PRAGMA user_version"), "7");
+    assert!(outcome.notes.iter().any(|note| note.contains("user_version")), "{outcome:?}");
 }

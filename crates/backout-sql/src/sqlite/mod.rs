@@ -23,6 +23,7 @@ mod apply;
 mod beside;
 mod capture;
 mod carry;
+mod carry_late;
 mod check;
 mod classify;
 mod compared;

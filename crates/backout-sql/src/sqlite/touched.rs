@@ -4,6 +4,7 @@ use backout_model::target::{Images, TargetError, Touched};
 use rusqlite::types::ValueRef;
 
 use super::Sqlite;
+use super::courses::courses;
 use super::form::{is_nameless, keys, shown_key};
 use super::stream::{Block, Event, Op, Reader, Record, RowImages, StreamError, Table};
 use super::value;
@@ -33,7 +34,15 @@ impl Sqlite {
     }
 }
 
+/// Rows of a table that the step itself made or dropped come and go with the table.
 fn rows(reader: &mut Reader<'_>, each: Each<'_>) -> Result<(), Halt> {
+    let courses = courses(&reader.index.events);
+    let comes_or_goes = |table: &Table| {
+        courses
+            .iter()
+            .any(|course| (course.created.is_some() || course.dropped.is_some()) && course.has_been(&table.name))
+    };
+    let tables: Vec<bool> = reader.index.tables.iter().map(|table| !comes_or_goes(table)).collect();
     let mut block = Block::default();
     let mut identity = Vec::new();
     let spans: Vec<(u64, u64)> = reader
@@ -53,6 +62,9 @@ fn rows(reader: &mut Reader<'_>, each: Each<'_>) -> Result<(), Halt> {
             for number in 0..block.len() {
                 let Record::Row(row) = block.record(number)? else { continue };
                 let table = reader.table(row.table)?;
+                if !tables.get(row.table as usize).is_some_and(|counts| *counts) {
+                    continue;
+                }
                 row.images(table.columns.len(), &mut images)?;
                 row_touched(row.op, table, &images, &mut identity, each).map_err(Halt::Told)?;
             }

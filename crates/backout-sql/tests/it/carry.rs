@@ -472,3 +472,43 @@ fn rows_without_a_key_are_not_carried_over_by_it() {
         }
     }
 }
+
+/// The old column makes a number of a text that others wrote since: what cannot be told from that number is a conflict.
+#[test]
+fn a_value_that_the_old_column_would_take_for_another_is_a_conflict() {
+    let base = "CREATE TABLE p(id INTEGER PRIMARY KEY, zip INT, r REAL); INSERT INTO p VALUES (1, 1, 1), (2, 2, 2), (3, 3, 3);";
+    let rebuild = "CREATE TABLE q(id INTEGER PRIMARY KEY, zip TEXT, r); INSERT INTO q SELECT * FROM p;
+                   DROP TABLE p; ALTER TABLE q RENAME TO p;";
+    for (others, lost) in [
+        ("UPDATE p SET zip = '007' WHERE id = 1", Some("zip")),
+        ("UPDATE p SET zip = ' 7' WHERE id = 1", Some("zip")),
+        ("UPDATE p SET r = 9007199254740993 WHERE id = 1", Some("r")),
+        ("INSERT INTO p VALUES (9, '1e2', 1.5)", Some("zip")),
+        ("UPDATE p SET zip = '-7', r = 8 WHERE id = 1", None),
+        ("UPDATE p SET zip = 'seven' WHERE id = 1", None),
+        ("INSERT INTO p VALUES (9, '12', 12)", None),
+        ("INSERT INTO p VALUES (9, 'D-7', NULL)", None),
+    ] {
+        let mut stage = live("", base);
+        let before = dump(&stage.other());
+        let images = apply(&mut stage, rebuild, others);
+        stage.other().execute_batch(others).unwrap();
+        let written = dump(&stage.other());
+        let Some(lost) = lost else {
+            stage.undo(&images);
+            stage
+                .other()
+                .execute_batch("UPDATE p SET zip = 1, r = 1 WHERE id = 1; DELETE FROM p WHERE id = 9")
+                .unwrap();
+            same(&dump(&stage.other()), &before, others);
+            continue;
+        };
+        let found = kinds(&mut stage, &images);
+        let columns: Vec<&str> = found.iter().filter_map(|(_, _, column)| column.as_deref()).collect();
+        assert_eq!(columns, [lost], "{others}: {found:?}");
+        same(&dump(&stage.other()), &written, "a look changes nothing");
+        let report = stage.try_undo(&images, OnConflict::Keep).unwrap();
+        assert_eq!(report.conflicts.total, 1, "{others}");
+        same(&dump(&stage.other()), &written, others);
+    }
+}
