@@ -151,7 +151,9 @@ impl LaterStep {
         let unlisted = self.is_unlisted();
         // Of a row the table is known; whose schema a step changed is not listed.
         let of_schema = conflict.key.is_none() && conflict.object.contains(' ');
-        self.target == conflict.target && (unlisted || of_schema || self.names(&conflict.object))
+        // A table that it renamed is listed by the new name.
+        let renamed = conflict.key.is_none() && self.made.iter().any(|made| made.starts_with("table "));
+        self.target == conflict.target && (unlisted || of_schema || renamed || self.names(&conflict.object))
     }
 }
 

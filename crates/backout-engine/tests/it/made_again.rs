@@ -192,3 +192,13 @@ fn a_number_in_the_header_is_a_later_deployments() {
     assert_eq!(site.value("PRAGMA user_version"), "7");
     assert!(outcome.notes.iter().any(|note| note.contains("user_version")), "{outcome:?}");
 }
+
+/// What has another name since is not simply gone: who named it so is named.
+#[test]
+fn a_table_that_a_later_deployment_renamed_is_told_with_it() {
+    let site = TestSite::builder().database("main", BASE).build();
+    let id = site.deploy(&package(1, "INSERT INTO t VALUES (9, 'a9', 'c9')")).id();
+    let later = site.deploy(&package(2, "ALTER TABLE t RENAME TO u")).id();
+    let outcome = site.undo(Some(&id)).expect(Status::Refused);
+    assert!(outcome.hints.iter().any(|hint| hint.contains("undo first") && hint.contains(&later)), "{outcome:?}");
+}
