@@ -192,10 +192,9 @@ pub trait Target: Send {
     /// them names none. An error of `each` ends it.
     fn touched(
         &mut self,
-        images: &mut dyn Images,
-        each: &mut dyn FnMut(&Touched<'_>) -> Result<(), TargetError>,
+        _images: &mut dyn Images,
+        _each: &mut dyn FnMut(&Touched<'_>) -> Result<(), TargetError>,
     ) -> Result<(), TargetError> {
-        let _ = (images, each);
         Ok(())
     }
 
