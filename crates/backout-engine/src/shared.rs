@@ -89,6 +89,28 @@ impl Candidate {
     }
 }
 
+/// A change of all rows of an object.
+struct OfAll {
+    object: String,
+    aspects: Vec<String>,
+    seq: u64,
+}
+
+impl OfAll {
+    fn new(touched: &Touched<'_>, seq: u64) -> Self {
+        let aspects = touched.aspects.unwrap_or_default().iter().map(|one| (*one).to_owned()).collect();
+        Self { object: touched.object.to_owned(), aspects, seq }
+    }
+
+    /// True where it is about what was changed of a row. What came is taken away whole, by whatever names its values go.
+    fn meets(&self, row: &Touched<'_>) -> bool {
+        let is_one = |aspect: &&str| self.aspects.iter().any(|own| own.eq_ignore_ascii_case(aspect));
+        let is_key = self.aspects.iter().any(|own| own == Touched::KEY);
+        self.object.eq_ignore_ascii_case(row.object)
+            && row.aspects.map_or(!is_key && !row.made, |aspects| aspects.iter().any(|aspect| is_one(&aspect)))
+    }
+}
+
 /// So many are looked up at once.
 const AT_ONCE: usize = 8192;
 
@@ -148,10 +170,14 @@ impl Run<'_, '_> {
         let session = &mut *self.session;
         let reader = session.journal.reader();
         let target = session.targets.of(both.act)?;
-        let mut sieve = Sieve::new();
+        let (mut sieve, mut of_all) = (Sieve::new(), Vec::new());
         for step in &both.later {
             target.touched(&mut *open(reader, step.seq()), &mut |touched| {
-                sieve.put(touched.identity);
+                if touched.identity.is_empty() {
+                    of_all.push((OfAll::new(touched, step.seq()), *step));
+                } else {
+                    sieve.put(touched.identity);
+                }
                 Ok(())
             })?;
         }
@@ -161,7 +187,7 @@ impl Run<'_, '_> {
         }
         // Which of them others made is not told of each.
         let beyond = |object: &str| told.beyond.contains(&(label.to_owned(), object.to_owned()));
-        let mut found = Conflicts::default();
+        let (mut found, mut all) = (Conflicts::default(), Vec::new());
         let mut candidates: HashMap<Vec<u8>, Candidate> = HashMap::new();
         let mut own = both.own.iter().map(|step| step.seq).peekable();
         // Where the last look into a step ended.
@@ -172,6 +198,14 @@ impl Run<'_, '_> {
             target.touched(&mut *images, &mut |touched| {
                 at += 1;
                 if at <= passed || !is_whole {
+                    return Ok(());
+                }
+                if touched.identity.is_empty() {
+                    all.push(OfAll::new(touched, seq));
+                    return Ok(());
+                }
+                if let Some((_, step)) = of_all.iter().find(|(one, _)| one.seq > seq && one.meets(touched)) {
+                    found.push(step.requires(touched.object.to_owned(), (touched.key)(), None));
                     return Ok(());
                 }
                 if !sieve.may_hold(touched.identity) || beyond(touched.object) {
@@ -211,6 +245,14 @@ impl Run<'_, '_> {
             if found.listed.len() >= Conflicts::KEPT {
                 break;
             }
+        }
+        for step in both.later.iter().filter(|_| !all.is_empty()) {
+            target.touched(&mut *open(reader, step.seq()), &mut |touched| {
+                if !touched.identity.is_empty() && all.iter().any(|one| one.seq < step.seq() && one.meets(touched)) {
+                    found.push(step.requires(touched.object.to_owned(), (touched.key)(), None));
+                }
+                Ok(())
+            })?;
         }
         Ok(found)
     }

@@ -7,81 +7,21 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Described, Finding, Images, Probe, Report, TargetError, Touched};
 use rustix::fd::AsFd;
 
-use crate::beneath::{Beneath, is_blocked, is_missing, subdirectory};
+use crate::ahead::Ahead;
 use crate::error::Acting;
 use crate::hold::Step;
 use crate::image::{self, Image, Kind, shown};
 use crate::judge::{Case, Now, Verdict, differing, judge};
 use crate::local::LocalRoot;
-use crate::look::worth_hashing;
 use crate::manifest::{Act, Change, Manifest, Order, Record};
 use crate::path::RootPath;
 use crate::place::{NOTES_KEPT, Synced};
 use crate::plan::deletion;
-use crate::remove::names;
 use crate::rights;
 use crate::stage::count;
 
 /// At most so many findings are made of one step.
 const FINDINGS_KEPT: usize = 1000;
-
-/// What undoing later steps will have done to the paths they touch.
-#[derive(Default)]
-struct Ahead {
-    paths: HashMap<RootPath, Coming>,
-    /// How many of those paths, which will hold something, are in a directory.
-    filled: HashMap<RootPath, u64>,
-}
-
-/// What a path will hold.
-enum Coming {
-    Nothing,
-    /// A file or link, or a directory whose entries stand here by themselves.
-    This(Image),
-    /// A directory that comes back as one, and where it lies in the hold until then.
-    Tree(Image, Step, u64),
-}
-
-impl Ahead {
-    /// Notes that the path of a change goes back to what was before.
-    fn note(
-        &mut self,
-        change: &Change,
-        step: impl FnOnce() -> Result<Option<Step>, TargetError>,
-    ) -> Result<(), TargetError> {
-        if self.paths.get(&change.path).is_some_and(|old| !matches!(old, Coming::Nothing)) {
-            *self.filled.entry(change.path.parent()).or_default() -= 1;
-        }
-        let coming = match &change.before {
-            None => Coming::Nothing,
-            Some(before) if before.kind == Kind::Tree => {
-                // Whatever later steps did inside was done to another directory of that name.
-                self.paths.retain(|path, _| !change.path.contains(path));
-                self.filled.retain(|path, _| !change.path.contains(path));
-                match step()? {
-                    Some(step) => Coming::Tree(before.clone(), step, change.n),
-                    None => Coming::This(before.clone()),
-                }
-            }
-            Some(before) => Coming::This(before.clone()),
-        };
-        *self.filled.entry(change.path.parent()).or_default() += u64::from(!matches!(coming, Coming::Nothing));
-        self.paths.insert(change.path.clone(), coming);
-        Ok(())
-    }
-
-    /// The nearest directory above that is going to be something else than it is now.
-    fn above(&self, path: &RootPath) -> Option<(RootPath, &Coming)> {
-        let mut dir = path.parent();
-        while !dir.is_root() {
-            if let Some(coming) = self.paths.get(&dir) {
-                return Some((dir, coming));
-            }
-            dir = dir.parent();
-        }
-        None
-    }
-}
 
 /// The change as it comes where others' rights go over to what it brings back: the steps before it meet those.
 fn with_rights_of_others(change: &Change, now: &Now) -> Option<Change> {
@@ -92,6 +32,26 @@ fn with_rights_of_others(change: &Change, now: &Now) -> Option<Change> {
 /// True for a directory that the step made.
 fn is_made(change: &Change) -> bool {
     change.before.is_none() && change.after.as_ref().is_some_and(|after| after.kind == Kind::Dir)
+}
+
+/// True for a directory that the step made in the place of something else.
+pub fn is_made_of_another(change: &Change) -> bool {
+    change.before.as_ref().is_some_and(|before| !before.is_dir())
+        && change.after.as_ref().is_some_and(|after| after.kind == Kind::Dir)
+}
+
+/// That what was in a directory's place cannot come back: the directory holds what others put there.
+pub fn filled(label: &str, change: &Change) -> Conflict {
+    Conflict {
+        target: label.to_owned(),
+        object: change.path.to_string(),
+        key: None,
+        column: None,
+        kind: ConflictKind::NotEmpty,
+        before: shown(change.before.as_ref()),
+        left: shown(change.after.as_ref()),
+        now: "what others put there".to_owned(),
+    }
 }
 
 /// Whether a path, as people are shown it, lies in a directory.
@@ -157,15 +117,19 @@ impl LocalRoot {
                     }
                 };
                 // A directory that holds what others put there stays.
-                let stays = turned
-                    && is_made(change)
+                let is_filled = turned
+                    && (is_made(change) || is_made_of_another(change))
                     && now.image().is_some_and(Image::is_dir)
                     && if !alone {
                         self.stays_filled(&change.path, &ahead)?
                     } else {
                         self.entries(&change.path)?.len() > going.get(&change.path).copied().unwrap_or(0)
                     };
-                if stays {
+                let mut stays = is_filled;
+                if is_filled && is_made_of_another(change) {
+                    report.conflicts.push(filled(&label, change));
+                    stays = on_conflict != OnConflict::Overwrite;
+                } else if is_filled {
                     report.already.push(Conflict { kind: ConflictKind::NotEmpty, ..already(&label, change, &now) });
                 }
                 if !turned || stays {
@@ -225,7 +189,13 @@ impl LocalRoot {
                 _ => None,
             };
             let object = change.path.to_string();
-            each(&Touched { object: &object, identity: object.as_bytes(), aspects: aspects.as_deref(), key: &|| None })
+            each(&Touched {
+                object: &object,
+                identity: object.as_bytes(),
+                aspects: aspects.as_deref(),
+                made: change.before.is_none(),
+                key: &|| None,
+            })
         })
     }
 
@@ -241,68 +211,6 @@ impl LocalRoot {
             return Ok(());
         }
         Err(TargetError::failed(failing(), format!("the hold does not keep it any more: {before}")))
-    }
-
-    /// What a path will hold once the steps looked at so far are undone.
-    fn now_ahead(&self, change: &Change, ahead: &Ahead) -> Result<Now, TargetError> {
-        match ahead.paths.get(&change.path) {
-            None => {}
-            Some(Coming::Nothing) => return Ok(Now::Absent),
-            Some(Coming::This(image) | Coming::Tree(image, ..)) => return Ok(Now::Holds(image.clone())),
-        }
-        match ahead.above(&change.path) {
-            None => self.now(change),
-            Some((_, Coming::Nothing)) => Ok(Now::NoDirectory),
-            Some((dir, Coming::This(image))) if image.is_dir() => {
-                Ok(if dir == change.path.parent() { Now::Absent } else { Now::NoDirectory })
-            }
-            Some((_, Coming::This(_))) => Ok(Now::Blocked),
-            Some((dir, Coming::Tree(_, step, n))) => {
-                let looking = || format!("cannot look at {} in the hold of {}", change.path, self.label);
-                let Some(below) = change.path.beneath(&dir) else { return Ok(Now::Absent) };
-                let kept = Beneath::new(subdirectory(step.dir(), n.to_string().as_bytes()).acting(looking)?);
-                match kept.parent(&below) {
-                    Ok(parent) => {
-                        let worth = |size| worth_hashing(change, size);
-                        let found = image::look(&parent, below.name(), worth).acting(looking)?;
-                        Ok(found.map_or(Now::Absent, Now::Holds))
-                    }
-                    Err(error) if is_missing(&error) => Ok(Now::NoDirectory),
-                    Err(error) if is_blocked(&error) => Ok(Now::Blocked),
-                    Err(error) => Err(error).acting(looking),
-                }
-            }
-        }
-    }
-
-    /// The names in a directory as it is now.
-    fn entries(&self, dir: &RootPath) -> Result<Vec<Vec<u8>>, TargetError> {
-        let listing = || format!("cannot list {dir} in {}", self.label);
-        names(&self.root.directory(dir).acting(listing)?).acting(listing)
-    }
-
-    /// Whether a directory will hold anything once the steps looked at so far are undone.
-    fn stays_filled(&self, dir: &RootPath, ahead: &Ahead) -> Result<bool, TargetError> {
-        if ahead.filled.get(dir).is_some_and(|filled| *filled > 0) {
-            return Ok(true);
-        }
-        let listing = || format!("cannot list {dir} in {}", self.label);
-        let held = |below: &RootPath, step: &Step, n: u64| {
-            Beneath::new(subdirectory(step.dir(), n.to_string().as_bytes())?).directory(below)
-        };
-        let found = match (ahead.paths.get(dir), ahead.above(dir)) {
-            (Some(Coming::Tree(_, step, n)), _) => held(&RootPath::root(), step, *n),
-            (None, Some((above, Coming::Tree(_, step, n)))) => match dir.beneath(&above) {
-                Some(below) => held(&below, step, *n),
-                None => return Ok(false),
-            },
-            (None, None) => self.root.directory(dir),
-            // It comes back empty, or is in one that does.
-            (Some(_), _) | (None, Some(_)) => return Ok(false),
-        };
-        let names = names(&found.acting(listing)?).acting(listing)?;
-        let goes = |name: &Vec<u8>| matches!(ahead.paths.get(&dir.join(name)), Some(Coming::Nothing));
-        Ok(!names.iter().all(goes))
     }
 
     /// Decides by where the files are: what is not live lies in the hold. Only where files were copied are contents

@@ -11,6 +11,7 @@
 //! files as a reason for a difference; extended attributes of others than `user.` in a package.
 
 mod act;
+mod ahead;
 mod beneath;
 mod captured;
 mod carry;

@@ -8,12 +8,14 @@ use std::collections::HashSet;
 use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::{Gate, Images, Manner, Report, TargetError};
 use rustix::fd::AsFd;
+use rustix::fs::FileType;
 use serde_json::json;
 
 use crate::beneath::{is_blocked, is_missing, subdirectory};
 use crate::error::Acting;
 use crate::hold::Step;
 use crate::image::{self, Image, Kind, Time, shown};
+use crate::inspect::{filled, is_made_of_another};
 use crate::judge::Now;
 use crate::local::LocalRoot;
 use crate::manifest::{Change, Manifest, Order, Record};
@@ -242,6 +244,22 @@ impl Turn<'_> {
         // It came or went since it was judged.
         if live.is_some() != from.is_some() && !force {
             late = Some(self.late(change, &root.now(change)?));
+            if self.manner.on_conflict != OnConflict::Overwrite {
+                self.decisions[i] = Decision::Leave;
+                return Ok(late);
+            }
+            force = true;
+        }
+        // Only what this turn itself took out of a directory is gone from it by now.
+        let is_directory =
+            live.as_ref().is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        if self.direction == Direction::Back
+            && is_directory
+            && is_made_of_another(change)
+            && !force
+            && !is_empty(subdirectory(&dir, change.path.name()).acting(turning)?).acting(turning)?
+        {
+            late = Some(filled(&root.label, change));
             if self.manner.on_conflict != OnConflict::Overwrite {
                 self.decisions[i] = Decision::Leave;
                 return Ok(late);

@@ -134,11 +134,19 @@ pub struct Touched<'a> {
     /// The table or the path, as conflicts name it.
     pub object: &'a str,
     /// What tells it from all others of its target, whichever step changed it: object and key, in the target's own form.
+    /// Empty: any row of the object.
     pub identity: &'a [u8],
-    /// Which of its values changed; none where it came, went or moved as a whole.
+    /// Which of its values changed, and [`Touched::KEY`] where its key did; none where it came or went as a whole.
     pub aspects: Option<&'a [&'a str]>,
+    /// The step made it: an undo takes it away whole.
+    pub made: bool,
     /// Its key as people are shown it; none for a path.
     pub key: &'a dyn Fn() -> Option<String>,
+}
+
+impl Touched<'_> {
+    /// No column is named so.
+    pub const KEY: &'static str = "\0key";
 }
 
 /// Something `verify` found.

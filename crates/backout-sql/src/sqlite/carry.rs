@@ -254,15 +254,15 @@ impl Carry {
         Ok((untouched || self.on_conflict == OnConflict::Keep).then_some(place))
     }
 
-    /// What a column of the old table makes of values, where the new one's makes something else of them.
-    fn retyped(&self, column: &str) -> Option<Affinity> {
+    /// A column of both tables that takes values otherwise in the new one than in the old one.
+    fn retyped(&self, column: &str) -> Option<(Affinity, Affinity)> {
         let affinity = |shape: &Shape| shape.column(column).map(|column| Affinity::of(&column.declared));
-        affinity(&self.old_shape).filter(|old| affinity(&self.new_shape) != Some(*old))
+        affinity(&self.new_shape).zip(affinity(&self.old_shape)).filter(|(new, old)| new != old)
     }
 
     /// Whether the old table's column keeps a value of the new one's.
     fn survives(&self, conn: &Connection, column: &str, value: ValueRef<'_>) -> rusqlite::Result<bool> {
-        self.retyped(column).map_or(Ok(true), |old| survives(conn, old, value))
+        self.retyped(column).map_or(Ok(true), |(new, old)| survives(conn, new, old, value))
     }
 
     /// The rows that are left in the new table are others' own: puts them into the old one and leaves the new one empty.

@@ -1,6 +1,6 @@
 //! State that no row shows: sqlite_sequence, user_version, application_id. Put back only where nobody used it since.
 
-use backout_model::conflict::{Conflict, ConflictKind};
+use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::TargetError;
 use rusqlite::{Connection, params_from_iter};
 use serde::{Deserialize, Serialize};
@@ -148,14 +148,8 @@ fn numbers(conn: &Connection, label: &str, span: &Span<'_>, guard: &mut Guard<'_
         if left == wanted {
             continue;
         }
-        if now == left || now == wanted {
-            conn.execute_batch(&format!("PRAGMA main.{name} = {wanted}"))?;
-        } else {
-            guard.notes.push(format!("{label}: {name} was changed since ({left} to {now}) and stays"));
-        }
         if now != left {
-            // By a later deployment, whose undo would bring it back, or by others.
-            guard.already.push(Conflict {
+            let found = Conflict {
                 target: label.to_owned(),
                 object: object.to_owned(),
                 key: None,
@@ -164,8 +158,18 @@ fn numbers(conn: &Connection, label: &str, span: &Span<'_>, guard: &mut Guard<'_
                 before: wanted.to_string(),
                 left: left.to_string(),
                 now: now.to_string(),
-            });
+            };
+            let is_done = now == wanted;
+            if is_done {
+                guard.already.push(found)
+            } else {
+                guard.conflicts.push(found)
+            }
+            if is_done || guard.on_conflict != OnConflict::Overwrite {
+                continue;
+            }
         }
+        conn.execute_batch(&format!("PRAGMA main.{name} = {wanted}"))?;
     }
     Ok(())
 }

@@ -125,6 +125,14 @@ impl DdlEvent {
         }
     }
 
+    /// The table of which it renames a column.
+    pub fn renames_column(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::RenameColumn { table } => Some(table),
+            _ => None,
+        }
+    }
+
     /// The table and the column that it adds or drops.
     pub fn column(&self) -> Option<(&str, &str)> {
         match &self.kind {

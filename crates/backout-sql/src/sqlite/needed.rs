@@ -22,7 +22,12 @@ struct Stand {
 
 /// The tables whose form a step changed, as they stand before its undo.
 #[derive(Default)]
-pub struct Stands(Vec<Stand>);
+pub struct Stands {
+    tables: Vec<Stand>,
+    /// By the names after the step: what had another one before, or has columns that had, is another table or column
+    /// afterwards, whatever it is called then.
+    renamed: BTreeSet<String>,
+}
 
 impl Stands {
     pub fn look(conn: &Connection, label: &str, events: &[Event]) -> Result<Self, TargetError> {
@@ -34,12 +39,19 @@ impl Stands {
         for name in names {
             stands.extend(stand(conn, name).map_err(|source| failed(label, source))?);
         }
-        Ok(Self(stands))
+        let has_moved = |course: &&Course| course.first().is_some() && course.first() != course.last();
+        let moved = courses.iter().filter(has_moved).filter_map(Course::last).map(str::to_owned);
+        let renames = events.iter().filter_map(Event::ddl).filter_map(DdlEvent::renames_column);
+        let renamed = moved.chain(renames.map(str::to_owned)).collect();
+        Ok(Self { tables: stands, renamed })
     }
 
     /// What is gone of them now.
     pub fn taken(&self, conn: &Connection, label: &str, taken: &mut Conflicts) -> Result<(), TargetError> {
-        for Stand { name, text, shape: was } in &self.0 {
+        for name in &self.renamed {
+            taken.push(needed(label, name, None));
+        }
+        for Stand { name, text, shape: was } in &self.tables {
             let now = stand(conn, name).map_err(|source| failed(label, source))?;
             if now.as_ref().and_then(|now| now.text.as_ref()) != text.as_ref() {
                 // The undo of a step that changed its form, too, puts definitions back.

@@ -10,12 +10,24 @@ use super::stream::Affinity;
 /// The largest integer up to which a real number tells all of them apart.
 const EXACT: i64 = 1 << 53;
 
-/// True where a column of that affinity keeps the value, or makes another of it from which the value can be told.
-pub fn survives(conn: &Connection, column: Affinity, value: ValueRef<'_>) -> rusqlite::Result<bool> {
-    let through = match (column, value) {
-        (Affinity::Real, ValueRef::Integer(number)) => return Ok((-EXACT..=EXACT).contains(&number)),
-        (Affinity::Real, ValueRef::Text(text)) if is_like_a_number(text) => "REAL",
-        (Affinity::Integer | Affinity::Numeric, ValueRef::Text(text)) if is_like_a_number(text) => "NUMERIC",
+/// True where a column of the affinity `into` keeps a value of a column of the affinity `from`, or makes another of it from
+/// which that one makes the same again.
+pub fn survives(conn: &Connection, from: Affinity, into: Affinity, value: ValueRef<'_>) -> rusqlite::Result<bool> {
+    let through = match (into, value) {
+        // One that takes values as they come makes nothing again.
+        (Affinity::Text, ValueRef::Integer(_) | ValueRef::Real(_)) => return Ok(from != Affinity::Blob),
+        (Affinity::Real, ValueRef::Integer(number)) => {
+            return Ok(from != Affinity::Blob && (-EXACT..=EXACT).contains(&number));
+        }
+        (Affinity::Integer | Affinity::Numeric, ValueRef::Real(number)) if from == Affinity::Blob => {
+            return Ok(number.fract() != 0.0);
+        }
+        (Affinity::Integer | Affinity::Real | Affinity::Numeric, ValueRef::Text(text)) if is_like_a_number(text) => {
+            if from != Affinity::Text {
+                return Ok(false);
+            }
+            if into == Affinity::Real { "REAL" } else { "NUMERIC" }
+        }
         _ => return Ok(true),
     };
     conn.prepare_cached(&format!("SELECT CAST(CAST(?1 AS {through}) AS TEXT) IS ?1"))?

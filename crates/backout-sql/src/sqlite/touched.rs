@@ -4,9 +4,10 @@ use backout_model::target::{Images, TargetError, Touched};
 use rusqlite::types::ValueRef;
 
 use super::Sqlite;
-use super::courses::courses;
+use super::courses::{Course, courses, pairs};
 use super::form::{is_nameless, keys, shown_key};
-use super::stream::{Block, Event, Op, Reader, Record, RowImages, StreamError, Table};
+use super::head::{Alter, Head, head};
+use super::stream::{Block, Event, Index, Op, Reader, Record, RowImages, StreamError, Table};
 use super::value;
 
 /// Why a walk over the rows ended early: the images are damaged, or whoever is told of them has had enough.
@@ -71,13 +72,38 @@ fn rows(reader: &mut Reader<'_>, each: Each<'_>) -> Result<(), Halt> {
             at = head.end();
         }
     }
+    forms_touched(&reader.index, &courses, each).map_err(Halt::Told)?;
     for object in reader.index.before.differing_numbers(&reader.index.after) {
-        each(&Touched { object, identity: object.as_bytes(), aspects: None, key: &|| None }).map_err(Halt::Told)?;
+        each(&Touched { object, identity: object.as_bytes(), aspects: None, made: false, key: &|| None })
+            .map_err(Halt::Told)?;
     }
     Ok(())
 }
 
-/// A row that stays where it is changes by its columns; any other comes or goes as a whole.
+/// What a change of a table's form does to all its rows: a column that has another name now is none of theirs under the
+/// old one, and what goes back by key needs the keys.
+fn forms_touched(index: &Index, courses: &[Course], each: Each<'_>) -> Result<(), TargetError> {
+    let mut all = |object: &str, aspects: &[&str]| {
+        each(&Touched { object, identity: &[], aspects: Some(aspects), made: false, key: &|| None })
+    };
+    for event in index.events.iter().filter_map(Event::ddl) {
+        if let Some(Head::Alter { name, alter: Alter::RenameColumn { from, to } }) = head(&event.sql) {
+            all(&name.name, &[&from, &to])?;
+        }
+        if let Some((table, _)) = event.column().filter(|_| !event.adds_column()) {
+            all(table, &[Touched::KEY])?;
+        }
+    }
+    for pair in pairs(courses) {
+        let new = courses.iter().find(|course| course.created == Some(pair.create));
+        if let Some(name) = new.and_then(Course::last) {
+            all(name, &[Touched::KEY])?;
+        }
+    }
+    Ok(())
+}
+
+/// A row that stays where it is changes by its columns, one that moves by all and its key; others come or go as a whole.
 fn row_touched(
     op: Op,
     table: &Table,
@@ -87,8 +113,14 @@ fn row_touched(
 ) -> Result<(), TargetError> {
     let keys = keys(table);
     let moves = images.rowid != images.new_rowid || images.changed.iter().any(|column| keys.contains(column));
-    let columns: Option<Vec<&str>> = (op == Op::Update && !moves)
-        .then(|| images.changed.iter().map(|column| table.columns[*column].name.as_str()).collect());
+    let names = |columns: &mut dyn Iterator<Item = usize>| -> Vec<&str> {
+        columns.map(|column| table.columns[column].name.as_str()).collect()
+    };
+    let columns: Option<Vec<&str>> = match op {
+        Op::Update if moves => Some(names(&mut (0..table.columns.len())).into_iter().chain([Touched::KEY]).collect()),
+        Op::Update => Some(names(&mut images.changed.iter().copied())),
+        Op::Insert | Op::Delete => None,
+    };
     let before = (op != Op::Insert).then_some((images.rowid, &images.before));
     let after = (op == Op::Insert || moves && op == Op::Update).then_some((images.new_rowid, &images.after));
     for (rowid, values) in [before, after].into_iter().flatten() {
@@ -97,6 +129,7 @@ fn row_touched(
             object: &table.name,
             identity,
             aspects: columns.as_deref(),
+            made: op == Op::Insert,
             key: &|| Some(shown_key(table, rowid, values)),
         })?;
     }

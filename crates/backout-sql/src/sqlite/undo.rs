@@ -281,6 +281,7 @@ pub fn undo_events(
     counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard)?;
     end_step(conn, label, replay, &reader.index, lessons)?;
     naming::as_known(&mut replay.guard.conflicts, label, &replay.track);
+    naming::as_known(&mut replay.guard.already, label, &replay.track);
     stands.taken(conn, label, &mut replay.guard.needed).map_err(Halt::from)
 }
 
