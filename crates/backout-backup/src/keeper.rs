@@ -105,24 +105,6 @@ impl Keeper {
         found.ok_or_else(|| BackupError::new(format!("the backup {id} is not in the repository any more")))
     }
 
-    /// The site's SQLite databases that lie in a root, relative to it, with what SQLite keeps beside them.
-    fn databases_in(&self, root: &Path) -> Vec<PathBuf> {
-        let Ok(root) = fs::canonicalize(root) else { return Vec::new() };
-        let mut inside = Vec::new();
-        for database in &self.options.databases {
-            let Engine::Sqlite { path } = &database.engine else { continue };
-            let Ok(path) = fs::canonicalize(path) else { continue };
-            if let Ok(path) = path.strip_prefix(&root) {
-                inside.extend(["", "-wal", "-shm", "-journal"].map(|end| {
-                    let mut name = path.as_os_str().to_owned();
-                    name.push(end);
-                    PathBuf::from(name)
-                }));
-            }
-        }
-        inside
-    }
-
     fn archive(
         &mut self,
         manifest: &Manifest,
@@ -182,7 +164,7 @@ impl Backup for Keeper {
             manifest.roots.push(RootNote {
                 name: root.name.clone(),
                 path: root.path.clone(),
-                without: self.databases_in(&root.path),
+                without: databases_in(&root.path, &self.options.databases),
             });
         }
         manifest.write(&scratch.path().join(SITE_JSON))?;
@@ -272,4 +254,22 @@ impl Backup for Keeper {
         }
         found
     }
+}
+
+/// The SQLite databases that lie in a root, relative to it, with what SQLite keeps beside them.
+pub fn databases_in(root: &Path, databases: &[DatabaseSource]) -> Vec<PathBuf> {
+    let Ok(root) = fs::canonicalize(root) else { return Vec::new() };
+    let mut inside = Vec::new();
+    for database in databases {
+        let Engine::Sqlite { path } = &database.engine else { continue };
+        let Ok(path) = fs::canonicalize(path) else { continue };
+        if let Ok(path) = path.strip_prefix(&root) {
+            inside.extend(["", "-wal", "-shm", "-journal"].map(|end| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(end);
+                PathBuf::from(name)
+            }));
+        }
+    }
+    inside
 }

@@ -62,7 +62,26 @@ pub fn targets_as_far_as_possible(site: &Site) -> (Targets, Vec<Finding>) {
 
 /// What keeps full copies of a site; none where `site.yaml` has no `backup:`.
 pub fn keeper(site: &Site) -> Option<Keeper> {
+    keeper_of(site, site.name.clone())
+}
+
+/// The same under another name: its copies are in no list of the site's backups.
+pub fn keeper_of(site: &Site, name: String) -> Option<Keeper> {
     let backup = site.backup.as_ref()?;
+    let (databases, roots) = sources(site);
+    Some(Keeper::new(backout_backup::Options {
+        site: name,
+        repository: backup.repository.clone(),
+        password_file: backup.password_file.clone(),
+        keep: backup.keep,
+        state: site.state.clone(),
+        databases,
+        roots,
+    }))
+}
+
+/// The databases and roots of a site as what copies them knows them.
+pub fn sources(site: &Site) -> (Vec<DatabaseSource>, Vec<RootSource>) {
     let databases = site.databases.iter().map(|config| DatabaseSource {
         name: config.name.clone(),
         engine: match &config.url {
@@ -72,15 +91,7 @@ pub fn keeper(site: &Site) -> Option<Keeper> {
         },
     });
     let roots = site.roots.iter().map(|config| RootSource { name: config.name.clone(), path: config.path.clone() });
-    Some(Keeper::new(backout_backup::Options {
-        site: site.name.clone(),
-        repository: backup.repository.clone(),
-        password_file: backup.password_file.clone(),
-        keep: backup.keep,
-        state: site.state.clone(),
-        databases: databases.collect(),
-        roots: roots.collect(),
-    }))
+    (databases.collect(), roots.collect())
 }
 
 /// What a session is told of the world.

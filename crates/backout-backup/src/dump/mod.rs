@@ -1,10 +1,11 @@
 //! Databases as files and back, by their own tools.
 
 mod floats;
-mod lines;
+pub(crate) mod lines;
 mod mariadb;
 mod postgres;
 mod sqlite;
+mod sqlite_print;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -88,6 +89,27 @@ impl DatabaseSource {
                 vec![finding(format!("{}{hint}", told(&error)))]
             }
         }
+    }
+
+    /// Fills an empty scratch with what the files in `from` hold.
+    pub fn fill(&self, note: &DatabaseNote, from: &Path, private: &Path) -> Result<(), BackupError> {
+        match &self.engine {
+            Engine::Sqlite { .. } | Engine::Postgres { .. } => self.load(note, from, private),
+            Engine::Mariadb { .. } => Err(self.not_rehearsed()),
+        }
+    }
+
+    /// Writes all that it says to a file, but for what the tool keeps in it.
+    pub fn print(&self, to: &Path, _private: &Path) -> Result<(), BackupError> {
+        let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
+        match &self.engine {
+            Engine::Sqlite { path } => sqlite_print::print(path, to).map_err(failed),
+            Engine::Postgres { .. } | Engine::Mariadb { .. } => Err(self.not_rehearsed()),
+        }
+    }
+
+    fn not_rehearsed(&self) -> BackupError {
+        BackupError::new(format!("{}: {} cannot be rehearsed in this version", self.label(), self.engine.name()))
     }
 
     /// What would stand in the way of a dump. `scratch`: a file that may be made.

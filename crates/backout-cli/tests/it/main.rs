@@ -29,6 +29,7 @@ mod prune;
 mod record;
 mod record_client;
 mod record_servers;
+mod rehearse;
 mod scene;
 mod secrets;
 mod sign;
