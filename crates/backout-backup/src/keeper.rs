@@ -35,6 +35,15 @@ pub struct Options {
     pub state: PathBuf,
     pub databases: Vec<DatabaseSource>,
     pub roots: Vec<RootSource>,
+    pub purpose: Purpose,
+}
+
+/// What copies are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Backup,
+    /// They are laid out beside the site, by accounts that own nothing there.
+    Rehearsal,
 }
 
 /// A root to be backed up.
@@ -158,7 +167,7 @@ impl Backup for Keeper {
         let failed = |error: io::Error| BackupError::failed("cannot make a directory for the dumps", error);
         let (dumps, secrets) = (private(DATABASES).map_err(failed)?, private("private").map_err(failed)?);
         for database in &self.options.databases {
-            manifest.databases.push(database.dump(&dumps, &secrets, &ledger)?);
+            manifest.databases.push(database.dump(&dumps, &secrets, &ledger, self.options.purpose)?);
         }
         for root in &self.options.roots {
             manifest.roots.push(RootNote {

@@ -14,7 +14,7 @@ use crate::source::DATABASES;
 
 /// Where the parts of a backup are laid.
 pub struct Layout<'a> {
-    /// Empty databases, or for SQLite files that are not there, by the names of those in the backup.
+    /// Empty databases, or for SQLite files that are not there, by the names of those in the backup; as whoever may fill them.
     pub databases: &'a [DatabaseSource],
     /// Empty directories by the names of the roots.
     pub roots: &'a BTreeMap<String, PathBuf>,
@@ -41,7 +41,8 @@ impl Keeper {
             let Some(there) = layout.databases.iter().find(|one| one.name == note.name) else { continue };
             fetched.dumps(note, &dumps)?;
             dump::check_files(note, &dumps)?;
-            there.fill(note, &dumps, layout.private)?;
+            let live = self.options.databases.iter().find(|one| one.name == note.name).and_then(DatabaseSource::place);
+            there.fill(note, &dumps, live.unwrap_or_default(), layout.private)?;
             let failed = |error| BackupError::failed("cannot remove what was fetched", error);
             fs::remove_dir_all(&dumps).map_err(failed)?;
         }

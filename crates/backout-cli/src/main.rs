@@ -13,6 +13,7 @@ mod error;
 mod faults;
 mod global;
 mod incoming;
+mod lent;
 mod progress;
 mod rehearsal;
 mod signals;

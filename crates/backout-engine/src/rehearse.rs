@@ -220,6 +220,9 @@ pub fn rehearse(
     Ok(Rehearsal { outcome, figures })
 }
 
+/// What a step on an SQLite database takes.
+const ONE_FILE: &str = "the whole database: others read, and wait to write until the step is committed";
+
 /// So many statements' locks are told one by one.
 const LOCKS_KEPT: usize = 10_000;
 
@@ -292,8 +295,11 @@ impl Telling<'_> {
             let why = self.unproven(step);
             let times = clocked.of(step);
             let Session { targets, journal, .. } = session;
+            let database = step.act().database().and_then(|name| targets.databases.get(name));
+            let is_one_file = database.is_some_and(|database| database.engine() == "sqlite");
             crate::describe::describe(targets, journal.reader(), step, &mut |change| {
                 let locks = self.locks.get(&(step.frame.clone(), step.index, change.place.clone())).cloned();
+                let locks = locks.or_else(|| is_one_file.then(|| ONE_FILE.to_owned()));
                 self.tell(Rehearsed {
                     frame: step.frame.clone(),
                     step: Some(step_in_package(step.index)),
@@ -323,7 +329,9 @@ impl Telling<'_> {
     }
 
     fn left_alone(&mut self, session: &mut Session<'_>) {
-        for left in std::mem::take(&mut session.left_alone) {
+        let (checks, steps): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut session.left_alone).into_iter().partition(|left| left.step.is_none());
+        for left in steps.into_iter().chain(checks) {
             let target = if left.what.starts_with("check") { "check" } else { "command" };
             self.tell(Rehearsed {
                 frame: left.frame,

@@ -1,9 +1,10 @@
 //! Databases as files and back, by their own tools.
 
+mod evened;
 mod floats;
 pub(crate) mod lines;
-mod mariadb;
-mod postgres;
+pub(crate) mod mariadb;
+pub(crate) mod postgres;
 mod sqlite;
 mod sqlite_print;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use backout_model::backup::BackupError;
 use backout_model::target::Finding;
 
+use crate::keeper::Purpose;
 use crate::ledger::Ledger;
 use crate::manifest::{DatabaseNote, DumpFile};
 
@@ -48,12 +50,18 @@ impl DatabaseSource {
     }
 
     /// Writes the database to files in `to`. `private`: a directory for files with passwords.
-    pub fn dump(&self, to: &Path, private: &Path, ledger: &Ledger) -> Result<DatabaseNote, BackupError> {
+    pub fn dump(
+        &self,
+        to: &Path,
+        private: &Path,
+        ledger: &Ledger,
+        purpose: Purpose,
+    ) -> Result<DatabaseNote, BackupError> {
         let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
         match &self.engine {
             Engine::Sqlite { path } => sqlite::dump(&self.name, path, to),
-            Engine::Postgres { parameters } => postgres::dump(&self.name, parameters, to, ledger),
-            Engine::Mariadb { parameters } => mariadb::dump(&self.name, parameters, to, private, ledger),
+            Engine::Postgres { parameters } => postgres::dump(&self.name, parameters, to, ledger, purpose),
+            Engine::Mariadb { parameters } => mariadb::dump(&self.name, parameters, to, private, ledger, purpose),
         }
         .map_err(failed)
     }
@@ -91,25 +99,26 @@ impl DatabaseSource {
         }
     }
 
-    /// Fills an empty scratch with what the files in `from` hold.
-    pub fn fill(&self, note: &DatabaseNote, from: &Path, private: &Path) -> Result<(), BackupError> {
+    /// Fills an empty scratch of the database `live` with what the files in `from` hold.
+    pub fn fill(&self, note: &DatabaseNote, from: &Path, live: &str, private: &Path) -> Result<(), BackupError> {
+        let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
         match &self.engine {
-            Engine::Sqlite { .. } | Engine::Postgres { .. } => self.load(note, from, private),
-            Engine::Mariadb { .. } => Err(self.not_rehearsed()),
+            Engine::Sqlite { path } => sqlite::load(note, from, path),
+            Engine::Postgres { parameters } => postgres::fill(note, from, parameters),
+            Engine::Mariadb { parameters } => mariadb::fill(note, from, parameters, live, private),
         }
+        .map_err(failed)
     }
 
     /// Writes all that it says to a file, but for what the tool keeps in it.
-    pub fn print(&self, to: &Path, _private: &Path) -> Result<(), BackupError> {
+    pub fn print(&self, to: &Path, private: &Path) -> Result<(), BackupError> {
         let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
         match &self.engine {
-            Engine::Sqlite { path } => sqlite_print::print(path, to).map_err(failed),
-            Engine::Postgres { .. } | Engine::Mariadb { .. } => Err(self.not_rehearsed()),
+            Engine::Sqlite { path } => sqlite_print::print(path, to),
+            Engine::Postgres { parameters } => postgres::print(parameters, to, private),
+            Engine::Mariadb { parameters } => mariadb::print(parameters, to, private),
         }
-    }
-
-    fn not_rehearsed(&self) -> BackupError {
-        BackupError::new(format!("{}: {} cannot be rehearsed in this version", self.label(), self.engine.name()))
+        .map_err(failed)
     }
 
     /// What would stand in the way of a dump. `scratch`: a file that may be made.

@@ -47,8 +47,8 @@ use crate::alerts::Alerts;
 use crate::end::{self, End};
 use crate::error::CliError;
 use crate::global::Global;
+use crate::lent;
 use crate::progress::Progress;
-use crate::rehearsal;
 use crate::signals::Stop;
 use crate::ui::Ui;
 use crate::wiring;
@@ -131,7 +131,7 @@ impl Context<'_> {
         purpose: &str,
         work: impl FnOnce(Site, &mut Progress, &Alerts) -> Result<Outcome, CliError>,
     ) -> Result<End, CliError> {
-        rehearsal::clear(&site, self.ui);
+        lent::clear(&site, self.ui);
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
         let places = wiring::places(&site);
@@ -161,7 +161,7 @@ impl Context<'_> {
     /// Takes the locks of a site and settles what a crash interrupted; none: nothing had been, and nothing needs a hand.
     /// `purpose` is for whoever is alerted.
     pub fn resume(&self, site: Site, purpose: &str) -> Result<Option<Outcome>, CliError> {
-        rehearsal::clear(&site, self.ui);
+        lent::clear(&site, self.ui);
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
         let alerts = Alerts::of(&site);

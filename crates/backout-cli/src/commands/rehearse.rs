@@ -16,8 +16,9 @@ use backout_package::site::Site;
 use super::Context;
 use crate::end::End;
 use crate::error::CliError;
+use crate::lent;
 use crate::progress::Progress;
-use crate::rehearsal::{self, Copy};
+use crate::rehearsal::Copy;
 use crate::signals::Stop;
 use crate::{wiring, words};
 
@@ -73,7 +74,7 @@ fn play(
     accept_irreversible: bool,
     each: &mut dyn FnMut(Rehearsed),
 ) -> Result<Rehearsal, CliError> {
-    rehearsal::clear(site, context.ui);
+    lent::clear(site, context.ui);
     let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
     let mut progress = Progress::new(context.ui, stop);
     let reader = Journal::read(&site.state)?;
@@ -91,7 +92,7 @@ fn play(
         play_on(&copy, &package, accept_irreversible, on_scratch, &mut progress, each)
     });
     progress.pause();
-    let removed = copy.remove();
+    let removed = copy.remove(site);
     let rehearsal = played?;
     removed?;
     Ok(rehearsal)

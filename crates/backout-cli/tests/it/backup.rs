@@ -36,7 +36,7 @@ fn package(steps: &str) -> Pkg {
         .step(delete(["pages/one.html"]))
 }
 
-fn with_backup(site: &TestSite) {
+pub fn with_backup(site: &TestSite) {
     let file = site.dir().join("site.yaml");
     let text = fs::read_to_string(&file).unwrap();
     // The testkit writes JSON, which is YAML.
@@ -48,7 +48,7 @@ fn with_backup(site: &TestSite) {
     fs::write(site.dir().join("password"), format!("{PASSWORD}\n")).unwrap();
 }
 
-fn run(site: &TestSite, words: &[&str]) -> Ran {
+pub fn run(site: &TestSite, words: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
     let output = command.args(words).current_dir(site.dir()).output().unwrap();
     Ran::of(words, output)

@@ -30,6 +30,7 @@ mod record;
 mod record_client;
 mod record_servers;
 mod rehearse;
+mod rehearse_servers;
 mod scene;
 mod secrets;
 mod sign;

@@ -26,7 +26,8 @@ fn bytes(scene: &Scene) -> BTreeMap<String, String> {
             let meta = path.symlink_metadata().unwrap();
             let name = path.strip_prefix(top).unwrap().display().to_string();
             // What SQLite shares between processes that read; it holds no content.
-            if name == "kept" || name.ends_with("-shm") {
+            // Whoever reads a journal that nobody has open makes an empty log beside it.
+            if name == "kept" || name.ends_with("-shm") || name.ends_with("-wal") && meta.len() == 0 {
                 continue;
             }
             let mut what = format!("{:o}", meta.permissions().mode());
@@ -59,7 +60,6 @@ fn rehearse(scene: &Scene, words: &[&str], status: i32) -> Ran {
         assert_eq!(after.get(name), Some(was), "{name}\n{ran}");
     }
     assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "{ran}");
-    scene.run(&["backup", "--list"]).exits(0);
     ran
 }
 
@@ -96,7 +96,7 @@ fn scripts_hear_of_every_change_and_get_the_figures() {
     assert!(!lines.iter().any(|line| line["event"] == "deployment"), "{ran}");
     let result = lines.last().unwrap();
     assert_eq!((&result["proven"], &result["not_proven"]), (&changes.len().into(), &0.into()), "{ran}");
-    assert_eq!(result["rows"], 5, "{ran}");
+    assert_eq!(result["rows"], 3, "{ran}");
     assert!(result.get("deployment").is_none(), "{ran}");
 }
 
@@ -249,15 +249,14 @@ fn a_rehearsal_that_is_killed_anywhere_leaves_the_site_alone() {
     let points = fs::read_to_string(&list).unwrap().lines().count();
     fs::remove_file(&list).unwrap();
     assert!(points > 40, "{points}");
-    let before = bytes(&scene);
     for point in (1..=points).step_by(20) {
+        let before = bytes(&scene);
         let killed = faulty(&format!("crash:{point}"));
         assert_eq!(killed.code, None, "point {point}: {killed}");
+        let after = bytes(&scene);
+        let differ: Vec<_> = before.iter().filter(|(name, was)| after.get(*name) != Some(was)).collect();
+        assert!(differ.is_empty(), "point {point}: {differ:?}");
         scene.run(&["resume"]).exits(0).says("rehearsal that was interrupted");
-        let differ: Vec<_> = before.iter().filter(|(name, was)| bytes(&scene).get(*name) != Some(was)).collect();
-        // A resume takes the locks of the site and gives them back: that is in its database and its journal.
-        let names: Vec<_> = differ.iter().map(|(name, _)| name.as_str()).collect();
-        assert!(names.iter().all(|name| name.starts_with(".backout/journal") || *name == "shop.sqlite"), "{names:?}");
         assert_eq!(fs::read_dir(scene.path(".backout/rehearsals")).unwrap().count(), 0, "point {point}");
     }
 }
