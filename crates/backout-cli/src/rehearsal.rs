@@ -36,6 +36,8 @@ pub struct Copy {
     /// What of it is not exactly as on the live site.
     pub notes: Vec<String>,
     note: Note,
+    /// Its databases, as whoever may fill and read all of each.
+    databases: Vec<DatabaseSource>,
 }
 
 impl Copy {
@@ -46,7 +48,8 @@ impl Copy {
         let above = live.state.join(PLACE);
         let scratch = Scratch::make_beside(&above).map_err(|source| CliError::io("make a scratch", source))?;
         let note = Note { site: name, ..Note::default() };
-        let mut copy = Self { site: as_site(live, scratch.path()), scratch, notes: Vec::new(), note };
+        let mut copy =
+            Self { site: as_site(live, scratch.path()), scratch, notes: Vec::new(), note, databases: Vec::new() };
         match copy.fill(live, reader, &mut keeper, observer) {
             Ok(()) => Ok(copy),
             Err(error) => {
@@ -69,7 +72,7 @@ impl Copy {
         }
         self.note.lend(live)?;
         self.note.write(self.scratch.path())?;
-        let filling = self.make_databases(live)?;
+        self.make_databases(live)?;
         observer.heard(Happening::Phase { name: "copying" });
         let (seq, digest) = reader.head().map_err(EngineError::from)?;
         let position = Position { seq, digest: if seq == 0 { String::new() } else { digest.hex() } };
@@ -83,7 +86,7 @@ impl Copy {
         let roots: BTreeMap<String, PathBuf> =
             self.site.roots.iter().map(|root| (root.name.clone(), root.path.clone())).collect();
         let private = self.private();
-        let layout = Layout { databases: &filling, roots: &roots, private: &private };
+        let layout = Layout { databases: &self.databases, roots: &roots, private: &private };
         self.notes = keeper.lay_out(newest, &layout).map_err(backup_error)?;
         // What rehearsals copied is in nobody's list of backups and keeps none of them from staying.
         keeper.forget(&taken).map_err(backup_error)?;
@@ -95,9 +98,8 @@ impl Copy {
         self.print("before")
     }
 
-    /// Makes an empty database for each of the live ones. Returns as whom each is filled.
-    fn make_databases(&mut self, live: &Site) -> Result<Vec<DatabaseSource>, CliError> {
-        let mut filling = Vec::new();
+    /// Makes an empty database for each of the live ones.
+    fn make_databases(&mut self, live: &Site) -> Result<(), CliError> {
         for config in &live.databases {
             let named = live.scratch.databases.iter().find(|one| one.name == config.name);
             let (url, fills) = match (&config.url, named) {
@@ -109,9 +111,9 @@ impl Copy {
                 (DatabaseUrl::Postgres(_) | DatabaseUrl::Mariadb(_), None) => self.make_beside(config)?,
             };
             self.site.databases.push(DatabaseConfig { name: config.name.clone(), url });
-            filling.push(fills);
+            self.databases.push(fills);
         }
-        Ok(filling)
+        Ok(())
     }
 
     /// The database that the operator names for copies; it must be empty.
@@ -171,9 +173,9 @@ impl Copy {
     }
 
     fn printed<T>(&self, act: impl FnOnce(&Printed<'_>) -> Result<T, BackupError>) -> Result<T, CliError> {
-        let (databases, roots) = wiring::sources(&self.site);
+        let (_, roots) = wiring::sources(&self.site);
         let private = self.private();
-        let printed = Printed { databases: &databases, roots: &roots, private: &private };
+        let printed = Printed { databases: &self.databases, roots: &roots, private: &private };
         act(&printed).map_err(backup_error)
     }
 

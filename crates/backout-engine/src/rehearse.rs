@@ -1,7 +1,7 @@
 //! A deployment and its undo on a scratch: what of it is proven, how long it takes, what it changes. Drives the engine as it
 //! is; that the session is one on a scratch is all that is different.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -79,6 +79,8 @@ pub struct Rehearsal {
     pub figures: Figures,
 }
 
+/// The locks of each statement, by where it stands.
+type Locks = BTreeMap<(FramePath, u32, String), VecDeque<Option<String>>>;
 type Steps = BTreeMap<(FramePath, u32), StepTimes>;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -178,12 +180,12 @@ pub fn rehearse(
     differences: &mut dyn FnMut() -> Result<Vec<Finding>, EngineError>,
     each: &mut dyn FnMut(Rehearsed),
 ) -> Result<Rehearsal, EngineError> {
-    let mut locks = BTreeMap::new();
+    let mut locks: Locks = BTreeMap::new();
+    let mut known = 0;
     plan::plan(&session.config, &mut session.targets, package, &mut |item| {
-        if let Some(taken) = item.change.locks
-            && locks.len() < LOCKS_KEPT
-        {
-            locks.insert((item.frame, item.step, item.change.place), taken);
+        if known < LOCKS_KEPT {
+            locks.entry((item.frame, item.step, item.change.place)).or_default().push_back(item.change.locks);
+            known += 1;
         }
     })?;
     let began = Instant::now();
@@ -268,7 +270,7 @@ fn deployed_in_part(outcome: &Outcome) -> bool {
 
 struct Telling<'e> {
     figures: Figures,
-    locks: BTreeMap<(FramePath, u32, String), String>,
+    locks: Locks,
     found: Vec<Finding>,
     each: &'e mut dyn FnMut(Rehearsed),
     /// The targets that nothing was to put back.
@@ -298,7 +300,8 @@ impl Telling<'_> {
             let database = step.act().database().and_then(|name| targets.databases.get(name));
             let is_one_file = database.is_some_and(|database| database.engine() == "sqlite");
             crate::describe::describe(targets, journal.reader(), step, &mut |change| {
-                let locks = self.locks.get(&(step.frame.clone(), step.index, change.place.clone())).cloned();
+                let place = (step.frame.clone(), step.index, change.place.clone());
+                let locks = self.locks.get_mut(&place).and_then(VecDeque::pop_front).flatten();
                 let locks = locks.or_else(|| is_one_file.then(|| ONE_FILE.to_owned()));
                 self.tell(Rehearsed {
                     frame: step.frame.clone(),
