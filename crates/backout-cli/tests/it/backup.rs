@@ -6,11 +6,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Pkg, delete, files, sql};
 use backout_testkit::site::TestSite;
 use backout_testkit::tree::{Node, Tree};
-use backout_testkit::{mariadb, postgres};
 
 use crate::scene::{Ran, Scene};
 
@@ -18,7 +16,7 @@ const BACKUP: &str = "backup:\n  password-file: password\n  keep: {last: 2}\n";
 const PASSWORD: &str = "correct horse";
 
 /// A site with everything that a root can hold, and a package that changes some of it.
-fn tree() -> Tree {
+pub fn tree() -> Tree {
     Tree::new()
         .file("index.html", "<h1>Autumn</h1>")
         .file("pages/one.html", "one")
@@ -29,7 +27,7 @@ fn tree() -> Tree {
         .node("shut", Node::Dir { mode: 0o500 })
 }
 
-fn package(steps: &str) -> Pkg {
+pub fn package(steps: &str) -> Pkg {
     Pkg::new("winter")
         .step(sql(steps))
         .step(files(Tree::new().file("index.html", "<h1>Winter</h1>").file("new/page.html", "new")))
@@ -59,81 +57,6 @@ fn restic(site: &Path, words: &[&str]) -> Ran {
     command.args(["--repo", ".backout/backups", "--password-file", "password", "--no-cache"]).args(words);
     let output = command.current_dir(site).env("HOME", site).output().expect("restic is not there: run script/setup");
     Ran::of(words, output)
-}
-
-/// The hold is dropped on purpose, so that no undo can help; the backup brings the site back.
-fn restored_where_no_undo_helps(site: &TestSite, package: &Pkg, break_it: impl FnOnce(&TestSite)) {
-    with_backup(site);
-    let before = Fingerprint::of(site);
-    let at = site.write(package);
-    run(site, &["deploy", at.to_str().unwrap()]).exits(0);
-    break_it(site);
-    let undone = run(site, &["undo"]);
-    assert!(matches!(undone.code, Some(3 | 4)), "{undone}");
-    assert!(!before.differences(&Fingerprint::of(site)).is_empty(), "{undone}");
-    let refused = run(site, &["restore"]).exits(2).says("--yes");
-    assert!(refused.stderr.contains("winter 1"), "{refused}");
-    run(site, &["restore", "--yes"]).exits(0).says("cannot be undone or redone any more");
-    before.assert_same(&Fingerprint::of(site), "restored");
-    run(site, &["verify", "--backup"]).exits(0).answers("as it was written");
-    // The history goes on from here.
-    run(site, &["status"]).exits(0).answers("nothing is deployed");
-    run(site, &["deploy", at.to_str().unwrap()]).exits(0);
-    run(site, &["undo"]).exits(0);
-    before.without_directory_times().assert_same(&Fingerprint::of(site).without_directory_times(), "undone");
-}
-
-fn drop_the_hold_of_files(site: &TestSite) {
-    let entries = fs::read_dir(site.dir()).unwrap().map(Result::unwrap);
-    let mut holds = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".backout-"));
-    fs::remove_dir_all(holds.next().expect("no hold of files").path()).unwrap();
-}
-
-#[test]
-fn sqlite_and_files_come_back_where_no_undo_helps() {
-    let script = "CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO product VALUES (1, 'hat');";
-    let site = TestSite::builder().database("main", script).root("web", tree()).build();
-    let package = package("INSERT INTO product VALUES (2, 'scarf'); ALTER TABLE product ADD COLUMN price REAL;");
-    restored_where_no_undo_helps(&site, &package, |site| {
-        drop_the_hold_of_files(site);
-    });
-}
-
-#[test]
-fn postgres_comes_back_where_no_undo_helps() {
-    let script = "CREATE SCHEMA extra; CREATE TYPE public.size AS ENUM ('s', 'm'); CREATE DOMAIN public.price AS numeric CHECK (value > 0);
-        CREATE TABLE product (id serial PRIMARY KEY, name text, size public.size, price public.price);
-        INSERT INTO product (name, size, price) VALUES ('hat', 's', 1.50); CREATE VIEW extra.cheap AS SELECT * FROM product;
-        CREATE FUNCTION public.twice(int) RETURNS int LANGUAGE sql AS 'SELECT $1 * 2'; CREATE AGGREGATE public.mul(int) (sfunc = int4mul, stype = int);
-        CREATE MATERIALIZED VIEW seen AS SELECT 1 AS one; CREATE STATISTICS st ON id, name FROM product; SELECT lo_from_bytea(0, 'large');
-        COMMENT ON TABLE product IS 'a\\b';";
-    let site = TestSite::builder().postgres("main", postgres::Server::shared(), script).root("web", tree()).build();
-    let package = package(
-        "CREATE TABLE new (a int); DROP VIEW extra.cheap; ALTER TABLE product DROP COLUMN size; INSERT INTO product (name, price) VALUES ('x', 2);",
-    );
-    restored_where_no_undo_helps(&site, &package, |site| {
-        let live = site.postgres("main").unwrap();
-        live.psql("DO $$ DECLARE t text; BEGIN FOR t IN SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname LIKE 'backout%' AND tablename NOT LIKE '%marker%' LOOP EXECUTE 'DROP TABLE ' || t || ' CASCADE'; END LOOP; END $$");
-        drop_the_hold_of_files(site);
-    });
-}
-
-#[test]
-fn mariadb_comes_back_where_no_undo_helps_with_every_bit_of_its_floats() {
-    let script = "CREATE TABLE product (id BIGINT UNSIGNED, part VARBINARY(8), f FLOAT, g FLOAT, at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6), PRIMARY KEY (id, part));
-        INSERT INTO product (id, part, f, g, at) VALUES (18446744073709551615, x'00ff27', 0.1234567, 16777215, '2001-01-01 00:00:00.123456'), (2, 'a''b', 1e-38, NULL, '2001-01-01 00:00:00');
-        CREATE TABLE seen (n INT); CREATE SEQUENCE s START 5; CREATE VIEW v AS SELECT id FROM product;
-        CREATE TRIGGER tr AFTER UPDATE ON product FOR EACH ROW INSERT INTO seen VALUES (1);
-        CREATE FUNCTION twice(a INT) RETURNS INT RETURN a * 2; CREATE TABLE gone (b BIT(9), j JSON, t TEXT); INSERT INTO gone VALUES (b'101', '{}', 'ä\\\\');";
-    let site = TestSite::builder().mariadb("main", mariadb::Server::shared(), script).root("web", tree()).build();
-    let package = package("CREATE TABLE new (a INT PRIMARY KEY); DROP TABLE gone;");
-    restored_where_no_undo_helps(&site, &package, |site| {
-        let live = site.mariadb("main").unwrap();
-        let held = live.script("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'backout%$%$%$%'");
-        assert!(!held.is_empty());
-        held.lines().for_each(|table| drop(live.script(&format!("DROP TABLE `{table}`"))));
-        drop_the_hold_of_files(site);
-    });
 }
 
 #[test]

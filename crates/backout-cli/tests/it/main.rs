@@ -31,6 +31,7 @@ mod record_client;
 mod record_servers;
 mod rehearse;
 mod rehearse_servers;
+mod safety_net;
 mod scene;
 mod secrets;
 mod sign;
