@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use crate::restore::remove;
+use crate::tool::end_orphans;
 
 /// Held by a lock of the kernel's as long as it is in use.
 pub struct Scratch {
@@ -45,8 +46,17 @@ impl Abandoned {
         &self.path
     }
 
+    /// Ends what still works on it, and removes it.
     pub fn remove(self) -> io::Result<()> {
+        self.end_tools()?;
         remove_all(&self.path)
+    }
+
+    /// Ends the tools that fill or read it.
+    pub fn end_tools(&self) -> io::Result<()> {
+        end_orphans(&self.path)?;
+        let private = self.path.join("private");
+        if private.is_dir() { end_orphans(&private) } else { Ok(()) }
     }
 }
 

@@ -145,6 +145,7 @@ fn clear_below(live: &Site, above: &Path) -> Result<usize, CliError> {
     let count = abandoned.len();
     for one in abandoned {
         end_orphan(&one.path().join("state")).map_err(|source| CliError::io("end a command of a rehearsal", source))?;
+        one.end_tools().map_err(|source| CliError::io("end a tool of a rehearsal", source))?;
         let file = one.path().join(NOTE);
         if let Ok(text) = fs::read(&file) {
             let note: Note = serde_json::from_slice(&text).map_err(|error| CliError::read(&file, error.into()))?;

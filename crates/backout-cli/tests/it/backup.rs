@@ -6,9 +6,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Pkg, delete, files, sql};
 use backout_testkit::site::TestSite;
 use backout_testkit::tree::{Node, Tree};
+use backout_testkit::{mariadb, postgres};
 
 use crate::scene::{Ran, Scene};
 
@@ -258,4 +260,109 @@ fn a_restore_that_is_killed_is_run_again() {
         scene.run(&["restore", "--yes"]).exits(0);
         assert_eq!(scene.fingerprint(), before, "point {point}");
     }
+}
+
+/// Every file of the repository with bytes flipped at its beginning, in its middle and at its end.
+#[test]
+fn a_tampered_repository_is_found_out_or_reads_the_same() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    scene.run(&["backup"]).exits(0);
+    let files = files_below(&scene.path(".backout/backups"));
+    assert!(files.len() >= 5, "config, key, index, snapshot, packs: {files:?}");
+    let whole = |name: &str| {
+        scene.run(&["restore", "--into", name]).exits(0);
+        let copy = scene.path(name);
+        fs::rename(copy.join("roots/web"), copy.join("web")).unwrap();
+        fs::rename(copy.join("databases/main.sqlite"), copy.join("shop.sqlite")).unwrap();
+        crate::scene::fingerprint_at(&copy)
+    };
+    let (before, mut found) = (whole("before"), 0);
+    for (count, file) in files.iter().enumerate() {
+        let good = fs::read(file).unwrap();
+        for at in [0, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::remove_file(file).unwrap();
+            fs::write(file, bad).unwrap();
+            let checked = scene.run(&["verify", "--backup"]);
+            match checked.code {
+                Some(3 | 4) => found += 1,
+                Some(0) => assert_eq!(whole(&format!("after-{count}-{at}")), before, "{file:?} {at}"),
+                _ => panic!("{file:?} {at}: {checked}"),
+            }
+            assert!(!checked.stderr.contains("panicked"), "{file:?} {at}: {checked}");
+        }
+        fs::remove_file(file).unwrap();
+        fs::write(file, &good).unwrap();
+    }
+    assert!(found >= files.len() * 2, "{found} of {} files", files.len());
+    scene.run(&["verify", "--backup"]).exits(0);
+}
+
+fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+/// Killed while the database's own tool fills it: that must not go on beside the restore that is run again.
+fn killed_and_run_again(site: &TestSite, package: &Pkg, is_waiting: impl Fn() -> bool, let_go: impl FnOnce()) {
+    let at = site.write(package);
+    let deployed = Fingerprint::of(site);
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_backout"));
+    let mut tool = tool.args(["restore", "--yes"]).current_dir(site.dir()).spawn().unwrap();
+    while !is_waiting() {
+        assert!(tool.try_wait().unwrap().is_none(), "it ended before it was killed");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    tool.kill().unwrap();
+    tool.wait().unwrap();
+    run(site, &["status"]).exits(0).answers("a restore was interrupted");
+    run(site, &["deploy", at.to_str().unwrap()]).exits(4).says("was interrupted: the site is in between");
+    // The tool waits for others still; the restore that comes now ends it first.
+    let mut again = Command::new(env!("CARGO_BIN_EXE_backout"));
+    let again = again.args(["restore", "--yes"]).current_dir(site.dir()).spawn().unwrap();
+    let_go();
+    let again = again.wait_with_output().unwrap();
+    assert_eq!(again.status.code(), Some(0));
+    assert!(!deployed.differences(&Fingerprint::of(site)).is_empty());
+}
+
+#[test]
+fn a_restore_of_postgres_that_is_killed_is_run_again() {
+    let script = "CREATE TABLE product (id serial PRIMARY KEY, name text); INSERT INTO product (name) VALUES ('hat');";
+    let site = TestSite::builder().postgres("main", postgres::Server::shared(), script).root("web", tree()).build();
+    with_backup(&site);
+    let before = Fingerprint::of(&site);
+    let package = package("INSERT INTO product (name) VALUES ('x'); CREATE TABLE new (a int);");
+    run(&site, &["deploy", site.write(&package).to_str().unwrap()]).exits(0);
+    let live = site.postgres("main").unwrap();
+    let mut locked = live.connect();
+    locked.batch_execute("BEGIN; LOCK TABLE product IN SHARE MODE").unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'psql'";
+    killed_and_run_again(&site, &package, || live.psql(waiting).trim() == "1", || drop(locked));
+    before.assert_same(&Fingerprint::of(&site), "restored");
+}
+
+#[test]
+fn a_restore_of_mariadb_that_is_killed_is_run_again() {
+    use backout_testkit::mariadb::Queryable as _;
+    // Without a key, so that rows which come twice stay twice.
+    let script = "CREATE TABLE product (id INT, name TEXT); INSERT INTO product VALUES (1, 'hat'); CREATE TABLE other (a INT PRIMARY KEY);";
+    let site = TestSite::builder().mariadb("main", mariadb::Server::shared(), script).root("web", tree()).build();
+    with_backup(&site);
+    let before = Fingerprint::of(&site);
+    let package = package("INSERT INTO other VALUES (1); CREATE TABLE new (a INT PRIMARY KEY);");
+    run(&site, &["deploy", site.write(&package).to_str().unwrap()]).exits(0);
+    let live = site.mariadb("main").unwrap();
+    let mut locked = live.connect();
+    locked.query_drop("LOCK TABLES product READ").unwrap();
+    let waiting = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND STATE LIKE 'Waiting for table metadata lock'";
+    killed_and_run_again(&site, &package, || live.script(waiting).trim() == "1", || drop(locked));
+    before.assert_same(&Fingerprint::of(&site), "restored");
 }
