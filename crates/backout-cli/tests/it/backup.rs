@@ -1,10 +1,12 @@
 //! Backups: taken before a deployment and by hand, listed and restored by restic, and the way back where no undo helps.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Pkg, delete, files, sql};
@@ -310,16 +312,37 @@ fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
     found
 }
 
+/// The database's own tools at work on a database.
+fn clients(database: &str) -> BTreeSet<u32> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_client = |pid: &u32| {
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let name = words.split('\0').next().unwrap_or_default();
+        let is_tool = ["psql", "mariadb"].iter().any(|tool| name.rsplit('/').next() == Some(tool));
+        let here = format!("dbname='{database}'");
+        is_tool && words.split('\0').any(|word| word == database || word.contains(&here))
+    };
+    processes.filter(is_client).collect()
+}
+
 /// Killed while the database's own tool fills it: that must not go on beside the restore that is run again.
-fn killed_and_run_again(site: &TestSite, package: &Pkg, is_waiting: impl Fn() -> bool, let_go: impl FnOnce()) {
+fn killed_and_run_again(
+    site: &TestSite,
+    package: &Pkg,
+    database: &str,
+    is_waiting: impl Fn() -> bool,
+    let_go: impl FnOnce(),
+) {
     let at = site.write(package);
     let deployed = Fingerprint::of(site);
     let mut tool = Command::new(env!("CARGO_BIN_EXE_backout"));
     let mut tool = tool.args(["restore", "--yes"]).current_dir(site.dir()).spawn().unwrap();
     while !is_waiting() {
         assert!(tool.try_wait().unwrap().is_none(), "it ended before it was killed");
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
+    let left = clients(database);
+    assert!(!left.is_empty());
     tool.kill().unwrap();
     tool.wait().unwrap();
     run(site, &["status"]).exits(0).answers("a restore was interrupted");
@@ -328,6 +351,11 @@ fn killed_and_run_again(site: &TestSite, package: &Pkg, is_waiting: impl Fn() ->
     // The tool waits for others still; the restore that comes now ends it first.
     let mut again = Command::new(env!("CARGO_BIN_EXE_backout"));
     let again = again.args(["restore", "--yes"]).current_dir(site.dir()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !clients(database).is_disjoint(&left) {
+        assert!(Instant::now() < until, "what the killed restore had started is still at work");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let_go();
     let again = again.wait_with_output().unwrap();
     assert_eq!(again.status.code(), Some(0));
@@ -346,7 +374,7 @@ fn a_restore_of_postgres_that_is_killed_is_run_again() {
     let mut locked = live.connect();
     locked.batch_execute("BEGIN; LOCK TABLE product IN SHARE MODE").unwrap();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'psql'";
-    killed_and_run_again(&site, &package, || live.psql(waiting).trim() == "1", || drop(locked));
+    killed_and_run_again(&site, &package, &live.name, || live.psql(waiting).trim() == "1", || drop(locked));
     before.assert_same(&Fingerprint::of(&site), "restored");
 }
 
@@ -364,6 +392,6 @@ fn a_restore_of_mariadb_that_is_killed_is_run_again() {
     let mut locked = live.connect();
     locked.query_drop("LOCK TABLES product READ").unwrap();
     let waiting = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND STATE LIKE 'Waiting for table metadata lock'";
-    killed_and_run_again(&site, &package, || live.script(waiting).trim() == "1", || drop(locked));
+    killed_and_run_again(&site, &package, &live.name, || live.script(waiting).trim() == "1", || drop(locked));
     before.assert_same(&Fingerprint::of(&site), "restored");
 }
