@@ -1,0 +1,2 @@
+DROP TABLE film_text;
+DROP TABLE payment;

@@ -1,0 +1,2 @@
+ALTER TABLE category AUTO_INCREMENT = 500;
+INSERT INTO category (name) VALUES ('five hundred');
