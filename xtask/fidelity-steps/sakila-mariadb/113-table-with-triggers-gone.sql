@@ -1,2 +1,1 @@
 DROP TABLE film_text;
-DROP TABLE payment;
