@@ -28,15 +28,22 @@ pub struct Object {
     pub place: String,
 }
 
-/// All objects of a database, in the order of their kinds; triggers in the order in which they fire.
+/// All objects of a database that are the users', in the order of their kinds; triggers in the order in which they fire.
 pub fn all(conn: &mut Conn, database: &str) -> Result<Vec<Object>> {
+    let mut objects = with_own(conn, database)?;
+    objects.retain(|object| !object.name.starts_with("backout"));
+    Ok(objects)
+}
+
+/// The same with what the tool keeps for itself.
+pub fn with_own(conn: &mut Conn, database: &str) -> Result<Vec<Object>> {
     let mut objects = Vec::new();
     let of = literal(database);
     for row in rows(
         conn,
         &format!(
             "SELECT TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES
-             WHERE TABLE_SCHEMA = {of} AND TABLE_NAME NOT LIKE 'backout%' ORDER BY 1"
+             WHERE TABLE_SCHEMA = {of} ORDER BY 1"
         ),
     )? {
         let name = row[0].clone().unwrap_or_default();
@@ -51,7 +58,7 @@ pub fn all(conn: &mut Conn, database: &str) -> Result<Vec<Object>> {
         conn,
         &format!(
             "SELECT TRIGGER_NAME, CONCAT_WS(' ', EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, LPAD(ACTION_ORDER, 3, '0'))
-             FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {of} AND TRIGGER_NAME NOT LIKE 'backout%' ORDER BY 2"
+             FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {of} ORDER BY 2"
         ),
     )?;
     for row in triggers {

@@ -6,17 +6,17 @@
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket};
 
+use super::Mariadb;
 use super::capture::{self, Capture, CaptureError};
 use super::classify::{self, Class};
-use super::reader::reader;
+use super::run::{Bodies, Run};
 use super::segment::{Detail, Held, Segment, State};
 use super::session::Session;
 use super::setting::Setting;
 use super::split::Statement;
 use super::stream::Way;
-use super::survey::{Named, Reading, Survey, ends_run, opens_run};
+use super::survey::{Reading, Survey, ends_run, opens_run};
 use super::token::bare;
-use super::{Mariadb, table};
 use crate::database::Script;
 use crate::shown::shorten;
 
@@ -49,8 +49,7 @@ pub(super) struct Chain<'a> {
     pub ticket: Option<Ticket>,
     pub summary: Summary,
     way: Way,
-    runs: std::vec::IntoIter<Named>,
-    functions: Option<Functions>,
+    runs: std::vec::IntoIter<Run>,
     pub notes: Vec<String>,
 }
 
@@ -66,7 +65,6 @@ impl<'a> Chain<'a> {
             summary,
             way: survey.index.way,
             runs: survey.runs.into_iter(),
-            functions: None,
             notes: Vec::new(),
         }
     }
@@ -140,7 +138,7 @@ impl<'a> Chain<'a> {
         class: Class,
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
-        self.admit_functions(statement, place)?;
+        self.admit_routines(statement, place, &class)?;
         match class {
             Class::Begin | Class::Commit | Class::Use(_) | Class::Setting(Setting::Ignored) => Ok(()),
             Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
@@ -152,29 +150,35 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// Refuses a statement that calls a function of the database: it may write.
-    fn admit_functions(&mut self, statement: &Statement, place: &str) -> Result<(), TargetError> {
+    /// Refuses a statement that calls a routine which was not there when the script was read: nobody asked what it writes.
+    fn admit_routines(&mut self, statement: &Statement, place: &str, class: &Class) -> Result<(), TargetError> {
         let database = &mut *self.database;
-        if self.functions.is_none() {
-            let found = Functions::find(&mut database.b);
-            self.functions = Some(found.map_err(|source| database.failed("cannot read the functions of", source))?);
+        let sql = bare(&statement.sql, database.version);
+        // What sets something and has no parentheses calls nothing.
+        let may_call = match class {
+            Class::Read => true,
+            Class::Setting(_) => sql.contains('('),
+            _ => false,
+        };
+        if !may_call {
+            return Ok(());
         }
-        let called = self.functions.as_ref().and_then(|all| all.called(&bare(&statement.sql, database.version)));
-        match called {
-            None => Ok(()),
-            Some(function) => {
-                let why = format!("it calls {function}: what a stored function writes is not captured yet");
-                Err(classify::No::undo(why).at(place, &statement.sql).refusal.into())
-            }
+        let found = Bodies::find(&mut database.b);
+        if !found.map_err(|source| database.failed("cannot read the routines of", source))?.are_called(&sql) {
+            return Ok(());
         }
+        let why = "it calls a routine that the script itself made: what that writes is not captured";
+        Err(classify::No::step(why, "call it in a step of its own").at(place, &statement.sql).refusal.into())
     }
 
     /// Opens a segment of rows: whatever it may write to is armed.
     fn open(&mut self, place: &str, statement: &Statement) -> Result<Open, TargetError> {
-        let named: Vec<_> = self.runs.next().unwrap_or_default().into_iter().collect();
+        let run = self.runs.next().unwrap_or_default();
         let (step, number) = (self.step, self.number);
         let database = &mut *self.database;
-        let armed = capture::tables(&mut database.b, &database.database, &named)
+        let armed = Bodies::find(&mut database.b)
+            .map_err(CaptureError::from)
+            .and_then(|bodies| capture::tables(&mut database.b, &database.database, &run, &bodies))
             .and_then(|plan| Capture::arm(&mut database.b, &database.names, step, number, plan));
         let capture = match armed {
             Ok(capture) => capture,
@@ -239,12 +243,10 @@ impl<'a> Chain<'a> {
                 return Err(CaptureError::Uncapturable("a statement of it committed by itself".to_owned()));
             }
             let held = capture.finish(a)?;
-            for held in &held {
-                // One that came after we looked; none can come now before we commit.
-                if let Some(trigger) = table::triggers(a, &held.table.name)?.first() {
-                    let why = format!("the trigger {trigger} appeared on {} meanwhile", held.table.name);
-                    return Err(CaptureError::Uncapturable(why));
-                }
+            if let Some(trigger) = capture.changed_trigger(a)? {
+                return Err(CaptureError::Uncapturable(format!(
+                    "the trigger {trigger} came, went or changed meanwhile"
+                )));
             }
             Ok(held)
         });
@@ -318,55 +320,6 @@ impl<'a> Chain<'a> {
 pub fn run_plainly(a: &mut Session, place: &str, sql: &str) -> Result<(), TargetError> {
     fault::point(Point::Statement).map_err(|source| cannot_run(place, sql, source))?;
     a.count(sql).map(drop).map_err(|source| cannot_run(place, sql, source))
-}
-
-/// The functions of the database, and the views through which one may be called.
-struct Functions {
-    names: Vec<String>,
-    views: Vec<(String, String)>,
-}
-
-impl Functions {
-    fn find(b: &mut Session) -> Result<Self, mysql::Error> {
-        let names = b.rows(
-            "SELECT ROUTINE_NAME FROM information_schema.ROUTINES
-             WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN ('mysql', 'sys')",
-        )?;
-        let names: Vec<String> = names.into_iter().filter_map(|mut row| row[0].take()).collect();
-        let views = if names.is_empty() {
-            Vec::new()
-        } else {
-            b.rows("SELECT TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()")?
-        };
-        let views = views.into_iter().filter_map(|mut row| Some((row[0].take()?, row[1].take()?))).collect();
-        Ok(Self { names, views })
-    }
-
-    /// A function that the statement calls, itself or through a view.
-    fn called(&self, sql: &str) -> Option<String> {
-        if self.names.is_empty() {
-            return None;
-        }
-        let mut open = vec![sql.to_owned()];
-        let mut seen: Vec<&str> = Vec::new();
-        while let Some(text) = open.pop() {
-            let mut tokens = reader(&text);
-            while let Some(token) = tokens.next() {
-                let Some(name) = token.name() else { continue };
-                let calls = tokens.peek().is_some_and(|next| next.is_sign(b'('));
-                if calls && self.names.iter().any(|one| one.eq_ignore_ascii_case(&name)) {
-                    return Some(name);
-                }
-                if let Some((view, definition)) = self.views.iter().find(|(view, _)| *view == name)
-                    && !seen.contains(&view.as_str())
-                {
-                    seen.push(view);
-                    open.push(definition.clone());
-                }
-            }
-        }
-        None
-    }
 }
 
 pub fn uncaptured(label: &str, source: std::io::Error) -> TargetError {

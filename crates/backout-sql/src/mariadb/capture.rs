@@ -13,6 +13,8 @@ use mysql::Error;
 
 use super::counters;
 use super::marker::Names;
+use super::quiet;
+use super::run::{Bodies, Run};
 use super::segment::Held;
 use super::session::{Session, ident, is_lock_timeout, literal};
 use super::table::{self, ForeignKey, Side, Table, There};
@@ -41,6 +43,8 @@ pub struct Capture {
     step: u64,
     number: u32,
     tables: Vec<(Table, Option<u64>)>,
+    copied: BTreeSet<String>,
+    triggers: Vec<(String, String)>,
 }
 
 /// Runs what needs a table's definition for itself, again and again where others are in the way.
@@ -58,11 +62,13 @@ pub fn patiently<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<T, Err
     }
 }
 
-/// The tables that statements may write to, from the names that stand where such a table would: these, and those whose
-/// rows follow by foreign keys.
-pub fn tables(b: &mut Session, database: &str, named: &[(Option<String>, String)]) -> Result<Plan, CaptureError> {
+/// The tables that a run of statements may write to, with those that triggers and routines write to on its behalf, and those
+/// whose rows follow by foreign keys.
+pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Result<Plan, CaptureError> {
+    let mut run = run.clone();
+    run.reach(database, bodies)?;
     let mut written = BTreeSet::new();
-    for (qualifier, name) in named {
+    for (qualifier, name) in &run.names {
         match qualifier.as_deref() {
             Some(other) if other != database => {
                 let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", literal(other));
@@ -76,15 +82,12 @@ pub fn tables(b: &mut Session, database: &str, named: &[(Option<String>, String)
             _ => {}
         }
         match table::there(b, name)? {
-            There::Nothing => {}
+            // What is written through a view is written to the tables that its definition names.
+            There::Nothing | There::View => {}
             There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => drop(written.insert(name.clone())),
             There::Table(engine) => {
                 let why =
                     format!("the table {name} is of the engine {engine}, whose changes no transaction takes back");
-                return Err(CaptureError::Uncapturable(why));
-            }
-            There::View => {
-                let why = format!("{name} is a view: what is written through one is not captured yet");
                 return Err(CaptureError::Uncapturable(why));
             }
             There::Other(kind) => {
@@ -96,9 +99,27 @@ pub fn tables(b: &mut Session, database: &str, named: &[(Option<String>, String)
     let mut plan = Plan::default();
     for name in &written {
         plan.add(b, name)?;
-        plan.follow(b, name, &links)?;
+        plan.follow(b, name, &links, &run)?;
     }
+    plan.triggers = triggers_of(b, plan.tables.keys())?;
     Ok(plan)
+}
+
+/// The application's triggers on tables, with their bodies.
+fn triggers_of<'t>(
+    session: &mut Session,
+    tables: impl Iterator<Item = &'t String>,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut all = Vec::new();
+    for name in tables {
+        let rows = session.rows(&format!(
+            "SELECT TRIGGER_NAME, ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()
+             AND EVENT_OBJECT_TABLE = {} AND TRIGGER_NAME NOT LIKE 'backout\\_%' ORDER BY 1",
+            literal(name)
+        ))?;
+        all.extend(rows.into_iter().filter_map(|mut row| Some((row[0].take()?, row[1].take()?))));
+    }
+    Ok(all)
 }
 
 /// What a segment may write to.
@@ -108,6 +129,9 @@ pub struct Plan {
     /// For each written table, the ways along foreign keys to tables that may follow it.
     paths: Vec<(String, Vec<ForeignKey>)>,
     written: BTreeSet<String>,
+    /// Tables that are copied before and read again afterwards: what happens to their rows nobody can tell row by row.
+    pub copied: BTreeSet<String>,
+    triggers: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -125,8 +149,7 @@ impl Plan {
             let why = format!("the table {name} has no primary key by whole values: its rows cannot be told apart yet");
             return Err(CaptureError::Uncapturable(why));
         }
-        if let Some(trigger) = table::triggers(b, name)?.first() {
-            let why = format!("the table {name} has the trigger {trigger}: triggers are not handled yet");
+        if let Some(why) = quiet::why_not(b, name)? {
             return Err(CaptureError::Uncapturable(why));
         }
         self.tables.insert(name.to_owned(), found);
@@ -134,28 +157,22 @@ impl Plan {
     }
 
     /// Seeks the tables whose rows follow those of `name` when these are changed or deleted.
-    fn follow(&mut self, b: &mut Session, name: &str, links: &[ForeignKey]) -> Result<(), CaptureError> {
+    fn follow(&mut self, b: &mut Session, name: &str, links: &[ForeignKey], run: &Run) -> Result<(), CaptureError> {
         let follows = |link: &&ForeignKey| link.follows_deletes() || link.follows_updates();
-        let mut open: Vec<Vec<ForeignKey>> =
-            links.iter().filter(|link| link.parent == name).filter(follows).map(|link| vec![link.clone()]).collect();
+        let may_follow = |link: &&ForeignKey| {
+            let by_update = run.updates && link.follows_updates() && run.may_set(&link.referenced);
+            link.parent == name && (by_update || run.deletes && link.follows_deletes())
+        };
+        let mut open: Vec<Vec<ForeignKey>> = links.iter().filter(may_follow).map(|link| vec![link.clone()]).collect();
         while let Some(path) = open.pop() {
             let Some(last) = path.last() else { continue };
-            if last.child == name || path.iter().filter(|link| link.child == last.child).count() > 1 {
-                let why = format!(
-                    "rows of {} follow each other in a circle by foreign keys, which is not handled yet",
-                    last.child
-                );
-                return Err(CaptureError::Uncapturable(why));
-            }
+            let is_circle = last.child == name || path.iter().filter(|link| link.child == last.child).count() > 1;
             self.look(b, &last.child)?;
             let child = &self.tables[&last.child];
             let in_key = |column: &String| child.key.iter().any(|at| child.columns[*at].name == *column);
-            if last.follows_updates() && last.columns.iter().any(in_key) {
-                let why = format!(
-                    "the foreign key {} would change keys of {}, which is not handled yet",
-                    last.name, last.child
-                );
-                return Err(CaptureError::Uncapturable(why));
+            if is_circle || last.follows_updates() && last.columns.iter().any(in_key) {
+                self.copy_whole(b, &last.child, links)?;
+                continue;
             }
             for link in links.iter().filter(|link| link.parent == last.child).filter(follows) {
                 open.push(path.iter().cloned().chain([link.clone()]).collect());
@@ -164,26 +181,50 @@ impl Plan {
         }
         Ok(())
     }
+
+    /// A table is copied, and all that follows it.
+    fn copy_whole(&mut self, b: &mut Session, name: &str, links: &[ForeignKey]) -> Result<(), CaptureError> {
+        if !self.copied.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let isolation = b.value("SELECT @@GLOBAL.tx_isolation")?.unwrap_or_default();
+        if !matches!(isolation.as_str(), "REPEATABLE-READ" | "SERIALIZABLE") {
+            let why = format!(
+                "rows of {name} follow by foreign keys in a way for which it has to be copied first, and under the isolation {isolation} others could write to it meanwhile"
+            );
+            return Err(CaptureError::Uncapturable(why));
+        }
+        self.look(b, name)?;
+        for link in links.iter().filter(|link| link.parent == name) {
+            if link.follows_deletes() || link.follows_updates() {
+                self.copy_whole(b, &link.child, links)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Capture {
     /// Makes the holds and arms the triggers. Nothing is captured before [`Capture::begin`].
     pub fn arm(b: &mut Session, names: &Names, step: u64, number: u32, plan: Plan) -> Result<Self, CaptureError> {
-        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new() };
-        for table in plan.tables.values() {
+        let Plan { tables, mut paths, written, copied, triggers } = plan;
+        paths.retain(|(_, path)| path.last().is_some_and(|link| !copied.contains(&link.child)));
+        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers };
+        for table in tables.values() {
             let counter = table::counter(b, &table.name)?;
             let at = capture.tables.len();
             capture.tables.push((table.clone(), counter));
             capture.make_holds(b, at)?;
         }
         for at in 0..capture.tables.len() {
-            if plan.written.contains(&capture.tables[at].0.name) {
+            let name = &capture.tables[at].0.name;
+            if written.contains(name) && !capture.copied.contains(name) {
                 capture.make_triggers(b, at)?;
             }
         }
-        for name in &plan.written {
+        for name in &written {
             let paths: Vec<&Vec<ForeignKey>> =
-                plan.paths.iter().filter(|(from, _)| from == name).map(|(_, path)| path).collect();
+                paths.iter().filter(|(from, _)| from == name).map(|(_, path)| path).collect();
             if !paths.is_empty() {
                 capture.make_followers(b, name, &paths)?;
             }
@@ -334,7 +375,29 @@ impl Capture {
 
     /// From here on what the session does is captured.
     pub fn begin(&self, a: &mut Session) -> Result<(), Error> {
+        // Each row and each gap is locked: until the end nobody else can change a table that is copied.
+        a.aside(|a| {
+            self.tables.iter().enumerate().try_for_each(|(at, (table, _))| match self.copied.contains(&table.name) {
+                true => a.run(&self.copy(at, table, "b", " FOR UPDATE")),
+                false => Ok(()),
+            })
+        })?;
         a.run(&format!("SET {ARMED} = '{}/{}'", self.step, self.number))
+    }
+
+    fn copy(&self, at: usize, table: &Table, side: &str, locked: &str) -> String {
+        let (hold, live) = (self.object(at, side), ident(&table.name));
+        format!("INSERT INTO `{hold}` ({}) SELECT {} FROM {live}{locked}", table.held(""), table.live(""))
+    }
+
+    /// A trigger that came, went or changed after the tables were looked at: what it did may have been missed. None can
+    /// come before the commit, once a table was touched.
+    pub fn changed_trigger(&self, a: &mut Session) -> Result<Option<String>, Error> {
+        let now = triggers_of(a, self.tables.iter().map(|(table, _)| &table.name))?;
+        let differs = |one: &[(String, String)], other: &[(String, String)]| {
+            one.iter().find(|trigger| !other.contains(trigger)).map(|(name, _)| name.clone())
+        };
+        Ok(differs(&now, &self.triggers).or_else(|| differs(&self.triggers, &now)))
     }
 
     /// Takes the net effect, in the session's open transaction.
@@ -342,10 +405,14 @@ impl Capture {
         a.run(&format!("SET {ARMED} = NULL"))?;
         let mut all = Vec::new();
         for (at, (table, counter)) in self.tables.iter().enumerate() {
-            if a.value(&format!("SELECT 1 FROM `{}` LIMIT 1", self.object(at, "l")))?.is_none() {
+            if self.copied.contains(&table.name) {
+                a.run(&self.copy(at, table, "a", ""))?;
+                forget_unchanged(a, table, &self.object(at, "b"), &self.object(at, "a"))?;
+            } else if a.value(&format!("SELECT 1 FROM `{}` LIMIT 1", self.object(at, "l")))?.is_none() {
                 continue;
+            } else {
+                self.net(a, at)?;
             }
-            self.net(a, at)?;
             let rows =
                 |a: &mut Session, side: &str| a.number(&format!("SELECT COUNT(*) FROM `{}`", self.object(at, side)));
             let (before, after) = (rows(a, "b")?, rows(a, "a")?);

@@ -7,6 +7,7 @@ use backout_model::target::Refusal;
 
 use super::head::{Head, Object, Verb, head};
 use super::reader::{Name, Reader, reader};
+use super::run;
 use super::setting::{self, Setting};
 use super::split::Statement;
 use super::token::{Token, bare, each_token};
@@ -125,7 +126,7 @@ pub fn of(sql: &str) -> Result<Class, No> {
         "BEGIN" => match rest.peek() {
             None => Ok(Class::Begin),
             Some(token) if token.is("WORK") => Ok(Class::Begin),
-            Some(_) => Err(No::undo("what a block does is not captured yet")),
+            Some(_) => block(sql),
         },
         "START" if rest.takes("TRANSACTION") => match rest.ends() {
             true => Ok(Class::Begin),
@@ -144,7 +145,7 @@ pub fn of(sql: &str) -> Result<Class, No> {
             let name = rest.name().ok_or_else(|| No::step("it is not understood", LEAVE_OUT))?;
             Ok(Class::Use(name.name))
         }
-        "CALL" => Err(No::undo("what a procedure does is not captured yet")),
+        "CALL" => Ok(Class::Rows(run::all_names(sql))),
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => {
             Err(No::undo("a statement that is hidden in a string is not captured yet"))
         }
@@ -152,10 +153,8 @@ pub fn of(sql: &str) -> Result<Class, No> {
         "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
             Err(No::step("transactions that a script takes back in part are not handled yet", LEAVE_OUT))
         }
-        "LOCK" | "UNLOCK" => Err(No::step(
-            "LOCK TABLES would let go of what the tool holds; the rows that a step changes are locked in any case",
-            LEAVE_OUT,
-        )),
+        // They commit. What a step changes is locked in any case, so that no lock of the script's own is needed.
+        "LOCK" | "UNLOCK" if rest.takes("TABLES") || rest.takes("TABLE") => Ok(Class::Commit),
         "GRANT" | "REVOKE" => Err(No::undo("privileges are not handled yet")),
         "FLUSH" | "RESET" | "PURGE" | "KILL" | "SHUTDOWN" | "CHANGE" | "STOP" | "INSTALL" | "UNINSTALL" | "BINLOG" => {
             Err(No::step("it is for the whole server, not for one database", LEAVE_OUT))
@@ -163,6 +162,14 @@ pub fn of(sql: &str) -> Result<Class, No> {
         "OPTIMIZE" | "REPAIR" | "CHECK" | "CHECKSUM" => Err(No::step("upkeep of tables is not handled yet", LEAVE_OUT)),
         "HANDLER" | "XA" | "CACHE" => Err(No::step(format!("{word} is not for a step of a deployment"), LEAVE_OUT)),
         _ => Err(No::step("the statement is not known to this version", LEAVE_OUT)),
+    }
+}
+
+/// A block that is no routine's: what its own text names it may write to.
+fn block(sql: &str) -> Result<Class, No> {
+    match run::forbidden_in_block(sql) {
+        Some(word) => Err(No::undo(format!("a block that says {word} is not captured"))),
+        None => Ok(Class::Rows(run::all_names(sql))),
     }
 }
 
@@ -240,29 +247,39 @@ fn ddl(sql: &str, head: Head) -> Result<Class, No> {
         (Verb::Drop, Object::View | Object::Table) if has("CASCADE") || head.if_exists || !head.names.is_empty() => {
             Ok(Class::Ddl(head))
         }
-        (Verb::Alter, Object::Table) => alter(sql, &head).map(|()| Class::Ddl(head)),
+        (Verb::Alter, Object::Table) => altered(sql, head),
         _ => Ok(Class::Ddl(head)),
     }
 }
 
 /// Parts of ALTER TABLE that change or lose more than the server's text of the table says.
-const ALTERS: [(&str, &str); 15] = [
+const ALTERS: [(&str, &str); 8] = [
     ("PARTITION", "partitions are not handled yet"),
     ("PARTITIONS", "partitions are not handled yet"),
     ("PARTITIONING", "partitions are not handled yet"),
     ("TABLESPACE", "tablespaces are not handled yet"),
     ("VERSIONING", "versioned tables are not handled yet"),
     ("PERIOD", "periods are not handled yet"),
-    ("RENAME TO", "it renames the table: write RENAME TABLE, as a statement of its own"),
-    ("RENAME AS", "it renames the table: write RENAME TABLE, as a statement of its own"),
-    ("DROP FOREIGN", "dropping a foreign key is not handled yet"),
-    ("DROP CONSTRAINT", "dropping a constraint by DROP CONSTRAINT is not handled yet"),
-    ("ADD FOREIGN", "a foreign key needs a name: write ADD CONSTRAINT name FOREIGN KEY"),
     ("ORDER BY", "an order of rows cannot be taken back"),
-    ("DISABLE KEYS", "it is for MyISAM"),
-    ("ENABLE KEYS", "it is for MyISAM"),
-    ("AUTO_INCREMENT =", "setting a counter is not handled yet"),
+    ("RENAME", "it renames the table and changes more: write RENAME TABLE, as a statement of its own"),
 ];
+
+/// What an ALTER TABLE is: nothing here where it only says when MyISAM writes its keys, names alone where it renames.
+fn altered(sql: &str, mut head: Head) -> Result<Class, No> {
+    let mut rest = reader(&sql[head.rest..]);
+    if (rest.takes("DISABLE KEYS") || rest.takes("ENABLE KEYS")) && rest.ends() {
+        return Ok(Class::Commit);
+    }
+    if rest.takes("RENAME") && !["COLUMN", "INDEX", "KEY"].iter().any(|word| rest.peek().is_some_and(|t| t.is(word))) {
+        let _word = rest.takes("TO") || rest.takes("AS") || rest.takes_sign(b'=');
+        if let (Some(name), true) = (rest.name(), rest.ends()) {
+            head.verb = Verb::Rename;
+            head.names.push(name);
+            return Ok(Class::Ddl(head));
+        }
+    }
+    alter(sql, &head).map(|()| Class::Ddl(head))
+}
 
 fn alter(sql: &str, head: &Head) -> Result<(), No> {
     let begin = reader(sql).nth(1).is_some_and(|token| token.is("IGNORE"));
@@ -271,17 +288,11 @@ fn alter(sql: &str, head: &Head) -> Result<(), No> {
     }
     let mut rest = reader(&sql[head.rest..]);
     while rest.peek().is_some() {
-        for (words, why) in ALTERS {
-            let found = match words.strip_suffix(" =") {
-                Some(word) => {
-                    let mut ahead = rest.clone();
-                    ahead.takes(word) && ahead.takes_sign(b'=')
-                }
-                None => rest.clone().takes(words),
-            };
-            if found {
-                return Err(No::undo(why));
-            }
+        if rest.takes("RENAME COLUMN") || rest.takes("RENAME INDEX") || rest.takes("RENAME KEY") {
+            continue;
+        }
+        if let Some((_, why)) = ALTERS.iter().find(|(words, _)| rest.clone().takes(words)) {
+            return Err(No::undo(*why));
         }
         rest.next();
     }
@@ -311,15 +322,23 @@ mod tests {
                 "rows a JOIN SELECT id FROM b AS c USING id",
             ),
             ("DELETE a FROM a JOIN b WHERE c", "rows a FROM a JOIN b"),
-            ("CALL p()", "! what a procedure does"),
+            ("CALL p()", "rows CALL p"),
             ("PREPARE s FROM 'DROP TABLE x'", "! a statement that is hidden in a string"),
-            ("BEGIN NOT ATOMIC SELECT 1; END", "! what a block does"),
+            ("BEGIN NOT ATOMIC SELECT 1; END", "rows BEGIN NOT ATOMIC SELECT END"),
+            ("BEGIN NOT ATOMIC DROP TABLE a; END", "! a block that says DROP"),
             ("SELECT 1; DROP TABLE x", "! it is several statements"),
             ("CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END", "! the kind of object `trigger`"),
             ("CREATE TEMPORARY TABLE t(a int)", "! temporary tables"),
             ("ALTER TABLE t DROP PARTITION p", "! partitions"),
             ("ALTER TABLE t ADD c int AUTO_INCREMENT, ADD KEY (c)", "ddl t"),
-            ("ALTER TABLE t AUTO_INCREMENT = 7", "! setting a counter"),
+            ("ALTER TABLE t AUTO_INCREMENT = 7", "ddl t"),
+            ("ALTER TABLE t RENAME TO u", "ddl t, u"),
+            ("ALTER TABLE t RENAME u, ADD a int", "! it renames the table and changes more"),
+            ("ALTER TABLE t RENAME COLUMN a TO b, RENAME INDEX c TO d", "ddl t"),
+            ("ALTER TABLE t DROP FOREIGN KEY f, ADD FOREIGN KEY (a) REFERENCES p (b)", "ddl t"),
+            ("/*!40000 ALTER TABLE `t` DISABLE KEYS */", "Commit"),
+            ("LOCK TABLES t WRITE", "Commit"),
+            ("UNLOCK TABLES", "Commit"),
             ("DROP TABLE IF EXISTS a, b", "ddl a, b"),
             ("DROP DATABASE d", "! the kind of object `database`"),
             ("UPDATE backout_shop SET seq = 1", "! backout_shop is the tool's own"),

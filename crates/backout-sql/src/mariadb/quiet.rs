@@ -1,0 +1,139 @@
+//! Holds the application's triggers still while rows go back: the images hold already what they did. No setting of a session
+//! does that, so each is made again with a condition around its body, which lets it act for everybody but the tool; and
+//! made as it was afterwards. What stands in between acts the same for others, also where the tool dies.
+//!
+//! A trigger is made again in one statement and before the one that followed it, so that their order stays.
+
+use backout_model::target::TargetError;
+use mysql::Error;
+
+use super::Mariadb;
+use super::capture::patiently;
+use super::session::{Session, ident, literal};
+
+/// Set in the tool's own sessions alone.
+const QUIET: &str = "@backout_quiet";
+const END: &str = "\n; END IF";
+
+/// From here on held triggers do not act for this session.
+pub fn be_quiet(session: &mut Session) -> Result<(), Error> {
+    session.run(&format!("SET {QUIET} = 1"))
+}
+
+/// Why the triggers of a table could not be held still by this user; none where they could.
+pub fn why_not(b: &mut Session, table: &str) -> Result<Option<String>, Error> {
+    let others = b.rows(&format!(
+        "SELECT TRIGGER_NAME, DEFINER FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()
+         AND EVENT_OBJECT_TABLE = {} AND TRIGGER_NAME NOT LIKE 'backout\\_%' AND DEFINER <> CURRENT_USER()",
+        literal(table)
+    ))?;
+    let Some(other) = others.into_iter().next() else { return Ok(None) };
+    let grants = b.rows("SHOW GRANTS")?;
+    let may = |row: &super::session::Row| {
+        row[0]
+            .as_deref()
+            .is_some_and(|text| ["ALL PRIVILEGES ON *.*", "SUPER", "SET USER"].iter().any(|one| text.contains(one)))
+    };
+    if grants.iter().any(may) {
+        return Ok(None);
+    }
+    let [name, definer] = [0, 1].map(|at| other[at].clone().unwrap_or_default());
+    Ok(Some(format!(
+        "the table {table} has the trigger {name} of {definer}, which only that user or one with SET USER can hold still while rows go back"
+    )))
+}
+
+struct Trigger {
+    name: String,
+    body: String,
+    /// The one that fires after it, among its like.
+    next: Option<String>,
+}
+
+/// The triggers of these tables, or of all; those of the application.
+fn find(b: &mut Session, tables: Option<&[&str]>) -> Result<Vec<Trigger>, Error> {
+    let of = match tables {
+        Some(tables) => {
+            let names: Vec<String> = tables.iter().map(|name| literal(name)).collect();
+            format!(" AND EVENT_OBJECT_TABLE IN ({})", names.join(", "))
+        }
+        None => String::new(),
+    };
+    let rows = b.rows(&format!(
+        "SELECT TRIGGER_NAME, ACTION_STATEMENT, CONCAT_WS(' ', EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION)
+         FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND TRIGGER_NAME NOT LIKE 'backout\\_%'{of}
+         ORDER BY 3, ACTION_ORDER"
+    ))?;
+    let text = |at: usize, place: usize| rows.get(at).and_then(|row| row[place].clone()).unwrap_or_default();
+    Ok((0..rows.len())
+        .map(|at| Trigger {
+            name: text(at, 0),
+            body: text(at, 1),
+            next: (at + 1 < rows.len() && text(at + 1, 2) == text(at, 2)).then(|| text(at + 1, 0)),
+        })
+        .collect())
+}
+
+/// Makes a trigger again with another body, under the settings that it was made under.
+fn make_again(b: &mut Session, trigger: &Trigger, body: &str) -> Result<(), Error> {
+    let row = b.rows(&format!("SHOW CREATE TRIGGER {}", ident(&trigger.name)))?.pop().unwrap_or_default();
+    let at = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    let (mode, text) = (at(1), at(2));
+    let head = text.trim_end().strip_suffix(trigger.body.trim_end()).and_then(|head| head.strip_prefix("CREATE "));
+    // What the server says is the statement that made it; its end is its body.
+    let Some(head) = head else {
+        return Err(Error::from(std::io::Error::other(format!(
+            "the text of the trigger {} is not understood",
+            trigger.name
+        ))));
+    };
+    let place = trigger.next.as_ref().map(|next| format!("PRECEDES {} ", ident(next))).unwrap_or_default();
+    b.aside(|b| {
+        b.run(&format!(
+            "SET sql_mode = {}, character_set_client = {}, collation_connection = {}",
+            literal(&mode),
+            literal(&at(3)),
+            literal(&at(4))
+        ))?;
+        patiently(|| b.run(&format!("CREATE OR REPLACE {head}{place}{body}")))
+    })
+}
+
+impl Mariadb {
+    /// How the body of a trigger of this site begins that is held still.
+    fn begin_of_held(&self) -> String {
+        format!("IF {QUIET} IS NULL THEN /* {} */\n", self.names.marker())
+    }
+
+    /// Holds the triggers of tables still.
+    pub(super) fn hold_triggers(&mut self, tables: &[&str]) -> Result<(), TargetError> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let begin = self.begin_of_held();
+        let held = find(&mut self.b, Some(tables)).and_then(|found| {
+            for trigger in found.iter().filter(|trigger| !trigger.body.starts_with(&begin)) {
+                make_again(&mut self.b, trigger, &format!("{begin}{}{END}", trigger.body.trim_end()))?;
+            }
+            Ok(())
+        });
+        held.map_err(|source| self.failed("cannot hold triggers still in", source))
+    }
+
+    /// Makes all triggers again as they were that are held still.
+    pub(super) fn release_triggers(&mut self) -> Result<(), Error> {
+        let begin = self.begin_of_held();
+        for trigger in find(&mut self.b, None)? {
+            let inner = trigger.body.strip_prefix(&begin).and_then(|body| body.trim_end().strip_suffix(END));
+            if let Some(inner) = inner {
+                make_again(&mut self.b, &trigger, inner)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same at the end of an act.
+    pub(super) fn let_triggers_go(&mut self) -> Result<(), TargetError> {
+        self.release_triggers().map_err(|source| self.failed("cannot let triggers act again in", source))
+    }
+}
