@@ -175,7 +175,7 @@ fn block(sql: &str) -> Result<Class, No> {
 
 /// The bodies of these hold statements, each with its semicolon; they are refused by name.
 fn makes_routine(sql: &str) -> bool {
-    head(sql).is_some_and(|head| head.object == Object::Other)
+    head(sql).is_some_and(|head| !matches!(head.object, Object::Table | Object::View | Object::Index))
         || each_token(sql).next().is_some_and(|token| token.is("BEGIN"))
 }
 
@@ -239,8 +239,11 @@ fn ddl(sql: &str, head: Head) -> Result<Class, No> {
             let what = if head.word.is_empty() { "the object" } else { head.word.as_str() };
             Err(No::undo(format!("the kind of object `{what}` is not handled yet")))
         }
-        (Verb::Create, Object::Table) if head.or_replace => {
-            Err(No::undo("CREATE OR REPLACE TABLE is not handled yet: drop the table first"))
+        (Verb::Create, Object::Function) if has("SONAME") => {
+            Err(No::undo("a function of a library is the whole server's"))
+        }
+        (Verb::Alter, Object::Event) if has("RENAME") => {
+            Err(No::undo("an event under another name is not handled yet: drop it and make it anew"))
         }
         (Verb::Create, Object::Index) if head.or_replace => Err(No::undo("CREATE OR REPLACE INDEX is not handled yet")),
         (Verb::Create, Object::Table) if has("VERSIONING") => Err(No::undo("versioned tables are not handled yet")),
@@ -327,7 +330,8 @@ mod tests {
             ("BEGIN NOT ATOMIC SELECT 1; END", "rows BEGIN NOT ATOMIC SELECT END"),
             ("BEGIN NOT ATOMIC DROP TABLE a; END", "! a block that says DROP"),
             ("SELECT 1; DROP TABLE x", "! it is several statements"),
-            ("CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END", "! the kind of object `trigger`"),
+            ("CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END", "ddl r"),
+            ("CREATE FUNCTION f RETURNS int SONAME 'x.so'", "! a function of a library"),
             ("CREATE TEMPORARY TABLE t(a int)", "! temporary tables"),
             ("ALTER TABLE t DROP PARTITION p", "! partitions"),
             ("ALTER TABLE t ADD c int AUTO_INCREMENT, ADD KEY (c)", "ddl t"),

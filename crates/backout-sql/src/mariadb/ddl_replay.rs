@@ -7,7 +7,7 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
-use super::ddl::{Change, definition, rename, rows_in};
+use super::ddl::{Change, definition, net_names, rename, rows_in};
 use super::marker;
 use super::replay::{Direction, Replay};
 use super::segment::{Detail, Segment, State};
@@ -26,6 +26,12 @@ impl Mariadb {
             return self.look_at_alter(segment, altered, replay);
         }
         let undo = replay.direction == Direction::Undo;
+        if let Change::Told(told) = change {
+            if let Some(why) = self.not_as_told(told, undo)? {
+                replay.definition(&told.name, why);
+            }
+            return Ok(());
+        }
         let expected: Vec<(&str, Option<&str>)> = match change {
             Change::Made { name, definition, .. } => vec![(name, undo.then_some(definition.as_str()))],
             Change::Dropped { gone } => {
@@ -33,20 +39,21 @@ impl Mariadb {
             }
             Change::Swapped { name, before, after } => vec![(name, Some(if undo { after } else { before }))],
             Change::Renamed { pairs } => {
-                for (from, to) in pairs {
-                    let (is, free) = if undo { (to, from) } else { (from, to) };
-                    let is_there = table::there(&mut self.b, is).map_err(|source| self.reading(source))?;
-                    let in_way = table::there(&mut self.b, free).map_err(|source| self.reading(source))?;
-                    if is_there == There::Nothing {
-                        replay.definition(is, "it is not there");
+                let (gone, new) = net_names(pairs);
+                let (is, free) = if undo { (new, gone) } else { (gone, new) };
+                for name in is {
+                    if table::there(&mut self.b, &name).map_err(|source| self.reading(source))? == There::Nothing {
+                        replay.definition(&name, "it is not there");
                     }
-                    if in_way != There::Nothing {
-                        replay.definition(free, "the name is taken");
+                }
+                for name in free {
+                    if table::there(&mut self.b, &name).map_err(|source| self.reading(source))? != There::Nothing {
+                        replay.definition(&name, "the name is taken");
                     }
                 }
                 Vec::new()
             }
-            Change::Altered(_) => Vec::new(),
+            Change::Altered(_) | Change::Told(_) => Vec::new(),
         };
         for (name, wanted) in expected {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
@@ -121,10 +128,14 @@ impl Mariadb {
         }
         fault::point(Point::Statement)
             .map_err(|source| TargetError::failed(format!("cannot change the schema of {}", self.label), source))?;
-        let run = rename(&moves);
-        let a = self.a()?;
-        let done = patiently(|| a.run(&run));
-        done.map_err(|source| self.failed("cannot change names in", source))?;
+        if let Change::Told(told) = &*change {
+            self.put_text(told, undo)?;
+        } else {
+            let run = rename(&moves);
+            let a = self.a()?;
+            let done = patiently(|| a.run(&run));
+            done.map_err(|source| self.failed("cannot change names in", source))?;
+        }
         match (&*change, undo) {
             (Change::Made { .. }, false) | (Change::Dropped { .. }, true) => self.bring_links(&change)?,
             _ => self.let_go_of_links(segment, &change)?,

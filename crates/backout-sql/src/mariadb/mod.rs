@@ -30,6 +30,7 @@ mod ddl_links;
 mod ddl_prepare;
 mod ddl_replay;
 mod ddl_shape;
+mod ddl_text;
 mod describe;
 mod examine;
 mod guard;

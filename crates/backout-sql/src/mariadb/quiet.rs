@@ -28,13 +28,7 @@ pub fn why_not(b: &mut Session, table: &str) -> Result<Option<String>, Error> {
         literal(table)
     ))?;
     let Some(other) = others.into_iter().next() else { return Ok(None) };
-    let grants = b.rows("SHOW GRANTS")?;
-    let may = |row: &super::session::Row| {
-        row[0]
-            .as_deref()
-            .is_some_and(|text| ["ALL PRIVILEGES ON *.*", "SUPER", "SET USER"].iter().any(|one| text.contains(one)))
-    };
-    if grants.iter().any(may) {
+    if may_for_others(b)? {
         return Ok(None);
     }
     let [name, definer] = [0, 1].map(|at| other[at].clone().unwrap_or_default());
@@ -79,14 +73,7 @@ fn make_again(b: &mut Session, trigger: &Trigger, body: &str) -> Result<(), Erro
     let row = b.rows(&format!("SHOW CREATE TRIGGER {}", ident(&trigger.name)))?.pop().unwrap_or_default();
     let at = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
     let (mode, text) = (at(1), at(2));
-    let head = text.trim_end().strip_suffix(trigger.body.trim_end()).and_then(|head| head.strip_prefix("CREATE "));
-    // What the server says is the statement that made it; its end is its body.
-    let Some(head) = head else {
-        return Err(Error::from(std::io::Error::other(format!(
-            "the text of the trigger {} is not understood",
-            trigger.name
-        ))));
-    };
+    let head = head_of(&text, &trigger.body)?.strip_prefix("CREATE ").unwrap_or_default();
     let place = trigger.next.as_ref().map(|next| format!("PRECEDES {} ", ident(next))).unwrap_or_default();
     b.aside(|b| {
         b.run(&format!(
@@ -99,9 +86,67 @@ fn make_again(b: &mut Session, trigger: &Trigger, body: &str) -> Result<(), Erro
     })
 }
 
+/// What stands before the body in the statement that made a trigger: the server keeps both, and the body is its end.
+fn head_of<'t>(text: &'t str, body: &str) -> Result<&'t str, Error> {
+    let head = text.trim_end().strip_suffix(body.trim_end());
+    head.ok_or_else(|| Error::from(std::io::Error::other("the text of a trigger is not understood")))
+}
+
+/// The text of a trigger that is held still, as it was; none of any other text.
+pub fn plain(text: &str, begin: &str) -> Option<String> {
+    let at = text.find(begin)?;
+    let inner = text[at + begin.len()..].trim_end().strip_suffix(END)?;
+    Some(format!("{}{inner}", &text[..at]))
+}
+
+/// The trigger that fires after one, among its like.
+pub fn next_of(b: &mut Session, name: &str) -> Result<Option<String>, Error> {
+    Ok(find(b, None)?.into_iter().find(|trigger| trigger.name == name).and_then(|trigger| trigger.next))
+}
+
+pub fn names_in_order(b: &mut Session, table: &str) -> Result<Vec<String>, Error> {
+    Ok(find(b, Some(&[table]))?.into_iter().map(|trigger| trigger.name).collect())
+}
+
+pub fn is_trigger(b: &mut Session, name: &str) -> Result<bool, Error> {
+    Ok(find(b, None)?.iter().any(|trigger| trigger.name == name))
+}
+
+/// The text of a trigger, without its CREATE, that goes before another of the same table.
+pub fn placed(text: &str, next: &str) -> Option<String> {
+    // Behind FOR EACH ROW, which no name before it can hold but in quotes.
+    let mut words = super::reader::reader(text);
+    loop {
+        if words.takes("FOR EACH ROW") {
+            let at = words.peek()?.start;
+            return Some(format!("{}PRECEDES {} {}", &text[..at], ident(next), &text[at..]));
+        }
+        words.next()?;
+    }
+}
+
+/// The definer of an object that this user cannot make again; none where it can.
+pub fn not_ours(b: &mut Session, text: &str) -> Result<Option<String>, Error> {
+    let Some(definer) = text.split_once("DEFINER=").and_then(|(_, rest)| rest.split(' ').next()) else {
+        return Ok(None);
+    };
+    let me = b.value("SELECT CURRENT_USER()")?.unwrap_or_default();
+    if definer.replace('`', "") == me || may_for_others(b)? {
+        return Ok(None);
+    }
+    Ok(Some(definer.to_owned()))
+}
+
+/// Whether this user may make objects that act in the name of others.
+fn may_for_others(b: &mut Session) -> Result<bool, Error> {
+    let rights = ["ALL PRIVILEGES ON *.*", "SUPER", "SET USER"];
+    let may = |text: &str| rights.iter().any(|right| text.contains(right));
+    Ok(b.rows("SHOW GRANTS")?.iter().any(|row| row[0].as_deref().is_some_and(may)))
+}
+
 impl Mariadb {
     /// How the body of a trigger of this site begins that is held still.
-    fn begin_of_held(&self) -> String {
+    pub(super) fn begin_of_held(&self) -> String {
         format!("IF {QUIET} IS NULL THEN /* {} */\n", self.names.marker())
     }
 
