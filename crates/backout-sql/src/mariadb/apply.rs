@@ -9,6 +9,7 @@ use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket}
 use super::Mariadb;
 use super::capture::{self, Capture, CaptureError};
 use super::classify::{self, Class};
+use super::head::Object;
 use super::run::{Bodies, Run};
 use super::segment::{Detail, Held, Segment, State};
 use super::session::Session;
@@ -158,6 +159,8 @@ impl<'a> Chain<'a> {
         let may_call = match class {
             Class::Read => true,
             Class::Setting(_) => sql.contains('('),
+            // Rows that a table is made of may be computed by one.
+            Class::Ddl(head) => matches!(head.object, Object::Table | Object::Index),
             _ => false,
         };
         if !may_call {
@@ -167,8 +170,14 @@ impl<'a> Chain<'a> {
         if !found.map_err(|source| database.failed("cannot read the routines of", source))?.are_called(&sql) {
             return Ok(());
         }
-        let why = "it calls a routine that the script itself made: what that writes is not captured";
-        Err(classify::No::step(why, "call it in a step of its own").at(place, &statement.sql).refusal.into())
+        let no = match class {
+            Class::Ddl(_) => classify::No::undo("it may call a routine: what that writes is not captured here"),
+            _ => classify::No::step(
+                "it calls a routine that the script itself made: what that writes is not captured",
+                "call it in a step of its own",
+            ),
+        };
+        Err(no.at(place, &statement.sql).refusal.into())
     }
 
     /// Opens a segment of rows: whatever it may write to is armed.

@@ -159,8 +159,13 @@ impl Plan {
     /// Seeks the tables whose rows follow those of `name` when these are changed or deleted.
     fn follow(&mut self, b: &mut Session, name: &str, links: &[ForeignKey], run: &Run) -> Result<(), CaptureError> {
         let follows = |link: &&ForeignKey| link.follows_deletes() || link.follows_updates();
+        // A column may also move by itself, or be computed from one that is set.
+        let own = self.tables.get(name).cloned();
+        let moves =
+            |column: &String| own.iter().all(|table| table.columns.iter().all(|one| one.name != *column || one.moves));
         let may_follow = |link: &&ForeignKey| {
-            let by_update = run.updates && link.follows_updates() && run.may_set(&link.referenced);
+            let may_change = run.may_set(&link.referenced) || link.referenced.iter().any(moves);
+            let by_update = run.updates && link.follows_updates() && may_change;
             link.parent == name && (by_update || run.deletes && link.follows_deletes())
         };
         let mut open: Vec<Vec<ForeignKey>> = links.iter().filter(may_follow).map(|link| vec![link.clone()]).collect();

@@ -110,6 +110,10 @@ pub fn of(sql: &str) -> Result<Class, No> {
     guard_own(sql)?;
     let word = if first.text.len() <= 12 { first.text.to_ascii_uppercase() } else { String::new() };
     match word.as_str() {
+        // Later servers let rows be changed behind WITH.
+        "WITH" if each_token(sql).any(|token| token.is("UPDATE") || token.is("DELETE") || token.is("INSERT")) => {
+            Err(No::undo("what WITH changes is not captured yet"))
+        }
         "SELECT" | "VALUES" | "TABLE" | "WITH" | "(" | "SHOW" | "DESCRIBE" | "DESC" | "HELP" | "DO" => Ok(Class::Read),
         "EXPLAIN" if !rest.takes("ANALYZE") => Ok(Class::Read),
         "INSERT" | "REPLACE" => insert(rest),
@@ -348,6 +352,8 @@ mod tests {
             ("UPDATE backout_shop SET seq = 1", "! backout_shop is the tool's own"),
             ("ANALYZE TABLE t", "upkeep"),
             ("GRANT ALL ON x TO y", "! privileges"),
+            ("WITH a AS (SELECT 1) DELETE FROM b", "! what WITH changes"),
+            ("WITH a AS (SELECT 1) SELECT * FROM a", "Read"),
             ("FROBNICATE", "! the statement is not known"),
             ("SELECT NEXT VALUE FOR s", "! sequences"),
         ] {

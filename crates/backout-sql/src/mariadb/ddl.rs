@@ -52,6 +52,9 @@ pub enum Change {
     },
     Renamed {
         pairs: Vec<(String, String)>,
+        /// Triggers on these tables: the server writes their texts anew, in its own quotes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        triggers: Vec<Told>,
     },
     Altered(Box<Altered>),
     Told(Box<Told>),
@@ -63,7 +66,7 @@ impl Change {
         let names: Vec<&str> = match self {
             Change::Made { name, .. } | Change::Swapped { name, .. } => vec![name],
             Change::Dropped { gone } => gone.iter().map(|one| one.name.as_str()).collect(),
-            Change::Renamed { pairs } => pairs.iter().flat_map(|(from, to)| [from.as_str(), to.as_str()]).collect(),
+            Change::Renamed { pairs, .. } => pairs.iter().flat_map(|(from, to)| [from.as_str(), to.as_str()]).collect(),
             Change::Altered(altered) => vec![&altered.name],
             Change::Told(told) => vec![&told.name],
         };
@@ -93,7 +96,7 @@ impl Change {
                 gone.iter().enumerate().map(|(at, one)| (one.name.clone(), hold(&format!("t{at}")))).collect()
             }
             Change::Swapped { name, .. } => vec![(name.clone(), hold("t0")), (hold("s"), name.clone())],
-            Change::Renamed { pairs } => pairs.clone(),
+            Change::Renamed { pairs, .. } => pairs.clone(),
             Change::Altered(_) | Change::Told(_) => Vec::new(),
         }
     }
@@ -237,7 +240,7 @@ impl Mariadb {
         }
         fault::point(Point::Committed).map_err(|source| cannot_run(place, &sql, source))?;
         self.let_go_of_links(segment, &change)?;
-        if let (Detail::Ddl { change, .. }, false) = (&mut segment.detail, by_names) {
+        if let Detail::Ddl { change, .. } = &mut segment.detail {
             self.learn(change)?;
         }
         segment.state = State::Done;
@@ -246,8 +249,10 @@ impl Mariadb {
 
     /// Of what was made its definition is known only now.
     fn learn(&mut self, change: &mut Change) -> Result<(), TargetError> {
-        if let Change::Told(told) = change {
-            return self.learn_text(told);
+        match change {
+            Change::Told(told) => return self.learn_text(told),
+            Change::Renamed { triggers, .. } => return triggers.iter_mut().try_for_each(|told| self.learn_text(told)),
+            _ => {}
         }
         let Change::Made { name, definition: text, rows } = change else { return Ok(()) };
         let found = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
@@ -300,6 +305,10 @@ impl Mariadb {
             Change::Made { name, definition, .. } => vec![(name, definition)],
             _ => Vec::new(),
         };
+        if let Change::Renamed { triggers, .. } = change {
+            // Those that others changed meanwhile are not put back: they were sought before the names changed.
+            triggers.iter().try_for_each(|told| self.put_text(told, true))?;
+        }
         if let Change::Dropped { gone } = change {
             for (name, text) in gone.iter().flat_map(|one| &one.triggers) {
                 let done = ddl_text::put(&mut self.b, Kind::Trigger, name, Some(text));
@@ -332,7 +341,7 @@ impl Mariadb {
         let found = match change {
             Change::Made { name, .. } => there(&hold("t0")).and_then(|held| Ok(!held && there(name)?)),
             Change::Dropped { .. } | Change::Swapped { .. } => there(&hold("t0")),
-            Change::Renamed { pairs } => {
+            Change::Renamed { pairs, .. } => {
                 let (gone, _) = net_names(pairs);
                 gone.first().map_or(Ok(true), |from| there(from).map(|there| !there))
             }
@@ -360,6 +369,7 @@ impl Mariadb {
                 && match &**change {
                     Change::Made { definition, .. } => definition.is_empty(),
                     Change::Told(told) => told.after.is_none(),
+                    Change::Renamed { triggers, .. } => triggers.iter().any(|told| told.after.is_none()),
                     _ => false,
                 }
             {

@@ -9,7 +9,7 @@ use super::Mariadb;
 use super::apply::cannot_run;
 use super::classify::No;
 use super::ddl::{Change, Gone, Prepared, definition, net_names, renamed};
-use super::ddl_text::{self, Kind, Text};
+use super::ddl_text::{self, Kind, Text, Told};
 use super::head::{Head, Object, Verb};
 use super::quiet;
 use super::session::ident;
@@ -131,7 +131,9 @@ impl Mariadb {
                         )));
                     }
                 }
-                Ok(Prepared { change: Some(Change::Renamed { pairs }), by_names: true })
+                let triggers = self.triggers_of_renamed(&pairs).map_err(|source| self.reading(source))?;
+                let triggers = triggers.map_err(refused)?;
+                Ok(Prepared { change: Some(Change::Renamed { pairs, triggers }), by_names: true })
             }
             (_, Object::Table | Object::Index) if !is_there => {
                 if head.if_exists && head.object == Object::Table {
@@ -143,6 +145,22 @@ impl Mariadb {
             (_, Object::Table | Object::Index) => self.prepare_alter(step, number, statement, place, head, &there[0]),
             _ => Err(refused(format!("this change of a {} is not handled yet", head.word))),
         }
+    }
+
+    /// The triggers of tables that get other names; an error in words where they could not be written as they were.
+    fn triggers_of_renamed(&mut self, pairs: &[(String, String)]) -> Result<Result<Vec<Told>, String>, Error> {
+        let held = self.begin_of_held();
+        let mut all = Vec::new();
+        for (from, _) in pairs {
+            if let Some(why) = quiet::why_not(&mut self.b, from)? {
+                return Ok(Err(why));
+            }
+            for name in quiet::names_in_order(&mut self.b, from)? {
+                let before = ddl_text::read(&mut self.b, Kind::Trigger, &name, &held)?;
+                all.push(Told { kind: Kind::Trigger, name, before, after: None });
+            }
+        }
+        Ok(Ok(all))
     }
 
     /// The triggers of a table with their texts, in the order in which they fire.

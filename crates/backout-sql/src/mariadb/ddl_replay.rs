@@ -38,7 +38,12 @@ impl Mariadb {
                 gone.iter().map(|one| (one.name.as_str(), (!undo).then_some(one.definition.as_str()))).collect()
             }
             Change::Swapped { name, before, after } => vec![(name, Some(if undo { after } else { before }))],
-            Change::Renamed { pairs } => {
+            Change::Renamed { pairs, triggers } => {
+                for told in triggers.iter().filter(|_| undo) {
+                    if let Some(why) = self.not_as_told(told, true)? {
+                        replay.definition(&told.name, why);
+                    }
+                }
                 let (gone, new) = net_names(pairs);
                 let (is, free) = if undo { (new, gone) } else { (gone, new) };
                 for name in is {
@@ -137,7 +142,9 @@ impl Mariadb {
             done.map_err(|source| self.failed("cannot change names in", source))?;
         }
         match (&*change, undo) {
-            (Change::Made { .. }, false) | (Change::Dropped { .. }, true) => self.bring_links(&change)?,
+            (Change::Made { .. }, false) | (Change::Dropped { .. } | Change::Renamed { .. }, true) => {
+                self.bring_links(&change)?;
+            }
             _ => self.let_go_of_links(segment, &change)?,
         }
         let done = match undo {

@@ -50,6 +50,14 @@ impl Planner for OnDatabase<'_> {
 impl OnDatabase<'_> {
     /// None for what changes nothing.
     fn verdict(&mut self, class: &Class, place: &str, statement: &Statement) -> Result<Option<Verdict>, TargetError> {
+        let refused = |why: String| {
+            Verdict::Refused(Refusal {
+                place: place.to_owned(),
+                what: format!("`{}`", shorten(&statement.sql)),
+                why,
+                ways_out: vec![classify::OWN_UNDO.to_owned(), classify::LEAVE_OUT.to_owned()],
+            })
+        };
         let undo = match class {
             Class::Read | Class::Setting(_) | Class::Upkeep | Class::Begin | Class::Commit | Class::Use(_) => {
                 return Ok(None);
@@ -64,16 +72,21 @@ impl OnDatabase<'_> {
                         return Err(database.failed("cannot read the schema of", source));
                     }
                     Err(CaptureError::Uncapturable(why)) => {
-                        return Ok(Some(Verdict::Refused(Refusal {
-                            place: place.to_owned(),
-                            what: format!("`{}`", shorten(&statement.sql)),
-                            why,
-                            ways_out: vec![classify::OWN_UNDO.to_owned(), classify::LEAVE_OUT.to_owned()],
-                        })));
+                        return Ok(Some(refused(why)));
                     }
                 }
             }
-            Class::Ddl(head) => words(head),
+            Class::Ddl(head) => {
+                let database = &*self.database;
+                if matches!(head.object, Object::Table | Object::Index)
+                    && database.bodies.are_called(&bare(&statement.sql, database.version))
+                {
+                    return Ok(Some(refused(
+                        "it may call a routine: what that writes is not captured here".to_owned(),
+                    )));
+                }
+                words(head)
+            }
         };
         Ok(Some(Verdict::Undoable { undo }))
     }
