@@ -17,7 +17,10 @@ pub fn copy(conn: &mut Conn, from: &str, to: &str) -> Result<()> {
     conn.query_drop("SET NAMES utf8mb4, foreign_key_checks = 0, check_constraint_checks = 0, unique_checks = 0, time_zone = '+00:00'")?;
     for kind in [Kind::Sequence, Kind::Table, Kind::Function, Kind::Procedure] {
         for object in objects.iter().filter(|object| object.kind == kind) {
-            make(conn, object)?;
+            match kind {
+                Kind::Table => make_table(conn, from, object)?,
+                _ => make(conn, object)?,
+            }
         }
     }
     conn.query_drop("SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'")?;
@@ -90,6 +93,23 @@ fn make(conn: &mut Conn, object: &Object) -> Result<()> {
     let made = conn.query_drop(&object.text).with_context(|| format!("copying {}", object.name));
     conn.query_drop("SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'NO_AUTO_VALUE_ON_ZERO'")?;
     made
+}
+
+/// By LIKE, which keeps what the text does not say: that an index was made by the server itself, for a foreign key.
+fn make_table(conn: &mut Conn, from: &str, table: &Object) -> Result<()> {
+    let name = quoted(&table.name);
+    conn.query_drop(format!("CREATE TABLE {name} LIKE {}.{name}", quoted(from)))?;
+    let links = table.text.lines().map(|line| line.trim().trim_end_matches(','));
+    let mut clauses: Vec<String> = links
+        .filter(|line| line.starts_with("CONSTRAINT ") && line.contains(" FOREIGN KEY ("))
+        .map(|line| format!("ADD {line}"))
+        .collect();
+    let counter = table.text.rsplit_once(" AUTO_INCREMENT=").and_then(|(_, rest)| rest.split(' ').next());
+    clauses.extend(counter.map(|counter| format!("AUTO_INCREMENT = {counter}")));
+    if clauses.is_empty() {
+        return Ok(());
+    }
+    conn.query_drop(format!("ALTER TABLE {name} {}", clauses.join(", "))).with_context(|| format!("copying {name}"))
 }
 
 fn copy_rows(conn: &mut Conn, from: &str, to: &str, table: &str) -> Result<()> {

@@ -3,13 +3,15 @@
 //! Never begins a part that was not announced. What a part that failed had done is rolled back with it; the parts before
 //! it are for the undo.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket};
 
-use super::Mariadb;
+use super::{Mariadb, written};
 use super::capture::{self, Capture, CaptureError};
 use super::classify::{self, Class};
-use super::head::Object;
+use super::head::{Head, Object, Verb};
 use super::run::{Bodies, Run};
 use super::segment::{Detail, Held, Segment, State};
 use super::session::Session;
@@ -17,6 +19,7 @@ use super::setting::Setting;
 use super::split::Statement;
 use super::stream::Way;
 use super::survey::{Reading, Survey, ends_run, opens_run};
+use super::table::{self, There};
 use super::token::bare;
 use crate::database::Script;
 use crate::shown::shorten;
@@ -52,6 +55,10 @@ pub(super) struct Chain<'a> {
     way: Way,
     runs: std::vec::IntoIter<Run>,
     pub notes: Vec<String>,
+    /// The texts of prepared statements, by name.
+    pub prepared: BTreeMap<String, String>,
+    /// The session's own tables.
+    temporary: BTreeSet<String>,
 }
 
 impl<'a> Chain<'a> {
@@ -67,6 +74,8 @@ impl<'a> Chain<'a> {
             way: survey.index.way,
             runs: survey.runs.into_iter(),
             notes: Vec::new(),
+            prepared: BTreeMap::new(),
+            temporary: BTreeSet::new(),
         }
     }
 
@@ -125,7 +134,7 @@ impl<'a> Chain<'a> {
             if opens_run(&class) && open.is_none() {
                 *open = Some(self.open(&place, &statement)?);
             }
-            self.statement(&statement, &place, class, gate)?;
+            self.statement(&statement, &place, class, open.as_ref().map(|open| &open.capture), gate)?;
             done += 1;
             gate.progress(done, Some(self.summary.changes));
         }
@@ -137,11 +146,17 @@ impl<'a> Chain<'a> {
         statement: &Statement,
         place: &str,
         class: Class,
+        capture: Option<&Capture>,
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
         self.admit_routines(statement, place, &class)?;
         match class {
             Class::Begin | Class::Commit | Class::Use(_) | Class::Setting(Setting::Ignored) => Ok(()),
+            Class::Hidden(hidden) => self.hidden(statement, place, &hidden, capture),
+            Class::Ddl(head) if head.names.iter().any(|name| self.temporary.contains(&name.name)) => {
+                self.temporary_table(statement, place, &head)
+            }
+            Class::Temporary(head) => self.temporary_table(statement, place, &head),
             Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
             Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep => {
                 fault::point(Point::Statement).map_err(|source| cannot_run(place, &statement.sql, source))?;
@@ -151,13 +166,37 @@ impl<'a> Chain<'a> {
         }
     }
 
+    /// Makes or drops tables of the session alone, which go with it. One that hid a table would hide it from the capture, too.
+    fn temporary_table(&mut self, statement: &Statement, place: &str, head: &Head) -> Result<(), TargetError> {
+        let names: Vec<String> = head.names.iter().map(|name| name.name.clone()).collect();
+        let refused = |why: String| Err(classify::No::undo(why).at(place, &statement.sql).refusal.into());
+        match head.verb {
+            Verb::Create if head.temporary => {
+                for name in &names {
+                    let there = table::there(&mut self.database.b, name);
+                    if there.map_err(|source| self.database.failed("cannot read the schema of", source))? != There::Nothing {
+                        return refused(format!("the temporary table would hide {name}: give it another name"));
+                    }
+                }
+                run_plainly(self.database.a()?, place, &statement.sql)?;
+                self.temporary.extend(names);
+            }
+            Verb::Drop if head.object == Object::Table && (head.temporary || names.iter().all(|name| self.temporary.contains(name))) => {
+                run_plainly(self.database.a()?, place, &statement.sql)?;
+                self.temporary.retain(|name| !names.contains(name));
+            }
+            _ => return refused("of temporary tables only their rows are changed: it names one".to_owned()),
+        }
+        Ok(())
+    }
+
     /// Refuses a statement that calls a routine which was not there when the script was read: nobody asked what it writes.
     fn admit_routines(&mut self, statement: &Statement, place: &str, class: &Class) -> Result<(), TargetError> {
         let database = &mut *self.database;
         let sql = bare(&statement.sql, database.version);
         // What sets something and has no parentheses calls nothing.
         let may_call = match class {
-            Class::Read => true,
+            Class::Read | Class::Temporary(_) => true,
             Class::Setting(_) => sql.contains('('),
             // Rows that a table is made of may be computed by one.
             Class::Ddl(head) => matches!(head.object, Object::Table | Object::Index),
@@ -187,7 +226,7 @@ impl<'a> Chain<'a> {
         let database = &mut *self.database;
         let armed = Bodies::find(&mut database.b)
             .map_err(CaptureError::from)
-            .and_then(|bodies| capture::tables(&mut database.b, &database.database, &run, &bodies))
+            .and_then(|bodies| written::tables(&mut database.b, &database.database, &run, &bodies))
             .and_then(|plan| Capture::arm(&mut database.b, &database.names, step, number, plan));
         let capture = match armed {
             Ok(capture) => capture,

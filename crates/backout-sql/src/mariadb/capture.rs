@@ -5,7 +5,7 @@
 //! by itself. Rows that a foreign key changes fire no trigger: those of the tables that may follow are kept by a trigger
 //! on the table that they follow, before it changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use backout_model::target::TargetError;
@@ -13,11 +13,10 @@ use mysql::Error;
 
 use super::counters;
 use super::marker::Names;
-use super::quiet;
-use super::run::{Bodies, Run};
 use super::segment::Held;
 use super::session::{Session, ident, is_lock_timeout, literal};
-use super::table::{self, ForeignKey, Side, Table, There};
+use super::table::{self, ForeignKey, Side, Table};
+use super::written::{Plan, triggers_of};
 
 /// How often a lock on a table's definition is sought, and how long is waited in between. The server itself waits for a
 /// second each time: whoever waits for it holds every later statement on the table up.
@@ -59,153 +58,6 @@ pub fn patiently<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<T, Err
             }
             other => return other,
         }
-    }
-}
-
-/// The tables that a run of statements may write to, with those that triggers and routines write to on its behalf, and those
-/// whose rows follow by foreign keys.
-pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Result<Plan, CaptureError> {
-    let mut run = run.clone();
-    run.reach(database, bodies)?;
-    let mut written = BTreeSet::new();
-    for (qualifier, name) in &run.names {
-        match qualifier.as_deref() {
-            Some(other) if other != database => {
-                let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", literal(other));
-                if b.value(&sql)?.is_some() {
-                    let why = format!("it may write to {other}.{name}, and only the site's own database is captured");
-                    return Err(CaptureError::Uncapturable(why));
-                }
-                // An alias with a column.
-                continue;
-            }
-            _ => {}
-        }
-        match table::there(b, name)? {
-            // What is written through a view is written to the tables that its definition names.
-            There::Nothing | There::View => {}
-            There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => drop(written.insert(name.clone())),
-            There::Table(engine) => {
-                let why =
-                    format!("the table {name} is of the engine {engine}, whose changes no transaction takes back");
-                return Err(CaptureError::Uncapturable(why));
-            }
-            There::Other(kind) => {
-                return Err(CaptureError::Uncapturable(format!("{name} is a {kind}, which is not handled yet")));
-            }
-        }
-    }
-    let links = if written.is_empty() { Vec::new() } else { table::foreign_keys(b)? };
-    let mut plan = Plan::default();
-    for name in &written {
-        plan.add(b, name)?;
-        plan.follow(b, name, &links, &run)?;
-    }
-    plan.triggers = triggers_of(b, plan.tables.keys())?;
-    Ok(plan)
-}
-
-/// The application's triggers on tables, with their bodies.
-fn triggers_of<'t>(
-    session: &mut Session,
-    tables: impl Iterator<Item = &'t String>,
-) -> Result<Vec<(String, String)>, Error> {
-    let mut all = Vec::new();
-    for name in tables {
-        let rows = session.rows(&format!(
-            "SELECT TRIGGER_NAME, ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()
-             AND EVENT_OBJECT_TABLE = {} AND TRIGGER_NAME NOT LIKE 'backout\\_%' ORDER BY 1",
-            literal(name)
-        ))?;
-        all.extend(rows.into_iter().filter_map(|mut row| Some((row[0].take()?, row[1].take()?))));
-    }
-    Ok(all)
-}
-
-/// What a segment may write to.
-#[derive(Default)]
-pub struct Plan {
-    tables: BTreeMap<String, Table>,
-    /// For each written table, the ways along foreign keys to tables that may follow it.
-    paths: Vec<(String, Vec<ForeignKey>)>,
-    written: BTreeSet<String>,
-    /// Tables that are copied before and read again afterwards: what happens to their rows nobody can tell row by row.
-    pub copied: BTreeSet<String>,
-    triggers: Vec<(String, String)>,
-}
-
-impl Plan {
-    fn add(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
-        self.written.insert(name.to_owned());
-        self.look(b, name)
-    }
-
-    fn look(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
-        if self.tables.contains_key(name) {
-            return Ok(());
-        }
-        let found = Table::find(b, name)?;
-        if found.key.is_empty() {
-            let why = format!("the table {name} has no primary key by whole values: its rows cannot be told apart yet");
-            return Err(CaptureError::Uncapturable(why));
-        }
-        if let Some(why) = quiet::why_not(b, name)? {
-            return Err(CaptureError::Uncapturable(why));
-        }
-        self.tables.insert(name.to_owned(), found);
-        Ok(())
-    }
-
-    /// Seeks the tables whose rows follow those of `name` when these are changed or deleted.
-    fn follow(&mut self, b: &mut Session, name: &str, links: &[ForeignKey], run: &Run) -> Result<(), CaptureError> {
-        let follows = |link: &&ForeignKey| link.follows_deletes() || link.follows_updates();
-        // A column may also move by itself, or be computed from one that is set.
-        let own = self.tables.get(name).cloned();
-        let moves =
-            |column: &String| own.iter().all(|table| table.columns.iter().all(|one| one.name != *column || one.moves));
-        let may_follow = |link: &&ForeignKey| {
-            let may_change = run.may_set(&link.referenced) || link.referenced.iter().any(moves);
-            let by_update = run.updates && link.follows_updates() && may_change;
-            link.parent == name && (by_update || run.deletes && link.follows_deletes())
-        };
-        let mut open: Vec<Vec<ForeignKey>> = links.iter().filter(may_follow).map(|link| vec![link.clone()]).collect();
-        while let Some(path) = open.pop() {
-            let Some(last) = path.last() else { continue };
-            let is_circle = last.child == name || path.iter().filter(|link| link.child == last.child).count() > 1;
-            self.look(b, &last.child)?;
-            let child = &self.tables[&last.child];
-            let in_key = |column: &String| child.key.iter().any(|at| child.columns[*at].name == *column);
-            if is_circle || last.follows_updates() && last.columns.iter().any(in_key) {
-                self.copy_whole(b, &last.child, links)?;
-                continue;
-            }
-            for link in links.iter().filter(|link| link.parent == last.child).filter(follows) {
-                open.push(path.iter().cloned().chain([link.clone()]).collect());
-            }
-            self.paths.push((name.to_owned(), path));
-        }
-        Ok(())
-    }
-
-    /// A table is copied, and all that follows it.
-    fn copy_whole(&mut self, b: &mut Session, name: &str, links: &[ForeignKey]) -> Result<(), CaptureError> {
-        if !self.copied.insert(name.to_owned()) {
-            return Ok(());
-        }
-        let isolation = b.value("SELECT @@GLOBAL.tx_isolation")?.unwrap_or_default();
-        if !matches!(isolation.as_str(), "REPEATABLE-READ" | "SERIALIZABLE") {
-            let why = format!(
-                "rows of {name} follow by foreign keys in a way for which it has to be copied first, and under the isolation {isolation} others could write to it meanwhile"
-            );
-            return Err(CaptureError::Uncapturable(why));
-        }
-        self.look(b, name)?;
-        for link in links.iter().filter(|link| link.parent == name) {
-            if link.follows_deletes() || link.follows_updates() {
-                self.copy_whole(b, &link.child, links)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -388,6 +240,12 @@ impl Capture {
             })
         })?;
         a.run(&format!("SET {ARMED} = '{}/{}'", self.step, self.number))
+    }
+
+    /// True where all that a plan names is watched, and copied where it has to be.
+    pub fn covers(&self, plan: &Plan) -> bool {
+        let watched = |name: &String| self.tables.iter().any(|(table, _)| table.name == *name);
+        plan.tables.keys().all(watched) && plan.copied.iter().all(|name| self.copied.contains(name))
     }
 
     fn copy(&self, at: usize, table: &Table, side: &str, locked: &str) -> String {

@@ -6,6 +6,7 @@
 use backout_model::target::Refusal;
 
 use super::head::{Head, Object, Verb, head};
+use super::hidden::{self, Hidden};
 use super::reader::{Name, Reader, reader};
 use super::run;
 use super::setting::{self, Setting};
@@ -23,6 +24,10 @@ pub enum Class {
     /// Changes the schema, and commits.
     Ddl(Head),
     Setting(Setting),
+    /// Makes or drops a table of the session alone.
+    Temporary(Head),
+    /// A statement that a string hides.
+    Hidden(Hidden),
     /// Changes nothing that the database says, and commits: `ANALYZE TABLE`.
     Upkeep,
     Begin,
@@ -150,9 +155,11 @@ pub fn of(sql: &str) -> Result<Class, No> {
             Ok(Class::Use(name.name))
         }
         "CALL" => Ok(Class::Rows(run::all_names(sql))),
-        "PREPARE" | "EXECUTE" | "DEALLOCATE" => {
-            Err(No::undo("a statement that is hidden in a string is not captured yet"))
+        "PREPARE" | "EXECUTE" => {
+            let hidden = hidden::of(sql).ok_or_else(|| No::step("it is not understood", LEAVE_OUT))?;
+            Ok(Class::Hidden(hidden))
         }
+        "DEALLOCATE" if rest.takes("PREPARE") => Ok(Class::Read),
         "LOAD" => Err(No::undo("LOAD DATA is not captured yet")),
         "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
             Err(No::step("transactions that a script takes back in part are not handled yet", LEAVE_OUT))
@@ -235,7 +242,10 @@ fn names_until(rest: &mut Reader<'_>, end: &str) -> Vec<Name> {
 /// What of the changes of the schema can be taken back.
 fn ddl(sql: &str, head: Head) -> Result<Class, No> {
     if head.temporary {
-        return Err(No::undo("temporary tables are not handled yet"));
+        return match (head.verb, head.object) {
+            (Verb::Create | Verb::Drop, Object::Table) if !head.or_replace => Ok(Class::Temporary(head)),
+            _ => Err(No::undo("of temporary ones only tables are handled, which are made and dropped")),
+        };
     }
     let has = |word: &str| each_token(&sql[head.rest..]).any(|token| token.is(word));
     match (head.verb, head.object) {
@@ -330,13 +340,15 @@ mod tests {
             ),
             ("DELETE a FROM a JOIN b WHERE c", "rows a FROM a JOIN b"),
             ("CALL p()", "rows CALL p"),
-            ("PREPARE s FROM 'DROP TABLE x'", "! a statement that is hidden in a string"),
+            ("PREPARE s FROM 'DROP TABLE x'", "Hidden"),
+            ("DEALLOCATE PREPARE s", "Read"),
             ("BEGIN NOT ATOMIC SELECT 1; END", "rows BEGIN NOT ATOMIC SELECT END"),
             ("BEGIN NOT ATOMIC DROP TABLE a; END", "! a block that says DROP"),
             ("SELECT 1; DROP TABLE x", "! it is several statements"),
             ("CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END", "ddl r"),
             ("CREATE FUNCTION f RETURNS int SONAME 'x.so'", "! a function of a library"),
-            ("CREATE TEMPORARY TABLE t(a int)", "! temporary tables"),
+            ("CREATE TEMPORARY TABLE t(a int)", "Temporary"),
+            ("CREATE TEMPORARY SEQUENCE t", "! of temporary ones"),
             ("ALTER TABLE t DROP PARTITION p", "! partitions"),
             ("ALTER TABLE t ADD c int AUTO_INCREMENT, ADD KEY (c)", "ddl t"),
             ("ALTER TABLE t AUTO_INCREMENT = 7", "ddl t"),

@@ -346,7 +346,7 @@ impl Mariadb {
                 gone.first().map_or(Ok(true), |from| there(from).map(|there| !there))
             }
             Change::Altered(_) => return Ok(true),
-            Change::Told(told) => return self.is_told(told, segment.state == State::Undoing),
+            Change::Told(told) => return self.is_told(told),
         };
         found.map_err(|source| self.reading(source))
     }

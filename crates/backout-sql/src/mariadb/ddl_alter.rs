@@ -75,7 +75,7 @@ impl Mariadb {
     ) -> Result<Prepared, TargetError> {
         let refused = |why: String| TargetError::from(No::undo(why).at(place, &statement.sql).refusal);
         match there {
-            There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => {}
+            There::Table(engine) if ["InnoDB", "MyISAM", "Aria"].iter().any(|one| engine.eq_ignore_ascii_case(one)) => {}
             There::Table(engine) => return Err(refused(format!("altering a table of {engine} is not handled yet"))),
             _ => return Err(refused("it is no table".to_owned())),
         }
@@ -102,6 +102,11 @@ impl Mariadb {
         tidied.map_err(|source| refused(format!("what it makes of foreign keys could not be tried: {source}")))?;
         let (end, table_after) = self.looked_at(&clone, &name)?;
         let (from, to) = (Shape::of(&end), Shape::of(&start));
+        if let Some(key) = ddl_links::gone_unsaid(&statement.sql, &from, &to) {
+            return Err(refused(format!(
+                "the server would drop {key} with it, which it made by itself for a foreign key, and that cannot be made again as it was: drop it by name in the same statement"
+            )));
+        }
         let names = renames(&bare(&statement.sql, self.version));
         let back: Vec<(String, String)> = names.clone();
         let inverse = clauses(&from, &to, &back).join(", ");

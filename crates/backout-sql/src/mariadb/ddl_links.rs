@@ -97,6 +97,22 @@ pub fn tidy_clone(b: &mut Session, clone: &str, now: &Shape, names: &[(String, S
     b.run(&format!("ALTER TABLE {} {}", ident(clone), clauses.join(", ")))
 }
 
+/// A key of before that is gone although the statement does not name it, and its columns are there: the server had made it
+/// by itself for a foreign key, and another one serves now.
+pub fn gone_unsaid(sql: &str, from: &Shape, to: &Shape) -> Option<String> {
+    let said = |name: &str| each_token(sql).any(|token| token.name().is_some_and(|one| one == name));
+    let unsaid = |head: &str, line: &str| {
+        let mut names = each_token(line).filter_map(|token| token.name().filter(|_| token.text.starts_with('`')));
+        let Some(own) = names.next() else { return false };
+        let there = names.all(|column| from.column(&column).is_some());
+        head != "PRIMARY KEY" && there && !said(&own)
+    };
+    let gone = to.keys.iter().find(|(head, line)| {
+        from.keys.iter().all(|(other, _)| other != head) && unsaid(head, line)
+    });
+    gone.map(|(head, _)| head.clone())
+}
+
 /// The clauses that lead from the foreign keys of one shape to those of another.
 pub fn clauses(from: &Shape, to: &Shape) -> Vec<String> {
     let gone = from.links.iter().filter(|link| !to.links.contains(link));
@@ -185,6 +201,10 @@ mod tests {
                 found.text.as_ref().map(|text| text.strip_prefix("ALTER TABLE t ").unwrap().trim().to_owned());
             assert_eq!((found_text.as_deref(), found.links, found.names.len()), (text, links, names), "{clauses}");
         }
+        let to = Shape::of("CREATE TABLE `t` (\n  `a` int,\n  `b` int,\n  KEY `k` (`a`),\n  KEY `l` (`b`)\n) ENGINE=InnoDB");
+        let from = Shape::of("CREATE TABLE `t` (\n  `a` int,\n  KEY `m` (`a`,`b`)\n) ENGINE=InnoDB");
+        assert_eq!(gone_unsaid("CREATE INDEX m ON t (a, b)", &from, &to).as_deref(), Some("KEY `k`"));
+        assert_eq!(gone_unsaid("ALTER TABLE t DROP KEY k, DROP COLUMN b", &from, &to), None);
         assert_eq!(
             link("CONSTRAINT `f` FOREIGN KEY (`a`, `b`) REFERENCES `p` (`c`, `d``e`) ON DELETE CASCADE"),
             Some((vec!["a".to_owned(), "b".to_owned()], "p".to_owned(), vec!["c".to_owned(), "d`e".to_owned()]))

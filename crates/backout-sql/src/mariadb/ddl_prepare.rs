@@ -38,7 +38,8 @@ impl Mariadb {
             && (kind != Kind::View || head.verb == Verb::Alter)
         {
             let told = self.prepare_text(head, kind).map_err(|source| self.reading(source))?.map_err(refused)?;
-            return Ok(Prepared { change: Some(Change::Told(Box::new(told))), by_names: false });
+            let change = told.map(|told| Change::Told(Box::new(told)));
+            return Ok(Prepared { change, by_names: false });
         }
         let mut there = Vec::new();
         for name in &head.names {
@@ -164,7 +165,7 @@ impl Mariadb {
     }
 
     /// The triggers of a table with their texts, in the order in which they fire.
-    fn triggers_with_text(&mut self, table: &str) -> Result<Vec<(String, Text)>, Error> {
+    pub(super) fn triggers_with_text(&mut self, table: &str) -> Result<Vec<(String, Text)>, Error> {
         let held = self.begin_of_held();
         let mut all = Vec::new();
         for name in quiet::names_in_order(&mut self.b, table)? {

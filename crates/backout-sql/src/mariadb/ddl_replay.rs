@@ -8,6 +8,7 @@ use mysql::Error;
 use super::Mariadb;
 use super::capture::patiently;
 use super::ddl::{Change, definition, net_names, rename, rows_in};
+use super::ddl_text::Text;
 use super::marker;
 use super::replay::{Direction, Replay};
 use super::segment::{Detail, Segment, State};
@@ -62,8 +63,13 @@ impl Mariadb {
         };
         for (name, wanted) in expected {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
-            let triggers = table::triggers(&mut self.b, name).map_err(|source| self.reading(source))?;
-            if let (Some(trigger), Some(_)) = (triggers.first(), wanted) {
+            let triggers = self.triggers_with_text(name).map_err(|source| self.reading(source))?;
+            let own: &[_] = match change {
+                Change::Dropped { gone } => gone.iter().find(|one| one.name == name).map_or(&[], |one| &one.triggers),
+                _ => &[],
+            };
+            let is_own = |trigger: &(String, Text)| own.iter().any(|one| one.0 == trigger.0 && one.1.sql == trigger.1.sql);
+            if let (Some((trigger, _)), Some(_)) = (triggers.iter().find(|trigger| !is_own(trigger)), wanted) {
                 replay.definition(name, format!("it has the trigger {trigger} now"));
                 continue;
             }

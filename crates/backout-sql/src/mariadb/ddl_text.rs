@@ -164,7 +164,7 @@ pub fn put(b: &mut Session, kind: Kind, name: &str, text: Option<&Text>) -> Resu
 impl Mariadb {
     /// What a statement about such an object will change; an error in words where it could not be taken back. The object
     /// may also turn out not to be there, or to be there already: that is for the server to say.
-    pub(super) fn prepare_text(&mut self, head: &Head, kind: Kind) -> Result<Result<Told, String>, Error> {
+    pub(super) fn prepare_text(&mut self, head: &Head, kind: Kind) -> Result<Result<Option<Told>, String>, Error> {
         let name = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
         let held = self.begin_of_held();
         let before = match read(&mut self.b, kind, &name, &held) {
@@ -176,12 +176,15 @@ impl Mariadb {
             Err(Error::IoError(error)) => return Ok(Err(error.to_string())),
             before => before?,
         };
+        if before.is_none() && head.if_exists || before.is_some() && head.if_not_exists {
+            return Ok(Ok(None));
+        }
         if let Some(text) = &before
             && let Some(why) = quiet::not_ours(&mut self.b, &text.sql)?
         {
             return Ok(Err(format!("{name} is of {why}, and this user cannot make it again for them")));
         }
-        Ok(Ok(Told { kind, name, before, after: None }))
+        Ok(Ok(Some(Told { kind, name, before, after: None })))
     }
 
     /// Learns what came of it.
@@ -192,10 +195,11 @@ impl Mariadb {
         Ok(())
     }
 
-    /// Whether a change is done whose outcome is open, of which `undo` was under way.
-    pub(super) fn is_told(&mut self, told: &Told, undo: bool) -> Result<bool, TargetError> {
-        // Where the text is the same before and after, nothing is to be done either way.
-        Ok(self.not_as_told(told, !undo)?.is_some() || told.before == told.after)
+    /// Whether a change is done whose outcome is open, or is not taken back yet: where the object is not what it was before.
+    pub(super) fn is_told(&mut self, told: &Told) -> Result<bool, TargetError> {
+        let held = self.begin_of_held();
+        let now = read(&mut self.b, told.kind, &told.name, &held).map_err(|source| self.reading(source))?;
+        Ok(now != told.before)
     }
 
     /// In words, what an object is now where it is not what it should be.

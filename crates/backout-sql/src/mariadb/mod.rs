@@ -35,6 +35,7 @@ mod describe;
 mod examine;
 mod guard;
 mod head;
+mod hidden;
 mod lock;
 mod marker;
 mod plan;
@@ -55,6 +56,7 @@ mod table;
 mod token;
 mod undo;
 mod verify;
+mod written;
 
 /// How often, and after how long each time, a lost connection is sought again: a server that restarts takes seconds.
 const RECONNECTS: u32 = 60;

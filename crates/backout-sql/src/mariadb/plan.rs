@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use backout_model::target::{PlannedChange, Refusal, TargetError, Verdict};
 
 use super::Mariadb;
-use super::capture::{self, CaptureError};
+use super::capture::CaptureError;
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
 use super::run::Run;
@@ -14,6 +14,7 @@ use super::split::Statement;
 use super::stream::Way;
 use super::survey::Reading;
 use super::token::bare;
+use super::written;
 use crate::database::{Planner, Script};
 use crate::shown::shorten;
 
@@ -66,7 +67,7 @@ impl OnDatabase<'_> {
                 let database = &mut *self.database;
                 let mut run = Run::default();
                 run.take(&bare(&statement.sql, database.version), names);
-                match capture::tables(&mut database.b, &database.database, &run, &database.bodies) {
+                match written::tables(&mut database.b, &database.database, &run, &database.bodies) {
                     Ok(plan) => captured(&plan.copied),
                     Err(CaptureError::Server(source)) => {
                         return Err(database.failed("cannot read the schema of", source));
@@ -76,6 +77,8 @@ impl OnDatabase<'_> {
                     }
                 }
             }
+            Class::Temporary(_) => return Ok(None),
+            Class::Hidden(_) => "puts back each row that it changes, in whatever table: all are watched meanwhile".to_owned(),
             Class::Ddl(head) => {
                 let database = &*self.database;
                 if matches!(head.object, Object::Table | Object::Index)
@@ -118,7 +121,7 @@ fn words(head: &Head) -> String {
 /// The strongest locks that a statement takes, or that are taken on its behalf.
 fn locks(class: &Class) -> Option<String> {
     match class {
-        Class::Rows(_) => {
+        Class::Rows(_) | Class::Hidden(_) => {
             Some("for a moment the definitions of the tables, to make triggers; then the rows".to_owned())
         }
         Class::Ddl(head) if head.object != Object::View => Some(format!("the definition of {}", head.shown())),

@@ -22,6 +22,8 @@ pub struct Run {
     sets: BTreeSet<String>,
     pub deletes: bool,
     pub updates: bool,
+    /// Whatever there is may be written to.
+    pub all: bool,
 }
 
 impl Run {
@@ -51,7 +53,7 @@ impl Run {
 
     /// True where one of these columns may be set.
     pub fn may_set(&self, columns: &[String]) -> bool {
-        columns.iter().any(|column| self.sets.contains(&column.to_lowercase()))
+        self.all || columns.iter().any(|column| self.sets.contains(&column.to_lowercase()))
     }
 
     fn says(&self, name: &str) -> bool {

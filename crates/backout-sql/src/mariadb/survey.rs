@@ -47,13 +47,15 @@ pub struct Survey {
 pub fn ends_run(class: &Class) -> bool {
     match class {
         Class::Ddl(_) | Class::Upkeep | Class::Begin | Class::Commit => true,
-        Class::Read | Class::Rows(_) | Class::Setting(_) | Class::Use(_) => false,
+        Class::Read | Class::Rows(_) | Class::Hidden(_) | Class::Temporary(_) | Class::Setting(_) | Class::Use(_) => {
+            false
+        }
     }
 }
 
 /// True where a statement opens a segment of rows.
 pub fn opens_run(class: &Class) -> bool {
-    matches!(class, Class::Rows(_) | Class::Begin)
+    matches!(class, Class::Rows(_) | Class::Hidden(_) | Class::Begin)
 }
 
 impl Mariadb {
@@ -110,6 +112,9 @@ impl Mariadb {
             }
             if let (Class::Rows(names), Some(run)) = (&class, &mut run) {
                 run.take(&bare(&statement.sql, self.version), names);
+            }
+            if let (Class::Hidden(_), Some(run)) = (&class, &mut run) {
+                run.all = true;
             }
             writer.statement(statement.line, &statement.sql, false).map_err(written)?;
             index.statements += 1;

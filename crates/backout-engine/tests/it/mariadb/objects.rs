@@ -130,7 +130,9 @@ fn what_others_made_of_an_object_is_a_conflict() {
 /// wrote before and afterwards stays.
 #[test]
 fn what_others_write_beside_a_copied_table_stays() {
-    let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+    let base = "CREATE TABLE tree (id int PRIMARY KEY, up int, name varchar(20), FOREIGN KEY (up) REFERENCES tree (id) ON DELETE CASCADE) ENGINE=InnoDB;
+        INSERT INTO tree VALUES (1, NULL, 'a'), (2, 1, 'b'), (3, 2, 'c'), (4, NULL, 'd');";
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
     let database = site.mariadb("main").unwrap();
     let writer = database.connect();
     let (stop, wait) = std::sync::mpsc::channel::<()>();
@@ -139,19 +141,19 @@ fn what_others_write_beside_a_copied_table_stays() {
         let mut written = 0;
         while wait.try_recv().is_err() {
             written += 1;
-            let sql = format!("INSERT INTO item (id, name) VALUES ({}, 'theirs {written}')", 1000 + written);
+            let sql = format!("INSERT INTO tree VALUES ({}, 4, 'theirs')", 1000 + written);
             writer.query_drop(sql).unwrap();
         }
         written
     });
     for _ in 0..3 {
-        site.deploy(&Pkg::new("p").step(sql("DELETE FROM item WHERE id = 1; SELECT SLEEP(0.2);"))).expect(Status::Done);
+        site.deploy(&Pkg::new("p").step(sql("DELETE FROM tree WHERE id = 1; SELECT SLEEP(0.2);"))).expect(Status::Done);
         site.undo(None).expect(Status::Done);
     }
     stop.send(()).unwrap();
     let written: usize = writing.join().unwrap();
     let there =
-        database.script("SELECT COUNT(*) FROM item WHERE name LIKE 'THEIRS%'; SELECT COUNT(*) FROM item WHERE id < 5");
+        database.script("SELECT COUNT(*) FROM tree WHERE name = 'theirs'; SELECT COUNT(*) FROM tree WHERE id < 5");
     assert_eq!(there, format!("{written}\n4\n"));
     assert!(mariadb_dump::own_objects(database).iter().all(|name| !name.contains("$l")));
 }
