@@ -158,11 +158,11 @@ impl<'a> Chain<'a> {
             }
             Class::Temporary(head) => self.temporary_table(statement, place, &head),
             Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
-            Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep => {
-                fault::point(Point::Statement).map_err(|source| cannot_run(place, &statement.sql, source))?;
-                let done = self.database.a()?.count(&statement.sql);
-                done.map(drop).map_err(|source| cannot_run(place, &statement.sql, source))
+            Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep | Class::Savepoint => {
+                run_plainly(self.database.a()?, place, &statement.sql)
             }
+            // Back to where the segment began: its copies stay.
+            Class::Rollback => run_plainly(self.database.a()?, place, "ROLLBACK TO SAVEPOINT backout_begin"),
         }
     }
 
@@ -241,7 +241,8 @@ impl<'a> Chain<'a> {
         };
         let open = Open { capture };
         let begun = database.begin().and_then(|()| {
-            let begun = open.capture.begin(database.a()?);
+            let a = database.a()?;
+            let begun = open.capture.begin(a).and_then(|()| a.run("SAVEPOINT backout_begin"));
             begun.map_err(|source| capture::uncaptured(&database.label, source))
         });
         if let Err(error) = begun {

@@ -32,6 +32,10 @@ pub enum Class {
     Upkeep,
     Begin,
     Commit,
+    /// Takes back what was done since BEGIN.
+    Rollback,
+    /// Sets a savepoint, goes back to one or gives it up.
+    Savepoint,
     /// Of this name the site's database must be.
     Use(String),
 }
@@ -72,6 +76,27 @@ impl No {
         let ways_out = self.ways_out.into_iter().map(str::to_owned).collect();
         let refusal = Refusal { place: place.to_owned(), what: format!("`{}`", shorten(sql)), why: self.why, ways_out };
         Refused { refusal, always: self.always }
+    }
+}
+
+/// Whether a script is inside a transaction of its own.
+#[derive(Debug, Default)]
+pub struct Flow {
+    begun: bool,
+}
+
+impl Flow {
+    /// Goes on with the next statement; refuses what takes back where there is nothing of the script's own to take back.
+    pub fn admit(&mut self, class: &Class) -> Result<(), No> {
+        match class {
+            Class::Begin => self.begun = true,
+            Class::Rollback | Class::Savepoint if !self.begun => {
+                return Err(No::step("it is in no transaction that the script began", "begin one"));
+            }
+            Class::Rollback | Class::Commit | Class::Ddl(_) | Class::Upkeep => self.begun = false,
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -161,8 +186,15 @@ pub fn of(sql: &str) -> Result<Class, No> {
         }
         "DEALLOCATE" if rest.takes("PREPARE") => Ok(Class::Read),
         "LOAD" => Err(No::undo("LOAD DATA is not captured yet")),
-        "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
-            Err(No::step("transactions that a script takes back in part are not handled yet", LEAVE_OUT))
+        "SAVEPOINT" => Ok(Class::Savepoint),
+        "RELEASE" if rest.takes("SAVEPOINT") => Ok(Class::Savepoint),
+        "ROLLBACK" => {
+            rest.takes("WORK");
+            match (rest.ends(), rest.takes("TO")) {
+                (true, _) => Ok(Class::Rollback),
+                (false, true) => Ok(Class::Savepoint),
+                _ => Err(No::step("AND CHAIN and RELEASE are not for a step of a deployment", "write a plain ROLLBACK")),
+            }
         }
         // They commit. What a step changes is locked in any case, so that no lock of the script's own is needed.
         "LOCK" | "UNLOCK" if rest.takes("TABLES") || rest.takes("TABLE") => Ok(Class::Commit),
@@ -358,6 +390,10 @@ mod tests {
             ("ALTER TABLE t DROP FOREIGN KEY f, ADD FOREIGN KEY (a) REFERENCES p (b)", "ddl t"),
             ("/*!40000 ALTER TABLE `t` DISABLE KEYS */", "Commit"),
             ("LOCK TABLES t WRITE", "Commit"),
+            ("SAVEPOINT a", "Savepoint"),
+            ("ROLLBACK TO SAVEPOINT a", "Savepoint"),
+            ("ROLLBACK", "Rollback"),
+            ("ROLLBACK AND CHAIN", "! AND CHAIN"),
             ("UNLOCK TABLES", "Commit"),
             ("DROP TABLE IF EXISTS a, b", "ddl a, b"),
             ("DROP DATABASE d", "! the kind of object `database`"),

@@ -269,7 +269,8 @@ impl Mariadb {
             return Ok(());
         }
         let holds = self.holds_of(segment);
-        list_changed(&mut self.b, kept, &holds, replay).map_err(|source| reading(&label, source))
+        // In the act's session: what it has taken back so far may not be committed.
+        list_changed(self.a()?, kept, &holds, replay).map_err(|source| reading(&label, source))
     }
 
     pub(super) fn undo_alter(

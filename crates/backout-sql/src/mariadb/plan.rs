@@ -30,11 +30,17 @@ impl Planner for OnDatabase<'_> {
         each: &mut dyn FnMut(PlannedChange),
     ) -> Result<(), TargetError> {
         self.database.look_at_bodies()?;
+        let mut flow = classify::Flow::default();
         let mut reading = Reading::of(&script.path, &script.shown)?;
         while let Some(statement) = reading.next()? {
             let place = format!("{}:{}", script.shown, statement.line);
             let change = shorten(&statement.sql);
-            let (verdict, locks) = match self.database.class(&statement, &place, &Way::Captured) {
+            let class = self.database.class(&statement, &place, &Way::Captured);
+            let class = class.and_then(|class| match flow.admit(&class) {
+                Ok(()) => Ok(class),
+                Err(no) => Err(no.at(&place, &statement.sql).refusal.into()),
+            });
+            let (verdict, locks) = match class {
                 Err(TargetError::Refused(refusal)) => (Verdict::Refused(refusal), None),
                 Err(error) => return Err(error),
                 Ok(class) => match self.verdict(&class, &place, &statement)? {
@@ -77,7 +83,7 @@ impl OnDatabase<'_> {
                     }
                 }
             }
-            Class::Temporary(_) => return Ok(None),
+            Class::Temporary(_) | Class::Rollback | Class::Savepoint => return Ok(None),
             Class::Hidden(_) => "puts back each row that it changes, in whatever table: all are watched meanwhile".to_owned(),
             Class::Ddl(head) => {
                 let database = &*self.database;

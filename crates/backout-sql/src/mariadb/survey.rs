@@ -50,6 +50,7 @@ pub fn ends_run(class: &Class) -> bool {
         Class::Read | Class::Rows(_) | Class::Hidden(_) | Class::Temporary(_) | Class::Setting(_) | Class::Use(_) => {
             false
         }
+        Class::Rollback | Class::Savepoint => false,
     }
 }
 
@@ -99,11 +100,12 @@ impl Mariadb {
         };
         let mut index = Index { shown: script.shown.clone(), way, ..Index::default() };
         let mut runs = Vec::new();
-        let mut run: Option<Run> = None;
+        let (mut run, mut flow): (Option<Run>, _) = (None, classify::Flow::default());
         let mut reading = Reading::of(&script.path, &script.shown)?;
         while let Some(statement) = reading.next()? {
             let place = format!("{}:{}", script.shown, statement.line);
             let class = self.class(&statement, &place, &index.way)?;
+            flow.admit(&class).map_err(|no| no.at(&place, &statement.sql).refusal)?;
             if ends_run(&class) {
                 runs.extend(run.take());
             }

@@ -29,6 +29,7 @@ const SCRIPTS: &[&str] = &[
     "DROP TABLE loose;",
     "TRUNCATE TABLE plain; INSERT INTO plain (b) VALUES ('new');",
     "TRUNCATE loose;",
+    "ALTER TABLE plain ADD d varchar(9) NOT NULL DEFAULT ''; ALTER TABLE plain ALTER d DROP DEFAULT; UPDATE plain SET d = b WHERE b IS NOT NULL;",
     "ALTER TABLE book DROP FOREIGN KEY on_shelf, DROP KEY on_shelf; UPDATE book SET shelf = 77 WHERE id = 1; DELETE FROM shelf WHERE id = 2;",
     "ALTER TABLE book ADD FOREIGN KEY (id) REFERENCES plain (a), DROP CONSTRAINT on_shelf;",
     "ALTER TABLE plain ADD up int, ADD CONSTRAINT above FOREIGN KEY (up) REFERENCES plain (a) ON DELETE SET NULL; UPDATE plain SET up = 1; DELETE FROM plain WHERE a = 1;",

@@ -157,3 +157,34 @@ fn what_others_write_beside_a_copied_table_stays() {
     assert_eq!(there, format!("{written}\n4\n"));
     assert!(mariadb_dump::own_objects(database).iter().all(|name| !name.contains("$l")));
 }
+
+/// What a string hides, tables of the session alone, transactions that a script takes back in part.
+#[test]
+fn what_a_script_hides_or_takes_back_itself() {
+    go_there_and_back(
+        BASE,
+        &[
+            "SET @s = 'UPDATE tag SET tag = CONCAT(tag, ?)'; PREPARE s FROM @s; SET @a = 'x'; EXECUTE s USING @a; DEALLOCATE PREPARE s;",
+            "EXECUTE IMMEDIATE CONCAT('DELETE FROM item WHERE ', 'id = 1'); PREPARE t FROM 'SELECT 1'; ALTER TABLE log ADD x int; EXECUTE t;",
+            "CREATE TEMPORARY TABLE picked AS SELECT id FROM item WHERE id > 2; UPDATE tag SET tag = 'z' WHERE item IN (SELECT id FROM picked); INSERT INTO picked VALUES (9); DROP TEMPORARY TABLE picked;",
+            "CREATE TEMPORARY TABLE IF NOT EXISTS picked (id int); ALTER TABLE log ADD y int; INSERT INTO picked VALUES (1); INSERT INTO log (what) SELECT id FROM picked; DROP TABLE picked;",
+            "BEGIN; UPDATE tag SET tag = 'q'; SAVEPOINT here; DELETE FROM tag; ROLLBACK TO SAVEPOINT here; RELEASE SAVEPOINT here; COMMIT;",
+            "START TRANSACTION; DELETE FROM item WHERE id = 1; ROLLBACK; DELETE FROM tag WHERE item = 3; BEGIN; DELETE FROM tag; ROLLBACK;",
+        ],
+    );
+    let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+    let before = Fingerprint::of(&site);
+    for (script, why) in [
+        ("SET @s = 'DROP TABLE tag'; PREPARE s FROM @s;", "is no change of rows"),
+        ("EXECUTE IMMEDIATE 'INSERT INTO mysql.x VALUES (1)';", "may write to mysql.x"),
+        ("DELETE FROM tag; EXECUTE IMMEDIATE 'TRUNCATE log';", "is no change of rows"),
+        ("CREATE TEMPORARY TABLE tag (a int);", "would hide tag"),
+        ("DELETE FROM tag; ROLLBACK;", "in no transaction"),
+    ] {
+        let done = site.deploy(&Pkg::new("p").step(sql(script)));
+        let said = format!("{done:?}");
+        assert!(matches!(done.status(), Status::Refused | Status::Failed), "{script}: {said}");
+        before.assert_same(&Fingerprint::of(&site), script);
+        assert!(said.contains(why), "{script}: {said}");
+    }
+}
