@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket};
 
-use super::{Mariadb, written};
 use super::capture::{self, Capture, CaptureError};
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
@@ -21,6 +20,7 @@ use super::stream::Way;
 use super::survey::{Reading, Survey, ends_run, opens_run};
 use super::table::{self, There};
 use super::token::bare;
+use super::{Mariadb, written};
 use crate::database::Script;
 use crate::shown::shorten;
 
@@ -174,14 +174,19 @@ impl<'a> Chain<'a> {
             Verb::Create if head.temporary => {
                 for name in &names {
                     let there = table::there(&mut self.database.b, name);
-                    if there.map_err(|source| self.database.failed("cannot read the schema of", source))? != There::Nothing {
+                    if there.map_err(|source| self.database.failed("cannot read the schema of", source))?
+                        != There::Nothing
+                    {
                         return refused(format!("the temporary table would hide {name}: give it another name"));
                     }
                 }
                 run_plainly(self.database.a()?, place, &statement.sql)?;
                 self.temporary.extend(names);
             }
-            Verb::Drop if head.object == Object::Table && (head.temporary || names.iter().all(|name| self.temporary.contains(name))) => {
+            Verb::Drop
+                if head.object == Object::Table
+                    && (head.temporary || names.iter().all(|name| self.temporary.contains(name))) =>
+            {
                 run_plainly(self.database.a()?, place, &statement.sql)?;
                 self.temporary.retain(|name| !names.contains(name));
             }

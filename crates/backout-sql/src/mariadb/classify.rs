@@ -193,7 +193,9 @@ pub fn of(sql: &str) -> Result<Class, No> {
             match (rest.ends(), rest.takes("TO")) {
                 (true, _) => Ok(Class::Rollback),
                 (false, true) => Ok(Class::Savepoint),
-                _ => Err(No::step("AND CHAIN and RELEASE are not for a step of a deployment", "write a plain ROLLBACK")),
+                _ => {
+                    Err(No::step("AND CHAIN and RELEASE are not for a step of a deployment", "write a plain ROLLBACK"))
+                }
             }
         }
         // They commit. What a step changes is locked in any case, so that no lock of the script's own is needed.

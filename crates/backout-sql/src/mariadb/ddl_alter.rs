@@ -75,7 +75,8 @@ impl Mariadb {
     ) -> Result<Prepared, TargetError> {
         let refused = |why: String| TargetError::from(No::undo(why).at(place, &statement.sql).refusal);
         match there {
-            There::Table(engine) if ["InnoDB", "MyISAM", "Aria"].iter().any(|one| engine.eq_ignore_ascii_case(one)) => {}
+            There::Table(engine) if ["InnoDB", "MyISAM", "Aria"].iter().any(|one| engine.eq_ignore_ascii_case(one)) => {
+            }
             There::Table(engine) => return Err(refused(format!("altering a table of {engine} is not handled yet"))),
             _ => return Err(refused("it is no table".to_owned())),
         }

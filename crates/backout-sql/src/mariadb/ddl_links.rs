@@ -107,9 +107,8 @@ pub fn gone_unsaid(sql: &str, from: &Shape, to: &Shape) -> Option<String> {
         let there = names.all(|column| from.column(&column).is_some());
         head != "PRIMARY KEY" && there && !said(&own)
     };
-    let gone = to.keys.iter().find(|(head, line)| {
-        from.keys.iter().all(|(other, _)| other != head) && unsaid(head, line)
-    });
+    let gone =
+        to.keys.iter().find(|(head, line)| from.keys.iter().all(|(other, _)| other != head) && unsaid(head, line));
     gone.map(|(head, _)| head.clone())
 }
 
@@ -201,7 +200,8 @@ mod tests {
                 found.text.as_ref().map(|text| text.strip_prefix("ALTER TABLE t ").unwrap().trim().to_owned());
             assert_eq!((found_text.as_deref(), found.links, found.names.len()), (text, links, names), "{clauses}");
         }
-        let to = Shape::of("CREATE TABLE `t` (\n  `a` int,\n  `b` int,\n  KEY `k` (`a`),\n  KEY `l` (`b`)\n) ENGINE=InnoDB");
+        let to =
+            Shape::of("CREATE TABLE `t` (\n  `a` int,\n  `b` int,\n  KEY `k` (`a`),\n  KEY `l` (`b`)\n) ENGINE=InnoDB");
         let from = Shape::of("CREATE TABLE `t` (\n  `a` int,\n  KEY `m` (`a`,`b`)\n) ENGINE=InnoDB");
         assert_eq!(gone_unsaid("CREATE INDEX m ON t (a, b)", &from, &to).as_deref(), Some("KEY `k`"));
         assert_eq!(gone_unsaid("ALTER TABLE t DROP KEY k, DROP COLUMN b", &from, &to), None);

@@ -68,7 +68,8 @@ impl Mariadb {
                 Change::Dropped { gone } => gone.iter().find(|one| one.name == name).map_or(&[], |one| &one.triggers),
                 _ => &[],
             };
-            let is_own = |trigger: &(String, Text)| own.iter().any(|one| one.0 == trigger.0 && one.1.sql == trigger.1.sql);
+            let is_own =
+                |trigger: &(String, Text)| own.iter().any(|one| one.0 == trigger.0 && one.1.sql == trigger.1.sql);
             if let (Some((trigger, _)), Some(_)) = (triggers.iter().find(|trigger| !is_own(trigger)), wanted) {
                 replay.definition(name, format!("it has the trigger {trigger} now"));
                 continue;

@@ -183,7 +183,8 @@ impl Mariadb {
                 findings.push(self.finding(format!("the table {name} {why}"), false));
             }
         }
-        let with_triggers = "SELECT DISTINCT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()
+        let with_triggers =
+            "SELECT DISTINCT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()
              AND TRIGGER_NAME NOT LIKE 'backout\\_%' ORDER BY 1";
         for row in self.b.rows(with_triggers)? {
             if let Some(why) = quiet::why_not(&mut self.b, row[0].as_deref().unwrap_or_default())? {

@@ -80,7 +80,12 @@ impl Chain<'_> {
         let names = match classify::of(&sql) {
             Ok(Class::Rows(names)) => names,
             Ok(Class::Read) => run::all_names(&sql),
-            Ok(_) => return Err(refused(format!("what its string hides is no change of rows: {}", crate::shown::shorten(text)))),
+            Ok(_) => {
+                return Err(refused(format!(
+                    "what its string hides is no change of rows: {}",
+                    crate::shown::shorten(text)
+                )));
+            }
             Err(no) => {
                 let inner = no.at(place, text).refusal;
                 return Err(refused(format!("its string hides {}: {}", inner.what, inner.why)));
@@ -88,8 +93,8 @@ impl Chain<'_> {
         };
         let mut wanted = Run::default();
         wanted.take(&sql, &names);
-        let bodies = Bodies::find(&mut database.b)
-            .map_err(|source| database.failed("cannot read the routines of", source))?;
+        let bodies =
+            Bodies::find(&mut database.b).map_err(|source| database.failed("cannot read the routines of", source))?;
         let plan = written::tables(&mut database.b, &database.database, &wanted, &bodies)
             .map_err(|why| refused(format!("its string hides a statement of which {why}")))?;
         match capture {

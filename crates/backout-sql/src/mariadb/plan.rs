@@ -84,7 +84,9 @@ impl OnDatabase<'_> {
                 }
             }
             Class::Temporary(_) | Class::Rollback | Class::Savepoint => return Ok(None),
-            Class::Hidden(_) => "puts back each row that it changes, in whatever table: all are watched meanwhile".to_owned(),
+            Class::Hidden(_) => {
+                "puts back each row that it changes, in whatever table: all are watched meanwhile".to_owned()
+            }
             Class::Ddl(head) => {
                 let database = &*self.database;
                 if matches!(head.object, Object::Table | Object::Index)

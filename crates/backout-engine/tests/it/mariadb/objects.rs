@@ -20,13 +20,21 @@ const BASE: &str = "
     INSERT INTO total VALUES ('item', 4), ('tag', 2); INSERT INTO tag VALUES (1, 'a'), (3, 'b');
     CREATE TRIGGER item_made BEFORE INSERT ON item FOR EACH ROW SET NEW.made = CONCAT('made ', NEW.name);
     CREATE TRIGGER item_upper BEFORE INSERT ON item FOR EACH ROW SET NEW.name = UPPER(NEW.name);
-    CREATE TRIGGER item_new AFTER INSERT ON item FOR EACH ROW BEGIN INSERT INTO log (what) VALUES (CONCAT('new ', NEW.name)); UPDATE total SET n = n + 1 WHERE kind = 'item'; END;
+DELIMITER //
+    CREATE TRIGGER item_new AFTER INSERT ON item FOR EACH ROW BEGIN INSERT INTO log (what) VALUES (CONCAT('new ', NEW.name)); UPDATE total SET n = n + 1 WHERE kind = 'item'; END//
+DELIMITER ;
     CREATE TRIGGER item_changed BEFORE UPDATE ON item FOR EACH ROW SET NEW.made = CONCAT(OLD.name, '!');
     CREATE TRIGGER item_gone AFTER DELETE ON item FOR EACH ROW CALL note(OLD.name);
     CREATE TRIGGER log_kept BEFORE DELETE ON log FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'a log is kept';
-    CREATE PROCEDURE note(name varchar(20)) BEGIN INSERT INTO log (what) VALUES (CONCAT('gone ', name)); UPDATE total SET n = count_up('item') WHERE kind = 'item'; END;
-    CREATE FUNCTION count_up(k varchar(9)) RETURNS int MODIFIES SQL DATA BEGIN INSERT INTO log (what) VALUES (k); RETURN 7; END;
-    CREATE PROCEDURE tidy() COMMENT 'of old' BEGIN DELETE FROM tag WHERE tag = 'a'; UPDATE item SET name = CONCAT(name, '.') WHERE id > 2; END;
+DELIMITER //
+    CREATE PROCEDURE note(name varchar(20)) BEGIN INSERT INTO log (what) VALUES (CONCAT('gone ', name)); UPDATE total SET n = count_up('item') WHERE kind = 'item'; END//
+DELIMITER ;
+DELIMITER //
+    CREATE FUNCTION count_up(k varchar(9)) RETURNS int MODIFIES SQL DATA BEGIN INSERT INTO log (what) VALUES (k); RETURN 7; END//
+DELIMITER ;
+DELIMITER //
+    CREATE PROCEDURE tidy() COMMENT 'of old' BEGIN DELETE FROM tag WHERE tag = 'a'; UPDATE item SET name = CONCAT(name, '.') WHERE id > 2; END//
+DELIMITER ;
     CREATE VIEW named AS SELECT id, name FROM item WHERE name IS NOT NULL;
     CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' DISABLE DO DELETE FROM tag;";
 
@@ -39,7 +47,7 @@ const SCRIPTS: &[&str] = &[
     "INSERT INTO item (id, name) VALUES (4, 'x') ON DUPLICATE KEY UPDATE name = 'y';",
     "CALL tidy(); SELECT count_up('select'); SET @x = count_up('set'); DO count_up('do');",
     "UPDATE named SET name = 'through a view' WHERE id = 3; DELETE FROM named WHERE id = 4;",
-    "BEGIN NOT ATOMIC DECLARE i int DEFAULT 0; WHILE i < 3 DO INSERT INTO total VALUES (CONCAT('k', i), count_up('block')); SET i = i + 1; END WHILE; END;",
+    "DELIMITER //\nBEGIN NOT ATOMIC DECLARE i int DEFAULT 0; WHILE i < 3 DO INSERT INTO total VALUES (CONCAT('k', i), count_up('block')); SET i = i + 1; END WHILE; END//\nDELIMITER ;",
     "ALTER TABLE item MODIFY made text, ADD shown int NOT NULL DEFAULT 1; UPDATE item SET shown = 0;",
     "DROP TRIGGER item_made; INSERT INTO item (name) VALUES ('unmade'); CREATE TRIGGER item_made BEFORE INSERT ON item FOR EACH ROW SET NEW.made = 'otherwise'; INSERT INTO item (name) VALUES ('made');",
     "CREATE TRIGGER item_zero BEFORE INSERT ON item FOR EACH ROW PRECEDES item_made SET NEW.up = NULL; CREATE OR REPLACE TRIGGER item_upper BEFORE INSERT ON item FOR EACH ROW SET NEW.name = LOWER(NEW.name); DROP TRIGGER IF EXISTS nothing;",
