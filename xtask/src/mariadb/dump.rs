@@ -14,7 +14,8 @@ use crate::fidelity::dump::{Dump, without_time};
 /// Dumps a database into a file. `days`: those on which the judging went on.
 pub fn dump(conn: &mut Conn, database: &str, file: PathBuf, days: &[String]) -> Result<Dump> {
     let lines = lines(conn, database)?;
-    let mut timeless: Vec<Vec<u8>> = lines.iter().map(|line| without_time(line.as_bytes(), days)).collect();
+    let unordered = lines.iter().map(|line| without_place_of_key(line));
+    let mut timeless: Vec<Vec<u8>> = unordered.map(|line| without_time(line.as_bytes(), days)).collect();
     timeless.sort();
     let mut content: Vec<Vec<u8>> = timeless.iter().map(|line| without_counter(line)).collect();
     content.retain(|line| !line.starts_with(b"counter "));
@@ -81,6 +82,19 @@ fn table_rows(conn: &mut Conn, database: &str, table: &str, lines: &mut Vec<Stri
     let sql = format!("SELECT CONCAT_WS(' | ', {}) FROM {}", values.join(", "), quoted(table));
     lines.extend(column(conn, &sql)?.into_iter().map(|row| format!("row {table}: {row}")));
     Ok(())
+}
+
+/// A line of a table's text that tells of an index, without its place: a copy may have it elsewhere.
+fn without_place_of_key(line: &str) -> String {
+    let told = line.split_once(": ").map(|(head, text)| (head, text.trim().trim_end_matches(',')));
+    match told {
+        Some((head, text))
+            if head.starts_with("table ") && text.split(" (").next().is_some_and(|w| w.contains("KEY `")) =>
+        {
+            format!("{}: {text}", head.rsplit_once(' ').map_or(head, |(table, _)| table))
+        }
+        _ => line.to_owned(),
+    }
 }
 
 /// A line of a table's text without its counter.

@@ -59,6 +59,8 @@ pub(super) struct Chain<'a> {
     pub prepared: BTreeMap<String, String>,
     /// The session's own tables.
     temporary: BTreeSet<String>,
+    /// The script took back some of the segment under way.
+    took_back: bool,
 }
 
 impl<'a> Chain<'a> {
@@ -76,6 +78,7 @@ impl<'a> Chain<'a> {
             notes: Vec::new(),
             prepared: BTreeMap::new(),
             temporary: BTreeSet::new(),
+            took_back: false,
         }
     }
 
@@ -150,6 +153,7 @@ impl<'a> Chain<'a> {
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
         self.admit_routines(statement, place, &class)?;
+        self.took_back |= matches!(class, Class::Rollback | Class::Savepoint);
         match class {
             Class::Begin | Class::Commit | Class::Use(_) | Class::Setting(Setting::Ignored) => Ok(()),
             Class::Hidden(hidden) => self.hidden(statement, place, &hidden, capture),
@@ -289,6 +293,7 @@ impl<'a> Chain<'a> {
     }
 
     fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {
+        let took_back = std::mem::take(&mut self.took_back);
         let database = &mut *self.database;
         let label = database.label.clone();
         let a = database.a()?;
@@ -296,7 +301,7 @@ impl<'a> Chain<'a> {
             if a.value("SELECT @@in_transaction")?.as_deref() != Some("1") {
                 return Err(CaptureError::Uncapturable("a statement of it committed by itself".to_owned()));
             }
-            let held = capture.finish(a)?;
+            let held = capture.finish(a, took_back)?;
             if let Some(trigger) = capture.changed_trigger(a)? {
                 return Err(CaptureError::Uncapturable(format!(
                     "the trigger {trigger} came, went or changed meanwhile"

@@ -263,27 +263,27 @@ impl Capture {
         Ok(differs(&now, &self.triggers).or_else(|| differs(&self.triggers, &now)))
     }
 
-    /// Takes the net effect, in the session's open transaction.
-    pub fn finish(&self, a: &mut Session) -> Result<Vec<Held>, Error> {
+    /// Takes the net effect, in the session's open transaction. `took_back`: the script took some of it back itself, which
+    /// leaves counters where they are.
+    pub fn finish(&self, a: &mut Session, took_back: bool) -> Result<Vec<Held>, Error> {
         a.run(&format!("SET {ARMED} = NULL"))?;
         let mut all = Vec::new();
         for (at, (table, counter)) in self.tables.iter().enumerate() {
+            let now = table::counter(a, &table.name)?;
+            let counter = counter.zip(now).filter(|(was, is)| was != is);
             if self.copied.contains(&table.name) {
                 a.run(&self.copy(at, table, "a", ""))?;
                 forget_unchanged(a, table, &self.object(at, "b"), &self.object(at, "a"))?;
-            } else if a.value(&format!("SELECT 1 FROM `{}` LIMIT 1", self.object(at, "l")))?.is_none() {
-                continue;
-            } else {
+            } else if a.value(&format!("SELECT 1 FROM `{}` LIMIT 1", self.object(at, "l")))?.is_some() {
                 self.net(a, at)?;
+            } else if !took_back || counter.is_none() {
+                continue;
             }
             let rows =
                 |a: &mut Session, side: &str| a.number(&format!("SELECT COUNT(*) FROM `{}`", self.object(at, side)));
             let (before, after) = (rows(a, "b")?, rows(a, "a")?);
-            let counter = match (counter, table::counter(a, &table.name)?) {
-                (Some(was), Some(is)) if *was != is => Some((*was, is)),
-                _ => None,
-            };
-            if before + after > 0 {
+            // Rows that came and went again may have moved it, too.
+            if before + after > 0 || counter.is_some() {
                 let at = u32::try_from(at).unwrap_or(u32::MAX);
                 all.push(Held { table: table.clone(), at, before, after, counter });
             }

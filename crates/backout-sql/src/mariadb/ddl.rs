@@ -73,6 +73,14 @@ impl Change {
         names.into_iter()
     }
 
+    /// The table of whose triggers it is about one.
+    pub fn triggered(&self) -> Option<&str> {
+        match self {
+            Change::Told(told) => told.table.as_deref(),
+            _ => None,
+        }
+    }
+
     /// What takes it back, in words.
     pub fn words(&self) -> String {
         match self {

@@ -158,7 +158,7 @@ impl Mariadb {
             }
             for name in quiet::names_in_order(&mut self.b, from)? {
                 let before = ddl_text::read(&mut self.b, Kind::Trigger, &name, &held)?;
-                all.push(Told { kind: Kind::Trigger, name, before, after: None });
+                all.push(Told { kind: Kind::Trigger, name, table: Some(from.clone()), before, after: None });
             }
         }
         Ok(Ok(all))

@@ -71,6 +71,9 @@ impl Text {
 pub struct Told {
     pub kind: Kind,
     pub name: String,
+    /// Of a trigger, its table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
     pub before: Option<Text>,
     pub after: Option<Text>,
 }
@@ -184,7 +187,8 @@ impl Mariadb {
         {
             return Ok(Err(format!("{name} is of {why}, and this user cannot make it again for them")));
         }
-        Ok(Ok(Some(Told { kind, name, before, after: None })))
+        let table = if kind == Kind::Trigger { quiet::table_of(&mut self.b, &name)? } else { None };
+        Ok(Ok(Some(Told { kind, name, table, before, after: None })))
     }
 
     /// Learns what came of it.
@@ -192,6 +196,9 @@ impl Mariadb {
         let held = self.begin_of_held();
         let found = read(&mut self.b, told.kind, &told.name, &held);
         told.after = found.map_err(|source| self.reading(source))?;
+        if told.kind == Kind::Trigger && told.table.is_none() {
+            told.table = quiet::table_of(&mut self.b, &told.name).map_err(|source| self.reading(source))?;
+        }
         Ok(())
     }
 

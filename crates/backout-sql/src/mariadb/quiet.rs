@@ -104,6 +104,14 @@ pub fn next_of(b: &mut Session, name: &str) -> Result<Option<String>, Error> {
     Ok(find(b, None)?.into_iter().find(|trigger| trigger.name == name).and_then(|trigger| trigger.next))
 }
 
+/// The table that a trigger is on.
+pub fn table_of(b: &mut Session, name: &str) -> Result<Option<String>, Error> {
+    b.value(&format!(
+        "SELECT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND TRIGGER_NAME = {}",
+        literal(name)
+    ))
+}
+
 pub fn names_in_order(b: &mut Session, table: &str) -> Result<Vec<String>, Error> {
     Ok(find(b, Some(&[table]))?.into_iter().map(|trigger| trigger.name).collect())
 }

@@ -349,7 +349,7 @@ impl Mariadb {
         let written: Vec<&str> = segments.iter().flat_map(Segment::held).map(|held| held.table.name.as_str()).collect();
         self.hold_triggers(&written)?;
         self.begin()?;
-        let mut hidden: BTreeSet<String> = BTreeSet::new();
+        let (mut hidden, mut triggered): (BTreeSet<String>, BTreeSet<String>) = Default::default();
         let mut done = Ok(());
         for segment in segments {
             match &segment.detail {
@@ -360,9 +360,11 @@ impl Mariadb {
                         self.rows_of(segment, &seen, replay).and_then(|rows| self.change_rows(&rows, replay, &hidden));
                 }
                 Detail::Ddl { change, .. } => {
-                    if !change.names().any(|name| hidden.contains(name)) {
+                    if !change.names().any(|name| hidden.contains(name) || triggered.contains(name)) {
                         self.look_at_change(segment, change, replay)?;
                     }
+                    // A table that has a trigger still which goes before it, or has none yet.
+                    triggered.extend(change.triggered().map(str::to_owned));
                     hidden.extend(change.names().map(str::to_owned));
                 }
                 Detail::Script => {}
