@@ -61,6 +61,8 @@ pub(super) struct Chain<'a> {
     temporary: BTreeSet<String>,
     /// The script took back some of the segment under way.
     took_back: bool,
+    /// Foreign keys were not checked in the segment under way, at least for a while.
+    unchecked: bool,
 }
 
 impl<'a> Chain<'a> {
@@ -79,6 +81,7 @@ impl<'a> Chain<'a> {
             prepared: BTreeMap::new(),
             temporary: BTreeSet::new(),
             took_back: false,
+            unchecked: false,
         }
     }
 
@@ -153,6 +156,7 @@ impl<'a> Chain<'a> {
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
         self.admit_routines(statement, place, &class)?;
+        self.unchecked |= matches!(class, Class::Setting(Setting::Session)) && self.unchecks(statement);
         self.took_back |= matches!(class, Class::Rollback | Class::Savepoint);
         match class {
             Class::Begin | Class::Commit | Class::Use(_) | Class::Setting(Setting::Ignored) => Ok(()),
@@ -228,9 +232,19 @@ impl<'a> Chain<'a> {
         Err(no.at(place, &statement.sql).refusal.into())
     }
 
+    /// True for a setting that has foreign keys go unchecked.
+    fn unchecks(&self, statement: &Statement) -> bool {
+        let sql = bare(&statement.sql, self.database.version).to_ascii_lowercase();
+        // One that puts them back is told apart by what it is set to, or counts for one that does not: that only asks less.
+        sql.contains("foreign_key_checks") && !sql.replace(' ', "").contains("foreign_key_checks=1")
+    }
+
     /// Opens a segment of rows: whatever it may write to is armed.
     fn open(&mut self, place: &str, statement: &Statement) -> Result<Open, TargetError> {
         let run = self.runs.next().unwrap_or_default();
+        let checks = self.database.a()?.value("SELECT @@foreign_key_checks");
+        let checks = checks.map_err(|source| self.database.failed("cannot read the settings of", source))?;
+        self.unchecked = checks.as_deref() == Some("0");
         let (step, number) = (self.step, self.number);
         let database = &mut *self.database;
         let armed = Bodies::find(&mut database.b)
@@ -275,7 +289,7 @@ impl<'a> Chain<'a> {
         if changed || last {
             let ticket = self.announced(gate)?;
             let (step, number) = (self.step, self.number);
-            let detail = Detail::Rows { tables: held.clone() };
+            let detail = Detail::Rows { tables: held.clone(), unchecked: self.unchecked };
             let segment = Segment { step, number, state: State::Done, detail };
             self.write(&segment, ticket, last)?;
         } else {

@@ -181,7 +181,7 @@ impl Mariadb {
 
     fn replay_segment(&mut self, segment: &mut Segment, last: bool, act: &mut Act<'_, '_>) -> Result<(), TargetError> {
         match segment.detail.clone() {
-            Detail::Rows { tables } => self.replay_rows(segment, &tables, last, act),
+            Detail::Rows { tables, .. } => self.replay_rows(segment, &tables, last, act),
             Detail::Ddl { .. } => self.replay_change(segment, act),
             Detail::Script => Ok(()),
         }
@@ -207,6 +207,7 @@ impl Mariadb {
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
         let rows = self.rows_of(segment, tables, &mut act.replay)?;
+        act.replay.unchecked = !undo && matches!(segment.detail, Detail::Rows { unchecked: true, .. });
         if !undo {
             self.each_hold(segment, &rows, tables, capture::put_aside)?;
         }
@@ -332,7 +333,8 @@ impl Mariadb {
             return Ok(());
         }
         let before = replay.conflicts.total;
-        for one in rows {
+        let looked_at = if replay.unchecked { &[] } else { rows };
+        for one in looked_at {
             one.look_at_links(a, replay, &links).map_err(|source| failed(&one.table.name, &label, source))?;
         }
         // Nobody can settle these by leaving one of two values.
@@ -353,7 +355,7 @@ impl Mariadb {
         let mut done = Ok(());
         for segment in segments {
             match &segment.detail {
-                Detail::Rows { tables } => {
+                Detail::Rows { tables, .. } => {
                     let seen: Vec<Held> =
                         tables.iter().filter(|held| !hidden.contains(&held.table.name)).cloned().collect();
                     done =
@@ -477,7 +479,7 @@ pub fn summary_of(index: &Index, segments: &[Segment]) -> Summary {
     let mut objects: Vec<String> = Vec::new();
     for segment in segments {
         match &segment.detail {
-            Detail::Rows { tables } => objects.extend(tables.iter().map(|held| held.table.name.clone())),
+            Detail::Rows { tables, .. } => objects.extend(tables.iter().map(|held| held.table.name.clone())),
             Detail::Ddl { change, .. } => objects.extend(change.names().map(str::to_owned)),
             Detail::Script => {}
         }

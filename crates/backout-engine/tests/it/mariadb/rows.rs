@@ -6,7 +6,7 @@ use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::Server;
 use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, sql};
-use backout_testkit::site::TestSite;
+use backout_testkit::site::{Done, TestSite};
 
 pub const BASE: &str = "
     SET sql_mode = '', time_zone = 'SYSTEM';
@@ -98,6 +98,15 @@ fn without_counters(state: &Fingerprint) -> Fingerprint {
     state
 }
 
+/// What came of a command, with every reason of a refusal.
+pub fn said(done: &Done) -> String {
+    let mut said = format!("{done:?}");
+    if let Err(EngineError::Refused(all)) = &done.result {
+        said += &all.iter().map(ToString::to_string).collect::<String>();
+    }
+    said
+}
+
 #[test]
 fn a_statement_that_fails_leaves_nothing() {
     let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
@@ -137,10 +146,7 @@ fn what_cannot_be_captured_is_refused_by_name() {
         ("DELETE FROM backout_shop", "the tool's own"),
     ] {
         let done = site.deploy(&Pkg::new("p").step(sql(format!("{script};"))));
-        let mut said = format!("{done:?}");
-        if let Err(EngineError::Refused(all)) = &done.result {
-            said += &all.iter().map(ToString::to_string).collect::<String>();
-        }
+        let said = said(&done);
         assert!(said.contains(why), "{script}: {said}");
         assert!(matches!(done.status(), Status::Refused | Status::Failed), "{script}: {said}");
         before.assert_same(&Fingerprint::of(&site), script);
