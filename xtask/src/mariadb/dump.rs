@@ -165,7 +165,10 @@ mod tests {
             assert_eq!(before.differences(&copied)?, Vec::<String>::new());
             assert!(before.same(&copied, Alike::Exactly));
             let mut command = server.client("mariadb");
-            command.args([&copy_name, "-e", &format!("SET sql_mode = ''; CREATE TABLE backout_x (x int); {change}")]);
+            command
+                .arg(&copy_name)
+                .arg("-e")
+                .arg(format!("SET sql_mode = ''; CREATE TABLE backout_x (x int); {change}"));
             assert!(command.stdout(std::process::Stdio::null()).status()?.success(), "{change}");
             let changed = dump(&mut conn, &copy_name, dir.path().join("changed"), &[])?;
             assert!(!before.same(&changed, Alike::Exactly), "{change}");
