@@ -56,7 +56,7 @@ const SCRIPTS: &[&str] = &[
     "DROP EVENT nightly; CREATE EVENT weekly ON SCHEDULE EVERY 1 WEEK STARTS '2030-01-01 00:00:00' DISABLE DO SET @x = 1; ALTER EVENT weekly COMMENT 'often';",
     "ALTER VIEW named AS SELECT id FROM item; CREATE OR REPLACE VIEW named AS SELECT name FROM item;",
     "DROP TABLE tag, item; CREATE TABLE item (id int PRIMARY KEY) ENGINE=InnoDB; CREATE TRIGGER item_made BEFORE INSERT ON item FOR EACH ROW SET @x = 1;",
-    "SET foreign_key_checks = 0; DELETE FROM item WHERE id = 3; SET foreign_key_checks = 1; UPDATE tag SET tag = CONCAT(tag, '!');",
+    "SET foreign_key_checks = 0; DELETE FROM item WHERE id = 3; SET foreign_key_checks = 1; UPDATE total SET n = 1;",
     "RENAME TABLE item TO thing; INSERT INTO thing (name) VALUES ('seven');",
 ];
 
