@@ -31,7 +31,7 @@ fn source(version: u32) -> &'static str {
 /// A query whose value is true where something in the database could send.
 pub fn could_send(version: u32) -> String {
     format!(
-        "EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace <> 11 AND p.prokind <> 'a' AND {} ~* {SENDS})
+        "EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND p.pronamespace <> 11 AND p.prokind <> 'a' AND {} ~* {SENDS})
              OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND ev_action::text ~* 'notify')",
         source(version)
     )
