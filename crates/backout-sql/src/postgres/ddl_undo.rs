@@ -295,7 +295,8 @@ impl Undo<'_, '_> {
             aim.pairs.iter().filter(|(_, to)| to.is_none()).filter_map(|(from, _)| from.as_ref()).collect();
         let tables: Vec<&Object> = going.iter().copied().filter(|object| object.kind == Kind::Table).collect();
         let families = tables.iter().filter_map(|table| table.key.map(|key| key.oid)).collect();
-        let family = catalog::read(self.context.client, &Wanted { families, ..Wanted::default() }, self.context.version)?;
+        let family =
+            catalog::read(self.context.client, &Wanted { families, ..Wanted::default() }, self.context.version)?;
         for object in family {
             let ours = going.iter().any(|going| going.key == object.key)
                 || object.is_inherited()

@@ -115,10 +115,8 @@ fn what(conflict: &Conflict) -> (Option<String>, About<'_>) {
     let object = conflict.object.as_str();
     if let Some(key) = &conflict.key {
         // Which other row stands in the way is not known, nor which one others can no longer tell from it.
-        let is_one = !matches!(
-            conflict.kind,
-            ConflictKind::Constraint | ConflictKind::ForeignKey | ConflictKind::NotFound
-        );
+        let is_one =
+            !matches!(conflict.kind, ConflictKind::Constraint | ConflictKind::ForeignKey | ConflictKind::NotFound);
         return (Some(object.to_owned()), if is_one { About::Row(key) } else { About::Rows });
     }
     let told_apart = !conflict.left.is_empty() || conflict.now == AS_IT_WAS;
@@ -145,8 +143,25 @@ fn what(conflict: &Conflict) -> (Option<String>, About<'_>) {
 
 /// The first words of what [`Object::shown`] says of what is neither table nor column.
 const KINDS: [&str; 20] = [
-    "schema", "extension", "type", "attribute", "domain", "sequence", "function", "procedure", "aggregate", "index",
-    "constraint", "view", "materialized", "statistics", "rule", "trigger", "policy", "publication", "published",
+    "schema",
+    "extension",
+    "type",
+    "attribute",
+    "domain",
+    "sequence",
+    "function",
+    "procedure",
+    "aggregate",
+    "index",
+    "constraint",
+    "view",
+    "materialized",
+    "statistics",
+    "rule",
+    "trigger",
+    "policy",
+    "publication",
+    "published",
     "default",
 ];
 

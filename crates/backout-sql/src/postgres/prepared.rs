@@ -95,6 +95,9 @@ impl Asked {
     }
 }
 
+/// A way to ask.
+pub type Ask = fn(&mut Client, &[Asked]) -> Result<Vec<Vec<String>>, Error>;
+
 /// The answers to all, one after the other, in one message and under the settings of [`catalog::PINNED`], whatever those of
 /// the transaction are, which has to be open.
 pub fn rows(client: &mut Client, all: &[Asked]) -> Result<Vec<Vec<String>>, Error> {
@@ -122,12 +125,12 @@ pub fn unpin(client: &mut Client) -> Result<(), Error> {
 }
 
 /// What the server counted of the transaction's writes, as `question` asks for it; it is asked once for all that comes before
-/// the next statement that may write. Questions that follow find the settings as after [`first_rows`], where it was asked.
-pub fn counted(client: &mut Client, question: &str) -> Result<Vec<Vec<String>>, Error> {
+/// the next statement that may write. `ask` is [`rows`] or [`first_rows`].
+pub fn counted(client: &mut Client, question: &str, ask: Ask) -> Result<Vec<Vec<String>>, Error> {
     if let Some(counted) = &client.counted {
         return Ok(counted.clone());
     }
-    let counted = first_rows(client, &[Asked::new(question.to_owned(), "", String::new())])?;
+    let counted = ask(client, &[Asked::new(question.to_owned(), "", String::new())])?;
     client.counted = Some(counted.clone());
     Ok(counted)
 }
@@ -150,9 +153,8 @@ fn rows_as_it_is(client: &mut Client, all: &[Asked]) -> Result<Option<Vec<Vec<St
     };
     let settings = answers.next().unwrap_or_default();
     // `DateStyle` says in which order days and months are read, too.
-    let is_pinned = |((name, value), now): (&(&str, &str), &String)| {
-        now == value || *name == "DateStyle" && now.starts_with(value)
-    };
+    let is_pinned =
+        |((name, value), now): (&(&str, &str), &String)| now == value || *name == "DateStyle" && now.starts_with(value);
     let are_pinned = catalog::PINNED.iter().zip(&settings).all(is_pinned);
     Ok((are_pinned && settings.len() == catalog::PINNED.len()).then(|| answers.collect()))
 }

@@ -191,7 +191,10 @@ fn begin_turn(a: &mut Session, label: &str) -> Result<(), TargetError> {
          SELECT pg_catalog.set_config('backout.lock_timeout', pg_catalog.current_setting('lock_timeout'), true),
              pg_catalog.set_config('lock_timeout', '{LOCK_TURN}', true)"
     );
-    a.client.unwritten().batch_execute(&begin).map_err(|source| TargetError::failed(format!("cannot set a savepoint in {label}"), source))
+    a.client
+        .unwritten()
+        .batch_execute(&begin)
+        .map_err(|source| TargetError::failed(format!("cannot set a savepoint in {label}"), source))
 }
 
 fn end_turn(a: &mut Session) -> Result<(), postgres::Error> {

@@ -54,11 +54,7 @@ pub fn shown(table: &Table, column: usize, alias: &str) -> String {
     let text = format!(
         "CASE WHEN length(format('%s', {value})) > {CUT} THEN left(format('%s', {value}), {CUT}) || '…' ELSE format('%s', {value}) END"
     );
-    let text = if is_plain(&column.kind) {
-        text
-    } else {
-        format!("'''' || {text} || ''''")
-    };
+    let text = if is_plain(&column.kind) { text } else { format!("'''' || {text} || ''''") };
     format!("CASE WHEN num_nulls({value}) = 1 THEN 'NULL' ELSE {text} END")
 }
 

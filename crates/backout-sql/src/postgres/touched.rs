@@ -123,8 +123,7 @@ pub struct Written {
 
 /// Asks for both at once: they are one look through all relations.
 pub fn written(a: &mut Session) -> Result<Written, CaptureError> {
-    let rows = catalog_changes::counted(&mut a.client).and_then(|rows| prepared::unpin(&mut a.client).map(|()| rows));
-    let rows = rows.map_err(reading("what was written to"))?;
+    let rows = catalog_changes::counted(&mut a.client, prepared::rows).map_err(reading("what was written to"))?;
     let mut written = Written::default();
     for row in rows {
         let number = |at: usize| row[at].parse().unwrap_or_default();
