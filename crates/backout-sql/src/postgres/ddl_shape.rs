@@ -373,7 +373,9 @@ fn fill(
             None => format!("o.{name}"),
             // Rows that came since have what a new row would have.
             Some(false) => {
-                let default = defaults.get(name).map_or("NULL", String::as_str);
+                // It may be of another type, which the server casts where it is a default.
+                let of_type = |default: &String| format!("({default})::{}", column.text("type"));
+                let default = defaults.get(name).map_or_else(|| "NULL".to_owned(), of_type);
                 format!("CASE WHEN b.k0 IS NULL THEN {default} ELSE b.{name} END")
             }
             // What others wrote since is cast, where PostgreSQL can.

@@ -133,6 +133,8 @@ fn what(conflict: &Conflict) -> (Option<String>, About<'_>) {
             (Some(plain(of)), if values { About::Values(column) } else { by_name })
         }
         Some((kind, rest)) if KINDS.contains(&kind) => (rest.rsplit_once(" of ").map(|(_, of)| plain(of)), by_name),
+        // What could not be done, in words, or a table with such a name.
+        Some(_) if conflict.kind == ConflictKind::Definition => (Some(object.to_owned()), About::Hangers),
         _ => match (&conflict.column, conflict.kind) {
             (Some(column), ConflictKind::RequiredBy) => (Some(object.to_owned()), About::Column(column)),
             (None, ConflictKind::RequiredBy | ConflictKind::Definition) => (Some(object.to_owned()), About::Form),
