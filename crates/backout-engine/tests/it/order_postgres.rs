@@ -63,7 +63,7 @@ fn what_others_made_is_overwritten_beside_a_later_deployment() {
     site.undo_on(Some(&id), OnConflict::Overwrite).expect(Status::Done);
     site.undo(None).expect(Status::Done);
     assert_eq!(
-        site.postgres("main").unwrap().psql("SELECT string_agg(a || c, ',' ORDER BY id) FROM t WHERE id < 3"),
+        site.postgres("main").unwrap().psql("SELECT string_agg(a || c, ',' ORDER BY id) FROM t WHERE id < 3").trim(),
         "a1c1,a2c2"
     );
 }
