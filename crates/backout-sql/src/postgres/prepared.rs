@@ -104,10 +104,10 @@ pub fn rows(client: &mut Client, all: &[Asked]) -> Result<Vec<Vec<String>>, Erro
     if all.is_empty() {
         return Ok(Vec::new());
     }
-    if client.settled || client.pinned {
-        if let Some(answers) = rows_as_it_is(client, all)? {
-            return Ok(answers);
-        }
+    if (client.settled || client.pinned)
+        && let Some(answers) = rows_as_it_is(client, all)?
+    {
+        return Ok(answers);
     }
     let answers = pinned_rows(client, all, UNPIN)?;
     client.pinned = false;
