@@ -1,11 +1,12 @@
 """Writes the whole upgrade history of a wagtail site as numbered SQL files, one a Django migration.
 
 Run by script/wagtail-history inside its own Python environment. Each migration is applied to a scratch database
-(a SQLite file, or the PostgreSQL server that PGHOST and PGUSER name), and what Django sends is written down as it goes: definitions, rows and settings, RunPython's own rows
+(a SQLite file, the PostgreSQL server that PGHOST and PGUSER name, or the MariaDB server whose socket is MYSQL_UNIX_PORT), and what Django sends is written down as it goes: definitions, rows and settings, RunPython's own rows
 included. What only reads, and what only concerns Django's own list of applied migrations, is left out. It never
 touches a database that is not its own.
 """
 
+import os
 import pathlib
 import sys
 import tempfile
@@ -53,6 +54,20 @@ def configure(database, **more):
 
 
 POSTGRES = False
+MARIADB = False
+
+
+def mariadb():
+    """A scratch database on the MariaDB server, by a client in Python alone."""
+    import pymysql
+
+    # Django asks for a version of the client in C, whose interface this one has.
+    pymysql.version_info = (2, 2, 7, "final", 0)
+    pymysql.install_as_MySQLdb()
+    way = {"unix_socket": os.environ["MYSQL_UNIX_PORT"]}
+    with pymysql.connect(user="root", **way) as conn:
+        conn.cursor().execute("CREATE DATABASE history CHARACTER SET utf8mb4")
+    return {"ENGINE": "django.db.backends.mysql", "NAME": "history", "USER": "root", "OPTIONS": way}
 
 
 def literal(value):
@@ -63,6 +78,10 @@ def literal(value):
         from psycopg import sql
 
         return sql.Literal(value).as_string(None)
+    if MARIADB:
+        from pymysql.converters import escape_item
+
+        return escape_item(value, "utf8mb4")
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, (int, float)):
@@ -113,22 +132,24 @@ class Recorder:
             return
         if text.upper() in ("PRAGMA FOREIGN_KEYS", "PRAGMA LEGACY_ALTER_TABLE"):
             return
-        if '"django_migrations"' in text:
+        if '"django_migrations"' in text or "`django_migrations`" in text:
             return
         for row in params if many else [params]:
             self.statements.append(rendered(text, row).rstrip(";"))
 
 
 def main():
-    global POSTGRES
+    global MARIADB, POSTGRES
     engine, out = sys.argv[1], pathlib.Path(sys.argv[2])
-    POSTGRES = engine == "postgres"
+    POSTGRES, MARIADB = engine == "postgres", engine == "mariadb"
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.sql"):
         old.unlink()
     with tempfile.TemporaryDirectory() as scratch:
         if POSTGRES:
             configure({"ENGINE": "django.db.backends.postgresql", "NAME": "postgres"})
+        elif MARIADB:
+            configure(mariadb())
         else:
             configure({"ENGINE": "django.db.backends.sqlite3", "NAME": str(pathlib.Path(scratch) / "history.sqlite")})
         from django.core.management import call_command  # noqa: F401  (loads the command machinery)

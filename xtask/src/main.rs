@@ -8,6 +8,7 @@
 mod backout;
 mod bench;
 mod fidelity;
+mod mariadb;
 mod place;
 mod postgres;
 mod sqlite;

@@ -35,6 +35,15 @@ pub struct Options {
     pub state: PathBuf,
     pub databases: Vec<DatabaseSource>,
     pub roots: Vec<RootSource>,
+    pub purpose: Purpose,
+}
+
+/// What copies are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Backup,
+    /// They are laid out beside the site, by accounts that own nothing there.
+    Rehearsal,
 }
 
 /// A root to be backed up.
@@ -105,24 +114,6 @@ impl Keeper {
         found.ok_or_else(|| BackupError::new(format!("the backup {id} is not in the repository any more")))
     }
 
-    /// The site's SQLite databases that lie in a root, relative to it, with what SQLite keeps beside them.
-    fn databases_in(&self, root: &Path) -> Vec<PathBuf> {
-        let Ok(root) = fs::canonicalize(root) else { return Vec::new() };
-        let mut inside = Vec::new();
-        for database in &self.options.databases {
-            let Engine::Sqlite { path } = &database.engine else { continue };
-            let Ok(path) = fs::canonicalize(path) else { continue };
-            if let Ok(path) = path.strip_prefix(&root) {
-                inside.extend(["", "-wal", "-shm", "-journal"].map(|end| {
-                    let mut name = path.as_os_str().to_owned();
-                    name.push(end);
-                    PathBuf::from(name)
-                }));
-            }
-        }
-        inside
-    }
-
     fn archive(
         &mut self,
         manifest: &Manifest,
@@ -176,13 +167,13 @@ impl Backup for Keeper {
         let failed = |error: io::Error| BackupError::failed("cannot make a directory for the dumps", error);
         let (dumps, secrets) = (private(DATABASES).map_err(failed)?, private("private").map_err(failed)?);
         for database in &self.options.databases {
-            manifest.databases.push(database.dump(&dumps, &secrets, &ledger)?);
+            manifest.databases.push(database.dump(&dumps, &secrets, &ledger, self.options.purpose)?);
         }
         for root in &self.options.roots {
             manifest.roots.push(RootNote {
                 name: root.name.clone(),
                 path: root.path.clone(),
-                without: self.databases_in(&root.path),
+                without: databases_in(&root.path, &self.options.databases),
             });
         }
         manifest.write(&scratch.path().join(SITE_JSON))?;
@@ -272,4 +263,22 @@ impl Backup for Keeper {
         }
         found
     }
+}
+
+/// The SQLite databases that lie in a root, relative to it, with what SQLite keeps beside them.
+pub fn databases_in(root: &Path, databases: &[DatabaseSource]) -> Vec<PathBuf> {
+    let Ok(root) = fs::canonicalize(root) else { return Vec::new() };
+    let mut inside = Vec::new();
+    for database in databases {
+        let Engine::Sqlite { path } = &database.engine else { continue };
+        let Ok(path) = fs::canonicalize(path) else { continue };
+        if let Ok(path) = path.strip_prefix(&root) {
+            inside.extend(["", "-wal", "-shm", "-journal"].map(|end| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(end);
+                PathBuf::from(name)
+            }));
+        }
+    }
+    inside
 }

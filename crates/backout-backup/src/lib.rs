@@ -3,15 +3,18 @@
 //! What is written can be listed and restored by restic itself. Never writes the journal, and never decides when a
 //! backup is taken or restored: that is the engine's, by the trait [`backout_model::backup::Backup`].
 
+mod beside;
 mod compare;
 mod dump;
 mod exchange;
 mod fetched;
 mod keeper;
+mod layout;
 mod ledger;
 mod manifest;
 mod mend;
 mod node;
+mod print;
 mod repository;
 mod restore;
 mod scratch;
@@ -20,5 +23,9 @@ mod tool;
 mod walk;
 mod xattr;
 
+pub use beside::Beside;
 pub use dump::{DatabaseSource, Engine};
-pub use keeper::{Keeper, Options, RootSource};
+pub use keeper::{Keeper, Options, Purpose, RootSource};
+pub use layout::Layout;
+pub use print::Printed;
+pub use scratch::{Abandoned, Scratch};

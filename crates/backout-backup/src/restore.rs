@@ -20,7 +20,7 @@ impl Keeper {
         self.fetched(id)?.manifest()
     }
 
-    fn fetched(&mut self, id: &str) -> Result<Fetched, BackupError> {
+    pub(crate) fn fetched(&mut self, id: &str) -> Result<Fetched, BackupError> {
         let snapshot = self.snapshot_file(id)?;
         Fetched::new(self.opened(false)?, snapshot)
     }

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use backout_model::backup::BackupError;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::ledger::Ledger;
 
@@ -54,6 +56,9 @@ impl Tool<'_> {
             .stderr(said.try_clone().map_err(failed)?)
             .spawn()
             .map_err(failed)?;
+        // So that whoever comes after a crash can end it: it goes on by itself, and what it does is not wanted any more.
+        let note = self.output.with_extension(RUNNING);
+        note_process(&note, child.id()).map_err(failed)?;
         let status = loop {
             if let Some(status) = child.try_wait().map_err(failed)? {
                 break status;
@@ -61,10 +66,12 @@ impl Tool<'_> {
             if ledger.is_some_and(Ledger::is_stopped) {
                 child.kill().map_err(failed)?;
                 child.wait().map_err(failed)?;
+                std::fs::remove_file(&note).map_err(failed)?;
                 return Err(BackupError::new(format!("{name} was stopped by the operator")));
             }
             std::thread::sleep(GLANCE);
         };
+        std::fs::remove_file(&note).map_err(failed)?;
         if status.success() {
             return Ok(());
         }
@@ -73,6 +80,49 @@ impl Tool<'_> {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         Err(BackupError::failed(format!("{name} failed ({status})"), text))
     }
+}
+
+/// How a note ends that a tool is running.
+const RUNNING: &str = "running";
+
+fn note_process(note: &Path, pid: u32) -> std::io::Result<()> {
+    let started = started(pid)?.unwrap_or_default();
+    std::fs::write(note, format!("{pid} {started}"))
+}
+
+/// Ends the tools that a process which is dead had started and noted in `directory`, and waits until they are gone.
+pub fn end_orphans(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|end| end != RUNNING) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path)?;
+        let Some((pid, noted)) = text.split_once(' ') else { continue };
+        let Some((pid, raw)) = pid.parse::<u32>().ok().zip(pid.parse().ok().and_then(Pid::from_raw)) else { continue };
+        // Another process may have the number by now.
+        while started(pid)?.is_some_and(|started| started == noted) {
+            match kill_process(raw, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+            std::thread::sleep(GLANCE);
+        }
+    }
+    Ok(())
+}
+
+/// When a process started, as the kernel counts; none where there is none, or nothing but its exit status is left.
+fn started(pid: u32) -> std::io::Result<Option<String>> {
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // The name in parentheses may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    Ok(fields.get(19).filter(|_| fields.first() != Some(&"Z")).map(|&started| started.to_owned()))
 }
 
 /// What `NAME --version` says, on one line; none where the tool is not there.

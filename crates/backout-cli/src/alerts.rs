@@ -2,8 +2,13 @@
 //! a warning: it never hides what it was to tell.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use backout_engine::outcome::{Outcome, Status};
+use backout_model::target::Finding;
 use backout_net::alert::{self, Channel, MailChannel, MailTls, Message, Webhook};
 use backout_package::alert::{Alert, SmtpTls, WebhookFormat};
 use backout_package::site::Site;
@@ -11,9 +16,14 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::error::CliError;
+use crate::signals::Stop;
 use crate::ui::{JSON_VERSION, Ui};
 use crate::words;
 
+/// How often is looked whether the operator wants to wait no longer.
+const GLANCE: Duration = Duration::from_millis(100);
+/// How long `doctor` waits for a server.
+const REACH: Duration = Duration::from_secs(3);
 /// How many lines of a list a mail has.
 const LINES: usize = 20;
 /// How long a line may get.
@@ -49,13 +59,49 @@ impl Alerts {
             return;
         }
         let message = message(&self.site, purpose, outcome);
-        for alert in &self.to {
+        let (tell, told) = mpsc::channel();
+        let mut waiting = BTreeMap::new();
+        for (number, alert) in self.to.iter().enumerate() {
             let channel = channel(alert);
             ui.note(format!("telling by {channel}"));
-            if let Err(why) = alert::send(&channel, &message) {
-                ui.warning(format!("nobody was told by {channel}: {why}"));
+            waiting.insert(number, channel.to_string());
+            let (tell, message) = (tell.clone(), message.clone());
+            // What is still under way when the process ends goes with it.
+            thread::spawn(move || tell.send((number, alert::send(&channel, &message))).ok());
+        }
+        // What came before may have been stopped; only who asks from now on does not want to wait for this.
+        let stop = Stop::listen();
+        while !waiting.is_empty() {
+            match told.recv_timeout(GLANCE) {
+                Ok((number, sent)) => {
+                    let channel = waiting.remove(&number).unwrap_or_default();
+                    if let Err(why) = sent {
+                        ui.warning(format!("nobody was told by {channel}: {why}"));
+                    }
+                }
+                Err(_) if stop.as_ref().is_ok_and(Stop::asked) => {
+                    let left = std::mem::take(&mut waiting).into_values();
+                    left.for_each(|channel| {
+                        ui.warning(format!("nobody was told by {channel}: stopped by the operator"))
+                    });
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// Whom `doctor` would have told, and whether somebody listens there.
+    pub fn examine(&self) -> Vec<Finding> {
+        let finding = |what: String| Finding { target: "alerts".to_owned(), what, grave: false };
+        if self.to.is_empty() {
+            return vec![finding("nobody is told when something goes wrong: site.yaml has no `alerts:`".to_owned())];
+        }
+        let examined = self.to.iter().map(channel).map(|channel| match alert::reach(&channel, REACH) {
+            Ok(()) => finding(format!("{channel} can be reached")),
+            Err(why) => finding(format!("{channel} cannot be reached, so nobody would be told: {why}")),
+        });
+        examined.collect()
     }
 
     /// The same of a run that ended with an error; what it had begun is settled by the next one.

@@ -36,6 +36,7 @@ pub enum Command {
     New(commands::new::Args),
     Doctor(commands::doctor::Args),
     Plan(commands::plan::Args),
+    Rehearse(commands::rehearse::Args),
     Deploy(commands::deploy::Args),
     Undo(commands::undo::Args),
     Confirm(commands::confirm::Args),
@@ -59,8 +60,6 @@ pub enum Command {
     Schema(commands::schema::Args),
     #[command(hide = true)]
     Watch(commands::watch::Args),
-    #[command(hide = true)]
-    Rehearse(commands::later::Args),
     #[command(hide = true)]
     Capture(commands::later::Args),
     #[command(hide = true)]

@@ -72,6 +72,15 @@ impl End {
             answer_only: false,
         }
     }
+
+    /// The same with figures beside the outcome's own fields.
+    pub fn of_with(ui: &Ui, outcome: &Outcome, figures: &impl Serialize) -> Self {
+        let mut end = Self::of(ui, outcome);
+        if let (Value::Object(fields), Value::Object(more)) = (&mut end.fields, to_value(figures)) {
+            fields.extend(more);
+        }
+        end
+    }
 }
 
 /// Writes the last lines and returns the exit status.

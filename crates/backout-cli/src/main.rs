@@ -13,7 +13,9 @@ mod error;
 mod faults;
 mod global;
 mod incoming;
+mod lent;
 mod progress;
+mod rehearsal;
 mod signals;
 mod ui;
 mod wiring;
@@ -65,6 +67,7 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::New(args) => commands::new::run(&context, &args),
         Command::Doctor(args) => commands::doctor::run(&context, &args),
         Command::Plan(args) => commands::plan::run(&context, &args),
+        Command::Rehearse(args) => commands::rehearse::run(&context, &args),
         Command::Deploy(args) => commands::deploy::run(&context, &args),
         Command::Undo(args) => commands::undo::run(&context, &args),
         Command::Redo(args) => commands::redo::run(&context, &args),
@@ -87,6 +90,6 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Completions(args) => commands::completions::run(&context, &args, args::definition()),
         Command::Man(args) => commands::man::run(&context, &args, args::definition()),
         Command::Schema(args) => commands::schema::run(&context, &args),
-        Command::Rehearse(args) | Command::Capture(args) | Command::Diff(args) => commands::later::run(name, &args),
+        Command::Capture(args) | Command::Diff(args) => commands::later::run(name, &args),
     }
 }

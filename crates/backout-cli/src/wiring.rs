@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use backout_backup::{DatabaseSource, Keeper, RootSource};
+use backout_backup::{DatabaseSource, Keeper, Purpose, RootSource};
 use backout_engine::session::{Surroundings, Targets};
 use backout_files::local::{self, LocalRoot};
 use backout_files::root::Root;
@@ -62,25 +62,42 @@ pub fn targets_as_far_as_possible(site: &Site) -> (Targets, Vec<Finding>) {
 
 /// What keeps full copies of a site; none where `site.yaml` has no `backup:`.
 pub fn keeper(site: &Site) -> Option<Keeper> {
+    keeper_of(site, site.name.clone(), Purpose::Backup)
+}
+
+/// The same under another name: its copies are in no list of the site's backups.
+pub fn keeper_of(site: &Site, name: String, purpose: Purpose) -> Option<Keeper> {
     let backup = site.backup.as_ref()?;
-    let databases = site.databases.iter().map(|config| DatabaseSource {
+    let (databases, roots) = sources(site);
+    Some(Keeper::new(backout_backup::Options {
+        site: name,
+        repository: backup.repository.clone(),
+        password_file: backup.password_file.clone(),
+        keep: backup.keep,
+        state: site.state.clone(),
+        databases,
+        roots,
+        purpose,
+    }))
+}
+
+/// The databases and roots of a site as what copies them knows them.
+pub fn sources(site: &Site) -> (Vec<DatabaseSource>, Vec<RootSource>) {
+    let databases = site.databases.iter().map(source);
+    let roots = site.roots.iter().map(|config| RootSource { name: config.name.clone(), path: config.path.clone() });
+    (databases.collect(), roots.collect())
+}
+
+/// One database as what copies it knows it.
+pub fn source(config: &DatabaseConfig) -> DatabaseSource {
+    DatabaseSource {
         name: config.name.clone(),
         engine: match &config.url {
             DatabaseUrl::Sqlite { path } => backout_backup::Engine::Sqlite { path: path.clone() },
             DatabaseUrl::Postgres(url) => backout_backup::Engine::Postgres { parameters: url.parameters().clone() },
             DatabaseUrl::Mariadb(url) => backout_backup::Engine::Mariadb { parameters: url.parameters().clone() },
         },
-    });
-    let roots = site.roots.iter().map(|config| RootSource { name: config.name.clone(), path: config.path.clone() });
-    Some(Keeper::new(backout_backup::Options {
-        site: site.name.clone(),
-        repository: backup.repository.clone(),
-        password_file: backup.password_file.clone(),
-        keep: backup.keep,
-        state: site.state.clone(),
-        databases: databases.collect(),
-        roots: roots.collect(),
-    }))
+    }
 }
 
 /// What a session is told of the world.

@@ -1,6 +1,7 @@
 //! The engine's answers in words for people. Nothing here is read by scripts: they have `--json`.
 
 use backout_engine::plan::{Item, Totals};
+use backout_engine::rehearse::Rehearsed;
 use backout_engine::report::{Awaiting, Line, Shown, Status};
 use backout_engine::restored::short as short_id;
 use backout_engine::verify::Checked;
@@ -111,6 +112,29 @@ pub fn described(change: &Described) -> String {
         amount(change.rows, change.bytes),
         short(&change.undo)
     )
+}
+
+/// The head of the changes of one step that was rehearsed.
+pub fn rehearsed_step(rehearsed: &Rehearsed) -> String {
+    let frame = if rehearsed.frame.is_root() { String::new() } else { format!("{} · ", rehearsed.frame) };
+    let step = rehearsed.step.map_or_else(String::new, |step| format!("step {} · ", step + 1));
+    let times = rehearsed
+        .times
+        .map_or_else(String::new, |times| format!(" · done in {} ms, undone in {} ms", times.deploy_ms, times.undo_ms));
+    format!("{frame}{step}{}{times}", rehearsed.target)
+}
+
+/// One change that was rehearsed.
+pub fn rehearsed(rehearsed: &Rehearsed) -> String {
+    let Rehearsed { change, proven, why, locks, .. } = rehearsed;
+    let place = if change.place.is_empty() { String::new() } else { format!("{}: ", short(&change.place)) };
+    let verdict = match (proven, why) {
+        (true, _) => format!("proven; undo: {}", short(&change.undo)),
+        (false, why) => format!("NOT PROVEN: {}", short(why.as_deref().unwrap_or("it did not run"))),
+    };
+    let locks = locks.as_ref().map(|locks| format!("; locks: {}", short(locks))).unwrap_or_default();
+    let amount = amount(change.rows, change.bytes);
+    format!("  {place}{}{amount}\n      {verdict}{locks}", short(&change.change))
 }
 
 /// One deployment of the history.

@@ -69,6 +69,9 @@ impl Run<'_, '_> {
             }
         });
         for (path, command, directory) in commands {
+            if self.session.leaves_command(&path, None, || format!("finally {}", command.argv.join(" "))) {
+                continue;
+            }
             let result = self.plain_command(&command.argv, &directory, command.timeout);
             let failure = result.err().map(|error| error.causes().join(": "));
             if let Some(failure) = &failure {

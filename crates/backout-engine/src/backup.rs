@@ -29,7 +29,7 @@ impl Run<'_, '_> {
     /// Takes a backup before the deployment changes anything. An error: there is none, and nothing may begin.
     pub(crate) fn back_up(&mut self) -> Result<(), EngineError> {
         if self.session.backup.is_none() {
-            if self.session.config.backup.is_none() {
+            if self.session.config.backup.is_none() && self.session.on_scratch.is_none() {
                 self.notes.push(NONE.to_owned());
             }
             return Ok(());

@@ -31,6 +31,9 @@ impl Session<'_> {
         directory: &Path,
     ) -> Result<Option<String>, EngineError> {
         for check in checks {
+            if self.leaves_check(frame, check) {
+                continue;
+            }
             if let Some(detail) = self.check(check, directory)? {
                 let shown = if frame.is_root() { String::new() } else { format!(" of {frame}") };
                 return Ok(Some(format!("check \"{}\"{shown}: {detail}", check.name)));
@@ -86,7 +89,7 @@ impl Session<'_> {
         time: Option<Duration>,
     ) -> Result<Option<String>, EngineError> {
         match kind {
-            CheckKind::Http(check) => Ok(self.answered(http_condition(check, time))),
+            CheckKind::Http(check) => Ok(self.answered(http_condition(&self.asked_here(check), time))),
             CheckKind::Sql { query, database, equals } => {
                 let name = pick("database", "databases", database.as_deref(), &self.database_names(), "check")?;
                 let until = time.and_then(|time| Instant::now().checked_add(time));

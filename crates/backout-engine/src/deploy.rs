@@ -43,7 +43,9 @@ pub struct Options {
 
 /// Deploys a package. An error means that nothing was started.
 pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) -> Result<Outcome, EngineError> {
-    requirements(session.journal.reader(), package)?;
+    if session.on_scratch.is_none() {
+        requirements(session.journal.reader(), package)?;
+    }
     // What an undo on a full disk will need must be there before anything begins.
     session.journal.make_reserve()?;
     session.observer.heard(Happening::Phase { name: "planning" });

@@ -189,6 +189,10 @@ impl Applying<'_, '_, '_> {
                 Act::of(package, step, &session.database_names(), &session.root_names())?
             };
             let Some(act) = act else { continue };
+            let is_command = matches!(act, Act::Run { .. });
+            if is_command && self.run.session.leaves_command(path, Some(index), || act.words()) {
+                continue;
+            }
             self.run.session.observer.heard(Happening::StepStarted {
                 frame: path.clone(),
                 index,

@@ -401,7 +401,7 @@ impl View {
         }
         Err(EngineError::NotNow {
             what: format!("{} ({}) stays: what its undo would need was pruned", self.name(), self.id),
-            hint: None,
+            hint: Some("`backout log` marks what was pruned; `backout undo ID` takes back another one".to_owned()),
         })
     }
 

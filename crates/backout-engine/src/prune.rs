@@ -145,6 +145,7 @@ pub(crate) fn images(reader: &Reader, id: &DeploymentId) -> Result<BTreeMap<u64,
 pub fn prune(session: &mut Session<'_>, prunable: &[Prunable]) -> Result<Outcome, EngineError> {
     let mut left = 0;
     let mut bytes = 0;
+    let mut notes = Vec::new();
     for one in prunable {
         let view = View::load(session.journal.reader(), &one.id)?;
         let mut run = Run::new(session, view);
@@ -152,6 +153,7 @@ pub fn prune(session: &mut Session<'_>, prunable: &[Prunable]) -> Result<Outcome
             run.put_durably(Event::DeploymentPruned, &FramePath::root(), None, Value::Null)?;
         }
         let gone = run.forget_images(&one.images)?;
+        notes.append(&mut run.notes);
         run.session.journal.drop_images(&gone, one.why.words())?;
         if gone.len() == one.images.len() {
             remove_copy(&mut run);
@@ -167,9 +169,25 @@ pub fn prune(session: &mut Session<'_>, prunable: &[Prunable]) -> Result<Outcome
         (_, left) => format!("Pruned, but for {}: `backout prune` tries again.", count(left, "deployment")),
     };
     let mut outcome = Outcome::new(if left == 0 { Status::Done } else { Status::Partly }, closing);
+    notes.sort();
+    notes.dedup();
+    outcome.notes = notes;
     let pruned = count(prunable.len() as u64, "deployment");
     outcome.answer.push(format!("pruned {pruned}: {}", count(bytes, "byte")));
     Ok(outcome)
+}
+
+/// Where the rest lies of what was held for a target that the site no longer names.
+fn unreachable(act: &Act) -> String {
+    match (act.database(), act.root()) {
+        (Some(name), _) => format!(
+            "site.yaml no longer names the database `{name}`: what is held in it stays there, in tables whose names begin with `backout`"
+        ),
+        (None, root) => format!(
+            "site.yaml no longer names the root `{}`: what is held for it stays in `.backout-…` beside where it was, or in `holds` of the state directory",
+            root.unwrap_or_default()
+        ),
+    }
 }
 
 impl Run<'_, '_> {
@@ -182,6 +200,11 @@ impl Run<'_, '_> {
             let act = place.and_then(|place| self.view.steps.get(&place)).map(|step| step.act().clone());
             let forgotten = match &act {
                 None | Some(Act::Run { .. }) => Ok(()),
+                // Nobody can reach it any more; to try that each time anew would help nobody.
+                Some(act) if self.session.targets.name_all(std::iter::once(act)).is_err() => {
+                    self.notes.push(unreachable(act));
+                    Ok(())
+                }
                 Some(act) => {
                     self.images(seq).and_then(|mut images| Ok(self.session.targets.of(act)?.forget(&mut images)?))
                 }

@@ -55,7 +55,8 @@ impl Run<'_, '_> {
                 Some(state) => state == Some(FrameState::Done),
                 None => {
                     let rows = self.session.journal.reader().deployments()?;
-                    rows.iter().any(|row| row.package == *name && row.state.is_on_site())
+                    let is_here = rows.iter().any(|row| row.package == *name && row.state.is_on_site());
+                    is_here || self.session.is_deployed_live(name)
                 }
             };
             if !present {

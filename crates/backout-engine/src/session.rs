@@ -1,6 +1,6 @@
 //! One process at work on a site: the targets, the journal, the locks, and what commands are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -22,6 +22,7 @@ use crate::history::{Why, payload};
 use crate::marks::{AHEAD_HINT, BEHIND_HINT, ahead, behind, lacking};
 use crate::observer::{Happening, Observer};
 use crate::restored;
+use crate::scratch::{LeftAlone, OnScratch};
 
 /// The targets of a site by name, as the binary wired them.
 pub struct Targets {
@@ -100,6 +101,10 @@ pub struct Session<'o> {
     epoch: u64,
     /// The deployment at hand, for commands' environment.
     pub(crate) at_hand: Option<DeploymentId>,
+    /// None on the live site.
+    pub(crate) on_scratch: Option<OnScratch>,
+    /// What did not run because this is a scratch.
+    pub(crate) left_alone: BTreeSet<LeftAlone>,
 }
 
 impl<'o> Session<'o> {
@@ -135,6 +140,19 @@ impl<'o> Session<'o> {
         Self::open_on(config, targets, surroundings, "restore", observer, Fit::DoesNotMatter)
     }
 
+    /// For a rehearsal: `config` and `targets` are a scratch.
+    pub fn open_on_scratch(
+        config: Site,
+        targets: Targets,
+        surroundings: Surroundings,
+        on_scratch: OnScratch,
+        observer: &'o mut dyn Observer,
+    ) -> Result<Self, EngineError> {
+        let mut session = Self::open(config, targets, surroundings, "rehearse", observer)?;
+        session.on_scratch = Some(on_scratch);
+        Ok(session)
+    }
+
     fn open_on(
         config: Site,
         targets: Targets,
@@ -159,6 +177,8 @@ impl<'o> Session<'o> {
             epochs: BTreeMap::new(),
             epoch: floor,
             at_hand: None,
+            on_scratch: None,
+            left_alone: BTreeSet::new(),
         };
         session.lock_databases(purpose, since_ms, fit)?;
         session.lock_roots()?;
@@ -346,6 +366,8 @@ impl<'o> Session<'o> {
             let name = format!("BACKOUT_DATABASE_{}", variable(&database.name));
             environment.push((name, database.url.for_environment()));
         }
+        let declared = self.on_scratch.as_ref().and_then(|on| on.allowed.environment.clone());
+        environment.extend(declared.into_iter().flatten());
         environment
     }
 

@@ -1,7 +1,8 @@
 //! Tells people by mail and webhook, and tries again where that may help. Knows nothing of what it tells.
 
 use std::fmt;
-use std::time::Duration;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::{Duration, Instant};
 
 use lettre::message::{Mailbox, header::ContentType};
 use lettre::transport::smtp::authentication::Credentials;
@@ -12,7 +13,9 @@ use serde_json::{Value, json};
 use crate::http::{agent, in_words};
 
 /// How long one try may take.
-const TIMEOUT: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// After this time no further try begins: somebody waits at a terminal.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How long to wait before each further try.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
@@ -91,15 +94,50 @@ pub fn send(channel: &Channel, message: &Message) -> Result<(), String> {
         Channel::Mail(channel) => mail(channel, message),
         Channel::Webhook(webhook) => post(webhook, message),
     };
+    let began = Instant::now();
     let mut result = once();
     for wait in WAITS {
         match &result {
-            Err(failure) if !failure.lasting => std::thread::sleep(wait),
+            Err(failure) if !failure.lasting && began.elapsed() + wait < PATIENCE => std::thread::sleep(wait),
             _ => break,
         }
         result = once();
     }
     result.map_err(|failure| failure.why)
+}
+
+/// Whether somebody listens where messages go; nothing is sent.
+///
+/// # Errors
+/// Why nobody could be reached, in words without a secret.
+pub fn reach(channel: &Channel, time: Duration) -> Result<(), String> {
+    let (host, port) = match channel {
+        Channel::Mail(mail) => (mail.host.clone(), mail.port),
+        Channel::Webhook(webhook) => place(&webhook.url).ok_or_else(|| "its URL names no host".to_owned())?,
+    };
+    let found = (host.as_str(), port).to_socket_addrs().map_err(|error| format!("{host} is not known: {error}"))?;
+    let mut why = format!("{host} has no address");
+    for address in found {
+        match TcpStream::connect_timeout(&address, time) {
+            Ok(_) => return Ok(()),
+            Err(error) => why = format!("nobody listens at {host}:{port}: {error}"),
+        }
+    }
+    Err(why)
+}
+
+/// Host and port of a URL.
+fn place(url: &str) -> Option<(String, u16)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    let default = if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 };
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (place, default),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
 fn lasting(why: impl ToString) -> Failure {
@@ -177,4 +215,23 @@ fn causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_webhook_is_what_its_url_says() {
+        for (url, expected) in [
+            ("https://hooks.example/T0/secret", Some(("hooks.example", 443))),
+            ("http://user:x@127.0.0.1:8080/a:b@c", Some(("127.0.0.1", 8080))),
+            ("http://[::1]/", Some(("::1", 80))),
+            ("https://[::1]:8443?x", Some(("::1", 8443))),
+            ("http:///x", None),
+        ] {
+            let expected = expected.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(place(url), expected, "{url}");
+        }
+    }
 }

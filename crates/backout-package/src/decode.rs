@@ -18,8 +18,6 @@ use crate::yaml::{Key, Node, Spot, Value};
 /// The name under which [`crate::field::Located`] asks for the place, and its fields.
 pub const LOCATED: &str = "$backout::Located";
 pub const LOCATED_FIELDS: &[&str] = &["line", "column", "value"];
-/// The name under which [`crate::field::Later`] stands for a key of a later version.
-pub const LATER: &str = "$backout::Later";
 
 /// Reads `node` as a `T`; `shown` is the file's name in errors.
 pub fn decode<T: DeserializeOwned>(node: &Node, shown: &Path) -> Result<T, PackageError> {
@@ -35,13 +33,11 @@ pub struct DecodeError {
     spot: Option<Spot>,
     what: String,
     hint: Option<String>,
-    /// The value is a later version's; its key says which.
-    later: bool,
 }
 
 impl DecodeError {
     fn new(what: String) -> Self {
-        Self { spot: None, what, hint: None, later: false }
+        Self { spot: None, what, hint: None }
     }
 
     /// The innermost node is the one that an error is about.
@@ -231,12 +227,9 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        if name == LATER {
-            return Err(DecodeError { later: true, ..DecodeError::new("is not available yet".to_owned()) });
-        }
         placed!(self, visitor.visit_newtype_struct(self))
     }
 
@@ -282,16 +275,10 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DecodeError> {
-        let Some((key, node)) = self.value.take() else {
+        let Some((_, node)) = self.value.take() else {
             return Err(DecodeError::new("a value was asked for before its key".to_owned()));
         };
-        seed.deserialize(NodeDeserializer(node)).map_err(|e| {
-            if e.later {
-                let what = format!("`{}` is not available yet in this version", key.text);
-                return DecodeError::new(what).with_hint("remove it, or use a later version").at(key.spot);
-            }
-            e.at(node.spot)
-        })
+        seed.deserialize(NodeDeserializer(node)).map_err(|e| e.at(node.spot))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::decode::{HINT, LATER, LOCATED, LOCATED_FIELDS, Pairs};
+use crate::decode::{HINT, LOCATED, LOCATED_FIELDS, Pairs};
 use crate::duration;
 use crate::yaml::Spot;
 
@@ -253,23 +253,5 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
             "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_-]*$" },
             "additionalProperties": generator.subschema_for::<T>()
         })
-    }
-}
-
-/// A key that a later version will know: refused by name, so that nobody believes it does something.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Later;
-
-impl<'de> Deserialize<'de> for Later {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl Visitor<'_> for Reader {
-            type Value = Later;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key of a later version")
-            }
-        }
-        deserializer.deserialize_newtype_struct(LATER, Reader)
     }
 }

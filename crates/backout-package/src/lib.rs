@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod package;
 pub mod percent;
 pub mod schema;
+pub mod scratch;
 pub mod secret;
 pub mod signature;
 pub mod site;

@@ -12,6 +12,7 @@ use crate::decode::decode;
 use crate::error::PackageError;
 use crate::field::{Located, Text};
 use crate::places;
+use crate::scratch::Scratch;
 use crate::secret::Secret;
 use crate::site_file::{AlertFile, BackupFile, KeepFile, RetentionFile, SiteFile, TrustFile, WebhookFormatFile};
 use crate::url::{self, Environment};
@@ -48,6 +49,7 @@ pub struct Site {
     /// Each deployment writes its record at its end.
     pub record: bool,
     pub trust: Option<Trust>,
+    pub scratch: Scratch,
 }
 
 /// Where full backups go.
@@ -179,6 +181,8 @@ impl Site {
         let trust = written.trust.as_ref().map(|trust| reader.trust(trust)).transpose()?;
         let retention = reader.retention(written.retention.as_ref())?;
         let backup = written.backup.as_ref().map(|backup| reader.backup(backup, &state, &roots)).transpose()?;
+        let scratch = written.scratch.as_ref().map(|scratch| reader.scratch(scratch, &databases, &roots, &state));
+        let scratch = scratch.transpose()?.unwrap_or_default();
         let alerts = written.alerts.iter().map(|alert| reader.alert(alert)).collect::<Result<_, _>>()?;
         Ok(Site {
             name: written.site.value.0,
@@ -191,6 +195,7 @@ impl Site {
             retention,
             record: written.record,
             trust,
+            scratch,
             file: absolute,
         })
     }
@@ -213,20 +218,20 @@ pub fn environment_name(name: &str) -> String {
 }
 
 /// What is known while a site's file is read.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     /// As errors show it.
-    file: &'a Path,
+    pub(crate) file: &'a Path,
     /// What relative paths are relative to.
-    base: &'a Path,
-    environment: Environment<'a>,
+    pub(crate) base: &'a Path,
+    pub(crate) environment: Environment<'a>,
 }
 
 impl Reader<'_> {
-    fn wrong(&self, spot: Spot, what: impl Into<String>) -> PackageError {
+    pub(crate) fn wrong(&self, spot: Spot, what: impl Into<String>) -> PackageError {
         PackageError::Wrong { place: spot.in_file(self.file), what: what.into(), hint: None }
     }
 
-    fn path(&self, text: &Located<Text>) -> Result<PathBuf, PackageError> {
+    pub(crate) fn path(&self, text: &Located<Text>) -> Result<PathBuf, PackageError> {
         let path = &text.value.0;
         if path.is_empty() || path.contains('\0') {
             return Err(self.wrong(text.spot, "this is not a path"));

@@ -1,9 +1,11 @@
 //! The keys of `site.yaml`, as written. The types make the JSON Schema; what they allow beyond it, `site` checks.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::field::{Argv, Later, Located, Named, Text};
+use crate::field::{Argv, Located, Named, Text};
 
 /// Where packages are deployed: databases, file roots, and where the tool keeps its journal.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,10 +36,8 @@ pub struct SiteFile {
     pub alerts: Vec<Located<AlertFile>>,
     /// By whom packages must be signed.
     pub trust: Option<TrustFile>,
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "known only to be refused")]
-    pub scratch: Later,
+    /// What rehearsals may use beside what they make themselves.
+    pub scratch: Option<ScratchFile>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -144,4 +144,32 @@ pub struct TrustFile {
     pub require_signature: bool,
     /// Files of public SSH keys, relative to this file.
     pub keys: Vec<Located<Text>>,
+}
+
+/// A rehearsal plays on copies in the state directory and on databases that it makes on the servers of the live ones. This
+/// says otherwise, and what makes sure that commands and checks by HTTP find the copies and not the live site.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ScratchFile {
+    /// Empty databases to be filled and emptied again, by the names of the site's databases.
+    #[serde(default)]
+    pub databases: Named<DatabaseFile>,
+    /// Empty directories to lay the copies in, by the names of the site's roots.
+    #[serde(default)]
+    pub roots: Named<RootPlaceFile>,
+    /// Variables that commands get besides. Only where this is given, also empty, a rehearsal runs commands.
+    #[schemars(with = "Option<BTreeMap<String, Text>>")]
+    pub environment: Option<Named<Located<Text>>>,
+    /// Directories that are laid over the copies of roots, relative to this file: configuration that names the scratch databases.
+    #[serde(default)]
+    pub files: Named<Located<Text>>,
+    /// Where the copies are served: scheme, host and port, which take the place of those in checks by HTTP.
+    pub url: Option<Located<Text>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RootPlaceFile {
+    /// The directory, relative to this file or absolute.
+    pub path: Located<Text>,
 }

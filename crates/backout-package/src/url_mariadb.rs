@@ -79,6 +79,11 @@ pub fn parse(rest: &str, base: &Path, environment: Environment<'_>) -> Result<Ma
 }
 
 impl MariadbUrl {
+    /// A URL by its options.
+    pub fn of(parameters: BTreeMap<String, String>) -> Self {
+        Self(parameters)
+    }
+
     /// The options by name, the password among them.
     pub fn parameters(&self) -> &BTreeMap<String, String> {
         &self.0

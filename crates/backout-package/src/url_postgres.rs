@@ -150,6 +150,11 @@ pub fn part(name: &str) -> &str {
 }
 
 impl PostgresUrl {
+    /// A URL by libpq's parameters.
+    pub fn of(parameters: BTreeMap<String, String>) -> Self {
+        Self(parameters)
+    }
+
     /// libpq's parameters by name, the password among them.
     pub fn parameters(&self) -> &BTreeMap<String, String> {
         &self.0

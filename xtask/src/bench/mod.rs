@@ -5,6 +5,7 @@
 mod backup;
 mod capture;
 mod files;
+mod mariadb;
 mod measure;
 mod postgres;
 mod record;
@@ -49,6 +50,7 @@ pub struct Options {
 enum What {
     Sqlite,
     Postgres,
+    Mariadb,
     Files,
     Record,
     Backup,
@@ -83,6 +85,7 @@ pub fn run(options: &Options) -> Result<bool> {
     match options.what {
         What::Sqlite => sqlite::run(options, &backout, scratch.path(), &mut report)?,
         What::Postgres => postgres::run(options, &backout, scratch.path(), &mut report)?,
+        What::Mariadb => mariadb::run(options, &backout, scratch.path(), &mut report)?,
         What::Capture => capture::run(options, &backout, scratch.path(), &mut report)?,
         What::Files => files::run(options, &backout, scratch.path(), &mut report)?,
         What::Record => record::run(options, &backout, scratch.path(), &mut report)?,

@@ -1,10 +1,10 @@
 //! Dumps as the judge compares them: in a file, with digests, whatever the engine that wrote them.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 /// How much alike two dumps must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,22 @@ pub struct Dump {
 }
 
 impl Dump {
+    /// Writes a dump's lines to a file, and takes the digests of them, of them without times, and of their content.
+    pub fn write<L: AsRef<[u8]>, T: AsRef<[u8]>, C: AsRef<[u8]>>(
+        file: PathBuf,
+        lines: impl Iterator<Item = L> + Clone,
+        timeless: impl Iterator<Item = T>,
+        content: impl Iterator<Item = C>,
+    ) -> Result<Self> {
+        let mut out = BufWriter::new(File::create(&file).with_context(|| format!("making {}", file.display()))?);
+        for line in lines.clone() {
+            out.write_all(line.as_ref())?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()?;
+        Ok(Self { exact: digest(lines), timeless: digest(timeless), content: digest(content), file })
+    }
+
     pub fn same(&self, other: &Dump, alike: Alike) -> bool {
         match alike {
             Alike::Exactly => self.exact == other.exact,
@@ -62,4 +78,32 @@ impl Dump {
 fn cut(line: &str) -> String {
     const WIDTH: usize = 240;
     if line.chars().count() <= WIDTH { line.to_owned() } else { line.chars().take(WIDTH).chain(['…']).collect() }
+}
+
+fn digest<L: AsRef<[u8]>>(lines: impl Iterator<Item = L>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for line in lines {
+        hasher.update(line.as_ref()).update(b"\n");
+    }
+    hasher.finalize()
+}
+
+/// The line with the time of day taken out of every time of one of these days.
+pub fn without_time(line: &[u8], days: &[String]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(line.len());
+    let mut at = 0;
+    while at < line.len() {
+        let rest = &line[at..];
+        let Some(day) = days.iter().find(|day| rest.starts_with(day.as_bytes())) else {
+            out.push(line[at]);
+            at += 1;
+            continue;
+        };
+        out.extend_from_slice(b"<now>");
+        at += day.len();
+        // ` 21:38:30.123456+00`
+        let time = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b':' | b'.' | b'+' | b' ' | b'T');
+        at += line[at..].iter().take(19).take_while(|byte| time(byte)).count();
+    }
+    out
 }

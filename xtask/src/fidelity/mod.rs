@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
-use backout_servers::postgres::Server;
+use backout_servers::{mariadb, postgres};
 use clap::{Args, ValueEnum};
 
 use crate::backout::Backout;
+use crate::mariadb::subject::Mariadb;
 use crate::postgres::subject::Postgres;
 use crate::sqlite::subject::Sqlite;
 use lab::Lab;
@@ -54,19 +55,22 @@ pub struct Options {
 enum EngineName {
     Sqlite,
     Postgres,
+    Mariadb,
 }
 
 /// An engine, with what all its databases need.
 enum Engine {
     Sqlite,
-    Postgres(Rc<Server>),
+    Postgres(Rc<postgres::Server>),
+    Mariadb(Rc<mariadb::Server>),
 }
 
 impl Engine {
     fn of(name: EngineName) -> Self {
         match name {
             EngineName::Sqlite => Self::Sqlite,
-            EngineName::Postgres => Self::Postgres(Rc::new(Server::fresh())),
+            EngineName::Postgres => Self::Postgres(Rc::new(postgres::Server::fresh())),
+            EngineName::Mariadb => Self::Mariadb(Rc::new(mariadb::Server::fresh())),
         }
     }
 
@@ -75,6 +79,7 @@ impl Engine {
         Ok(match self {
             Self::Sqlite => Box::new(Sqlite::new(folder.to_owned())?),
             Self::Postgres(server) => Box::new(Postgres::new(Rc::clone(server), folder.to_owned())?),
+            Self::Mariadb(server) => Box::new(Mariadb::new(Rc::clone(server), folder.to_owned())?),
         })
     }
 }

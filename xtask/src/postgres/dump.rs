@@ -3,14 +3,12 @@
 //! What differs without meaning is evened out: the order of rows, the order of grants, the key of `\restrict`. What
 //! the tool keeps for itself is left out.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use backout_servers::postgres::Server;
 
-use crate::fidelity::dump::Dump;
+use crate::fidelity::dump::{Dump, without_time};
 
 /// Dumps a database into a file. `since` is when the judging began, as a date: the day of what is written now.
 pub fn dump(server: &Server, database: &str, file: PathBuf, days: &[String]) -> Result<Dump> {
@@ -21,24 +19,10 @@ pub fn dump(server: &Server, database: &str, file: PathBuf, days: &[String]) -> 
         bail!("pg_dump: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let lines = normalised(&output.stdout);
-    let mut out = BufWriter::new(File::create(&file).with_context(|| format!("making {}", file.display()))?);
-    for line in &lines {
-        out.write_all(line)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()?;
     let timeless: Vec<Vec<u8>> = lines.iter().map(|line| without_time(line, days)).collect();
     let timeless = in_order(timeless.iter().map(Vec::as_slice));
     let content = timeless.iter().filter(|line| !line.starts_with(b"SELECT pg_catalog.setval("));
-    Ok(Dump { exact: digest(lines.iter()), timeless: digest(timeless.iter()), content: digest(content), file })
-}
-
-fn digest<'a>(lines: impl Iterator<Item = &'a Vec<u8>>) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    for line in lines {
-        hasher.update(line).update(b"\n");
-    }
-    hasher.finalize()
+    Dump::write(file, lines.iter(), timeless.iter(), content)
 }
 
 /// The lines of a dump that say something, rows and grants in order.
@@ -68,26 +52,6 @@ fn in_order<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
         } else if data.is_none() && line.starts_with(b"COPY ") && line.ends_with(b" FROM stdin;") {
             data = Some(out.len());
         }
-    }
-    out
-}
-
-/// The line with the time of day taken out of every time of one of these days.
-fn without_time(line: &[u8], days: &[String]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(line.len());
-    let mut at = 0;
-    while at < line.len() {
-        let rest = &line[at..];
-        let Some(day) = days.iter().find(|day| rest.starts_with(day.as_bytes())) else {
-            out.push(line[at]);
-            at += 1;
-            continue;
-        };
-        out.extend_from_slice(b"<now>");
-        at += day.len();
-        // ` 21:38:30.123456+00`
-        let time = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b':' | b'.' | b'+' | b' ' | b'T');
-        at += line[at..].iter().take(19).take_while(|byte| time(byte)).count();
     }
     out
 }

@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 
 use backout_model::backup::BackupError;
 
+use super::evened::{self, Line};
 use super::floats;
 use super::lines::first_difference;
 use super::{UNPROVEN, check_files, dump_file, scratch_name};
+use crate::beside::{Beside, script};
+use crate::keeper::Purpose;
 use crate::ledger::Ledger;
 use crate::manifest::DatabaseNote;
 use crate::tool::{Tool, version};
@@ -45,13 +48,16 @@ pub fn dump(
     to: &Path,
     private: &Path,
     ledger: &Ledger,
+    purpose: Purpose,
 ) -> Result<DatabaseNote, BackupError> {
     let access = Access::write(parameters, private)?;
     let files =
         [0, 1, 2, 3].map(|at| to.join(format!("{name}.{at}-{}.sql", ["database", "tables", "floats", "triggers"][at])));
     let [database, tables, float_values, triggers] = &files;
     access.query(SETTING, database)?;
-    access.dump(&TABLES, tables, Some(ledger))?;
+    // An event would act on the scratch by itself, and as whoever defined it.
+    let without: &[&str] = if purpose == Purpose::Rehearsal { &["--skip-events"] } else { &[] };
+    access.dump(&[&TABLES[..], without].concat(), tables, Some(ledger))?;
     floats::write(&access, float_values, private, ledger)?;
     access.dump(&TRIGGERS, triggers, Some(ledger))?;
     Ok(DatabaseNote {
@@ -64,13 +70,122 @@ pub fn dump(
     })
 }
 
-/// Not all or nothing: MariaDB commits each change of the schema. What is interrupted is begun anew from the start.
-pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters, private: &Path) -> Result<(), BackupError> {
-    check_files(note, from)?;
+/// Fills a database that is empty, as whoever may write what a dump has of definers. `live` must not be named in it.
+pub fn fill(
+    note: &DatabaseNote,
+    from: &Path,
+    parameters: &Parameters,
+    live: &str,
+    private: &Path,
+) -> Result<(), BackupError> {
+    let access = Access::write(parameters, private)?;
+    access.fill(note, from, &access.database.clone(), private)?;
+    let named = private.join("named");
+    let live = live.replace('\\', "\\\\").replace('\'', "''").replace(['%', '_'], "_");
+    access.query(&NAMING.replace("@LIVE@", &live), &named)?;
+    let found =
+        fs::read_to_string(&named).map_err(|error| BackupError::failed("cannot read what a query gave", error))?;
+    match found.lines().next() {
+        None => Ok(()),
+        Some(first) => {
+            Err(BackupError::new(format!("{first} names the live database, and would reach it from a scratch"))
+                .hint("a definition that names its own database cannot be rehearsed in this version"))
+        }
+    }
+}
+
+/// Definitions that may name the live database.
+const NAMING: &str = "SELECT CONCAT('the view ', TABLE_NAME) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE() AND VIEW_DEFINITION LIKE '%`@LIVE@`.%' UNION ALL \
+     SELECT CONCAT('the routine ', ROUTINE_NAME) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE() AND ROUTINE_DEFINITION LIKE '%@LIVE@%.%' UNION ALL \
+     SELECT CONCAT('the trigger ', TRIGGER_NAME) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND ACTION_STATEMENT LIKE '%@LIVE@%.%'";
+/// Tables that the tool keeps.
+const OWN: &str =
+    "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'backout%'";
+const COUNT: &str = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
+
+pub fn clear(parameters: &Parameters, private: &Path) -> Result<(), BackupError> {
     let access = Access::write(parameters, private)?;
     let clear = private.join("clear.sql");
     access.query(CLEAR, &clear)?;
-    access.run(&clear, private)?;
+    access.run(&clear, private)
+}
+
+pub fn is_empty(parameters: &Parameters, private: &Path) -> Result<bool, BackupError> {
+    let count = private.join("count");
+    Access::write(parameters, private)?.query(COUNT, &count)?;
+    let count =
+        fs::read_to_string(&count).map_err(|error| BackupError::failed("cannot read what a query gave", error))?;
+    Ok(count.trim() == "0")
+}
+
+/// Makes a database, and an account that has rights on it alone.
+pub fn make(
+    parameters: &Parameters,
+    beside: &Beside,
+    password: &str,
+    private: &Path,
+) -> Result<Parameters, BackupError> {
+    let Beside { database, account, .. } = beside;
+    let mut sql = format!("CREATE DATABASE `{database}`;\n");
+    for host in HOSTS {
+        // In a grant `_` stands for any letter.
+        let pattern = database.replace('_', "\\_");
+        sql.push_str(&format!("CREATE USER '{account}'@'{host}' IDENTIFIED BY '{password}';\n"));
+        sql.push_str(&format!("GRANT ALL ON `{pattern}`.* TO '{account}'@'{host}';\n"));
+    }
+    Access::write(parameters, private)?.run(&script(private, &sql)?, private)?;
+    let mut there = parameters.clone();
+    for (name, value) in [("dbname", database), ("user", account), ("password", &password.to_owned())] {
+        there.insert(name.to_owned(), value.clone());
+    }
+    Ok(there)
+}
+
+/// By a socket one comes from `localhost`, whatever else there is of that name.
+const HOSTS: [&str; 2] = ["localhost", "%"];
+
+pub fn unmake(parameters: &Parameters, beside: &Beside, private: &Path) -> Result<(), BackupError> {
+    let Beside { database, account, .. } = beside;
+    let mut sql = format!("DROP DATABASE IF EXISTS `{database}`;\n");
+    HOSTS.iter().for_each(|host| sql.push_str(&format!("DROP USER IF EXISTS '{account}'@'{host}';\n")));
+    Access::write(parameters, private)?.run(&script(private, &sql)?, private)
+}
+
+/// Everything but what the tool keeps, with rows in no order.
+pub fn print(parameters: &Parameters, to: &Path, private: &Path) -> Result<(), BackupError> {
+    let access = Access::write(parameters, private)?;
+    let failed = |error| BackupError::failed(format!("cannot write {}", to.display()), error);
+    let (own, dump) = (private.join("own"), private.join("print.sql"));
+    access.query(OWN, &own)?;
+    let own = fs::read_to_string(&own).map_err(failed)?;
+    let mut words: Vec<String> =
+        own.lines().map(|table| format!("--ignore-table={}.{table}", access.database)).collect();
+    words.extend(["--routines", "--triggers", "--hex-blob", "--skip-extended-insert"].map(str::to_owned));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    access.dump(&words, &dump, None)?;
+    let float_values = private.join("floats.sql");
+    floats::write(&access, &float_values, private, &Ledger::default())?;
+    let mut out = fs::File::create(to).map(std::io::BufWriter::new).map_err(failed)?;
+    let mut kind = |line: &[u8]| match line.strip_prefix(b"INSERT INTO ") {
+        Some(rest) => {
+            let table = rest.windows(2).position(|two| two == b"` ").map_or(rest, |at| &rest[..=at]);
+            Line::Among([b"the rows of ", table].concat())
+        }
+        None => Line::Plain,
+    };
+    evened::copy(&dump, &mut out, &mut kind).map_err(failed)?;
+    let mut kind = |line: &[u8]| match line {
+        line if line.starts_with(b"UPDATE `backout") => Line::Nothing,
+        _ => Line::Among(b"FLOATs".to_vec()),
+    };
+    evened::copy(&float_values, &mut out, &mut kind).and_then(|()| out.flush()).map_err(failed)
+}
+
+/// Not all or nothing: MariaDB commits each change of the schema. What is interrupted is begun anew from the start.
+pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters, private: &Path) -> Result<(), BackupError> {
+    check_files(note, from)?;
+    clear(parameters, private)?;
+    let access = Access::write(parameters, private)?;
     for file in &note.files {
         access.run(&from.join(&file.name), private)?;
     }
@@ -107,15 +222,10 @@ fn differences(
     let mut there = parameters.clone();
     there.insert("dbname".to_owned(), name.to_owned());
     let access = Access::write(&there, inner)?;
-    for file in &note.files {
-        // A dump sets the character set of its database by name for some routines: that must not reach the live one.
-        let copy = inner.join("loaded.sql");
-        renamed(&from.join(&file.name), &copy, name)?;
-        access.run(&copy, inner)?;
-    }
+    access.fill(note, from, name, inner)?;
     let again = inner.join("again");
     fs::create_dir_all(&again).map_err(|error| BackupError::failed("cannot make a directory", error))?;
-    let dumped = dump(&note.name, &there, &again, inner, &Ledger::default())?;
+    let dumped = dump(&note.name, &there, &again, inner, &Ledger::default(), Purpose::Backup)?;
     let mut found = Vec::new();
     for file in &dumped.files {
         let different = first_difference(&from.join(&file.name), &again.join(&file.name), &|line| {
@@ -197,6 +307,17 @@ impl Access {
         words.extend(all.iter().map(OsString::from));
         words.push(self.database.clone().into());
         Tool { name: CLIENT, words, environment: Vec::new(), input: None, output }.run(None)
+    }
+
+    /// Fills the empty database `name` with the files in `from`.
+    fn fill(&self, note: &DatabaseNote, from: &Path, name: &str, private: &Path) -> Result<(), BackupError> {
+        for file in &note.files {
+            // A dump sets the character set of its database by name for some routines: that must not reach the live one.
+            let copy = private.join("loaded.sql");
+            renamed(&from.join(&file.name), &copy, name)?;
+            self.run(&copy, private)?;
+        }
+        Ok(())
     }
 
     /// From a file: a client that outlives this process must not take the end of a pipe for the end of the script.

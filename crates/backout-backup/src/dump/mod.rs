@@ -1,10 +1,12 @@
 //! Databases as files and back, by their own tools.
 
+mod evened;
 mod floats;
-mod lines;
-mod mariadb;
-mod postgres;
+pub(crate) mod lines;
+pub(crate) mod mariadb;
+pub(crate) mod postgres;
 mod sqlite;
+mod sqlite_print;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use backout_model::backup::BackupError;
 use backout_model::target::Finding;
 
+use crate::keeper::Purpose;
 use crate::ledger::Ledger;
 use crate::manifest::{DatabaseNote, DumpFile};
 
@@ -47,12 +50,18 @@ impl DatabaseSource {
     }
 
     /// Writes the database to files in `to`. `private`: a directory for files with passwords.
-    pub fn dump(&self, to: &Path, private: &Path, ledger: &Ledger) -> Result<DatabaseNote, BackupError> {
+    pub fn dump(
+        &self,
+        to: &Path,
+        private: &Path,
+        ledger: &Ledger,
+        purpose: Purpose,
+    ) -> Result<DatabaseNote, BackupError> {
         let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
         match &self.engine {
             Engine::Sqlite { path } => sqlite::dump(&self.name, path, to),
-            Engine::Postgres { parameters } => postgres::dump(&self.name, parameters, to, ledger),
-            Engine::Mariadb { parameters } => mariadb::dump(&self.name, parameters, to, private, ledger),
+            Engine::Postgres { parameters } => postgres::dump(&self.name, parameters, to, ledger, purpose),
+            Engine::Mariadb { parameters } => mariadb::dump(&self.name, parameters, to, private, ledger, purpose),
         }
         .map_err(failed)
     }
@@ -88,6 +97,28 @@ impl DatabaseSource {
                 vec![finding(format!("{}{hint}", told(&error)))]
             }
         }
+    }
+
+    /// Fills an empty scratch of the database `live` with what the files in `from` hold.
+    pub fn fill(&self, note: &DatabaseNote, from: &Path, live: &str, private: &Path) -> Result<(), BackupError> {
+        let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
+        match &self.engine {
+            Engine::Sqlite { path } => sqlite::load(note, from, path),
+            Engine::Postgres { parameters } => postgres::fill(note, from, parameters),
+            Engine::Mariadb { parameters } => mariadb::fill(note, from, parameters, live, private),
+        }
+        .map_err(failed)
+    }
+
+    /// Writes all that it says to a file, but for what the tool keeps in it.
+    pub fn print(&self, to: &Path, private: &Path) -> Result<(), BackupError> {
+        let failed = |error: BackupError| BackupError { what: format!("{}: {}", self.label(), error.what), ..error };
+        match &self.engine {
+            Engine::Sqlite { path } => sqlite_print::print(path, to),
+            Engine::Postgres { parameters } => postgres::print(parameters, to, private),
+            Engine::Mariadb { parameters } => mariadb::print(parameters, to, private),
+        }
+        .map_err(failed)
     }
 
     /// What would stand in the way of a dump. `scratch`: a file that may be made.

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 
 use backout_model::backup::BackupError;
 
+use super::evened::{self, Line};
 use super::lines::first_difference;
 use super::{UNPROVEN, check_files, dump_file, scratch_name};
+use crate::beside::{Beside, script};
+use crate::keeper::Purpose;
 use crate::ledger::Ledger;
 use crate::manifest::DatabaseNote;
 use crate::tool::{Tool, version};
@@ -20,9 +24,19 @@ const HIDDEN: [&str; 2] = ["password", "sslpassword"];
 /// The lines of a dump that differ from one to the next.
 const RANDOM: [&[u8]; 2] = [b"\\restrict ", b"\\unrestrict "];
 
-pub fn dump(name: &str, parameters: &Parameters, to: &Path, ledger: &Ledger) -> Result<DatabaseNote, BackupError> {
+/// What a dump leaves out that is to be loaded by an account which owns nothing else on the server.
+const PORTABLE: [&str; 4] = ["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"];
+
+pub fn dump(
+    name: &str,
+    parameters: &Parameters,
+    to: &Path,
+    ledger: &Ledger,
+    purpose: Purpose,
+) -> Result<DatabaseNote, BackupError> {
     let script = to.join(format!("{name}.sql"));
-    write(parameters, &script, Some(ledger))?;
+    let besides: &[&str] = if purpose == Purpose::Rehearsal { &PORTABLE } else { &[] };
+    write(parameters, &script, besides, Some(ledger))?;
     let extensions =
         query(parameters, &to.with_file_name("extensions"), "SELECT extname FROM pg_extension ORDER BY 1")?;
     Ok(DatabaseNote {
@@ -35,9 +49,9 @@ pub fn dump(name: &str, parameters: &Parameters, to: &Path, ledger: &Ledger) -> 
     })
 }
 
-fn write(parameters: &Parameters, script: &Path, ledger: Option<&Ledger>) -> Result<(), BackupError> {
-    let words = ["--format=plain", "--no-password", "--dbname"].map(OsString::from);
-    let mut words = Vec::from(words);
+fn write(parameters: &Parameters, script: &Path, besides: &[&str], ledger: Option<&Ledger>) -> Result<(), BackupError> {
+    let words = ["--format=plain", "--no-password"].iter().chain(besides).chain(&["--dbname"]);
+    let mut words: Vec<OsString> = words.map(OsString::from).collect();
     words.push(conninfo(parameters)?.into());
     Tool { name: "pg_dump", words, environment: environment(parameters), input: None, output: script }.run(ledger)
 }
@@ -46,17 +60,115 @@ fn write(parameters: &Parameters, script: &Path, ledger: Option<&Ledger>) -> Res
 pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters) -> Result<(), BackupError> {
     check_files(note, from)?;
     let Some(file) = note.files.first() else { return Err(BackupError::new("the backup has no file of it")) };
+    let clear = clearing(&note.extensions, from)?;
+    run(parameters, &[&clear, &from.join(&file.name)], &from.with_file_name("psql.out"))
+}
+
+/// Fills a database that is empty: all of it, or nothing.
+pub fn fill(note: &DatabaseNote, from: &Path, parameters: &Parameters) -> Result<(), BackupError> {
+    let Some(file) = note.files.first() else { return Err(BackupError::new("the backup has no file of it")) };
+    run(parameters, &[&from.join(&file.name)], &from.with_file_name("psql.out"))
+}
+
+/// Runs scripts in one transaction.
+fn run(parameters: &Parameters, scripts: &[&Path], output: &Path) -> Result<(), BackupError> {
+    psql(parameters, &["-1"], scripts, output)
+}
+
+fn psql(parameters: &Parameters, first: &[&str], scripts: &[&Path], output: &Path) -> Result<(), BackupError> {
+    let words = ["-X", "-q", "-w", "-A", "-t", "-v", "ON_ERROR_STOP=1"];
+    let mut words: Vec<OsString> = words.iter().chain(first).map(OsString::from).collect();
+    for script in scripts {
+        words.extend(["-f".into(), (*script).to_owned().into_os_string()]);
+    }
+    words.extend(["-d".into(), conninfo(parameters)?.into()]);
+    // From files: one that outlives this process must not take the end of a pipe for the end of the script.
+    Tool { name: "psql", words, environment: environment(parameters), input: None, output }.run(None)
+}
+
+/// The script that empties a database, beside the dumps in `from`.
+fn clearing(extensions: &[String], from: &Path) -> Result<PathBuf, BackupError> {
     let clear = from.with_file_name("clear.sql");
     let failed = |error| BackupError::failed(format!("cannot write {}", clear.display()), error);
-    let known: Vec<String> = note.extensions.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
+    let known: Vec<String> = extensions.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
     fs::write(&clear, include_str!("postgres_clear.sql").replace("@EXTENSIONS@", &known.join(", "))).map_err(failed)?;
-    let mut words: Vec<OsString> =
-        ["-X", "-q", "-w", "-1", "-v", "ON_ERROR_STOP=1", "-f"].iter().map(OsString::from).collect();
-    words.extend([clear.clone().into_os_string(), "-f".into(), from.join(&file.name).into_os_string(), "-d".into()]);
-    words.push(conninfo(parameters)?.into());
-    let output = from.with_file_name("psql.out");
-    // From files: one that outlives this process must not take the end of a pipe for the end of the script.
-    Tool { name: "psql", words, environment: environment(parameters), input: None, output: &output }.run(None)
+    Ok(clear)
+}
+
+pub fn clear(parameters: &Parameters, private: &Path) -> Result<(), BackupError> {
+    let script = clearing(&["plpgsql".to_owned()], &private.join("dumps"))?;
+    run(parameters, &[&script], &private.join("psql.out"))
+}
+
+pub fn is_empty(parameters: &Parameters, private: &Path) -> Result<bool, BackupError> {
+    let count = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+    Ok(query(parameters, &private.join("psql.out"), count)?.trim() == "0")
+}
+
+/// Makes a role and a database that it owns. Whoever else may connect to databases may not connect to this one.
+pub fn make(
+    parameters: &Parameters,
+    beside: &Beside,
+    password: &str,
+    private: &Path,
+) -> Result<Parameters, BackupError> {
+    let Beside { database, account, .. } = beside;
+    let output = private.join("psql.out");
+    let sql = format!(
+        "CREATE ROLE {account} LOGIN PASSWORD '{password}';\nGRANT {account} TO CURRENT_USER;\n\
+         SELECT format('CREATE DATABASE {database} OWNER {account} TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L', \
+         pg_encoding_to_char(encoding), datcollate, datctype) FROM pg_database WHERE datname = current_database()\n\\gexec\n\
+         REVOKE ALL ON DATABASE {database} FROM PUBLIC;\n"
+    );
+    psql(parameters, &[], &[&script(private, &sql)?], &output)?;
+    // Names without a schema mean there what they mean here.
+    let path = "SELECT replace(current_setting('search_path'), '\"$user\"', quote_ident(current_user))";
+    let path = query(parameters, &output, path)?;
+    let mut there = parameters.clone();
+    there.remove("passfile");
+    for (name, value) in [("dbname", database), ("user", account), ("password", &password.to_owned())] {
+        there.insert(name.to_owned(), value.clone());
+    }
+    let path = path.trim().replace('\\', "\\\\").replace(' ', "\\ ");
+    let options = there.remove("options").map(|options| format!("{options} ")).unwrap_or_default();
+    there.insert("options".to_owned(), format!("{options}-c search_path={path}"));
+    Ok(there)
+}
+
+pub fn unmake(parameters: &Parameters, beside: &Beside, private: &Path) -> Result<(), BackupError> {
+    let Beside { database, account, .. } = beside;
+    let sql = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE);\nDROP ROLE IF EXISTS {account};\n");
+    psql(parameters, &[], &[&script(private, &sql)?], &private.join("psql.out"))
+}
+
+/// Everything but what the tool keeps, with rows and grants in no order.
+pub fn print(parameters: &Parameters, to: &Path, private: &Path) -> Result<(), BackupError> {
+    let dump = private.join("print.sql");
+    write(parameters, &dump, &["--exclude-schema=backout*"], None)?;
+    let failed = |error| BackupError::failed(format!("cannot write {}", to.display()), error);
+    let mut out = fs::File::create(to).map(BufWriter::new).map_err(failed)?;
+    let mut rows: Option<Vec<u8>> = None;
+    let mut kind = |line: &[u8]| {
+        if let Some(of) = &rows {
+            if line == b"\\.\n" {
+                rows = None;
+                return Line::Nothing;
+            }
+            return Line::Among(of.clone());
+        }
+        if RANDOM.iter().any(|random| line.starts_with(random)) {
+            return Line::Nothing;
+        }
+        if line.starts_with(b"COPY ") && line.ends_with(b" FROM stdin;\n") {
+            rows = Some(line.trim_ascii_end().to_vec());
+        }
+        if line.starts_with(b"GRANT ") || line.starts_with(b"REVOKE ") {
+            return Line::Among(b"grants".to_vec());
+        }
+        Line::Plain
+    };
+    evened::copy(&dump, &mut out, &mut kind).and_then(|()| out.flush()).map_err(failed)
 }
 
 pub fn prove(
@@ -73,7 +185,7 @@ pub fn prove(
     let mut there = parameters.clone();
     there.insert("dbname".to_owned(), name.clone());
     let again = scratch.join("again.sql");
-    let loaded = load(note, from, &there).and_then(|()| write(&there, &again, None));
+    let loaded = load(note, from, &there).and_then(|()| write(&there, &again, &[], None));
     let gone = query(parameters, &output, &format!("DROP DATABASE {name}"));
     loaded?;
     gone?;

@@ -15,7 +15,7 @@ use super::{check_files, dump_file};
 use crate::manifest::{DatabaseNote, Owner};
 
 /// How long to wait for others' transactions.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn dump(name: &str, path: &Path, to: &Path) -> Result<DatabaseNote, BackupError> {
     let copy = to.join(format!("{name}.sqlite"));

@@ -11,9 +11,8 @@ use backout_package::package::Package;
 use backout_package::site::Site;
 use backout_package::{bundle, duration};
 
-use super::later::not_yet;
 use super::watch::Watcher;
-use super::{Context, record};
+use super::{Context, record, rehearse};
 use crate::end::End;
 use crate::error::CliError;
 use crate::incoming::Incoming;
@@ -30,7 +29,8 @@ pub struct Args {
     /// Take no backup before it starts
     #[arg(long)]
     no_backup: bool,
-    #[arg(long, hide = true)]
+    /// Rehearse it first, and begin only where the rehearsal came through
+    #[arg(long)]
     rehearse: bool,
     /// Undo it unless `backout confirm` comes within this time of its end: 90s, 10m
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -38,10 +38,12 @@ pub struct Args {
 }
 
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
-    if args.rehearse {
-        return Err(not_yet("`deploy --rehearse`"));
-    }
     let site = context.site()?;
+    if args.rehearse
+        && let Some(outcome) = rehearse::first(context, &site, &args.package, args.accept_irreversible)?
+    {
+        return Ok(End::of(context.ui, &outcome));
+    }
     let source = absolute(&args.package)?;
     // A bundle lies opened in the state directory until the deployment is over, however it ends.
     let (package, incoming) = if source.is_file() {

@@ -7,6 +7,7 @@ use backout_model::backup::Backup;
 use serde_json::json;
 
 use super::Context;
+use crate::alerts::Alerts;
 use crate::end::End;
 use crate::error::CliError;
 use crate::{wiring, words};
@@ -22,6 +23,7 @@ pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
     let mut keeper = wiring::keeper(&site);
     let keeper = keeper.as_mut().map(|keeper| keeper as &mut dyn Backup);
     findings.extend(backup::doctor(&site, keeper, &Journal::read(&site.state)?, SystemClock.now_ms())?);
+    findings.extend(Alerts::of(&site).examine());
     for finding in &findings {
         context.ui.item("finding", finding, words::finding);
     }

@@ -14,13 +14,8 @@ pub struct Args {
 }
 
 pub fn run(name: &str, _args: &Args) -> Result<End, CliError> {
-    Err(not_yet(&format!("`backout {name}`")))
-}
-
-/// The error for a command or a flag of the contract that comes later.
-pub fn not_yet(what: &str) -> CliError {
-    CliError::usage(
-        format!("{what} is not available yet in this version"),
+    Err(CliError::usage(
+        format!("`backout {name}` is not available yet in this version"),
         "`backout --help` lists what this version can do",
-    )
+    ))
 }

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod prune;
 pub mod record;
 pub mod redo;
+pub mod rehearse;
 pub mod restore;
 pub mod resume;
 pub mod retry;
@@ -46,6 +47,7 @@ use crate::alerts::Alerts;
 use crate::end::{self, End};
 use crate::error::CliError;
 use crate::global::Global;
+use crate::lent;
 use crate::progress::Progress;
 use crate::signals::Stop;
 use crate::ui::Ui;
@@ -129,6 +131,7 @@ impl Context<'_> {
         purpose: &str,
         work: impl FnOnce(Site, &mut Progress, &Alerts) -> Result<Outcome, CliError>,
     ) -> Result<End, CliError> {
+        lent::clear(&site, self.ui);
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
         let places = wiring::places(&site);
@@ -158,6 +161,7 @@ impl Context<'_> {
     /// Takes the locks of a site and settles what a crash interrupted; none: nothing had been, and nothing needs a hand.
     /// `purpose` is for whoever is alerted.
     pub fn resume(&self, site: Site, purpose: &str) -> Result<Option<Outcome>, CliError> {
+        lent::clear(&site, self.ui);
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
         let alerts = Alerts::of(&site);

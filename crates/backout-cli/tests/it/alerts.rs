@@ -160,9 +160,11 @@ fn webhooks_get_every_field_or_a_text() {
         .map(|format| format!("  - webhook: {}\n    format: {format}\n", server.url(&format!("/{format}"))));
     let scene = alerting(&alerts.concat());
     scene.run(&["deploy", "broken"]).exits(1);
-    let asked = server.asked();
+    // They are told side by side.
+    let mut asked = server.asked();
+    asked.sort_by_key(|asked| asked.path.clone());
     let paths: Vec<&str> = asked.iter().map(|asked| asked.path.as_str()).collect();
-    assert_eq!(paths, ["/json", "/slack", "/mattermost"]);
+    assert_eq!(paths, ["/json", "/mattermost", "/slack"]);
     let fields: Value = serde_json::from_str(&asked[0].body).unwrap();
     assert_eq!(fields["site"], "shop");
     assert_eq!((&fields["status"], &fields["exit"]), (&Value::from("failed"), &Value::from(1)));
@@ -220,4 +222,52 @@ fn an_alert_that_fails_hides_nothing() {
     let ran = ran.says("warning: nobody was told by mail to ops@shop.example by localhost:1");
     assert!(!ran.stderr.contains("hunter2hunter2"), "{ran}");
     assert_eq!(server.asked().len(), 1, "another try would not help");
+}
+
+/// Servers that take a connection and say nothing: who waits may stop, and what was to be told stands there all the same.
+#[test]
+fn whoever_does_not_want_to_wait_for_a_silent_server_need_not() {
+    let silent: Vec<std::net::TcpListener> =
+        (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let port = |at: usize| silent[at].local_addr().unwrap().port();
+    let scene = alerting(&format!(
+        "  - webhook: http://127.0.0.1:{}/\n  - email: ops@shop.example\n    smtp: smtp://127.0.0.1:{}\n",
+        port(0),
+        port(1)
+    ));
+    let mut tool = scene.spawn(&["deploy", "broken"]);
+    let mut errors = BufReader::new(tool.stderr.take().unwrap());
+    let mut said = String::new();
+    while said.matches("telling by").count() < 2 {
+        assert!(errors.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    let pid = rustix::process::Pid::from_child(&tool);
+    // Heard once it listens; asked again until then.
+    let began = std::time::Instant::now();
+    let status = loop {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        if let Some(status) = tool.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed());
+    std::io::Read::read_to_string(&mut errors, &mut said).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("stopped by the operator").count(), 2, "{said}");
+    assert_eq!(said.lines().last(), Some("Everything was undone and verified."), "{said}");
+}
+
+#[test]
+fn doctor_says_who_would_be_told_and_who_cannot_be_reached() {
+    let told = HttpServer::start(|_| Answer::new(200, ""));
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let scene = alerting(&format!(
+        "  - webhook: {}\n  - email: ops@shop.example\n    smtp: smtp://127.0.0.1:{gone}\n",
+        told.url("/secret")
+    ));
+    let ran =
+        scene.run(&["doctor"]).exits(0).answers("can be reached").answers("cannot be reached, so nobody would be told");
+    assert!(!ran.stdout.contains("secret") && told.asked().iter().all(|asked| asked.method.is_empty()), "{ran}");
+    Scene::new().run(&["doctor"]).exits(0).answers("site.yaml has no `alerts:`");
 }

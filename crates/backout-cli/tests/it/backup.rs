@@ -1,10 +1,12 @@
 //! Backups: taken before a deployment and by hand, listed and restored by restic, and the way back where no undo helps.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Pkg, delete, files, sql};
@@ -18,7 +20,7 @@ const BACKUP: &str = "backup:\n  password-file: password\n  keep: {last: 2}\n";
 const PASSWORD: &str = "correct horse";
 
 /// A site with everything that a root can hold, and a package that changes some of it.
-fn tree() -> Tree {
+pub fn tree() -> Tree {
     Tree::new()
         .file("index.html", "<h1>Autumn</h1>")
         .file("pages/one.html", "one")
@@ -29,14 +31,14 @@ fn tree() -> Tree {
         .node("shut", Node::Dir { mode: 0o500 })
 }
 
-fn package(steps: &str) -> Pkg {
+pub fn package(steps: &str) -> Pkg {
     Pkg::new("winter")
         .step(sql(steps))
         .step(files(Tree::new().file("index.html", "<h1>Winter</h1>").file("new/page.html", "new")))
         .step(delete(["pages/one.html"]))
 }
 
-fn with_backup(site: &TestSite) {
+pub fn with_backup(site: &TestSite) {
     let file = site.dir().join("site.yaml");
     let text = fs::read_to_string(&file).unwrap();
     // The testkit writes JSON, which is YAML.
@@ -48,7 +50,7 @@ fn with_backup(site: &TestSite) {
     fs::write(site.dir().join("password"), format!("{PASSWORD}\n")).unwrap();
 }
 
-fn run(site: &TestSite, words: &[&str]) -> Ran {
+pub fn run(site: &TestSite, words: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
     let output = command.args(words).current_dir(site.dir()).output().unwrap();
     Ran::of(words, output)
@@ -59,81 +61,6 @@ fn restic(site: &Path, words: &[&str]) -> Ran {
     command.args(["--repo", ".backout/backups", "--password-file", "password", "--no-cache"]).args(words);
     let output = command.current_dir(site).env("HOME", site).output().expect("restic is not there: run script/setup");
     Ran::of(words, output)
-}
-
-/// The hold is dropped on purpose, so that no undo can help; the backup brings the site back.
-fn restored_where_no_undo_helps(site: &TestSite, package: &Pkg, break_it: impl FnOnce(&TestSite)) {
-    with_backup(site);
-    let before = Fingerprint::of(site);
-    let at = site.write(package);
-    run(site, &["deploy", at.to_str().unwrap()]).exits(0);
-    break_it(site);
-    let undone = run(site, &["undo"]);
-    assert!(matches!(undone.code, Some(3 | 4)), "{undone}");
-    assert!(!before.differences(&Fingerprint::of(site)).is_empty(), "{undone}");
-    let refused = run(site, &["restore"]).exits(2).says("--yes");
-    assert!(refused.stderr.contains("winter 1"), "{refused}");
-    run(site, &["restore", "--yes"]).exits(0).says("cannot be undone or redone any more");
-    before.assert_same(&Fingerprint::of(site), "restored");
-    run(site, &["verify", "--backup"]).exits(0).answers("as it was written");
-    // The history goes on from here.
-    run(site, &["status"]).exits(0).answers("nothing is deployed");
-    run(site, &["deploy", at.to_str().unwrap()]).exits(0);
-    run(site, &["undo"]).exits(0);
-    before.without_directory_times().assert_same(&Fingerprint::of(site).without_directory_times(), "undone");
-}
-
-fn drop_the_hold_of_files(site: &TestSite) {
-    let entries = fs::read_dir(site.dir()).unwrap().map(Result::unwrap);
-    let mut holds = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".backout-"));
-    fs::remove_dir_all(holds.next().expect("no hold of files").path()).unwrap();
-}
-
-#[test]
-fn sqlite_and_files_come_back_where_no_undo_helps() {
-    let script = "CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO product VALUES (1, 'hat');";
-    let site = TestSite::builder().database("main", script).root("web", tree()).build();
-    let package = package("INSERT INTO product VALUES (2, 'scarf'); ALTER TABLE product ADD COLUMN price REAL;");
-    restored_where_no_undo_helps(&site, &package, |site| {
-        drop_the_hold_of_files(site);
-    });
-}
-
-#[test]
-fn postgres_comes_back_where_no_undo_helps() {
-    let script = "CREATE SCHEMA extra; CREATE TYPE public.size AS ENUM ('s', 'm'); CREATE DOMAIN public.price AS numeric CHECK (value > 0);
-        CREATE TABLE product (id serial PRIMARY KEY, name text, size public.size, price public.price);
-        INSERT INTO product (name, size, price) VALUES ('hat', 's', 1.50); CREATE VIEW extra.cheap AS SELECT * FROM product;
-        CREATE FUNCTION public.twice(int) RETURNS int LANGUAGE sql AS 'SELECT $1 * 2'; CREATE AGGREGATE public.mul(int) (sfunc = int4mul, stype = int);
-        CREATE MATERIALIZED VIEW seen AS SELECT 1 AS one; CREATE STATISTICS st ON id, name FROM product; SELECT lo_from_bytea(0, 'large');
-        COMMENT ON TABLE product IS 'a\\b';";
-    let site = TestSite::builder().postgres("main", postgres::Server::shared(), script).root("web", tree()).build();
-    let package = package(
-        "CREATE TABLE new (a int); DROP VIEW extra.cheap; ALTER TABLE product DROP COLUMN size; INSERT INTO product (name, price) VALUES ('x', 2);",
-    );
-    restored_where_no_undo_helps(&site, &package, |site| {
-        let live = site.postgres("main").unwrap();
-        live.psql("DO $$ DECLARE t text; BEGIN FOR t IN SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname LIKE 'backout%' AND tablename NOT LIKE '%marker%' LOOP EXECUTE 'DROP TABLE ' || t || ' CASCADE'; END LOOP; END $$");
-        drop_the_hold_of_files(site);
-    });
-}
-
-#[test]
-fn mariadb_comes_back_where_no_undo_helps_with_every_bit_of_its_floats() {
-    let script = "CREATE TABLE product (id BIGINT UNSIGNED, part VARBINARY(8), f FLOAT, g FLOAT, at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6), PRIMARY KEY (id, part));
-        INSERT INTO product (id, part, f, g, at) VALUES (18446744073709551615, x'00ff27', 0.1234567, 16777215, '2001-01-01 00:00:00.123456'), (2, 'a''b', 1e-38, NULL, '2001-01-01 00:00:00');
-        CREATE TABLE seen (n INT); CREATE SEQUENCE s START 5; CREATE VIEW v AS SELECT id FROM product;
-        CREATE TRIGGER tr AFTER UPDATE ON product FOR EACH ROW INSERT INTO seen VALUES (1);
-        CREATE FUNCTION twice(a INT) RETURNS INT RETURN a * 2; CREATE TABLE gone (b BIT(9), j JSON, t TEXT); INSERT INTO gone VALUES (b'101', '{}', 'ä\\\\');";
-    let site = TestSite::builder().mariadb("main", mariadb::Server::shared(), script).root("web", tree()).build();
-    let package = package("CREATE TABLE new (a INT PRIMARY KEY); DROP TABLE gone;");
-    restored_where_no_undo_helps(&site, &package, |site| {
-        let live = site.mariadb("main").unwrap();
-        let held = live.script("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'backout%$%$%$%'");
-        assert!(!held.is_empty());
-        held.lines().for_each(|table| drop(live.script(&format!("DROP TABLE `{table}`"))));
-        drop_the_hold_of_files(site);
-    });
 }
 
 #[test]
@@ -335,4 +262,136 @@ fn a_restore_that_is_killed_is_run_again() {
         scene.run(&["restore", "--yes"]).exits(0);
         assert_eq!(scene.fingerprint(), before, "point {point}");
     }
+}
+
+/// Every file of the repository with bytes flipped at its beginning, in its middle and at its end.
+#[test]
+fn a_tampered_repository_is_found_out_or_reads_the_same() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    scene.run(&["backup"]).exits(0);
+    let files = files_below(&scene.path(".backout/backups"));
+    assert!(files.len() >= 5, "config, key, index, snapshot, packs: {files:?}");
+    let whole = |name: &str| {
+        scene.run(&["restore", "--into", name]).exits(0);
+        let copy = scene.path(name);
+        fs::rename(copy.join("roots/web"), copy.join("web")).unwrap();
+        fs::rename(copy.join("databases/main.sqlite"), copy.join("shop.sqlite")).unwrap();
+        crate::scene::fingerprint_at(&copy)
+    };
+    let (before, mut found) = (whole("before"), 0);
+    for (count, file) in files.iter().enumerate() {
+        let good = fs::read(file).unwrap();
+        for at in [0, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::remove_file(file).unwrap();
+            fs::write(file, bad).unwrap();
+            let checked = scene.run(&["verify", "--backup"]);
+            match checked.code {
+                Some(3 | 4) => found += 1,
+                Some(0) => assert_eq!(whole(&format!("after-{count}-{at}")), before, "{file:?} {at}"),
+                _ => panic!("{file:?} {at}: {checked}"),
+            }
+            assert!(!checked.stderr.contains("panicked"), "{file:?} {at}: {checked}");
+        }
+        fs::remove_file(file).unwrap();
+        fs::write(file, &good).unwrap();
+    }
+    assert!(found >= files.len() * 2, "{found} of {} files", files.len());
+    scene.run(&["verify", "--backup"]).exits(0);
+}
+
+fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+/// The database's own tools at work on a database.
+fn clients(database: &str) -> BTreeSet<u32> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_client = |pid: &u32| {
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let name = words.split('\0').next().unwrap_or_default();
+        let is_tool = ["psql", "mariadb"].iter().any(|tool| name.rsplit('/').next() == Some(tool));
+        let here = format!("dbname='{database}'");
+        is_tool && words.split('\0').any(|word| word == database || word.contains(&here))
+    };
+    processes.filter(is_client).collect()
+}
+
+/// Killed while the database's own tool fills it: that must not go on beside the restore that is run again.
+fn killed_and_run_again(
+    site: &TestSite,
+    package: &Pkg,
+    database: &str,
+    is_waiting: impl Fn() -> bool,
+    let_go: impl FnOnce(),
+) {
+    let at = site.write(package);
+    let deployed = Fingerprint::of(site);
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_backout"));
+    let mut tool = tool.args(["restore", "--yes"]).current_dir(site.dir()).spawn().unwrap();
+    while !is_waiting() {
+        assert!(tool.try_wait().unwrap().is_none(), "it ended before it was killed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let left = clients(database);
+    assert!(!left.is_empty());
+    tool.kill().unwrap();
+    tool.wait().unwrap();
+    run(site, &["status"]).exits(0).answers("a restore was interrupted");
+    // Or it cannot even take the lock, as long as the tool has the database.
+    run(site, &["deploy", at.to_str().unwrap()]).exits(4);
+    // The tool waits for others still; the restore that comes now ends it first.
+    let mut again = Command::new(env!("CARGO_BIN_EXE_backout"));
+    let again = again.args(["restore", "--yes"]).current_dir(site.dir()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !clients(database).is_disjoint(&left) {
+        assert!(Instant::now() < until, "what the killed restore had started is still at work");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let_go();
+    let again = again.wait_with_output().unwrap();
+    assert_eq!(again.status.code(), Some(0));
+    assert!(!deployed.differences(&Fingerprint::of(site)).is_empty());
+}
+
+#[test]
+fn a_restore_of_postgres_that_is_killed_is_run_again() {
+    let script = "CREATE TABLE product (id serial PRIMARY KEY, name text); INSERT INTO product (name) VALUES ('hat');";
+    let site = TestSite::builder().postgres("main", postgres::Server::shared(), script).root("web", tree()).build();
+    with_backup(&site);
+    let before = Fingerprint::of(&site);
+    let package = package("INSERT INTO product (name) VALUES ('x'); CREATE TABLE new (a int);");
+    run(&site, &["deploy", site.write(&package).to_str().unwrap()]).exits(0);
+    let live = site.postgres("main").unwrap();
+    let mut locked = live.connect();
+    locked.batch_execute("BEGIN; LOCK TABLE product IN SHARE MODE").unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name = 'psql'";
+    killed_and_run_again(&site, &package, &live.name, || live.psql(waiting).trim() == "1", || drop(locked));
+    before.assert_same(&Fingerprint::of(&site), "restored");
+}
+
+#[test]
+fn a_restore_of_mariadb_that_is_killed_is_run_again() {
+    use backout_testkit::mariadb::Queryable as _;
+    // Without a key, so that rows which come twice stay twice.
+    let script = "CREATE TABLE product (id INT, name TEXT); INSERT INTO product VALUES (1, 'hat'); CREATE TABLE other (a INT PRIMARY KEY);";
+    let site = TestSite::builder().mariadb("main", mariadb::Server::shared(), script).root("web", tree()).build();
+    with_backup(&site);
+    let before = Fingerprint::of(&site);
+    let package = package("INSERT INTO other VALUES (1); CREATE TABLE new (a INT PRIMARY KEY);");
+    run(&site, &["deploy", site.write(&package).to_str().unwrap()]).exits(0);
+    let live = site.mariadb("main").unwrap();
+    let mut locked = live.connect();
+    locked.query_drop("LOCK TABLES product READ").unwrap();
+    let waiting = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND STATE LIKE 'Waiting for table metadata lock'";
+    killed_and_run_again(&site, &package, &live.name, || live.script(waiting).trim() == "1", || drop(locked));
+    before.assert_same(&Fingerprint::of(&site), "restored");
 }

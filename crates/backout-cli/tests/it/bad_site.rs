@@ -62,13 +62,6 @@ fn an_engine_that_is_not_spoken_to() {
 }
 
 #[test]
-fn keys_of_a_later_version_are_refused_by_name() {
-    let scene = Scene::with_good_package();
-    scene.write("site.yaml", format!("{SITE}scratch: {{}}\n"));
-    scene.refused(&["status"], 2).says("site.yaml:8").says("scratch");
-}
-
-#[test]
 fn a_state_directory_that_is_open_to_others_and_no_journal() {
     let scene = Scene::with_good_package();
     scene.write("site.yaml", format!("{SITE}state: shared\n"));

@@ -66,13 +66,12 @@ fn status_2_usage() {
 #[test]
 fn status_2_for_what_comes_later() {
     let scene = Scene::with_good_package();
-    let later = ["rehearse", "capture", "diff"];
+    let later = ["capture", "diff"];
     for command in later {
         let named = format!("`backout {command}` is not available yet in this version");
         scene.refused(&[command, "start", "--force", "x"], 2).says(&named);
         scene.refused(&[command, "--help"], 2).says(&named);
     }
-    scene.refused(&["deploy", "winter", "--rehearse"], 2).says("`deploy --rehearse` is not available yet");
     scene.refused(&["deploy", "winter", "--confirm-within", "soon"], 2).says("`soon` is not a duration");
 }
 

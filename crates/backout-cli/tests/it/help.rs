@@ -6,11 +6,12 @@ use std::path::Path;
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "init",
     "new",
     "doctor",
     "plan",
+    "rehearse",
     "deploy",
     "undo",
     "confirm",
@@ -60,7 +61,7 @@ fn every_command_of_the_list_is_known_and_no_later_one_is_listed() {
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
-    for later in ["rehearse", "watch", "capture"] {
+    for later in ["watch", "capture", "diff"] {
         assert!(!help.contains(&format!("\n  {later} ")), "{later}");
     }
 }

@@ -73,7 +73,7 @@ fn every_command_writes_valid_lines_and_a_result() {
     run(&["man"], 0);
     run(&["man", "pages"], 0);
     run(&["schema", "package"], 0);
-    run(&["rehearse", "winter"], 2);
+    run(&["capture", "start"], 2);
 }
 
 #[test]

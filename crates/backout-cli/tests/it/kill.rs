@@ -156,6 +156,55 @@ fn a_tool_that_is_killed_while_its_statement_runs_on_mariadb() {
     }
 }
 
+/// Of ten ALTERs the fifth is under way as the server dies. The tool finds it again, or died, too, and is resumed.
+#[test]
+fn a_server_that_is_killed_in_the_fifth_of_ten_alters() {
+    use backout_testkit::mariadb::{Queryable as _, Server};
+    let server: &'static Server = Box::leak(Box::new(Server::fresh()));
+    let base = "CREATE TABLE t (a int PRIMARY KEY, b int, c varchar(9)) ENGINE=InnoDB; INSERT INTO t VALUES (1, 1, 'x'), (2, 2, NULL);
+        CREATE TABLE big (id int PRIMARY KEY, v varchar(200)) ENGINE=InnoDB; INSERT INTO big SELECT seq, REPEAT(seq, 30) FROM seq_1_to_200000;";
+    let alters = [
+        "t ADD d int DEFAULT 7",
+        "t DROP COLUMN c",
+        "t MODIFY b bigint",
+        "t ADD KEY (b)",
+        "big ADD w int, ALGORITHM=COPY",
+        "t ADD e int",
+        "t CHANGE b bee bigint",
+        "big ADD x int",
+        "t DROP COLUMN d",
+        "t COMMENT 'ten'",
+    ];
+    let script: String = alters.iter().map(|alter| format!("ALTER TABLE {alter}; UPDATE t SET a = a + 0;\n")).collect();
+    for tool_dies in [false, true] {
+        let site = TestSite::builder().mariadb("main", server, base).build();
+        let before = Fingerprint::of(&site);
+        let package = site.write(&Pkg::new("p").step(sql(script.clone())));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", site.dir());
+        let mut tool =
+            command.current_dir(site.dir()).args(["deploy", &package.display().to_string()]).spawn().unwrap();
+        let mut watching = site.mariadb("main").unwrap().connect();
+        let fifth = "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE 'ALTER TABLE big ADD w%' AND STATE LIKE 'copy%'";
+        while watching.query_first::<u32, _>(fifth).unwrap().is_none() {
+            assert!(tool.try_wait().unwrap().is_none(), "it ended too early");
+        }
+        server.kill();
+        if tool_dies {
+            tool.kill().unwrap();
+        }
+        server.start();
+        let code = tool.wait().unwrap().code();
+        if code != Some(1) {
+            let resumed = backout(&site, &["resume"], "");
+            assert!(matches!(resumed.status.code(), Some(0 | 1)), "{code:?}: {}", shown(&resumed));
+        }
+        before.assert_same(&Fingerprint::of(&site), &format!("the tool ended with {code:?}"));
+        let verified = backout(&site, &["verify"], "");
+        assert_eq!(verified.status.code(), Some(0), "{}", shown(&verified));
+    }
+}
+
 #[test]
 fn a_deployment_of_captured_commands_that_is_killed_anywhere() {
     at_every_point(Cast::Captured, Act::Deploy);

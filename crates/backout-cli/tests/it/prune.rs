@@ -92,3 +92,18 @@ fn what_failed_leaves_nothing_behind() {
     scene.run(&["prune", "--yes", "--json"]).exits(0).answers("\"why\":\"failed\"");
     scene.run(&["verify"]).exits(0);
 }
+
+/// A root that the site no longer names is told, once, and is no reason to fail each time anew.
+#[test]
+fn what_a_root_of_before_holds_is_told_and_no_longer_tried() {
+    let scene = Scene::new();
+    deploy(&scene, 1);
+    let renamed = SITE.replace("  web:\n", "  www:\n");
+    scene.write("site.yaml", format!("{renamed}retention: {{keep: 0}}\n"));
+    let ran = scene.run(&["prune", "--yes"]).exits(0).answers("pruned 1 deployment: ");
+    let ran = ran
+        .says("site.yaml no longer names the root `web`")
+        .closes("Pruned. What was given up cannot be undone or redone any more.");
+    assert_eq!(ran.stderr.matches("no longer names").count(), 1, "{ran}");
+    scene.run(&["prune", "--yes"]).exits(0).answers("nothing can be pruned");
+}

@@ -18,6 +18,7 @@ mod maintenance;
 mod mariadb;
 mod nested;
 mod order;
+mod order_postgres;
 mod pgbench;
 mod property;
 mod redo;

@@ -18,7 +18,26 @@ fn error(dir: &Dir) -> String {
 fn bad_sites_are_shown_at_their_place() {
     let db = "databases: {main: {url: sqlite:x.db}}";
     for (text, expected) in [
-        (format!("site: shop\nscratch: {{}}\n{db}\n"), "2:1: `scratch` is not available yet in this version"),
+        (format!("site: shop\nscratch: {{root: {{}}}}\n{db}\n"), "2:11: unknown key `root`; did you mean `roots`?"),
+        (format!("site: shop\nscratch: {{files: {{web: x}}}}\n{db}\n"), "2:19: the site has no root `web`"),
+        (
+            format!("site: shop\nscratch: {{databases: {{main: {{url: sqlite:y}}}}}}\n{db}\n"),
+            "2:35: the scratch of an SQLite database is always a copy",
+        ),
+        (
+            "site: shop\nscratch: {databases: {main: {url: 'mysql://u:hunter2@h/d'}}}\ndatabases: {main: {url: 'postgres://u@h/d'}}\n".to_owned(),
+            "2:35: the database `main` of the site is of another engine",
+        ),
+        (
+            "site: shop\nscratch: {databases: {main: {url: 'postgres://u:hunter2@h/d'}}}\ndatabases: {main: {url: 'postgres://v@h/d'}}\n".to_owned(),
+            "2:35: this is the database `main`, and a rehearsal overwrites",
+        ),
+        (
+            "site: shop\nscratch: {roots: {web: {path: web/x}}}\nroots: {web: {path: web}}\n".to_owned(),
+            "2:31: a rehearsal empties its scratch",
+        ),
+        (format!("site: shop\nscratch: {{environment: {{A-B: x}}}}\n{db}\n"), "2:25: `A-B` is not the name of a variable"),
+        (format!("site: shop\nscratch: {{url: 'http://h/page'}}\n{db}\n"), "2:16: this is scheme, host and port alone"),
         (format!("site: shop\nbackup:\n  repository: /x\n{db}\n"), "3:3: the key `password-file` is missing"),
         (format!("site: shop\nbackup: {{password-file: p, keep: {{}}}}\n{db}\n"), "2:34: `keep` has at least one of"),
         (
@@ -54,7 +73,7 @@ fn bad_sites_are_shown_at_their_place() {
         ),
         (format!("site: shop\nalerts:\n  - {{}}\n{db}\n"), "3:5: an alert has exactly one of"),
         (format!("site: shop\ntrust: {{}}\n{db}\n"), "2:8: the key `keys` is missing"),
-        (format!("site: shop\nscratch:\n{db}\n"), "2:1: `scratch` is not available yet in this version"),
+        (format!("site: shop\nscratch: 1\n{db}\n"), "2:10: expected a mapping"),
         ("site: shop\ndatabse: {}\n".into(), "2:1: unknown key `databse`; did you mean `databases`?"),
         ("site: shop\nroots: {web: {paths: x}}\n".into(), "2:15: unknown key `paths`; did you mean `path`?"),
         ("site: shop\nroots: {web: {}}\n".into(), "2:14: the key `path` is missing"),

@@ -3,20 +3,24 @@
 //! Never begins a part that was not announced. What a part that failed had done is rolled back with it; the parts before
 //! it are for the undo.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket};
 
 use super::capture::{self, Capture, CaptureError};
 use super::classify::{self, Class};
-use super::reader::reader;
+use super::head::{Head, Object, Verb};
+use super::run::{Bodies, Run};
 use super::segment::{Detail, Held, Segment, State};
 use super::session::Session;
 use super::setting::Setting;
 use super::split::Statement;
 use super::stream::Way;
-use super::survey::{Named, Reading, Survey, ends_run, opens_run};
+use super::survey::{Reading, Survey, ends_run, opens_run};
+use super::table::{self, There};
 use super::token::bare;
-use super::{Mariadb, table};
+use super::{Mariadb, written};
 use crate::database::Script;
 use crate::shown::shorten;
 
@@ -49,9 +53,16 @@ pub(super) struct Chain<'a> {
     pub ticket: Option<Ticket>,
     pub summary: Summary,
     way: Way,
-    runs: std::vec::IntoIter<Named>,
-    functions: Option<Functions>,
+    runs: std::vec::IntoIter<Run>,
     pub notes: Vec<String>,
+    /// The texts of prepared statements, by name.
+    pub prepared: BTreeMap<String, String>,
+    /// The session's own tables.
+    temporary: BTreeSet<String>,
+    /// The script took back some of the segment under way.
+    took_back: bool,
+    /// Foreign keys were not checked in the segment under way, at least for a while.
+    unchecked: bool,
 }
 
 impl<'a> Chain<'a> {
@@ -66,8 +77,11 @@ impl<'a> Chain<'a> {
             summary,
             way: survey.index.way,
             runs: survey.runs.into_iter(),
-            functions: None,
             notes: Vec::new(),
+            prepared: BTreeMap::new(),
+            temporary: BTreeSet::new(),
+            took_back: false,
+            unchecked: false,
         }
     }
 
@@ -126,7 +140,7 @@ impl<'a> Chain<'a> {
             if opens_run(&class) && open.is_none() {
                 *open = Some(self.open(&place, &statement)?);
             }
-            self.statement(&statement, &place, class, gate)?;
+            self.statement(&statement, &place, class, open.as_ref().map(|open| &open.capture), gate)?;
             done += 1;
             gate.progress(done, Some(self.summary.changes));
         }
@@ -138,43 +152,104 @@ impl<'a> Chain<'a> {
         statement: &Statement,
         place: &str,
         class: Class,
+        capture: Option<&Capture>,
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
-        self.admit_functions(statement, place)?;
+        self.admit_routines(statement, place, &class)?;
+        self.unchecked |= matches!(class, Class::Setting(Setting::Session)) && self.unchecks(statement);
+        self.took_back |= matches!(class, Class::Rollback | Class::Savepoint);
         match class {
             Class::Begin | Class::Commit | Class::Use(_) | Class::Setting(Setting::Ignored) => Ok(()),
-            Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
-            Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep => {
-                fault::point(Point::Statement).map_err(|source| cannot_run(place, &statement.sql, source))?;
-                let done = self.database.a()?.count(&statement.sql);
-                done.map(drop).map_err(|source| cannot_run(place, &statement.sql, source))
+            Class::Hidden(hidden) => self.hidden(statement, place, &hidden, capture),
+            Class::Ddl(head) if head.names.iter().any(|name| self.temporary.contains(&name.name)) => {
+                self.temporary_table(statement, place, &head)
             }
+            Class::Temporary(head) => self.temporary_table(statement, place, &head),
+            Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
+            Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep | Class::Savepoint => {
+                run_plainly(self.database.a()?, place, &statement.sql)
+            }
+            // Back to where the segment began: its copies stay.
+            Class::Rollback => run_plainly(self.database.a()?, place, "ROLLBACK TO SAVEPOINT backout_begin"),
         }
     }
 
-    /// Refuses a statement that calls a function of the database: it may write.
-    fn admit_functions(&mut self, statement: &Statement, place: &str) -> Result<(), TargetError> {
-        let database = &mut *self.database;
-        if self.functions.is_none() {
-            let found = Functions::find(&mut database.b);
-            self.functions = Some(found.map_err(|source| database.failed("cannot read the functions of", source))?);
-        }
-        let called = self.functions.as_ref().and_then(|all| all.called(&bare(&statement.sql, database.version)));
-        match called {
-            None => Ok(()),
-            Some(function) => {
-                let why = format!("it calls {function}: what a stored function writes is not captured yet");
-                Err(classify::No::undo(why).at(place, &statement.sql).refusal.into())
+    /// Makes or drops tables of the session alone, which go with it. One that hid a table would hide it from the capture, too.
+    fn temporary_table(&mut self, statement: &Statement, place: &str, head: &Head) -> Result<(), TargetError> {
+        let names: Vec<String> = head.names.iter().map(|name| name.name.clone()).collect();
+        let refused = |why: String| Err(classify::No::undo(why).at(place, &statement.sql).refusal.into());
+        match head.verb {
+            Verb::Create if head.temporary => {
+                for name in &names {
+                    let there = table::there(&mut self.database.b, name);
+                    if there.map_err(|source| self.database.failed("cannot read the schema of", source))?
+                        != There::Nothing
+                    {
+                        return refused(format!("the temporary table would hide {name}: give it another name"));
+                    }
+                }
+                run_plainly(self.database.a()?, place, &statement.sql)?;
+                self.temporary.extend(names);
             }
+            Verb::Drop
+                if head.object == Object::Table
+                    && (head.temporary || names.iter().all(|name| self.temporary.contains(name))) =>
+            {
+                run_plainly(self.database.a()?, place, &statement.sql)?;
+                self.temporary.retain(|name| !names.contains(name));
+            }
+            _ => return refused("of temporary tables only their rows are changed: it names one".to_owned()),
         }
+        Ok(())
+    }
+
+    /// Refuses a statement that calls a routine which was not there when the script was read: nobody asked what it writes.
+    fn admit_routines(&mut self, statement: &Statement, place: &str, class: &Class) -> Result<(), TargetError> {
+        let database = &mut *self.database;
+        let sql = bare(&statement.sql, database.version);
+        // What sets something and has no parentheses calls nothing.
+        let may_call = match class {
+            Class::Read | Class::Temporary(_) => true,
+            Class::Setting(_) => sql.contains('('),
+            // Rows that a table is made of may be computed by one.
+            Class::Ddl(head) => matches!(head.object, Object::Table | Object::Index),
+            _ => false,
+        };
+        if !may_call {
+            return Ok(());
+        }
+        let found = Bodies::find(&mut database.b);
+        if !found.map_err(|source| database.failed("cannot read the routines of", source))?.are_called(&sql) {
+            return Ok(());
+        }
+        let no = match class {
+            Class::Ddl(_) => classify::No::undo("it may call a routine: what that writes is not captured here"),
+            _ => classify::No::step(
+                "it calls a routine that the script itself made: what that writes is not captured",
+                "call it in a step of its own",
+            ),
+        };
+        Err(no.at(place, &statement.sql).refusal.into())
+    }
+
+    /// True for a setting that has foreign keys go unchecked.
+    fn unchecks(&self, statement: &Statement) -> bool {
+        let sql = bare(&statement.sql, self.database.version).to_ascii_lowercase();
+        // One that puts them back is told apart by what it is set to, or counts for one that does not: that only asks less.
+        sql.contains("foreign_key_checks") && !sql.replace(' ', "").contains("foreign_key_checks=1")
     }
 
     /// Opens a segment of rows: whatever it may write to is armed.
     fn open(&mut self, place: &str, statement: &Statement) -> Result<Open, TargetError> {
-        let named: Vec<_> = self.runs.next().unwrap_or_default().into_iter().collect();
+        let run = self.runs.next().unwrap_or_default();
+        let checks = self.database.a()?.value("SELECT @@foreign_key_checks");
+        let checks = checks.map_err(|source| self.database.failed("cannot read the settings of", source))?;
+        self.unchecked = checks.as_deref() == Some("0");
         let (step, number) = (self.step, self.number);
         let database = &mut *self.database;
-        let armed = capture::tables(&mut database.b, &database.database, &named)
+        let armed = Bodies::find(&mut database.b)
+            .map_err(CaptureError::from)
+            .and_then(|bodies| written::tables(&mut database.b, &database.database, &run, &bodies))
             .and_then(|plan| Capture::arm(&mut database.b, &database.names, step, number, plan));
         let capture = match armed {
             Ok(capture) => capture,
@@ -189,7 +264,8 @@ impl<'a> Chain<'a> {
         };
         let open = Open { capture };
         let begun = database.begin().and_then(|()| {
-            let begun = open.capture.begin(database.a()?);
+            let a = database.a()?;
+            let begun = open.capture.begin(a).and_then(|()| a.run("SAVEPOINT backout_begin"));
             begun.map_err(|source| capture::uncaptured(&database.label, source))
         });
         if let Err(error) = begun {
@@ -213,7 +289,7 @@ impl<'a> Chain<'a> {
         if changed || last {
             let ticket = self.announced(gate)?;
             let (step, number) = (self.step, self.number);
-            let detail = Detail::Rows { tables: held.clone() };
+            let detail = Detail::Rows { tables: held.clone(), unchecked: self.unchecked };
             let segment = Segment { step, number, state: State::Done, detail };
             self.write(&segment, ticket, last)?;
         } else {
@@ -231,6 +307,7 @@ impl<'a> Chain<'a> {
     }
 
     fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {
+        let took_back = std::mem::take(&mut self.took_back);
         let database = &mut *self.database;
         let label = database.label.clone();
         let a = database.a()?;
@@ -238,13 +315,11 @@ impl<'a> Chain<'a> {
             if a.value("SELECT @@in_transaction")?.as_deref() != Some("1") {
                 return Err(CaptureError::Uncapturable("a statement of it committed by itself".to_owned()));
             }
-            let held = capture.finish(a)?;
-            for held in &held {
-                // One that came after we looked; none can come now before we commit.
-                if let Some(trigger) = table::triggers(a, &held.table.name)?.first() {
-                    let why = format!("the trigger {trigger} appeared on {} meanwhile", held.table.name);
-                    return Err(CaptureError::Uncapturable(why));
-                }
+            let held = capture.finish(a, took_back)?;
+            if let Some(trigger) = capture.changed_trigger(a)? {
+                return Err(CaptureError::Uncapturable(format!(
+                    "the trigger {trigger} came, went or changed meanwhile"
+                )));
             }
             Ok(held)
         });
@@ -318,55 +393,6 @@ impl<'a> Chain<'a> {
 pub fn run_plainly(a: &mut Session, place: &str, sql: &str) -> Result<(), TargetError> {
     fault::point(Point::Statement).map_err(|source| cannot_run(place, sql, source))?;
     a.count(sql).map(drop).map_err(|source| cannot_run(place, sql, source))
-}
-
-/// The functions of the database, and the views through which one may be called.
-struct Functions {
-    names: Vec<String>,
-    views: Vec<(String, String)>,
-}
-
-impl Functions {
-    fn find(b: &mut Session) -> Result<Self, mysql::Error> {
-        let names = b.rows(
-            "SELECT ROUTINE_NAME FROM information_schema.ROUTINES
-             WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN ('mysql', 'sys')",
-        )?;
-        let names: Vec<String> = names.into_iter().filter_map(|mut row| row[0].take()).collect();
-        let views = if names.is_empty() {
-            Vec::new()
-        } else {
-            b.rows("SELECT TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()")?
-        };
-        let views = views.into_iter().filter_map(|mut row| Some((row[0].take()?, row[1].take()?))).collect();
-        Ok(Self { names, views })
-    }
-
-    /// A function that the statement calls, itself or through a view.
-    fn called(&self, sql: &str) -> Option<String> {
-        if self.names.is_empty() {
-            return None;
-        }
-        let mut open = vec![sql.to_owned()];
-        let mut seen: Vec<&str> = Vec::new();
-        while let Some(text) = open.pop() {
-            let mut tokens = reader(&text);
-            while let Some(token) = tokens.next() {
-                let Some(name) = token.name() else { continue };
-                let calls = tokens.peek().is_some_and(|next| next.is_sign(b'('));
-                if calls && self.names.iter().any(|one| one.eq_ignore_ascii_case(&name)) {
-                    return Some(name);
-                }
-                if let Some((view, definition)) = self.views.iter().find(|(view, _)| *view == name)
-                    && !seen.contains(&view.as_str())
-                {
-                    seen.push(view);
-                    open.push(definition.clone());
-                }
-            }
-        }
-        None
-    }
 }
 
 pub fn uncaptured(label: &str, source: std::io::Error) -> TargetError {

@@ -5,7 +5,7 @@
 //! by itself. Rows that a foreign key changes fire no trigger: those of the tables that may follow are kept by a trigger
 //! on the table that they follow, before it changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use backout_model::target::TargetError;
@@ -15,7 +15,8 @@ use super::counters;
 use super::marker::Names;
 use super::segment::Held;
 use super::session::{Session, ident, is_lock_timeout, literal};
-use super::table::{self, ForeignKey, Side, Table, There};
+use super::table::{self, ForeignKey, Side, Table};
+use super::written::{Plan, triggers_of};
 
 /// How often a lock on a table's definition is sought, and how long is waited in between. The server itself waits for a
 /// second each time: whoever waits for it holds every later statement on the table up.
@@ -41,6 +42,8 @@ pub struct Capture {
     step: u64,
     number: u32,
     tables: Vec<(Table, Option<u64>)>,
+    copied: BTreeSet<String>,
+    triggers: Vec<(String, String)>,
 }
 
 /// Runs what needs a table's definition for itself, again and again where others are in the way.
@@ -58,132 +61,27 @@ pub fn patiently<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<T, Err
     }
 }
 
-/// The tables that statements may write to, from the names that stand where such a table would: these, and those whose
-/// rows follow by foreign keys.
-pub fn tables(b: &mut Session, database: &str, named: &[(Option<String>, String)]) -> Result<Plan, CaptureError> {
-    let mut written = BTreeSet::new();
-    for (qualifier, name) in named {
-        match qualifier.as_deref() {
-            Some(other) if other != database => {
-                let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", literal(other));
-                if b.value(&sql)?.is_some() {
-                    let why = format!("it may write to {other}.{name}, and only the site's own database is captured");
-                    return Err(CaptureError::Uncapturable(why));
-                }
-                // An alias with a column.
-                continue;
-            }
-            _ => {}
-        }
-        match table::there(b, name)? {
-            There::Nothing => {}
-            There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => drop(written.insert(name.clone())),
-            There::Table(engine) => {
-                let why =
-                    format!("the table {name} is of the engine {engine}, whose changes no transaction takes back");
-                return Err(CaptureError::Uncapturable(why));
-            }
-            There::View => {
-                let why = format!("{name} is a view: what is written through one is not captured yet");
-                return Err(CaptureError::Uncapturable(why));
-            }
-            There::Other(kind) => {
-                return Err(CaptureError::Uncapturable(format!("{name} is a {kind}, which is not handled yet")));
-            }
-        }
-    }
-    let links = if written.is_empty() { Vec::new() } else { table::foreign_keys(b)? };
-    let mut plan = Plan::default();
-    for name in &written {
-        plan.add(b, name)?;
-        plan.follow(b, name, &links)?;
-    }
-    Ok(plan)
-}
-
-/// What a segment may write to.
-#[derive(Default)]
-pub struct Plan {
-    tables: BTreeMap<String, Table>,
-    /// For each written table, the ways along foreign keys to tables that may follow it.
-    paths: Vec<(String, Vec<ForeignKey>)>,
-    written: BTreeSet<String>,
-}
-
-impl Plan {
-    fn add(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
-        self.written.insert(name.to_owned());
-        self.look(b, name)
-    }
-
-    fn look(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
-        if self.tables.contains_key(name) {
-            return Ok(());
-        }
-        let found = Table::find(b, name)?;
-        if found.key.is_empty() {
-            let why = format!("the table {name} has no primary key by whole values: its rows cannot be told apart yet");
-            return Err(CaptureError::Uncapturable(why));
-        }
-        if let Some(trigger) = table::triggers(b, name)?.first() {
-            let why = format!("the table {name} has the trigger {trigger}: triggers are not handled yet");
-            return Err(CaptureError::Uncapturable(why));
-        }
-        self.tables.insert(name.to_owned(), found);
-        Ok(())
-    }
-
-    /// Seeks the tables whose rows follow those of `name` when these are changed or deleted.
-    fn follow(&mut self, b: &mut Session, name: &str, links: &[ForeignKey]) -> Result<(), CaptureError> {
-        let follows = |link: &&ForeignKey| link.follows_deletes() || link.follows_updates();
-        let mut open: Vec<Vec<ForeignKey>> =
-            links.iter().filter(|link| link.parent == name).filter(follows).map(|link| vec![link.clone()]).collect();
-        while let Some(path) = open.pop() {
-            let Some(last) = path.last() else { continue };
-            if last.child == name || path.iter().filter(|link| link.child == last.child).count() > 1 {
-                let why = format!(
-                    "rows of {} follow each other in a circle by foreign keys, which is not handled yet",
-                    last.child
-                );
-                return Err(CaptureError::Uncapturable(why));
-            }
-            self.look(b, &last.child)?;
-            let child = &self.tables[&last.child];
-            let in_key = |column: &String| child.key.iter().any(|at| child.columns[*at].name == *column);
-            if last.follows_updates() && last.columns.iter().any(in_key) {
-                let why = format!(
-                    "the foreign key {} would change keys of {}, which is not handled yet",
-                    last.name, last.child
-                );
-                return Err(CaptureError::Uncapturable(why));
-            }
-            for link in links.iter().filter(|link| link.parent == last.child).filter(follows) {
-                open.push(path.iter().cloned().chain([link.clone()]).collect());
-            }
-            self.paths.push((name.to_owned(), path));
-        }
-        Ok(())
-    }
-}
-
 impl Capture {
     /// Makes the holds and arms the triggers. Nothing is captured before [`Capture::begin`].
     pub fn arm(b: &mut Session, names: &Names, step: u64, number: u32, plan: Plan) -> Result<Self, CaptureError> {
-        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new() };
-        for table in plan.tables.values() {
+        let Plan { tables, mut paths, written, copied, triggers } = plan;
+        paths.retain(|(_, path)| path.last().is_some_and(|link| !copied.contains(&link.child)));
+        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers };
+        for table in tables.values() {
             let counter = table::counter(b, &table.name)?;
             let at = capture.tables.len();
             capture.tables.push((table.clone(), counter));
             capture.make_holds(b, at)?;
         }
         for at in 0..capture.tables.len() {
-            if plan.written.contains(&capture.tables[at].0.name) {
+            let name = &capture.tables[at].0.name;
+            if written.contains(name) && !capture.copied.contains(name) {
                 capture.make_triggers(b, at)?;
             }
         }
-        for name in &plan.written {
+        for name in &written {
             let paths: Vec<&Vec<ForeignKey>> =
-                plan.paths.iter().filter(|(from, _)| from == name).map(|(_, path)| path).collect();
+                paths.iter().filter(|(from, _)| from == name).map(|(_, path)| path).collect();
             if !paths.is_empty() {
                 capture.make_followers(b, name, &paths)?;
             }
@@ -334,26 +232,58 @@ impl Capture {
 
     /// From here on what the session does is captured.
     pub fn begin(&self, a: &mut Session) -> Result<(), Error> {
+        // Each row and each gap is locked: until the end nobody else can change a table that is copied.
+        a.aside(|a| {
+            self.tables.iter().enumerate().try_for_each(|(at, (table, _))| match self.copied.contains(&table.name) {
+                true => a.run(&self.copy(at, table, "b", " FOR UPDATE")),
+                false => Ok(()),
+            })
+        })?;
         a.run(&format!("SET {ARMED} = '{}/{}'", self.step, self.number))
     }
 
-    /// Takes the net effect, in the session's open transaction.
-    pub fn finish(&self, a: &mut Session) -> Result<Vec<Held>, Error> {
+    /// True where all that a plan names is watched, and copied where it has to be.
+    pub fn covers(&self, plan: &Plan) -> bool {
+        let watched = |name: &String| self.tables.iter().any(|(table, _)| table.name == *name);
+        plan.tables.keys().all(watched) && plan.copied.iter().all(|name| self.copied.contains(name))
+    }
+
+    fn copy(&self, at: usize, table: &Table, side: &str, locked: &str) -> String {
+        let (hold, live) = (self.object(at, side), ident(&table.name));
+        format!("INSERT INTO `{hold}` ({}) SELECT {} FROM {live}{locked}", table.held(""), table.live(""))
+    }
+
+    /// A trigger that came, went or changed after the tables were looked at: what it did may have been missed. None can
+    /// come before the commit, once a table was touched.
+    pub fn changed_trigger(&self, a: &mut Session) -> Result<Option<String>, Error> {
+        let now = triggers_of(a, self.tables.iter().map(|(table, _)| &table.name))?;
+        let differs = |one: &[(String, String)], other: &[(String, String)]| {
+            one.iter().find(|trigger| !other.contains(trigger)).map(|(name, _)| name.clone())
+        };
+        Ok(differs(&now, &self.triggers).or_else(|| differs(&self.triggers, &now)))
+    }
+
+    /// Takes the net effect, in the session's open transaction. `took_back`: the script took some of it back itself, which
+    /// leaves counters where they are.
+    pub fn finish(&self, a: &mut Session, took_back: bool) -> Result<Vec<Held>, Error> {
         a.run(&format!("SET {ARMED} = NULL"))?;
         let mut all = Vec::new();
         for (at, (table, counter)) in self.tables.iter().enumerate() {
-            if a.value(&format!("SELECT 1 FROM `{}` LIMIT 1", self.object(at, "l")))?.is_none() {
+            let now = table::counter(a, &table.name)?;
+            let counter = counter.zip(now).filter(|(was, is)| was != is);
+            if self.copied.contains(&table.name) {
+                a.run(&self.copy(at, table, "a", ""))?;
+                forget_unchanged(a, table, &self.object(at, "b"), &self.object(at, "a"))?;
+            } else if a.value(&format!("SELECT 1 FROM `{}` LIMIT 1", self.object(at, "l")))?.is_some() {
+                self.net(a, at)?;
+            } else if !took_back || counter.is_none() {
                 continue;
             }
-            self.net(a, at)?;
             let rows =
                 |a: &mut Session, side: &str| a.number(&format!("SELECT COUNT(*) FROM `{}`", self.object(at, side)));
             let (before, after) = (rows(a, "b")?, rows(a, "a")?);
-            let counter = match (counter, table::counter(a, &table.name)?) {
-                (Some(was), Some(is)) if *was != is => Some((*was, is)),
-                _ => None,
-            };
-            if before + after > 0 {
+            // Rows that came and went again may have moved it, too.
+            if before + after > 0 || counter.is_some() {
                 let at = u32::try_from(at).unwrap_or(u32::MAX);
                 all.push(Held { table: table.clone(), at, before, after, counter });
             }

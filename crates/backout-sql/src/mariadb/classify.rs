@@ -6,7 +6,9 @@
 use backout_model::target::Refusal;
 
 use super::head::{Head, Object, Verb, head};
+use super::hidden::{self, Hidden};
 use super::reader::{Name, Reader, reader};
+use super::run;
 use super::setting::{self, Setting};
 use super::split::Statement;
 use super::token::{Token, bare, each_token};
@@ -22,10 +24,18 @@ pub enum Class {
     /// Changes the schema, and commits.
     Ddl(Head),
     Setting(Setting),
+    /// Makes or drops a table of the session alone.
+    Temporary(Head),
+    /// A statement that a string hides.
+    Hidden(Hidden),
     /// Changes nothing that the database says, and commits: `ANALYZE TABLE`.
     Upkeep,
     Begin,
     Commit,
+    /// Takes back what was done since BEGIN.
+    Rollback,
+    /// Sets a savepoint, goes back to one or gives it up.
+    Savepoint,
     /// Of this name the site's database must be.
     Use(String),
 }
@@ -69,6 +79,27 @@ impl No {
     }
 }
 
+/// Whether a script is inside a transaction of its own.
+#[derive(Debug, Default)]
+pub struct Flow {
+    begun: bool,
+}
+
+impl Flow {
+    /// Goes on with the next statement; refuses what takes back where there is nothing of the script's own to take back.
+    pub fn admit(&mut self, class: &Class) -> Result<(), No> {
+        match class {
+            Class::Begin => self.begun = true,
+            Class::Rollback | Class::Savepoint if !self.begun => {
+                return Err(No::step("it is in no transaction that the script began", "begin one"));
+            }
+            Class::Rollback | Class::Commit | Class::Ddl(_) | Class::Upkeep => self.begun = false,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 /// The class of a statement. `place` names it in errors: `sql/010.sql:12`; `version`: see [`bare`].
 ///
 /// # Errors
@@ -109,6 +140,10 @@ pub fn of(sql: &str) -> Result<Class, No> {
     guard_own(sql)?;
     let word = if first.text.len() <= 12 { first.text.to_ascii_uppercase() } else { String::new() };
     match word.as_str() {
+        // Later servers let rows be changed behind WITH.
+        "WITH" if each_token(sql).any(|token| token.is("UPDATE") || token.is("DELETE") || token.is("INSERT")) => {
+            Err(No::undo("what WITH changes is not captured yet"))
+        }
         "SELECT" | "VALUES" | "TABLE" | "WITH" | "(" | "SHOW" | "DESCRIBE" | "DESC" | "HELP" | "DO" => Ok(Class::Read),
         "EXPLAIN" if !rest.takes("ANALYZE") => Ok(Class::Read),
         "INSERT" | "REPLACE" => insert(rest),
@@ -125,7 +160,7 @@ pub fn of(sql: &str) -> Result<Class, No> {
         "BEGIN" => match rest.peek() {
             None => Ok(Class::Begin),
             Some(token) if token.is("WORK") => Ok(Class::Begin),
-            Some(_) => Err(No::undo("what a block does is not captured yet")),
+            Some(_) => block(sql),
         },
         "START" if rest.takes("TRANSACTION") => match rest.ends() {
             true => Ok(Class::Begin),
@@ -144,18 +179,27 @@ pub fn of(sql: &str) -> Result<Class, No> {
             let name = rest.name().ok_or_else(|| No::step("it is not understood", LEAVE_OUT))?;
             Ok(Class::Use(name.name))
         }
-        "CALL" => Err(No::undo("what a procedure does is not captured yet")),
-        "PREPARE" | "EXECUTE" | "DEALLOCATE" => {
-            Err(No::undo("a statement that is hidden in a string is not captured yet"))
+        "CALL" => Ok(Class::Rows(run::all_names(sql))),
+        "PREPARE" | "EXECUTE" => {
+            let hidden = hidden::of(sql).ok_or_else(|| No::step("it is not understood", LEAVE_OUT))?;
+            Ok(Class::Hidden(hidden))
         }
+        "DEALLOCATE" if rest.takes("PREPARE") => Ok(Class::Read),
         "LOAD" => Err(No::undo("LOAD DATA is not captured yet")),
-        "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
-            Err(No::step("transactions that a script takes back in part are not handled yet", LEAVE_OUT))
+        "SAVEPOINT" => Ok(Class::Savepoint),
+        "RELEASE" if rest.takes("SAVEPOINT") => Ok(Class::Savepoint),
+        "ROLLBACK" => {
+            rest.takes("WORK");
+            match (rest.ends(), rest.takes("TO")) {
+                (true, _) => Ok(Class::Rollback),
+                (false, true) => Ok(Class::Savepoint),
+                _ => {
+                    Err(No::step("AND CHAIN and RELEASE are not for a step of a deployment", "write a plain ROLLBACK"))
+                }
+            }
         }
-        "LOCK" | "UNLOCK" => Err(No::step(
-            "LOCK TABLES would let go of what the tool holds; the rows that a step changes are locked in any case",
-            LEAVE_OUT,
-        )),
+        // They commit. What a step changes is locked in any case, so that no lock of the script's own is needed.
+        "LOCK" | "UNLOCK" if rest.takes("TABLES") || rest.takes("TABLE") => Ok(Class::Commit),
         "GRANT" | "REVOKE" => Err(No::undo("privileges are not handled yet")),
         "FLUSH" | "RESET" | "PURGE" | "KILL" | "SHUTDOWN" | "CHANGE" | "STOP" | "INSTALL" | "UNINSTALL" | "BINLOG" => {
             Err(No::step("it is for the whole server, not for one database", LEAVE_OUT))
@@ -166,9 +210,17 @@ pub fn of(sql: &str) -> Result<Class, No> {
     }
 }
 
+/// A block that is no routine's: what its own text names it may write to.
+fn block(sql: &str) -> Result<Class, No> {
+    match run::forbidden_in_block(sql) {
+        Some(word) => Err(No::undo(format!("a block that says {word} is not captured"))),
+        None => Ok(Class::Rows(run::all_names(sql))),
+    }
+}
+
 /// The bodies of these hold statements, each with its semicolon; they are refused by name.
 fn makes_routine(sql: &str) -> bool {
-    head(sql).is_some_and(|head| head.object == Object::Other)
+    head(sql).is_some_and(|head| !matches!(head.object, Object::Table | Object::View | Object::Index))
         || each_token(sql).next().is_some_and(|token| token.is("BEGIN"))
 }
 
@@ -224,7 +276,10 @@ fn names_until(rest: &mut Reader<'_>, end: &str) -> Vec<Name> {
 /// What of the changes of the schema can be taken back.
 fn ddl(sql: &str, head: Head) -> Result<Class, No> {
     if head.temporary {
-        return Err(No::undo("temporary tables are not handled yet"));
+        return match (head.verb, head.object) {
+            (Verb::Create | Verb::Drop, Object::Table) if !head.or_replace => Ok(Class::Temporary(head)),
+            _ => Err(No::undo("of temporary ones only tables are handled, which are made and dropped")),
+        };
     }
     let has = |word: &str| each_token(&sql[head.rest..]).any(|token| token.is(word));
     match (head.verb, head.object) {
@@ -232,37 +287,50 @@ fn ddl(sql: &str, head: Head) -> Result<Class, No> {
             let what = if head.word.is_empty() { "the object" } else { head.word.as_str() };
             Err(No::undo(format!("the kind of object `{what}` is not handled yet")))
         }
-        (Verb::Create, Object::Table) if head.or_replace => {
-            Err(No::undo("CREATE OR REPLACE TABLE is not handled yet: drop the table first"))
+        (Verb::Create, Object::Function) if has("SONAME") => {
+            Err(No::undo("a function of a library is the whole server's"))
+        }
+        (Verb::Alter, Object::Event) if has("RENAME") => {
+            Err(No::undo("an event under another name is not handled yet: drop it and make it anew"))
         }
         (Verb::Create, Object::Index) if head.or_replace => Err(No::undo("CREATE OR REPLACE INDEX is not handled yet")),
         (Verb::Create, Object::Table) if has("VERSIONING") => Err(No::undo("versioned tables are not handled yet")),
         (Verb::Drop, Object::View | Object::Table) if has("CASCADE") || head.if_exists || !head.names.is_empty() => {
             Ok(Class::Ddl(head))
         }
-        (Verb::Alter, Object::Table) => alter(sql, &head).map(|()| Class::Ddl(head)),
+        (Verb::Alter, Object::Table) => altered(sql, head),
         _ => Ok(Class::Ddl(head)),
     }
 }
 
 /// Parts of ALTER TABLE that change or lose more than the server's text of the table says.
-const ALTERS: [(&str, &str); 15] = [
+const ALTERS: [(&str, &str); 8] = [
     ("PARTITION", "partitions are not handled yet"),
     ("PARTITIONS", "partitions are not handled yet"),
     ("PARTITIONING", "partitions are not handled yet"),
     ("TABLESPACE", "tablespaces are not handled yet"),
     ("VERSIONING", "versioned tables are not handled yet"),
     ("PERIOD", "periods are not handled yet"),
-    ("RENAME TO", "it renames the table: write RENAME TABLE, as a statement of its own"),
-    ("RENAME AS", "it renames the table: write RENAME TABLE, as a statement of its own"),
-    ("DROP FOREIGN", "dropping a foreign key is not handled yet"),
-    ("DROP CONSTRAINT", "dropping a constraint by DROP CONSTRAINT is not handled yet"),
-    ("ADD FOREIGN", "a foreign key needs a name: write ADD CONSTRAINT name FOREIGN KEY"),
     ("ORDER BY", "an order of rows cannot be taken back"),
-    ("DISABLE KEYS", "it is for MyISAM"),
-    ("ENABLE KEYS", "it is for MyISAM"),
-    ("AUTO_INCREMENT =", "setting a counter is not handled yet"),
+    ("RENAME", "it renames the table and changes more: write RENAME TABLE, as a statement of its own"),
 ];
+
+/// What an ALTER TABLE is: nothing here where it only says when MyISAM writes its keys, names alone where it renames.
+fn altered(sql: &str, mut head: Head) -> Result<Class, No> {
+    let mut rest = reader(&sql[head.rest..]);
+    if (rest.takes("DISABLE KEYS") || rest.takes("ENABLE KEYS")) && rest.ends() {
+        return Ok(Class::Commit);
+    }
+    if rest.takes("RENAME") && !["COLUMN", "INDEX", "KEY"].iter().any(|word| rest.peek().is_some_and(|t| t.is(word))) {
+        let _word = rest.takes("TO") || rest.takes("AS") || rest.takes_sign(b'=');
+        if let (Some(name), true) = (rest.name(), rest.ends()) {
+            head.verb = Verb::Rename;
+            head.names.push(name);
+            return Ok(Class::Ddl(head));
+        }
+    }
+    alter(sql, &head).map(|()| Class::Ddl(head))
+}
 
 fn alter(sql: &str, head: &Head) -> Result<(), No> {
     let begin = reader(sql).nth(1).is_some_and(|token| token.is("IGNORE"));
@@ -271,17 +339,11 @@ fn alter(sql: &str, head: &Head) -> Result<(), No> {
     }
     let mut rest = reader(&sql[head.rest..]);
     while rest.peek().is_some() {
-        for (words, why) in ALTERS {
-            let found = match words.strip_suffix(" =") {
-                Some(word) => {
-                    let mut ahead = rest.clone();
-                    ahead.takes(word) && ahead.takes_sign(b'=')
-                }
-                None => rest.clone().takes(words),
-            };
-            if found {
-                return Err(No::undo(why));
-            }
+        if rest.takes("RENAME COLUMN") || rest.takes("RENAME INDEX") || rest.takes("RENAME KEY") {
+            continue;
+        }
+        if let Some((_, why)) = ALTERS.iter().find(|(words, _)| rest.clone().takes(words)) {
+            return Err(No::undo(*why));
         }
         rest.next();
     }
@@ -311,20 +373,37 @@ mod tests {
                 "rows a JOIN SELECT id FROM b AS c USING id",
             ),
             ("DELETE a FROM a JOIN b WHERE c", "rows a FROM a JOIN b"),
-            ("CALL p()", "! what a procedure does"),
-            ("PREPARE s FROM 'DROP TABLE x'", "! a statement that is hidden in a string"),
-            ("BEGIN NOT ATOMIC SELECT 1; END", "! what a block does"),
+            ("CALL p()", "rows CALL p"),
+            ("PREPARE s FROM 'DROP TABLE x'", "Hidden"),
+            ("DEALLOCATE PREPARE s", "Read"),
+            ("BEGIN NOT ATOMIC SELECT 1; END", "rows BEGIN NOT ATOMIC SELECT END"),
+            ("BEGIN NOT ATOMIC DROP TABLE a; END", "! a block that says DROP"),
             ("SELECT 1; DROP TABLE x", "! it is several statements"),
-            ("CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END", "! the kind of object `trigger`"),
-            ("CREATE TEMPORARY TABLE t(a int)", "! temporary tables"),
+            ("CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END", "ddl r"),
+            ("CREATE FUNCTION f RETURNS int SONAME 'x.so'", "! a function of a library"),
+            ("CREATE TEMPORARY TABLE t(a int)", "Temporary"),
+            ("CREATE TEMPORARY SEQUENCE t", "! of temporary ones"),
             ("ALTER TABLE t DROP PARTITION p", "! partitions"),
             ("ALTER TABLE t ADD c int AUTO_INCREMENT, ADD KEY (c)", "ddl t"),
-            ("ALTER TABLE t AUTO_INCREMENT = 7", "! setting a counter"),
+            ("ALTER TABLE t AUTO_INCREMENT = 7", "ddl t"),
+            ("ALTER TABLE t RENAME TO u", "ddl t, u"),
+            ("ALTER TABLE t RENAME u, ADD a int", "! it renames the table and changes more"),
+            ("ALTER TABLE t RENAME COLUMN a TO b, RENAME INDEX c TO d", "ddl t"),
+            ("ALTER TABLE t DROP FOREIGN KEY f, ADD FOREIGN KEY (a) REFERENCES p (b)", "ddl t"),
+            ("/*!40000 ALTER TABLE `t` DISABLE KEYS */", "Commit"),
+            ("LOCK TABLES t WRITE", "Commit"),
+            ("SAVEPOINT a", "Savepoint"),
+            ("ROLLBACK TO SAVEPOINT a", "Savepoint"),
+            ("ROLLBACK", "Rollback"),
+            ("ROLLBACK AND CHAIN", "! AND CHAIN"),
+            ("UNLOCK TABLES", "Commit"),
             ("DROP TABLE IF EXISTS a, b", "ddl a, b"),
             ("DROP DATABASE d", "! the kind of object `database`"),
             ("UPDATE backout_shop SET seq = 1", "! backout_shop is the tool's own"),
             ("ANALYZE TABLE t", "upkeep"),
             ("GRANT ALL ON x TO y", "! privileges"),
+            ("WITH a AS (SELECT 1) DELETE FROM b", "! what WITH changes"),
+            ("WITH a AS (SELECT 1) SELECT * FROM a", "Read"),
             ("FROBNICATE", "! the statement is not known"),
             ("SELECT NEXT VALUE FOR s", "! sequences"),
         ] {

@@ -96,7 +96,7 @@ impl Mariadb {
     ) -> Result<(), TargetError> {
         let (names, label) = (self.names.clone(), self.label.clone());
         let failed = |source| TargetError::failed(format!("cannot set a counter in {label}"), source);
-        let Detail::Rows { tables } = &mut segment.detail else { return Ok(()) };
+        let Detail::Rows { tables, .. } = &mut segment.detail else { return Ok(()) };
         for held in tables {
             let Some((_, was)) = began.iter().find(|(at, _)| *at == held.at) else { continue };
             let name = &held.table.name;

@@ -13,7 +13,8 @@ use super::apply::{Chain, cannot_run};
 use super::capture::patiently;
 use super::ddl_alter::Altered;
 use super::ddl_shape::{Shape, without_counter};
-use super::head::Head;
+use super::ddl_text::{self, Kind, Text, Told};
+use super::head::{Head, Object};
 use super::marker;
 use super::segment::{Detail, Segment, State};
 use super::session::{Session, ident, is_missing};
@@ -25,6 +26,9 @@ use super::table::{self, There};
 pub struct Gone {
     pub name: String,
     pub definition: String,
+    /// Its triggers, in the order in which they fire.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<(String, Text)>,
 }
 
 /// What one statement changed.
@@ -48,8 +52,12 @@ pub enum Change {
     },
     Renamed {
         pairs: Vec<(String, String)>,
+        /// Triggers on these tables: the server writes their texts anew, in its own quotes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        triggers: Vec<Told>,
     },
     Altered(Box<Altered>),
+    Told(Box<Told>),
 }
 
 impl Change {
@@ -58,10 +66,19 @@ impl Change {
         let names: Vec<&str> = match self {
             Change::Made { name, .. } | Change::Swapped { name, .. } => vec![name],
             Change::Dropped { gone } => gone.iter().map(|one| one.name.as_str()).collect(),
-            Change::Renamed { pairs } => pairs.iter().flat_map(|(from, to)| [from.as_str(), to.as_str()]).collect(),
+            Change::Renamed { pairs, .. } => pairs.iter().flat_map(|(from, to)| [from.as_str(), to.as_str()]).collect(),
             Change::Altered(altered) => vec![&altered.name],
+            Change::Told(told) => vec![&told.name],
         };
         names.into_iter()
+    }
+
+    /// The table of whose triggers it is about one.
+    pub fn triggered(&self) -> Option<&str> {
+        match self {
+            Change::Told(told) => told.table.as_deref(),
+            _ => None,
+        }
     }
 
     /// What takes it back, in words.
@@ -75,6 +92,7 @@ impl Change {
             Change::Swapped { name, .. } => format!("puts back {name} as it was"),
             Change::Renamed { .. } => "gives the old names back".to_owned(),
             Change::Altered(altered) => altered.words(),
+            Change::Told(told) => told.words(),
         }
     }
 
@@ -86,8 +104,8 @@ impl Change {
                 gone.iter().enumerate().map(|(at, one)| (one.name.clone(), hold(&format!("t{at}")))).collect()
             }
             Change::Swapped { name, .. } => vec![(name.clone(), hold("t0")), (hold("s"), name.clone())],
-            Change::Renamed { pairs } => pairs.clone(),
-            Change::Altered(_) => Vec::new(),
+            Change::Renamed { pairs, .. } => pairs.clone(),
+            Change::Altered(_) | Change::Told(_) => Vec::new(),
         }
     }
 }
@@ -103,6 +121,22 @@ pub fn definition(b: &mut Session, name: &str) -> Result<Option<String>, Error> 
 /// A definition under another name.
 pub fn renamed(definition: &str, from: &str, to: &str) -> String {
     definition.replacen(&ident(from), &ident(to), 1)
+}
+
+/// The names that a list of renamings leaves free, and those that it takes anew: each steps on what the one before left.
+pub fn net_names(pairs: &[(String, String)]) -> (Vec<String>, Vec<String>) {
+    let (mut gone, mut new): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for (from, to) in pairs {
+        match new.iter().position(|name| name == from) {
+            Some(at) => drop(new.remove(at)),
+            None => gone.push(from.clone()),
+        }
+        match gone.iter().position(|name| name == to) {
+            Some(at) => drop(gone.remove(at)),
+            None => new.push(to.clone()),
+        }
+    }
+    (gone, new)
 }
 
 pub fn rename(moves: &[(String, String)]) -> String {
@@ -136,6 +170,10 @@ impl Chain<'_> {
         head: &Head,
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
+        if head.or_replace && head.object == Object::Table && !head.temporary {
+            // The server can lose both; so the one goes first, in a segment of its own, and there is nothing to replace.
+            self.replaced(statement, place, head, gate)?;
+        }
         let (step, number) = (self.step, self.number);
         let settings = self.database.a()?.settings();
         let settings = settings.map_err(|source| self.database.failed("cannot read the settings of", source))?;
@@ -162,6 +200,21 @@ impl Chain<'_> {
         let mut segment = Segment { step, number, state: State::Intended, detail };
         self.number += 1;
         self.database.perform(&mut segment, ticket, place, prepared.by_names)
+    }
+}
+
+impl Chain<'_> {
+    fn replaced(
+        &mut self,
+        statement: &Statement,
+        place: &str,
+        head: &Head,
+        gate: &mut dyn Gate,
+    ) -> Result<(), TargetError> {
+        let names: Vec<String> = head.names.iter().take(1).map(|name| ident(&name.name)).collect();
+        let sql = format!("DROP TABLE IF EXISTS {}", names.concat());
+        let Some(drop) = super::head::head(&sql) else { return Ok(()) };
+        self.schema_change(&Statement { line: statement.line, sql }, place, &drop, gate)
     }
 }
 
@@ -195,7 +248,7 @@ impl Mariadb {
         }
         fault::point(Point::Committed).map_err(|source| cannot_run(place, &sql, source))?;
         self.let_go_of_links(segment, &change)?;
-        if let (Detail::Ddl { change, .. }, false) = (&mut segment.detail, by_names) {
+        if let Detail::Ddl { change, .. } = &mut segment.detail {
             self.learn(change)?;
         }
         segment.state = State::Done;
@@ -204,6 +257,11 @@ impl Mariadb {
 
     /// Of what was made its definition is known only now.
     fn learn(&mut self, change: &mut Change) -> Result<(), TargetError> {
+        match change {
+            Change::Told(told) => return self.learn_text(told),
+            Change::Renamed { triggers, .. } => return triggers.iter_mut().try_for_each(|told| self.learn_text(told)),
+            _ => {}
+        }
         let Change::Made { name, definition: text, rows } = change else { return Ok(()) };
         let found = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
         *text = found.unwrap_or_default();
@@ -214,6 +272,13 @@ impl Mariadb {
 
     /// A table in the hold must be in nobody's way: its foreign keys go, and are made again when it comes back.
     pub(super) fn let_go_of_links(&mut self, segment: &Segment, change: &Change) -> Result<(), TargetError> {
+        if let Change::Dropped { gone } = change {
+            // Their names are the whole database's.
+            for (name, _) in gone.iter().flat_map(|one| &one.triggers) {
+                let done = ddl_text::put(&mut self.b, Kind::Trigger, name, None);
+                done.map_err(|source| self.failed("cannot put a table by in", source))?;
+            }
+        }
         let held: Vec<(String, Vec<(String, String)>)> = match change {
             Change::Dropped { gone } => {
                 let one = |(at, gone): (usize, &Gone)| {
@@ -248,6 +313,16 @@ impl Mariadb {
             Change::Made { name, definition, .. } => vec![(name, definition)],
             _ => Vec::new(),
         };
+        if let Change::Renamed { triggers, .. } = change {
+            // Those that others changed meanwhile are not put back: they were sought before the names changed.
+            triggers.iter().try_for_each(|told| self.put_text(told, true))?;
+        }
+        if let Change::Dropped { gone } = change {
+            for (name, text) in gone.iter().flat_map(|one| &one.triggers) {
+                let done = ddl_text::put(&mut self.b, Kind::Trigger, name, Some(text));
+                done.map_err(|source| self.failed("cannot bring triggers back in", source))?;
+            }
+        }
         for (name, text) in back {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?.unwrap_or_default();
             let there = Shape::of(&now).links;
@@ -274,8 +349,12 @@ impl Mariadb {
         let found = match change {
             Change::Made { name, .. } => there(&hold("t0")).and_then(|held| Ok(!held && there(name)?)),
             Change::Dropped { .. } | Change::Swapped { .. } => there(&hold("t0")),
-            Change::Renamed { pairs } => pairs.first().map_or(Ok(true), |(from, _)| there(from).map(|there| !there)),
+            Change::Renamed { pairs, .. } => {
+                let (gone, _) = net_names(pairs);
+                gone.first().map_or(Ok(true), |from| there(from).map(|there| !there))
+            }
             Change::Altered(_) => return Ok(true),
+            Change::Told(told) => return self.is_told(told),
         };
         found.map_err(|source| self.reading(source))
     }
@@ -295,7 +374,12 @@ impl Mariadb {
                 _ => self.let_go_of_links(segment, &change)?,
             }
             if let (Detail::Ddl { change, .. }, true) = (&mut segment.detail, redone)
-                && matches!(&**change, Change::Made { definition, .. } if definition.is_empty())
+                && match &**change {
+                    Change::Made { definition, .. } => definition.is_empty(),
+                    Change::Told(told) => told.after.is_none(),
+                    Change::Renamed { triggers, .. } => triggers.iter().any(|told| told.after.is_none()),
+                    _ => false,
+                }
             {
                 self.learn(change)?;
             }

@@ -3,7 +3,7 @@
 //!
 //! Never alters a table whose way back did not lead to the same text on the empty one.
 
-use backout_model::conflict::OnConflict;
+use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{TargetError, Ticket};
 use mysql::Error;
@@ -15,9 +15,11 @@ use super::capture::patiently;
 use super::classify::No;
 use super::ddl::{Change, Prepared, definition, renamed};
 use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, note_changed, refill, renames};
+use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
 use super::head::{Head, head};
 use super::marker;
+use super::quiet;
 use super::replay::Replay;
 use super::segment::{Detail, Segment, State};
 use super::session::ident;
@@ -37,6 +39,12 @@ pub struct Altered {
     pub kept: Option<Kept>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter: Option<u64>,
+    /// Where the counter stood after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter_after: Option<u64>,
+    /// Foreign keys came or went.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub links: bool,
 }
 
 impl Altered {
@@ -67,13 +75,13 @@ impl Mariadb {
     ) -> Result<Prepared, TargetError> {
         let refused = |why: String| TargetError::from(No::undo(why).at(place, &statement.sql).refusal);
         match there {
-            There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => {}
+            There::Table(engine) if ["InnoDB", "MyISAM", "Aria"].iter().any(|one| engine.eq_ignore_ascii_case(one)) => {
+            }
             There::Table(engine) => return Err(refused(format!("altering a table of {engine} is not handled yet"))),
             _ => return Err(refused("it is no table".to_owned())),
         }
         let name = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
         let clone = self.names.of_segment(step, number, "c");
-        let text = self.under_another_name(statement, head, &clone)?;
         let reading =
             |label: &str, source: Error| TargetError::failed(format!("cannot read the schema of {label}"), source);
         let label = self.label.clone();
@@ -81,12 +89,25 @@ impl Mariadb {
         let made = patiently(|| self.b.run(&format!("CREATE TABLE {} LIKE {}", ident(&clone), ident(&name))));
         made.map_err(|source| self.failed("cannot try a change in", source))?;
         let (start, _) = self.looked_at(&clone, &name)?;
-        if Shape::of(&start) != Shape::of(&before).without_links() {
+        let shape = Shape::of(&before);
+        let text = self.under_another_name(statement, head, &clone)?;
+        let for_clone = ddl_links::for_clone(&text, ddl_links::rest_of(head, &clone), &shape, &format!("{clone}$"));
+        if Shape::of(&start) != shape.without_links() {
             return Err(refused(format!("an empty table like {name} would not be the same")));
         }
-        self.a()?.run(&text).map_err(|source| cannot_run(place, &statement.sql, source))?;
+        if let Some(text) = &for_clone.text {
+            self.a()?.run(text).map_err(|source| cannot_run(place, &statement.sql, source))?;
+        }
+        let (end, _) = self.looked_at(&clone, &name)?;
+        let tidied = ddl_links::tidy_clone(&mut self.b, &clone, &Shape::of(&end), &for_clone.names);
+        tidied.map_err(|source| refused(format!("what it makes of foreign keys could not be tried: {source}")))?;
         let (end, table_after) = self.looked_at(&clone, &name)?;
         let (from, to) = (Shape::of(&end), Shape::of(&start));
+        if let Some(key) = ddl_links::gone_unsaid(&statement.sql, &from, &to) {
+            return Err(refused(format!(
+                "the server would drop {key} with it, which it made by itself for a foreign key, and that cannot be made again as it was: drop it by name in the same statement"
+            )));
+        }
         let names = renames(&bare(&statement.sql, self.version));
         let back: Vec<(String, String)> = names.clone();
         let inverse = clauses(&from, &to, &back).join(", ");
@@ -103,16 +124,14 @@ impl Mariadb {
             .map_err(|source| self.failed("cannot tidy up in", source))?;
         let table = Table::find(&mut self.b, &name).map_err(|source| reading(&label, source))?;
         let kept = kept(&table, &table_after, &from, &to, &names).map_err(refused)?;
-        if kept.is_some() {
-            let triggers = table::triggers(&mut self.b, &name).map_err(|source| reading(&label, source))?;
-            if let Some(trigger) = triggers.first() {
-                return Err(refused(format!(
-                    "it may lose values, and the trigger {trigger} would fire as they come back"
-                )));
-            }
+        if kept.is_some()
+            && let Some(why) = quiet::why_not(&mut self.b, &name).map_err(|source| reading(&label, source))?
+        {
+            return Err(refused(format!("it may lose values, and {why}")));
         }
         let counter = table::counter(&mut self.b, &name).map_err(|source| reading(&label, source))?;
-        let altered = Altered { name, before, after: String::new(), inverse, kept, counter };
+        let (after, counter_after, links) = (String::new(), None, for_clone.links);
+        let altered = Altered { name, before, after, inverse, kept, counter, counter_after, links };
         Ok(Prepared { change: Some(Change::Altered(Box::new(altered))), by_names: false })
     }
 
@@ -155,17 +174,18 @@ impl Mariadb {
         }
         fault::point(Point::Committed).map_err(|source| cannot_run(place, sql, source))?;
         let name = altered.name.clone();
-        let after = self.a()?.aside(|a| -> Result<Option<String>, Error> {
+        let after = self.a()?.aside(|a| -> Result<_, Error> {
             if let Some(kept) = &altered.kept {
                 fill(a, &kept.after, &holds.after)?;
             }
-            definition(a, &name)
+            Ok((definition(a, &name)?.unwrap_or_default(), table::counter(a, &name)?))
         });
-        let after = after.map_err(keeping)?.unwrap_or_default();
+        let (after, counter_after) = after.map_err(keeping)?;
         if let Detail::Ddl { change, .. } = &mut segment.detail
             && let Change::Altered(altered) = &mut **change
         {
             altered.after = after;
+            altered.counter_after = counter_after;
         }
         segment.state = State::Done;
         let written = self.a()?.aside(|a| segment.rewrite(a, &names, ticket));
@@ -207,7 +227,7 @@ impl Mariadb {
             .unwrap_or_default();
         let undoing = segment.state == State::Undoing;
         let is_before = Shape::of(&now) == Shape::of(&altered.before);
-        if is_before && (undoing || !altered.inverse.is_empty()) {
+        if is_before && (undoing || altered.links || !altered.inverse.is_empty()) {
             if undoing {
                 self.refill(segment, altered)?;
             }
@@ -235,14 +255,23 @@ impl Mariadb {
             replay.definition(&altered.name, now);
             return Ok(());
         }
+        if altered.links {
+            let (now, before) = (Shape::of(&now), Shape::of(&altered.before));
+            let found = ddl_links::orphans(self.a()?, &altered.name, &now, &before);
+            for (link, count) in found.map_err(|source| reading(&label, source))? {
+                let conflict = replay.conflict(&altered.name, None, ConflictKind::ForeignKey);
+                let now = format!("{count} of its rows point at nothing by {link}, which comes back");
+                replay.conflicts.push(Conflict { now, ..conflict });
+            }
+        }
         let Some(kept) = &altered.kept else { return Ok(()) };
-        let triggers = table::triggers(&mut self.b, &altered.name).map_err(|source| reading(&label, source))?;
-        if let Some(trigger) = triggers.first() {
-            replay.definition(&altered.name, format!("it has the trigger {trigger} now, which would fire"));
+        if let Some(why) = quiet::why_not(&mut self.b, &altered.name).map_err(|source| reading(&label, source))? {
+            replay.definition(&altered.name, why);
             return Ok(());
         }
         let holds = self.holds_of(segment);
-        list_changed(&mut self.b, kept, &holds, replay).map_err(|source| reading(&label, source))
+        // In the act's session: what it has taken back so far may not be committed.
+        list_changed(self.a()?, kept, &holds, replay).map_err(|source| reading(&label, source))
     }
 
     pub(super) fn undo_alter(
@@ -255,6 +284,7 @@ impl Mariadb {
         let failed = |source: Error| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source);
         marker::holds(&mut self.b, &names, &label, self.epoch)?;
         if let Some(kept) = &altered.kept {
+            self.hold_triggers(&[&altered.name])?;
             self.lock_table(&altered.name, &holds).map_err(failed)?;
             let overwrites = replay.on_conflict == OnConflict::Overwrite;
             note_changed(self.a()?, kept, &holds, overwrites).map_err(failed)?;
@@ -268,8 +298,13 @@ impl Mariadb {
         segment.come(self.a()?, &names, State::Undoing).map_err(failed)?;
         fault::point(Point::Statement)
             .map_err(|source| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source))?;
-        if !altered.inverse.is_empty() {
-            let sql = format!("ALTER TABLE {} {}", ident(&altered.name), altered.inverse);
+        let mut inverse = Vec::from_iter((!altered.inverse.is_empty()).then(|| altered.inverse.clone()));
+        if altered.links {
+            let now = self.a()?.aside(|a| definition(a, &altered.name)).map_err(failed)?.unwrap_or_default();
+            inverse.extend(ddl_links::clauses(&Shape::of(&now), &Shape::of(&altered.before)));
+        }
+        if !inverse.is_empty() {
+            let sql = format!("ALTER TABLE {} {}", ident(&altered.name), inverse.join(", "));
             let a = self.a()?;
             if let Err(source) = patiently(|| a.run(&sql)) {
                 self.a()?.run("UNLOCK TABLES").map_err(failed)?;
@@ -291,17 +326,20 @@ impl Mariadb {
     fn refill(&mut self, segment: &Segment, altered: &Altered) -> Result<(), TargetError> {
         let holds = self.holds_of(segment);
         if let Some(kept) = &altered.kept {
+            self.hold_triggers(&[&altered.name])?;
             let done = refill(&mut self.b, altered, kept, &holds);
             done.map_err(|source| self.failed("cannot bring values back in", source))?;
         }
         self.raise_counter(altered)
     }
 
-    /// The counter of a column that was away begins anew behind the highest value.
+    /// The counter of a column that was away begins anew behind the highest value; one that was set goes back where nobody used it.
     fn raise_counter(&mut self, altered: &Altered) -> Result<(), TargetError> {
         let Some(counter) = altered.counter else { return Ok(()) };
         let now = table::counter(&mut self.b, &altered.name);
-        if now.map_err(|source| self.failed("cannot read the counters of", source))?.is_some_and(|now| now < counter) {
+        let now = now.map_err(|source| self.failed("cannot read the counters of", source))?;
+        let was_set = altered.counter_after.is_some_and(|after| after != counter && now == Some(after));
+        if was_set || now.is_some_and(|now| now < counter) {
             let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(&altered.name));
             patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot set a counter back in", source))?;
         }

@@ -8,8 +8,10 @@ use mysql::Error;
 use super::Mariadb;
 use super::apply::cannot_run;
 use super::classify::No;
-use super::ddl::{Change, Gone, Prepared, definition, renamed};
+use super::ddl::{Change, Gone, Prepared, definition, net_names, renamed};
+use super::ddl_text::{self, Kind, Text, Told};
 use super::head::{Head, Object, Verb};
+use super::quiet;
 use super::session::ident;
 use super::split::Statement;
 use super::table::{self, There};
@@ -31,6 +33,13 @@ impl Mariadb {
             head.names.iter().find(|name| name.database.as_ref().is_some_and(|one| *one != self.database))
         {
             return Err(refused(format!("{} is of another database than the site's", other.name)));
+        }
+        if let Some(kind) = Kind::of(head.object)
+            && (kind != Kind::View || head.verb == Verb::Alter)
+        {
+            let told = self.prepare_text(head, kind).map_err(|source| self.reading(source))?.map_err(refused)?;
+            let change = told.map(|told| Change::Told(Box::new(told)));
+            return Ok(Prepared { change, by_names: false });
         }
         let mut there = Vec::new();
         for name in &head.names {
@@ -72,12 +81,11 @@ impl Mariadb {
                         return Err(failed(format!("there is no {} {}", head.word, name.name)));
                     }
                     let text = definition(&mut self.b, &name.name).map_err(|source| self.reading(source))?;
-                    let triggers = table::triggers(&mut self.b, &name.name).map_err(|source| self.reading(source))?;
-                    if let Some(trigger) = triggers.first() {
-                        let why = format!("{} has the trigger {trigger}: dropping it is not handled yet", name.name);
+                    if let Some(why) = quiet::why_not(&mut self.b, &name.name).map_err(|source| self.reading(source))? {
                         return Err(refused(why));
                     }
-                    gone.push(Gone { name: name.name.clone(), definition: text.unwrap_or_default() });
+                    let triggers = self.triggers_with_text(&name.name).map_err(|source| self.reading(source))?;
+                    gone.push(Gone { name: name.name.clone(), definition: text.unwrap_or_default(), triggers });
                 }
                 let links = table::foreign_keys(&mut self.b).map_err(|source| self.reading(source))?;
                 let checks = self.a()?.value("SELECT @@foreign_key_checks");
@@ -108,19 +116,25 @@ impl Mariadb {
             }
             (Verb::Rename, Object::Table) => {
                 let names: Vec<String> = head.names.iter().map(|name| name.name.clone()).collect();
-                let mut seen = names.clone();
-                seen.sort_unstable();
-                seen.dedup();
-                if seen.len() != names.len() {
-                    return Err(refused("names that change places are not handled yet".to_owned()));
+                let pairs: Vec<(String, String)> =
+                    names.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+                let (gone, new) = net_names(&pairs);
+                if gone.is_empty() {
+                    let why = "names that only change places leave nothing by which it could be told whether they did";
+                    return Err(refused(why.to_owned()));
                 }
-                for (pair, there) in names.chunks(2).zip(there.chunks(2)) {
-                    if there[0] == There::Nothing || there[1] != There::Nothing {
-                        return Err(failed(format!("{} is not there, or {} is", pair[0], pair[1])));
+                for (name, there) in names.iter().zip(&there) {
+                    let wanted = !new.contains(name);
+                    if names.iter().filter(|one| *one == name).count() == 1 && (*there != There::Nothing) != wanted {
+                        return Err(failed(format!(
+                            "{name} is {}",
+                            if wanted { "not there" } else { "there already" }
+                        )));
                     }
                 }
-                let pairs = names.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-                Ok(Prepared { change: Some(Change::Renamed { pairs }), by_names: true })
+                let triggers = self.triggers_of_renamed(&pairs).map_err(|source| self.reading(source))?;
+                let triggers = triggers.map_err(refused)?;
+                Ok(Prepared { change: Some(Change::Renamed { pairs, triggers }), by_names: true })
             }
             (_, Object::Table | Object::Index) if !is_there => {
                 if head.if_exists && head.object == Object::Table {
@@ -132,6 +146,34 @@ impl Mariadb {
             (_, Object::Table | Object::Index) => self.prepare_alter(step, number, statement, place, head, &there[0]),
             _ => Err(refused(format!("this change of a {} is not handled yet", head.word))),
         }
+    }
+
+    /// The triggers of tables that get other names; an error in words where they could not be written as they were.
+    fn triggers_of_renamed(&mut self, pairs: &[(String, String)]) -> Result<Result<Vec<Told>, String>, Error> {
+        let held = self.begin_of_held();
+        let mut all = Vec::new();
+        for (from, _) in pairs {
+            if let Some(why) = quiet::why_not(&mut self.b, from)? {
+                return Ok(Err(why));
+            }
+            for name in quiet::names_in_order(&mut self.b, from)? {
+                let before = ddl_text::read(&mut self.b, Kind::Trigger, &name, &held)?;
+                all.push(Told { kind: Kind::Trigger, name, table: Some(from.clone()), before, after: None });
+            }
+        }
+        Ok(Ok(all))
+    }
+
+    /// The triggers of a table with their texts, in the order in which they fire.
+    pub(super) fn triggers_with_text(&mut self, table: &str) -> Result<Vec<(String, Text)>, Error> {
+        let held = self.begin_of_held();
+        let mut all = Vec::new();
+        for name in quiet::names_in_order(&mut self.b, table)? {
+            if let Some(text) = ddl_text::read(&mut self.b, Kind::Trigger, &name, &held)? {
+                all.push((name, text.without_place()));
+            }
+        }
+        Ok(all)
     }
 
     /// The statement about an object of another name.

@@ -7,7 +7,8 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
-use super::ddl::{Change, definition, rename, rows_in};
+use super::ddl::{Change, definition, net_names, rename, rows_in};
+use super::ddl_text::Text;
 use super::marker;
 use super::replay::{Direction, Replay};
 use super::segment::{Detail, Segment, State};
@@ -26,32 +27,50 @@ impl Mariadb {
             return self.look_at_alter(segment, altered, replay);
         }
         let undo = replay.direction == Direction::Undo;
+        if let Change::Told(told) = change {
+            if let Some(why) = self.not_as_told(told, undo)? {
+                replay.definition(&told.name, why);
+            }
+            return Ok(());
+        }
         let expected: Vec<(&str, Option<&str>)> = match change {
             Change::Made { name, definition, .. } => vec![(name, undo.then_some(definition.as_str()))],
             Change::Dropped { gone } => {
                 gone.iter().map(|one| (one.name.as_str(), (!undo).then_some(one.definition.as_str()))).collect()
             }
             Change::Swapped { name, before, after } => vec![(name, Some(if undo { after } else { before }))],
-            Change::Renamed { pairs } => {
-                for (from, to) in pairs {
-                    let (is, free) = if undo { (to, from) } else { (from, to) };
-                    let is_there = table::there(&mut self.b, is).map_err(|source| self.reading(source))?;
-                    let in_way = table::there(&mut self.b, free).map_err(|source| self.reading(source))?;
-                    if is_there == There::Nothing {
-                        replay.definition(is, "it is not there");
+            Change::Renamed { pairs, triggers } => {
+                for told in triggers.iter().filter(|_| undo) {
+                    if let Some(why) = self.not_as_told(told, true)? {
+                        replay.definition(&told.name, why);
                     }
-                    if in_way != There::Nothing {
-                        replay.definition(free, "the name is taken");
+                }
+                let (gone, new) = net_names(pairs);
+                let (is, free) = if undo { (new, gone) } else { (gone, new) };
+                for name in is {
+                    if table::there(&mut self.b, &name).map_err(|source| self.reading(source))? == There::Nothing {
+                        replay.definition(&name, "it is not there");
+                    }
+                }
+                for name in free {
+                    if table::there(&mut self.b, &name).map_err(|source| self.reading(source))? != There::Nothing {
+                        replay.definition(&name, "the name is taken");
                     }
                 }
                 Vec::new()
             }
-            Change::Altered(_) => Vec::new(),
+            Change::Altered(_) | Change::Told(_) => Vec::new(),
         };
         for (name, wanted) in expected {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
-            let triggers = table::triggers(&mut self.b, name).map_err(|source| self.reading(source))?;
-            if let (Some(trigger), Some(_)) = (triggers.first(), wanted) {
+            let triggers = self.triggers_with_text(name).map_err(|source| self.reading(source))?;
+            let own: &[_] = match change {
+                Change::Dropped { gone } => gone.iter().find(|one| one.name == name).map_or(&[], |one| &one.triggers),
+                _ => &[],
+            };
+            let is_own =
+                |trigger: &(String, Text)| own.iter().any(|one| one.0 == trigger.0 && one.1.sql == trigger.1.sql);
+            if let (Some((trigger, _)), Some(_)) = (triggers.iter().find(|trigger| !is_own(trigger)), wanted) {
                 replay.definition(name, format!("it has the trigger {trigger} now"));
                 continue;
             }
@@ -121,12 +140,18 @@ impl Mariadb {
         }
         fault::point(Point::Statement)
             .map_err(|source| TargetError::failed(format!("cannot change the schema of {}", self.label), source))?;
-        let run = rename(&moves);
-        let a = self.a()?;
-        let done = patiently(|| a.run(&run));
-        done.map_err(|source| self.failed("cannot change names in", source))?;
+        if let Change::Told(told) = &*change {
+            self.put_text(told, undo)?;
+        } else {
+            let run = rename(&moves);
+            let a = self.a()?;
+            let done = patiently(|| a.run(&run));
+            done.map_err(|source| self.failed("cannot change names in", source))?;
+        }
         match (&*change, undo) {
-            (Change::Made { .. }, false) | (Change::Dropped { .. }, true) => self.bring_links(&change)?,
+            (Change::Made { .. }, false) | (Change::Dropped { .. } | Change::Renamed { .. }, true) => {
+                self.bring_links(&change)?;
+            }
             _ => self.let_go_of_links(segment, &change)?,
         }
         let done = match undo {

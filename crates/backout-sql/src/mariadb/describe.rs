@@ -50,7 +50,7 @@ impl Mariadb {
         all.map_err(|halt| self.halted(halt))?;
         for segment in segments {
             match segment.detail {
-                Detail::Rows { tables } => {
+                Detail::Rows { tables, .. } => {
                     for held in tables {
                         let name = &held.table.name;
                         let rows = |number: u64| words::count(number, "row");

@@ -337,7 +337,19 @@ impl<'a> Rows<'a> {
             // Only what this change has to do with: rows that it brought, or that pointed at rows that it took away.
             let touched = if own {
                 let keyed = |side: &str| self.table.keyed(Side::Live("c"), Side::Held(side));
-                format!("EXISTS (SELECT 1 FROM `{}` AS t WHERE {})", self.to, keyed("t"))
+                let at = |name: &String| self.table.columns.iter().position(|column| column.name == *name);
+                let same: Option<Vec<String>> =
+                    link.columns.iter().map(|name| Some(self.table.same(at(name)?, F, T))).collect();
+                // One that points where it pointed is no worse than it was.
+                let moved = same.map_or(String::new(), |same| {
+                    format!(
+                        " AND NOT EXISTS (SELECT 1 FROM `{}` AS f WHERE {} AND {})",
+                        self.from,
+                        self.table.keyed(F, T),
+                        same.join(" AND ")
+                    )
+                });
+                format!("EXISTS (SELECT 1 FROM `{}` AS t WHERE {}{moved})", self.to, keyed("t"))
             } else {
                 let at = |name: &String| self.table.columns.iter().position(|column| column.name == *name);
                 let keys: Option<Vec<usize>> = link.referenced.iter().map(at).collect();

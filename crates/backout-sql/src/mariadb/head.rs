@@ -18,6 +18,10 @@ pub enum Object {
     Table,
     View,
     Index,
+    Trigger,
+    Function,
+    Procedure,
+    Event,
     /// Whatever else there is, known or not.
     Other,
 }
@@ -39,7 +43,7 @@ pub struct Head {
 }
 
 /// Words between CREATE or ALTER and the kind of object, with what they are told by.
-const BEFORE_OBJECT: [&str; 12] = [
+const BEFORE_OBJECT: [&str; 13] = [
     "OR",
     "REPLACE",
     "TEMPORARY",
@@ -52,6 +56,15 @@ const BEFORE_OBJECT: [&str; 12] = [
     "ALGORITHM",
     "DEFINER",
     "SQL",
+    "AGGREGATE",
+];
+
+/// Objects that are their text and nothing else.
+const TEXTS: [(&str, Object); 4] = [
+    ("TRIGGER", Object::Trigger),
+    ("FUNCTION", Object::Function),
+    ("PROCEDURE", Object::Procedure),
+    ("EVENT", Object::Event),
 ];
 
 /// The head of CREATE, ALTER, DROP, TRUNCATE and RENAME; none of any other statement, and where it is not understood.
@@ -90,6 +103,8 @@ pub fn head(sql: &str) -> Option<Head> {
         Object::View
     } else if kind.is("INDEX") {
         Object::Index
+    } else if let Some((_, object)) = TEXTS.iter().find(|(word, _)| kind.is(word)) {
+        *object
     } else {
         return Some(head);
     };
@@ -166,7 +181,13 @@ mod tests {
             ("ALTER IGNORE TABLE t ADD a int", "Alter Table t"),
             ("TRUNCATE t", "Truncate Table t"),
             ("RENAME TABLE a TO b, c TO d.e", "Rename Table a,b,c,d.e"),
-            ("CREATE DEFINER=CURRENT_USER() TRIGGER r BEFORE INSERT ON t", "Create Other "),
+            ("CREATE DEFINER=CURRENT_USER() TRIGGER r BEFORE INSERT ON t", "Create Trigger r"),
+            (
+                "CREATE OR REPLACE AGGREGATE FUNCTION IF NOT EXISTS d.f(x int) RETURNS int",
+                "Create Function d.f or-replace if-not-exists",
+            ),
+            ("DROP PROCEDURE IF EXISTS p", "Drop Procedure p if-exists"),
+            ("ALTER DEFINER=`a`@`b` EVENT e DISABLE", "Alter Event e"),
             ("RENAME USER a TO b", "Rename Other "),
         ] {
             let head = head(sql).unwrap();

@@ -26,19 +26,24 @@ mod counters;
 mod ddl;
 mod ddl_alter;
 mod ddl_kept;
+mod ddl_links;
 mod ddl_prepare;
 mod ddl_replay;
 mod ddl_shape;
+mod ddl_text;
 mod describe;
 mod examine;
 mod guard;
 mod head;
+mod hidden;
 mod lock;
 mod marker;
 mod plan;
+mod quiet;
 mod reader;
 mod redo;
 mod replay;
+mod run;
 mod script;
 mod segment;
 mod session;
@@ -51,6 +56,7 @@ mod table;
 mod token;
 mod undo;
 mod verify;
+mod written;
 
 /// How often, and after how long each time, a lost connection is sought again: a server that restarts takes seconds.
 const RECONNECTS: u32 = 60;
@@ -82,6 +88,8 @@ pub struct Mariadb {
     b: Session,
     /// Of the lock that this process took.
     epoch: Option<u64>,
+    /// What statements of the script under way can act through.
+    bodies: run::Bodies,
 }
 
 impl Mariadb {
@@ -97,7 +105,7 @@ impl Mariadb {
             .map_err(|source| TargetError::failed(format!("cannot read {label}"), source))?
             .unwrap_or_default();
         let names = Names::of(&options.site);
-        Ok(Self { route, label, names, database, version, a: None, b, epoch: None })
+        Ok(Self { route, label, names, database, version, a: None, b, epoch: None, bodies: run::Bodies::default() })
     }
 
     fn failed(&self, act: &str, source: mysql::Error) -> TargetError {
@@ -244,6 +252,7 @@ fn fresh(route: &Route, label: &str) -> Result<Session, TargetError> {
 fn own(route: &Route, label: &str) -> Result<Session, TargetError> {
     let mut session = fresh(route, label)?;
     let set = session.stay_neutral().and_then(|()| session.run("SET lock_wait_timeout = 1"));
+    let set = set.and_then(|()| quiet::be_quiet(&mut session));
     set.map_err(|source| TargetError::failed(format!("cannot set up {label}"), source))?;
     Ok(session)
 }

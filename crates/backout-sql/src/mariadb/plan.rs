@@ -1,14 +1,20 @@
 //! How each statement of a script would be taken back, told from its class and from the tables that are there; changes
 //! nothing.
 
+use std::collections::BTreeSet;
+
 use backout_model::target::{PlannedChange, Refusal, TargetError, Verdict};
 
 use super::Mariadb;
-use super::capture::{self, CaptureError};
+use super::capture::CaptureError;
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
+use super::run::Run;
+use super::split::Statement;
 use super::stream::Way;
 use super::survey::Reading;
+use super::token::bare;
+use super::written;
 use crate::database::{Planner, Script};
 use crate::shown::shorten;
 
@@ -23,14 +29,21 @@ impl Planner for OnDatabase<'_> {
         _schema_known: bool,
         each: &mut dyn FnMut(PlannedChange),
     ) -> Result<(), TargetError> {
+        self.database.look_at_bodies()?;
+        let mut flow = classify::Flow::default();
         let mut reading = Reading::of(&script.path, &script.shown)?;
         while let Some(statement) = reading.next()? {
             let place = format!("{}:{}", script.shown, statement.line);
             let change = shorten(&statement.sql);
-            let (verdict, locks) = match self.database.class(&statement, &place, &Way::Captured) {
+            let class = self.database.class(&statement, &place, &Way::Captured);
+            let class = class.and_then(|class| match flow.admit(&class) {
+                Ok(()) => Ok(class),
+                Err(no) => Err(no.at(&place, &statement.sql).refusal.into()),
+            });
+            let (verdict, locks) = match class {
                 Err(TargetError::Refused(refusal)) => (Verdict::Refused(refusal), None),
                 Err(error) => return Err(error),
-                Ok(class) => match self.verdict(&class, &place, &change)? {
+                Ok(class) => match self.verdict(&class, &place, &statement)? {
                     Some(verdict) => (verdict, locks(&class)),
                     None => continue,
                 },
@@ -43,33 +56,61 @@ impl Planner for OnDatabase<'_> {
 
 impl OnDatabase<'_> {
     /// None for what changes nothing.
-    fn verdict(&mut self, class: &Class, place: &str, change: &str) -> Result<Option<Verdict>, TargetError> {
+    fn verdict(&mut self, class: &Class, place: &str, statement: &Statement) -> Result<Option<Verdict>, TargetError> {
+        let refused = |why: String| {
+            Verdict::Refused(Refusal {
+                place: place.to_owned(),
+                what: format!("`{}`", shorten(&statement.sql)),
+                why,
+                ways_out: vec![classify::OWN_UNDO.to_owned(), classify::LEAVE_OUT.to_owned()],
+            })
+        };
         let undo = match class {
             Class::Read | Class::Setting(_) | Class::Upkeep | Class::Begin | Class::Commit | Class::Use(_) => {
                 return Ok(None);
             }
             Class::Rows(names) => {
-                let named: Vec<_> = names.iter().map(|name| (name.database.clone(), name.name.clone())).collect();
                 let database = &mut *self.database;
-                match capture::tables(&mut database.b, &database.database, &named) {
-                    Ok(_) => "puts back each row that it changes, as it was".to_owned(),
+                let mut run = Run::default();
+                run.take(&bare(&statement.sql, database.version), names);
+                match written::tables(&mut database.b, &database.database, &run, &database.bodies) {
+                    Ok(plan) => captured(&plan.copied),
                     Err(CaptureError::Server(source)) => {
                         return Err(database.failed("cannot read the schema of", source));
                     }
                     Err(CaptureError::Uncapturable(why)) => {
-                        return Ok(Some(Verdict::Refused(Refusal {
-                            place: place.to_owned(),
-                            what: format!("`{change}`"),
-                            why,
-                            ways_out: vec![classify::OWN_UNDO.to_owned(), classify::LEAVE_OUT.to_owned()],
-                        })));
+                        return Ok(Some(refused(why)));
                     }
                 }
             }
-            Class::Ddl(head) => words(head),
+            Class::Temporary(_) | Class::Rollback | Class::Savepoint => return Ok(None),
+            Class::Hidden(_) => {
+                "puts back each row that it changes, in whatever table: all are watched meanwhile".to_owned()
+            }
+            Class::Ddl(head) => {
+                let database = &*self.database;
+                if matches!(head.object, Object::Table | Object::Index)
+                    && database.bodies.are_called(&bare(&statement.sql, database.version))
+                {
+                    return Ok(Some(refused(
+                        "it may call a routine: what that writes is not captured here".to_owned(),
+                    )));
+                }
+                words(head)
+            }
         };
         Ok(Some(Verdict::Undoable { undo }))
     }
+}
+
+/// How rows are taken back, in words.
+fn captured(copied: &BTreeSet<String>) -> String {
+    let rows = "puts back each row that it changes, as it was";
+    if copied.is_empty() {
+        return rows.to_owned();
+    }
+    let names: Vec<&str> = copied.iter().map(String::as_str).collect();
+    format!("{rows}; {} copied first, and nobody else can write there until it has ended", names.join(", "))
 }
 
 /// How a change of the schema is taken back, in words.
@@ -88,7 +129,7 @@ fn words(head: &Head) -> String {
 /// The strongest locks that a statement takes, or that are taken on its behalf.
 fn locks(class: &Class) -> Option<String> {
     match class {
-        Class::Rows(_) => {
+        Class::Rows(_) | Class::Hidden(_) => {
             Some("for a moment the definitions of the tables, to make triggers; then the rows".to_owned())
         }
         Class::Ddl(head) if head.object != Object::View => Some(format!("the definition of {}", head.shown())),

@@ -25,8 +25,8 @@ impl Mariadb {
             return Err(TargetError::failed(format!("cannot redo in {}", self.label), "it was not captured"));
         }
         self.ready()?;
-        let done = self.redo_captured(&mut reader, manner, gate);
-        self.after_step();
+        let mut done = self.redo_captured(&mut reader, manner, gate);
+        self.after_replay(&mut done);
         done
     }
 

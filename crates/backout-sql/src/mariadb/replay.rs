@@ -19,12 +19,14 @@ pub struct Replay<'a> {
     pub notes: Vec<String>,
     /// Rows that were changed.
     pub rows: u64,
+    /// What is done again left rows that point at nothing the first time, too.
+    pub unchecked: bool,
 }
 
 impl<'a> Replay<'a> {
     pub fn new(label: &'a str, direction: Direction, on_conflict: OnConflict) -> Self {
         let (conflicts, notes) = (Conflicts::default(), Vec::new());
-        Self { label, direction, on_conflict, conflicts, already: None, notes, rows: 0 }
+        Self { label, direction, on_conflict, conflicts, already: None, notes, rows: 0, unchecked: false }
     }
 
     pub fn overwrites(&self) -> bool {

@@ -81,7 +81,7 @@ enum Trouble {
 fn not_in_script(shown: &str, segment: &Segment, session: &mut Session) -> Result<Vec<String>, Error> {
     let mut not = Vec::new();
     match &segment.detail {
-        Detail::Rows { tables } => {
+        Detail::Rows { tables, .. } => {
             for held in tables {
                 let name = &held.table.name;
                 let triggers = table::triggers(session, name)?;

@@ -64,6 +64,9 @@ pub struct Held {
 pub enum Detail {
     Rows {
         tables: Vec<Held>,
+        /// Foreign keys were not checked, at least for a while: rows may point at nothing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unchecked: bool,
     },
     Ddl {
         line: u32,
@@ -89,7 +92,7 @@ impl Segment {
     /// The tables whose rows it changed.
     pub fn held(&self) -> &[Held] {
         match &self.detail {
-            Detail::Rows { tables } => tables,
+            Detail::Rows { tables, .. } => tables,
             Detail::Ddl { .. } | Detail::Script => &[],
         }
     }

@@ -1,7 +1,6 @@
 //! Reads a script before any of it runs: every statement is classified and written to the images, and of each run of
 //! statements that make one segment it is learned which tables they may write to.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -11,8 +10,11 @@ use backout_model::target::{Gate, TargetError};
 use super::Mariadb;
 use super::apply::uncaptured;
 use super::classify::{self, Class};
+use super::run::{self, Bodies, Run};
+use super::setting::Setting;
 use super::split::{self, Statement};
 use super::stream::{Index, Way, Writer};
+use super::token::bare;
 use crate::database::{Script, ScriptUndo};
 
 /// A script's statements.
@@ -33,34 +35,38 @@ impl Reading {
     }
 }
 
-/// Names that stand where a table's does that may be written to, perhaps each with a database.
-pub type Named = BTreeSet<(Option<String>, String)>;
-
 /// What is known of a script before it runs.
 pub struct Survey {
     pub index: Index,
     pub bytes: u64,
     /// Of each segment of rows, in their order, the tables that it may write to.
-    pub runs: Vec<Named>,
+    pub runs: Vec<Run>,
 }
 
 /// True where a statement ends a segment of rows.
 pub fn ends_run(class: &Class) -> bool {
     match class {
         Class::Ddl(_) | Class::Upkeep | Class::Begin | Class::Commit => true,
-        Class::Read | Class::Rows(_) | Class::Setting(_) | Class::Use(_) => false,
+        Class::Read | Class::Rows(_) | Class::Hidden(_) | Class::Temporary(_) | Class::Setting(_) | Class::Use(_) => {
+            false
+        }
+        Class::Rollback | Class::Savepoint => false,
     }
 }
 
 /// True where a statement opens a segment of rows.
 pub fn opens_run(class: &Class) -> bool {
-    matches!(class, Class::Rows(_) | Class::Begin)
+    matches!(class, Class::Rows(_) | Class::Hidden(_) | Class::Begin)
 }
 
 impl Mariadb {
     /// The class of a statement of a script; what nobody captures need not be capturable.
     pub(super) fn class(&self, statement: &Statement, place: &str, way: &Way) -> Result<Class, TargetError> {
         match classify::classify(statement, self.version, place) {
+            // What a routine does that it calls, it does.
+            Ok(Class::Read | Class::Setting(Setting::Session)) if self.calls(statement) => {
+                Ok(Class::Rows(run::all_names(&bare(&statement.sql, self.version))))
+            }
             Ok(Class::Use(name)) if name != self.database => {
                 let no = classify::No::step("a step works on one database", "name the other one in site.yaml");
                 Err(no.at(place, &statement.sql).refusal.into())
@@ -71,8 +77,20 @@ impl Mariadb {
         }
     }
 
+    /// True where a statement calls a routine that was there when the script was read first.
+    fn calls(&self, statement: &Statement) -> bool {
+        self.bodies.are_called(&bare(&statement.sql, self.version))
+    }
+
+    /// Reads what statements can act through, before a script is read.
+    pub(super) fn look_at_bodies(&mut self) -> Result<(), TargetError> {
+        self.bodies = Bodies::find(&mut self.b).map_err(|source| self.failed("cannot read the routines of", source))?;
+        Ok(())
+    }
+
     /// Reads a script and writes its statements to the images.
     pub(super) fn survey(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Survey, TargetError> {
+        self.look_at_bodies()?;
         let written = |source: std::io::Error| uncaptured(&self.label, source);
         let mut writer = Writer::new(gate.images()).map_err(written)?;
         let way = match &script.undo {
@@ -82,11 +100,12 @@ impl Mariadb {
         };
         let mut index = Index { shown: script.shown.clone(), way, ..Index::default() };
         let mut runs = Vec::new();
-        let mut run: Option<Named> = None;
+        let (mut run, mut flow): (Option<Run>, _) = (None, classify::Flow::default());
         let mut reading = Reading::of(&script.path, &script.shown)?;
         while let Some(statement) = reading.next()? {
             let place = format!("{}:{}", script.shown, statement.line);
             let class = self.class(&statement, &place, &index.way)?;
+            flow.admit(&class).map_err(|no| no.at(&place, &statement.sql).refusal)?;
             if ends_run(&class) {
                 runs.extend(run.take());
             }
@@ -94,7 +113,10 @@ impl Mariadb {
                 run.get_or_insert_default();
             }
             if let (Class::Rows(names), Some(run)) = (&class, &mut run) {
-                run.extend(names.iter().map(|name| (name.database.clone(), name.name.clone())));
+                run.take(&bare(&statement.sql, self.version), names);
+            }
+            if let (Class::Hidden(_), Some(run)) = (&class, &mut run) {
+                run.all = true;
             }
             writer.statement(statement.line, &statement.sql, false).map_err(written)?;
             index.statements += 1;

@@ -23,6 +23,9 @@ impl Mariadb {
 
     fn swept(&mut self, only: Option<(u64, u32)>) -> Result<(), Error> {
         drop_triggers(&mut self.b, &self.names, only)?;
+        if only.is_none() {
+            self.release_triggers()?;
+        }
         for (name, step, number, what) in self.segment_objects()? {
             if only.is_some_and(|only| only != (step, number)) {
                 continue;

@@ -90,6 +90,15 @@ pub fn there(session: &mut Session, name: &str) -> Result<There, Error> {
     })
 }
 
+/// The tables of InnoDB that are the users'.
+pub fn all(session: &mut Session) -> Result<Vec<String>, Error> {
+    let rows = session.rows(
+        "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'BASE TABLE'
+         AND ENGINE = 'InnoDB' AND TABLE_NAME NOT LIKE 'backout\\_%' ORDER BY 1",
+    )?;
+    Ok(rows.into_iter().filter_map(|mut row| row[0].take()).collect())
+}
+
 impl Table {
     /// The table of that name; its key is empty where it has no primary key, or one on the beginnings of values.
     pub fn find(session: &mut Session, name: &str) -> Result<Self, Error> {

@@ -13,6 +13,7 @@ use super::apply::run_plainly;
 use super::capture;
 use super::counters::counters_of;
 use super::guard::{self, Rows};
+use super::quiet;
 use super::replay::{Direction, Replay};
 use super::segment::{self, Detail, Held, Segment, State};
 use super::session::Session;
@@ -65,12 +66,12 @@ impl Mariadb {
         let mut reader = Reader::open(images).map_err(|source| self.damaged(source))?;
         let index = reader.index.clone();
         self.ready()?;
-        let done = match &index.way {
+        let mut done = match &index.way {
             Way::Captured => self.undo_captured(&index, manner, gate),
             Way::ByScript { shown } => self.undo_by_script(&mut reader, shown, gate),
             Way::Never { because } => Err(never(&index.shown, because)),
         };
-        self.after_step();
+        self.after_replay(&mut done);
         done
     }
 
@@ -99,12 +100,22 @@ impl Mariadb {
         Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes, ..Report::default() })
     }
 
+    /// Ends an act that may hold triggers still. Where they cannot be let go now, whoever takes the lock next does it; they
+    /// act for others meanwhile.
+    pub(super) fn after_replay(&mut self, done: &mut Result<Report, TargetError>) {
+        self.after_step();
+        if let (Err(error), Ok(report)) = (self.let_triggers_go(), done) {
+            report.notes.push(format!("{}: {error}; `backout resume` does it", self.label));
+        }
+    }
+
     /// The act's session under the tool's own settings.
     pub(super) fn own_session(&mut self) -> Result<(), TargetError> {
         let a = self.a()?;
         let set = a
             .stay_neutral()
             .and_then(|()| a.run("SET lock_wait_timeout = 1"))
+            .and_then(|()| quiet::be_quiet(a))
             .and_then(|()| a.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"));
         set.map_err(|source| self.failed("cannot set up", source))
     }
@@ -170,7 +181,7 @@ impl Mariadb {
 
     fn replay_segment(&mut self, segment: &mut Segment, last: bool, act: &mut Act<'_, '_>) -> Result<(), TargetError> {
         match segment.detail.clone() {
-            Detail::Rows { tables } => self.replay_rows(segment, &tables, last, act),
+            Detail::Rows { tables, .. } => self.replay_rows(segment, &tables, last, act),
             Detail::Ddl { .. } => self.replay_change(segment, act),
             Detail::Script => Ok(()),
         }
@@ -190,10 +201,13 @@ impl Mariadb {
         // Counters are put back behind the commit, and the marker says that all is done.
         let last = last && counters.is_empty() && began.is_empty();
         self.note_counters(segment, &began)?;
+        let written: Vec<&str> = tables.iter().map(|held| held.table.name.as_str()).collect();
+        self.hold_triggers(&written)?;
         self.begin()?;
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
         let rows = self.rows_of(segment, tables, &mut act.replay)?;
+        act.replay.unchecked = !undo && matches!(segment.detail, Detail::Rows { unchecked: true, .. });
         if !undo {
             self.each_hold(segment, &rows, tables, capture::put_aside)?;
         }
@@ -267,14 +281,14 @@ impl Mariadb {
         for held in tables {
             let name = &held.table.name;
             let found = table::there(&mut self.b, name)
-                .and_then(|there| Ok((there, table::triggers(&mut self.b, name)?, Table::find(&mut self.b, name)?)));
-            let (there, triggers, now) = found.map_err(|source| self.failed("cannot read the schema of", source))?;
+                .and_then(|there| Ok((there, quiet::why_not(&mut self.b, name)?, Table::find(&mut self.b, name)?)));
+            let (there, why_not, now) = found.map_err(|source| self.failed("cannot read the schema of", source))?;
             if !matches!(there, There::Table(_)) {
                 replay.definition(name, "there is no such table");
                 continue;
             }
-            if let Some(trigger) = triggers.first() {
-                replay.definition(name, format!("it has the trigger {trigger} now, which would fire"));
+            if let Some(why) = why_not {
+                replay.definition(name, why);
                 continue;
             }
             let hold = |side: &str| segment.object(&names, &format!("{}{side}", held.at));
@@ -319,7 +333,8 @@ impl Mariadb {
             return Ok(());
         }
         let before = replay.conflicts.total;
-        for one in rows {
+        let looked_at = if replay.unchecked { &[] } else { rows };
+        for one in looked_at {
             one.look_at_links(a, replay, &links).map_err(|source| failed(&one.table.name, &label, source))?;
         }
         // Nobody can settle these by leaving one of two values.
@@ -333,21 +348,25 @@ impl Mariadb {
     ///
     /// Below a change of the schema the rows of its tables cannot be looked at.
     pub(super) fn try_segments(&mut self, segments: &[Segment], replay: &mut Replay<'_>) -> Result<(), TargetError> {
+        let written: Vec<&str> = segments.iter().flat_map(Segment::held).map(|held| held.table.name.as_str()).collect();
+        self.hold_triggers(&written)?;
         self.begin()?;
-        let mut hidden: BTreeSet<String> = BTreeSet::new();
+        let (mut hidden, mut triggered): (BTreeSet<String>, BTreeSet<String>) = Default::default();
         let mut done = Ok(());
         for segment in segments {
             match &segment.detail {
-                Detail::Rows { tables } => {
+                Detail::Rows { tables, .. } => {
                     let seen: Vec<Held> =
                         tables.iter().filter(|held| !hidden.contains(&held.table.name)).cloned().collect();
                     done =
                         self.rows_of(segment, &seen, replay).and_then(|rows| self.change_rows(&rows, replay, &hidden));
                 }
                 Detail::Ddl { change, .. } => {
-                    if !change.names().any(|name| hidden.contains(name)) {
+                    if !change.names().any(|name| hidden.contains(name) || triggered.contains(name)) {
                         self.look_at_change(segment, change, replay)?;
                     }
+                    // A table that has a trigger still which goes before it, or has none yet.
+                    triggered.extend(change.triggered().map(str::to_owned));
                     hidden.extend(change.names().map(str::to_owned));
                 }
                 Detail::Script => {}
@@ -372,8 +391,8 @@ impl Mariadb {
         on_conflict: OnConflict,
     ) -> Result<Report, TargetError> {
         self.ready()?;
-        let done = self.own_session().and_then(|()| self.check_steps(steps, on_conflict));
-        self.after_step();
+        let mut done = self.own_session().and_then(|()| self.check_steps(steps, on_conflict));
+        self.after_replay(&mut done);
         done
     }
 
@@ -460,7 +479,7 @@ pub fn summary_of(index: &Index, segments: &[Segment]) -> Summary {
     let mut objects: Vec<String> = Vec::new();
     for segment in segments {
         match &segment.detail {
-            Detail::Rows { tables } => objects.extend(tables.iter().map(|held| held.table.name.clone())),
+            Detail::Rows { tables, .. } => objects.extend(tables.iter().map(|held| held.table.name.clone())),
             Detail::Ddl { change, .. } => objects.extend(change.names().map(str::to_owned)),
             Detail::Script => {}
         }

@@ -116,7 +116,7 @@ impl Postgres {
         mut capture: Capture,
         before: &counters::Positions,
     ) -> Result<Summary, TargetError> {
-        self.a.neutral().map(drop).map_err(|source| self.failed("cannot set up", source))?;
+        self.a.stay_neutral_in_transaction().map_err(|source| self.failed("cannot set up", source))?;
         capture.index().sequences = counters::moved(&mut self.a, &self.label, before)?;
         let (index, bytes) = capture.finish().map_err(|source| uncaptured(&self.label, source))?;
         Ok(Summary { bytes, rows: index.rows, ..super::undo::summary_of(&index) })
@@ -185,7 +185,7 @@ impl Step<'_> {
         let database = &mut *self.database;
         let found = database.a.rows(&format!(
             "SELECT (SELECT p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc p
-             WHERE pg_catalog.current_setting('is_superuser') = 'on' AND p.oid >= 16384
+             WHERE p.oid >= 16384 AND pg_catalog.current_setting('is_superuser') = 'on'
                  AND (p.prosrc ILIKE '%track_counts%' OR pg_catalog.array_to_string(p.proconfig, ',') ILIKE '%track_counts%') LIMIT 1),
              {}",
             notify::could_send(database.a.version)

@@ -118,7 +118,8 @@ impl Capture {
         Ok(())
     }
 
-    /// Writes the images of all rows that A changed since the last flush. `only`: of these tables, in the midst of a step.
+    /// Writes the images of all rows that A changed since the last flush. `only`: of these tables, in the midst of a step; at
+    /// its end the neutral settings stay.
     pub fn flush(&mut self, sessions: &mut Sessions<'_>, only: Option<&[u32]>) -> Result<(), CaptureError> {
         if only.is_some() && !self.own_schema_changes {
             deferred::nothing_waits(sessions.a)?;
@@ -127,9 +128,11 @@ impl Capture {
         self.close_statements()?;
         let settings = sessions.a.neutral().map_err(reading("the settings"))?;
         self.flush_neutral(sessions, only)?;
-        if only.is_some() {
-            deferred::defer_again(sessions.a)?;
+        if only.is_none() {
+            // Nothing of the script comes after it.
+            return Ok(());
         }
+        deferred::defer_again(sessions.a)?;
         self.restore(sessions, settings)
     }
 

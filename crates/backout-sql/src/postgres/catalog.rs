@@ -307,12 +307,14 @@ pub struct Wanted {
     pub keys: Vec<Key>,
     /// Relations, with all that belongs to them.
     pub families: Vec<u32>,
+    /// What the relations among them are, as `pg_class.relkind` has it, where that is known already.
+    pub kinds: HashMap<u32, char>,
 }
 
 impl Wanted {
     /// These and nothing beside.
     pub(super) fn of(keys: BTreeSet<Key>) -> Self {
-        Self { keys: keys.into_iter().collect(), families: Vec::new() }
+        Self { keys: keys.into_iter().collect(), ..Self::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -334,12 +336,14 @@ pub fn read(client: &mut Client, wanted: &Wanted, version: u32) -> Result<Vec<Ob
 /// without an answer takes its time.
 fn relations(client: &mut Client, wanted: &Wanted) -> Result<HashMap<u32, char>, Error> {
     let keys = wanted.keys.iter().filter(|key| key.class == class::RELATION && key.sub == 0).map(|key| key.oid);
-    let Some(oids) = super::catalog_read::list(keys.chain(wanted.families.iter().copied())) else {
-        return Ok(HashMap::new());
-    };
+    let (known, asked): (Vec<u32>, Vec<u32>) =
+        keys.chain(wanted.families.iter().copied()).partition(|oid| wanted.kinds.contains_key(oid));
+    let mut kinds: HashMap<u32, char> = known.into_iter().map(|oid| (oid, wanted.kinds[&oid])).collect();
+    let Some(oids) = super::catalog_read::list(asked.into_iter()) else { return Ok(kinds) };
     let sql = "SELECT oid, relkind FROM pg_class WHERE oid = ANY ($1)";
     let rows = prepared::rows(client, &[Asked::new(sql.to_owned(), "oid[]", oids)])?;
-    Ok(rows.iter().filter_map(|row| Some((row[0].parse().ok()?, row[1].chars().next()?))).collect())
+    kinds.extend(rows.iter().filter_map(|row| Some((row[0].parse().ok()?, row[1].chars().next()?))));
+    Ok(kinds)
 }
 
 fn object(row: &[String]) -> Option<Object> {

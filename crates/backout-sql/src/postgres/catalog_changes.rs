@@ -191,16 +191,21 @@ const DEPENDENT: &[&str] = &[
 ];
 
 /// Catalogs whose rows follow from others or hold no definition.
-const FOLLOWING: &str = "'pg_depend', 'pg_shdepend', 'pg_statistic', 'pg_statistic_ext_data', 'pg_init_privs'";
+const FOLLOWING: [&str; 5] = ["pg_depend", "pg_shdepend", "pg_statistic", "pg_statistic_ext_data", "pg_init_privs"];
 
 impl Catalog {
     fn named(name: &str) -> Option<&'static Catalog> {
         CATALOGS.iter().find(|catalog| catalog.name == name)
     }
 
+    /// The last column says what a relation is, as `pg_class.relkind` has it.
     fn query(&self, condition: &str) -> String {
+        let kind = if self.name == "pg_class" { "x.relkind" } else { "''" };
         let key = self.key.replace("{index}", INDEX_KEY).replace("{sequence}", SEQUENCE_KEY);
-        format!("SELECT '{}', {}, {key} FROM {} x {} WHERE {condition}", self.name, self.row, self.name, self.joins)
+        format!(
+            "SELECT '{}', {}, {key}, {kind} FROM {} x {} WHERE {condition}",
+            self.name, self.row, self.name, self.joins
+        )
     }
 }
 
@@ -214,17 +219,22 @@ pub struct Mark {
     next: u64,
 }
 
-const COUNTERS: &str = "SELECT relname, pg_stat_get_xact_tuples_inserted(oid), pg_stat_get_xact_tuples_updated(oid), \
-     pg_stat_get_xact_tuples_deleted(oid) FROM pg_catalog.pg_class WHERE relnamespace = 11 AND relkind = 'r' \
-     AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid) \
-     + pg_stat_get_xact_tuples_deleted(oid) > 0 AND relname NOT IN (";
+/// What the server counted of the transaction's writes so far: number, name where it is a catalog, rows inserted, updated and
+/// deleted. As pg_stat_xact_sys_tables and pg_stat_xact_user_tables have it; the views take five times as long.
+pub fn counted(client: &mut Client, ask: prepared::Ask) -> Result<Vec<Vec<String>>, Error> {
+    const COUNTED: &str = "SELECT s.oid, CASE WHEN s.relnamespace = 11 THEN s.relname END, s.i, s.u, s.d FROM (
+             SELECT c.oid, c.relname, c.relnamespace, pg_stat_get_xact_tuples_inserted(c.oid) AS i,
+                 pg_stat_get_xact_tuples_updated(c.oid) AS u, pg_stat_get_xact_tuples_deleted(c.oid) AS d
+             FROM pg_class c WHERE c.relkind IN ('r', 'm', 'p') OFFSET 0) AS s
+         WHERE s.i + s.u + s.d > 0 AND (SELECT n.nspname !~ '^pg_(temp|toast)' FROM pg_namespace n WHERE n.oid = s.relnamespace)";
+    prepared::counted(client, COUNTED, ask)
+}
 
-fn counters(rows: &[Vec<String>]) -> Counters {
-    let number = |row: &[String], at: usize| row.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
-    rows.iter()
-        .filter(|row| row.len() == 4)
-        .map(|row| (row[0].clone(), [number(row, 1), number(row, 2), number(row, 3)]))
-        .collect()
+fn counters(client: &mut Client, ask: prepared::Ask) -> Result<Counters, Error> {
+    let number = |row: &[String], at: usize| row[at].parse().unwrap_or(0);
+    let rows = counted(client, ask)?.into_iter();
+    let of_catalogs = rows.filter(|row| row.len() == 5 && !row[1].is_empty() && !FOLLOWING.contains(&row[1].as_str()));
+    Ok(of_catalogs.map(|row| (row[1].clone(), [number(&row, 2), number(&row, 3), number(&row, 4)])).collect())
 }
 
 /// A transaction number is used up and given up: only numbers that ended are known to a snapshot, so that without it
@@ -234,20 +244,27 @@ const NUMBERED: &str = "SAVEPOINT backout_number; SELECT pg_catalog.pg_logical_e
 
 /// Sets a savepoint and notes the state of the catalogs. What is written after it has a transaction number of its own.
 pub fn mark(client: &mut Client, savepoint: &str) -> Result<Mark, Error> {
+    Ok(mark_and_ask(client, savepoint, "SELECT")?.0)
+}
+
+/// The same; and the answer to a question beside.
+pub fn mark_and_ask(client: &mut Client, savepoint: &str, question: &str) -> Result<(Mark, Vec<String>), Error> {
+    let counters = counters(client, prepared::rows)?;
     let sql = format!(
-        "{NUMBERED} SAVEPOINT {savepoint}; SELECT pg_snapshot_xmax(pg_current_snapshot()); {COUNTERS}{FOLLOWING})"
+        "{question}; {NUMBERED} SAVEPOINT {savepoint}; SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
     );
-    let rows = rows(client, &sql)?;
-    // After the place of the message in the log.
-    let next = rows.get(1).and_then(|row| row.first()).and_then(|text| text.parse().ok()).unwrap_or(0);
-    Ok(Mark { counters: counters(&rows), next })
+    // A number alone is no row of any table.
+    let mut rows = rows(client.unwritten(), &sql)?.into_iter();
+    let answer = rows.next().unwrap_or_default();
+    let next = rows.next_back().and_then(|row| row.first()?.parse().ok()).unwrap_or(0);
+    Ok((Mark { counters, next }, answer))
 }
 
 /// A digest of what belongs to extensions, or depends on one: no object's own row says that.
 pub fn members(client: &mut Client) -> Result<Option<String>, Error> {
     let sql = "SELECT md5(string_agg(concat_ws(' ', classid, objid, objsubid, refobjid, deptype), ',' \
          ORDER BY classid, objid, objsubid, refobjid, deptype)) FROM pg_catalog.pg_depend WHERE deptype IN ('e', 'x')";
-    Ok(super::catalog::column(client, sql)?.into_iter().flatten().next())
+    Ok(super::catalog::column(client.unwritten(), sql)?.into_iter().flatten().next())
 }
 
 /// What a statement did to the catalogs.
@@ -255,6 +272,8 @@ pub fn members(client: &mut Client) -> Result<Option<String>, Error> {
 pub struct Touched {
     /// Objects with rows that were written.
     pub written: BTreeSet<Key>,
+    /// What the relations among them are, where that is known.
+    pub kinds: HashMap<u32, char>,
     /// How many rows were written in each catalog beyond those it inserted, by catalog, with the keys of all.
     writes: BTreeMap<&'static str, Writes>,
     /// Catalogs from which rows were deleted.
@@ -302,8 +321,7 @@ impl Touched {
 
 /// Finds what was written since the mark.
 pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
-    let asked = Asked::new(format!("{COUNTERS}{FOLLOWING})"), "", String::new());
-    let now = counters(&prepared::rows(client, &[asked])?);
+    let now = counters(client, prepared::first_rows)?;
     let mut touched = Touched::default();
     let mut asked = Vec::new();
     const OWN: &str = "CASE WHEN age(x.xmin) <= age($1) THEN pg_xact_status(($2 + (age($1) \
@@ -325,12 +343,17 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         }
         if counts[0] > before[0] || counts[1] > before[1] {
             touched.writes.insert(catalog.name, Writes { inserted: counts[0] - before[0], keys: Vec::new() });
-            asked.push(Asked::new(catalog.query(OWN), "xid, bigint", values.clone()));
+            // Nobody writes to the columns of what the server brought along; this finds the others by an index.
+            let narrow = if catalog.name == "pg_attribute" { "x.attrelid >= 16384 AND " } else { "" };
+            asked.push(Asked::new(catalog.query(&format!("{narrow}{OWN}")), "xid, bigint", values.clone()));
         }
     }
-    for row in prepared::rows(client, &asked)? {
-        let [name, row, key] = row.as_slice() else { continue };
+    for row in prepared::first_rows(client, &asked)? {
+        let [name, row, key, kind] = row.as_slice() else { continue };
         let parsed = Key::parse(key);
+        if let (Ok(oid), Some(kind)) = (row.parse(), kind.chars().next()) {
+            touched.kinds.insert(oid, kind);
+        }
         // An index may have been one of its own before it became a constraint's.
         if parsed.is_some_and(|key| key.class == class::CONSTRAINT)
             && matches!(name.as_str(), "pg_class" | "pg_index")
@@ -365,7 +388,9 @@ pub fn listing(client: &mut Client, touched: &Touched) -> Result<Listing, Error>
         .collect();
     let rows = prepared::rows(client, &asked)?.into_iter();
     Ok(Listing(
-        rows.filter_map(|row| <[String; 3]>::try_from(row).ok()).map(|[name, row, key]| ((name, row), key)).collect(),
+        rows.filter_map(|row| <[String; 4]>::try_from(row).ok())
+            .map(|[name, row, key, _]| ((name, row), key))
+            .collect(),
     ))
 }
 

@@ -14,7 +14,7 @@ use super::ddl_keep::Kept;
 use super::ddl_turn::TurnError;
 pub use super::drawn::Drawn;
 pub use super::event_triggers::EventTriggers;
-use super::prepared::Client;
+use super::prepared::{self, Client};
 use super::table::plain;
 use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe, drawn};
 
@@ -227,12 +227,13 @@ const SETTINGS: [&str; 7] = [
     "xmloption",
 ];
 
-fn settings(client: &mut Client, version: u32) -> Result<Vec<(String, String)>, postgres::Error> {
+/// Their names, and the question for their values.
+fn settings(version: u32) -> (Vec<&'static str>, String) {
     let is_known = |name: &&&str| version >= 14 || **name != "default_toast_compression";
     let names: Vec<&str> = SETTINGS.iter().filter(is_known).copied().collect();
-    let list: Vec<String> = names.iter().map(|name| format!("current_setting('{name}')")).collect();
-    let row = catalog::rows(client, &format!("SELECT {}", list.join(", ")))?.into_iter().next().unwrap_or_default();
-    Ok(names.into_iter().map(str::to_owned).zip(row).collect())
+    let list: Vec<String> = names.iter().map(|name| format!("pg_catalog.current_setting('{name}')")).collect();
+    let question = format!("SELECT {}", list.join(", "));
+    (names, question)
 }
 
 /// `line 3: ALTER TABLE …`, shortened.
@@ -296,10 +297,16 @@ pub fn run(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEve
 fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEvent, TargetError> {
     let failed = |error: postgres::Error| TargetError::failed(format!("cannot run {}", placed(statement)), error);
     let version = context.version;
+    // What stands in the text was looked at before anything ran.
+    let hidden = !ddl_names::is_ddl(statement.sql);
+    context.client.went_back();
+    let members = if hidden { catalog_changes::members(context.client).map_err(failed)? } else { None };
+    let (names, question) = settings(version);
+    let (mark, values) = catalog_changes::mark_and_ask(context.client, SAVEPOINT, &question).map_err(failed)?;
     let mut event = DdlEvent {
         line: statement.line,
         sql: statement.sql.to_owned(),
-        settings: settings(context.client, version).map_err(failed)?,
+        settings: names.into_iter().map(str::to_owned).zip(values).collect(),
         changes: Vec::new(),
         moved: Vec::new(),
         kept: Vec::new(),
@@ -309,10 +316,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let named = ddl_names::named(context.client, statement.sql).map_err(failed)?;
     let known =
         if named.is_empty() { Vec::new() } else { catalog::read(context.client, &named, version).map_err(failed)? };
-    // What stands in the text was looked at before anything ran.
-    let hidden = !ddl_names::is_ddl(statement.sql);
-    let members = if hidden { catalog_changes::members(context.client).map_err(failed)? } else { None };
-    let mark = catalog_changes::mark(context.client, SAVEPOINT).map_err(failed)?;
+    prepared::unpin(context.client).map_err(failed)?;
     let written_before = context.event_triggers.written(context.client).map_err(failed)?;
     drawn::put_back(context.client, context.drawn).map_err(failed)?;
     context.client.batch_execute(statement.sql).map_err(failed)?;
@@ -322,7 +326,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         return Err(refusal(statement, "it changes what belongs to an extension, from within".to_owned()));
     }
     if touched.is_nothing() {
-        context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
+        prepared::unpin(context.client).map_err(failed)?;
         return Ok(event);
     }
     let is_known = |key: catalog::Key| known.iter().any(|object| object.key == Some(key));
@@ -340,12 +344,14 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         let changes = ddl_observe::differences(before, seen.after.clone());
         if !ddl_keep::destroys(&changes, &files, statement.sql) {
             check_handled(context, statement, &changes)?;
-            context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
+            // The savepoint goes with the one around it.
+            prepared::unpin(context.client).map_err(failed)?;
             event.changes = changes;
             return Ok(event);
         }
     }
     context.client.batch_execute(&format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
+    context.client.went_back();
     let before = ddl_observe::before(context.client, &seen, version).map_err(failed)?;
     if let Some(what) = before.unhandled.first() {
         return Err(refusal(statement, format!("{what} cannot be brought back")));
@@ -390,6 +396,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         let touched = catalog_changes::since(context.client, &mark).map_err(failed)?;
         let keys = touched.written.iter().copied().chain(all.iter().filter_map(|object| object.key)).collect();
         let again = catalog::read(context.client, &Wanted::of(keys), version).map_err(failed)?;
+        prepared::unpin(context.client).map_err(failed)?;
         event.changes = ddl_observe::differences(all, again);
         let outline = ddl_observe::outline(&changes);
         if !ddl_observe::outline(&event.changes).is_superset(&outline) {

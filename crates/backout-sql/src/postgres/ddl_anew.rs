@@ -14,6 +14,7 @@ pub(super) fn anew(client: &mut Client, version: u32, now: &Object, wanted: &Obj
     let touched = catalog_changes::since(client, &mark)?;
     let seen = ddl_observe::see(client, touched, version)?;
     client.batch_execute("ROLLBACK TO SAVEPOINT backout_anew; RELEASE SAVEPOINT backout_anew")?;
+    client.went_back();
     let before = ddl_observe::before(client, &seen, version)?;
     let changes = ddl_observe::differences(before.objects, seen.after);
     let taken = |object: &&Object| {

@@ -143,7 +143,7 @@ pub(super) fn give_way(
             Some((_, oid)) => Key { class: class::CONSTRAINT, oid, sub: 0 },
             None => Key { class: class::RELATION, oid: one.oid, sub: 0 },
         };
-        let found = catalog::read(client, &Wanted { keys: vec![key], families: Vec::new() }, version)?;
+        let found = catalog::read(client, &Wanted { keys: vec![key], ..Wanted::default() }, version)?;
         let object = found.into_iter().next().ok_or_else(|| stuck(what(), format!("{} is gone", one.name)))?;
         let make = ddl_make::create(&object, &[]).unwrap_or_default();
         client.batch_execute(&format!("{}; {make}", ddl_make::drop(&object)))?;

@@ -107,18 +107,20 @@ pub(super) fn named(client: &mut Client, sql: &str) -> Result<Wanted, Error> {
     if names.is_empty() || names.len() > MOST {
         return Ok(Wanted::default());
     }
-    const NAMED: &str = "SELECT 1259, oid, relkind IN ('r', 'p') FROM pg_class WHERE relname = ANY ($1) AND oid >= 16384 \
-         UNION ALL SELECT 1247, oid, false FROM pg_type WHERE typname = ANY ($1) AND typrelid = 0 AND oid >= 16384 \
-         UNION ALL SELECT 1255, oid, false FROM pg_proc WHERE proname = ANY ($1) AND oid >= 16384 \
-         UNION ALL SELECT 2615, oid, false FROM pg_namespace WHERE nspname = ANY ($1) \
-         UNION ALL SELECT 2606, oid, false FROM pg_constraint WHERE conname = ANY ($1) AND contypid <> 0";
+    const NAMED: &str = "SELECT 1259, oid, relkind::text FROM pg_class WHERE relname = ANY ($1) AND oid >= 16384 \
+         UNION ALL SELECT 1247, oid, '' FROM pg_type WHERE typname = ANY ($1) AND typrelid = 0 AND oid >= 16384 \
+         UNION ALL SELECT 1255, oid, '' FROM pg_proc WHERE proname = ANY ($1) AND oid >= 16384 \
+         UNION ALL SELECT 2615, oid, '' FROM pg_namespace WHERE nspname = ANY ($1) \
+         UNION ALL SELECT 2606, oid, '' FROM pg_constraint WHERE conname = ANY ($1) AND contypid <> 0";
     let list: Vec<String> = names.iter().map(|name| literal(name)).collect();
     let asked = Asked::new(NAMED.to_owned(), "name[]", format!("ARRAY[{}]", list.join(",")));
     let only_makes = only_makes(sql);
     let mut wanted = Wanted::default();
     for row in prepared::rows(client, &[asked])? {
         let [Ok(class), Ok(oid)] = [row[0].parse::<u32>(), row[1].parse::<u32>()] else { continue };
-        if row[2] == "t" && !only_makes {
+        let kind = row[2].chars().next();
+        wanted.kinds.extend(kind.map(|kind| (oid, kind)));
+        if matches!(kind, Some('r' | 'p')) && !only_makes {
             wanted.families.push(oid);
         } else {
             wanted.keys.push(Key { class, oid, sub: 0 });

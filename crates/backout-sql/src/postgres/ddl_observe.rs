@@ -40,7 +40,8 @@ pub(super) struct Seen {
 }
 
 pub(super) fn see(client: &mut Client, touched: Touched, version: u32) -> Result<Seen, Error> {
-    let after = catalog::read(client, &Wanted::of(touched.written.clone()), version)?;
+    let wanted = Wanted { kinds: touched.kinds.clone(), ..Wanted::of(touched.written.clone()) };
+    let after = catalog::read(client, &wanted, version)?;
     let listing = catalog_changes::listing(client, &touched)?;
     Ok(Seen { touched, after, listing })
 }

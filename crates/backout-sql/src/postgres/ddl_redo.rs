@@ -82,8 +82,10 @@ pub fn redo(
     let to = set(&mut event.settings.iter().map(|(name, value)| (name, value)));
     let back = set(&mut event.settings.iter().map(|(name, _)| name).zip(&old));
     context.client.batch_execute(&to).map_err(failed)?;
+    let settled = context.client.settle(false);
     let done = ddl::run(context, statement)?;
     context.client.batch_execute(&back).map_err(failed)?;
+    context.client.settle(settled);
     Ok(DdlEvent { settings: event.settings.clone(), ..done })
 }
 

@@ -179,7 +179,7 @@ fn reshape(
     let oid = catalog::column(client, &format!("SELECT {}::regclass::oid", catalog::literal(table)))?;
     let oid: u32 =
         oid.into_iter().flatten().next().and_then(|oid| oid.parse().ok()).ok_or_else(|| stuck(kept, "it is gone"))?;
-    let family = catalog::read(client, &Wanted { keys: Vec::new(), families: vec![oid] }, version)?;
+    let family = catalog::read(client, &Wanted { families: vec![oid], ..Wanted::default() }, version)?;
     let owned: Vec<Object> = family.iter().filter(|object| object.kind == Kind::Sequence).cloned().collect();
     for sequence in &owned {
         client.batch_execute(&format!("ALTER SEQUENCE {} OWNED BY NONE", sequence.id()))?;
@@ -309,6 +309,7 @@ fn hanging(client: &mut Client, version: u32, table: &str) -> Result<Vec<Object>
     let touched = catalog_changes::since(client, &mark)?;
     let seen = ddl_observe::see(client, touched, version)?;
     client.batch_execute("ROLLBACK TO SAVEPOINT backout_shape; RELEASE SAVEPOINT backout_shape")?;
+    client.went_back();
     let before = ddl_observe::before(client, &seen, version)?;
     let changes = ddl_observe::differences(before.objects, seen.after);
     if let Some(altered) = changes.iter().find_map(|change| change.after.as_ref()) {
@@ -372,7 +373,9 @@ fn fill(
             None => format!("o.{name}"),
             // Rows that came since have what a new row would have.
             Some(false) => {
-                let default = defaults.get(name).map_or("NULL", String::as_str);
+                // It may be of another type, which the server casts where it is a default.
+                let of_type = |default: &String| format!("({default})::{}", column.text("type"));
+                let default = defaults.get(name).map_or_else(|| "NULL".to_owned(), of_type);
                 format!("CASE WHEN b.k0 IS NULL THEN {default} ELSE b.{name} END")
             }
             // What others wrote since is cast, where PostgreSQL can.

@@ -264,7 +264,7 @@ fn granted_columns(client: &mut Client, version: u32, pairs: &[Pair<'_>]) -> Res
         return Ok(Vec::new());
     }
     let families = catalog::find(client, &tables)?.into_iter().flatten().map(|key| key.oid).collect();
-    let mut found = catalog::read(client, &Wanted { keys: Vec::new(), families }, version)?;
+    let mut found = catalog::read(client, &Wanted { families, ..Wanted::default() }, version)?;
     let same = |one: &Object, other: &Object| {
         one.kind == other.kind && one.of() == other.of() && one.text("name") == other.text("name")
     };
@@ -278,7 +278,7 @@ fn granted_columns(client: &mut Client, version: u32, pairs: &[Pair<'_>]) -> Res
 /// What the objects are now, in the order of `wanted`.
 pub(super) fn live(client: &mut Client, version: u32, wanted: &[&Object]) -> Result<Vec<Option<Object>>, Error> {
     let keys = catalog::find(client, wanted)?;
-    let reading = Wanted { keys: keys.iter().flatten().copied().collect(), families: Vec::new() };
+    let reading = Wanted { keys: keys.iter().flatten().copied().collect(), ..Wanted::default() };
     let found: HashMap<Option<Key>, Object> =
         catalog::read(client, &reading, version)?.into_iter().map(|object| (object.key, object)).collect();
     Ok(keys.into_iter().map(|key| key.and_then(|key| found.get(&Some(key)).cloned())).collect())

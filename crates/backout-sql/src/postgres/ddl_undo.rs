@@ -20,6 +20,9 @@ use super::prepared::Client;
 use super::table::plain;
 use super::{ddl_make, ddl_refill, ddl_rows, ddl_shape};
 
+/// How it is said that a change is undone already.
+pub(super) const AS_IT_WAS: &str = "as it was before";
+
 /// Takes a schema change back. Conflicts are pushed; under `Keep` a statement with conflicts stays as it is, else the
 /// old state is brought back all the same, and under `Stop` the caller rolls back.
 pub fn undo(
@@ -209,7 +212,7 @@ impl Undo<'_, '_> {
     /// Tells that a change is undone already, by whoever it was.
     fn already(&mut self, undone: bool, object: &Object) {
         if undone {
-            let now = "as it was before".to_owned();
+            let now = AS_IT_WAS.to_owned();
             let conflict = self.context.conflict(object.shown(), ConflictKind::Definition, String::new(), now);
             self.context.already(conflict);
         }
@@ -292,7 +295,8 @@ impl Undo<'_, '_> {
             aim.pairs.iter().filter(|(_, to)| to.is_none()).filter_map(|(from, _)| from.as_ref()).collect();
         let tables: Vec<&Object> = going.iter().copied().filter(|object| object.kind == Kind::Table).collect();
         let families = tables.iter().filter_map(|table| table.key.map(|key| key.oid)).collect();
-        let family = catalog::read(self.context.client, &Wanted { keys: Vec::new(), families }, self.context.version)?;
+        let family =
+            catalog::read(self.context.client, &Wanted { families, ..Wanted::default() }, self.context.version)?;
         for object in family {
             let ours = going.iter().any(|going| going.key == object.key)
                 || object.is_inherited()

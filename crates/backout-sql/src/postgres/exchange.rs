@@ -6,6 +6,7 @@ use backout_model::conflict::{Conflict, ConflictKind};
 use super::admit::{self, Admission, Excluding, ROWS, TAKEN};
 use super::foreign::{self, Following};
 use super::guard::Rows;
+use super::load::NO_ROW;
 use super::session::{Row, ident, literal};
 use super::stream::Table;
 use super::table::list;
@@ -193,7 +194,7 @@ impl Rows<'_, '_> {
             let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Constraint);
             replay.conflicts.push(Conflict {
                 before: row[1].clone().unwrap_or_default(),
-                left: "no such row".to_owned(),
+                left: NO_ROW.to_owned(),
                 now: row[2].clone().unwrap_or_default(),
                 ..conflict
             });

@@ -8,7 +8,7 @@ use backout_model::target::TargetError;
 
 use super::admit::{self, Excluding};
 use super::foreign::{self, Followed, Following};
-use super::load::{Loaded, Replay};
+use super::load::{Loaded, NO_ROW, Replay};
 use super::session::{Row, Session, ident};
 use super::stream::Table;
 use super::table::{self, quoted};
@@ -102,7 +102,7 @@ impl Rows<'_, '_> {
             self.look(&columns, "1", &missing, "", |replay, table, row| {
                 let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Missing);
                 let left = row[1].clone().unwrap_or_default();
-                replay.conflicts.push(Conflict { left, now: "no such row".to_owned(), ..conflict });
+                replay.conflicts.push(Conflict { left, now: NO_ROW.to_owned(), ..conflict });
             })?;
         }
         let gone = format!("{from} AS f WHERE NOT EXISTS (SELECT FROM ONLY {live} AS x WHERE {key}){only}");
@@ -127,7 +127,7 @@ impl Rows<'_, '_> {
                     let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Changed);
                     replay.conflicts.push(Conflict {
                         column: Some(table.columns[*at].name.clone()),
-                        before: "no such row".to_owned(),
+                        before: NO_ROW.to_owned(),
                         left,
                         now,
                         ..conflict
@@ -155,7 +155,7 @@ impl Rows<'_, '_> {
                 let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Changed);
                 replay.conflicts.push(Conflict {
                     column: Some(stranger.column.name.clone()),
-                    before: "no such row".to_owned(),
+                    before: NO_ROW.to_owned(),
                     left: "no such column".to_owned(),
                     now: row[1].clone().unwrap_or_default(),
                     ..conflict
@@ -386,7 +386,7 @@ impl Rows<'_, '_> {
             replay.conflicts.push(Conflict {
                 before: row[1].clone().unwrap_or_default(),
                 left: row[2].clone().unwrap_or_default(),
-                now: "no such row".to_owned(),
+                now: NO_ROW.to_owned(),
                 ..conflict
             });
         })?;
@@ -428,7 +428,7 @@ impl Rows<'_, '_> {
             replay.conflicts.push(Conflict {
                 column: Some(table.columns[at].name.clone()),
                 before,
-                left: "no such row".to_owned(),
+                left: NO_ROW.to_owned(),
                 now,
                 ..conflict
             });

@@ -10,6 +10,9 @@ use super::stream::{Column, Damage, Reader, Span, StreamError, Table};
 use super::table::{self, list, quoted};
 use super::undo::{Direction, Halt};
 
+/// How it is said that there is, or was, none.
+pub const NO_ROW: &str = "no such row";
+
 /// One replay under way: what it met and did.
 pub struct Replay<'a> {
     pub label: &'a str,

@@ -6,7 +6,7 @@ use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::TargetError;
 
 use super::admit::{self, Admission, Excluding, ROWS};
-use super::load::{Loaded, Replay};
+use super::load::{Loaded, NO_ROW, Replay};
 use super::session::Session;
 use super::stream::Table;
 use super::table::{self, bracketed, list, quoted};
@@ -177,7 +177,7 @@ fn stay(
 fn lost(a: &mut Session, replay: &mut Replay<'_>, table: &Table, loaded: &Loaded) -> Result<(), postgres::Error> {
     let whole = whole(table, "f");
     let now = match loaded.untouched().as_str() {
-        "" => "no such row".to_owned(),
+        "" => NO_ROW.to_owned(),
         _ => "no such row, or with values in columns of others".to_owned(),
     };
     let found = a.rows(&format!(

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use backout_model::conflict::OnConflict;
+use backout_model::conflict::{Conflict, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{
     Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Summary, Target, TargetError, Ticket,
@@ -70,6 +70,7 @@ mod lock;
 mod loose;
 mod marker;
 mod marks;
+mod meets;
 mod notify;
 mod place;
 mod plan;
@@ -295,6 +296,10 @@ impl Target for Postgres {
         on_conflict: OnConflict,
     ) -> Result<Report, TargetError> {
         self.check_undo_steps(steps, on_conflict)
+    }
+
+    fn meets(&mut self, images: &mut dyn Images, conflicts: &[Conflict]) -> Result<Vec<bool>, TargetError> {
+        self.meets_step(images, conflicts)
     }
 
     fn probe(&mut self, ticket: Ticket, _images: &mut dyn Images) -> Result<Probe, TargetError> {

@@ -31,7 +31,7 @@ fn source(version: u32) -> &'static str {
 /// A query whose value is true where something in the database could send.
 pub fn could_send(version: u32) -> String {
     format!(
-        "EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace <> 11 AND p.prokind <> 'a' AND {} ~* {SENDS})
+        "EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384 AND p.pronamespace <> 11 AND p.prokind <> 'a' AND {} ~* {SENDS})
              OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND ev_action::text ~* 'notify')",
         source(version)
     )
@@ -46,6 +46,11 @@ fn sends(version: u32) -> String {
                  AND {text} ~ ('\\y' || regexp_replace(s.proname::text, '\\W', '.', 'g') || '\\y'))",
         text = source(version)
     )
+}
+
+/// As it is said to people: `public` goes without saying.
+fn told(what: &str) -> String {
+    what.replace(" of public.", " of ")
 }
 
 /// What in the database could send, by the table or function that a statement would name.
@@ -68,8 +73,7 @@ impl Beforehand {
              UNION SELECT lower(proname::text), format('the function %I', proname) FROM sends ORDER BY 2",
             sends(a.version)
         ))?;
-        let told = |what: String| what.replace(" of public.", " of ");
-        Ok(Self(found.into_iter().filter_map(|mut row| Some((row[0].take()?, told(row[1].take()?)))).collect()))
+        Ok(Self(found.into_iter().filter_map(|mut row| Some((row[0].take()?, told(&row[1].take()?)))).collect()))
     }
 
     /// What is to be told of a statement before it runs; empty where it names nothing that could send.
@@ -136,7 +140,7 @@ impl Senders {
             sends = sends(a.version),
             called = called.join(", ")
         ))?;
-        let mut found: Vec<String> = found.into_iter().filter_map(|mut row| row[0].take()).collect();
+        let mut found: Vec<String> = found.iter().filter_map(|row| row[0].as_deref().map(told)).collect();
         if self.block {
             found.push("a block of the script".to_owned());
         }

@@ -11,16 +11,43 @@ use postgres::error::SqlState;
 
 use super::catalog;
 
-/// A connection, and what was prepared in it as far as this process knows.
+/// A connection, what was prepared in it, and what it was told of itself, as far as this process knows.
 pub struct Client {
     inner: postgres::Client,
     /// A guess, which the server decides on each time.
     prepared: HashSet<String>,
+    /// The session is under the tool's own settings: a guess, too.
+    settled: bool,
+    /// So it is from a savepoint on, which [`unpin`] goes back to.
+    pinned: bool,
+    /// What the server counted of the transaction's writes, where nothing was run since that may write.
+    counted: Option<Vec<Vec<String>>>,
 }
 
 impl From<postgres::Client> for Client {
     fn from(inner: postgres::Client) -> Self {
-        Self { inner, prepared: HashSet::new() }
+        Self { inner, prepared: HashSet::new(), settled: false, pinned: false, counted: None }
+    }
+}
+
+impl Client {
+    /// For what writes to no table: what was counted stays true.
+    pub fn unwritten(&mut self) -> &mut postgres::Client {
+        &mut self.inner
+    }
+
+    /// Whether the session is under the tool's own settings from now on; gives whether it was.
+    pub fn settle(&mut self, settled: bool) -> bool {
+        std::mem::replace(&mut self.settled, settled)
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// The transaction went back to a savepoint, or ended.
+    pub fn went_back(&mut self) {
+        self.pinned = false;
     }
 }
 
@@ -34,6 +61,7 @@ impl Deref for Client {
 
 impl DerefMut for Client {
     fn deref_mut(&mut self) -> &mut Self::Target {
+        self.counted = None;
         &mut self.inner
     }
 }
@@ -67,26 +95,87 @@ impl Asked {
     }
 }
 
+/// A way to ask.
+pub type Ask = fn(&mut Client, &[Asked]) -> Result<Vec<Vec<String>>, Error>;
+
 /// The answers to all, one after the other, in one message and under the settings of [`catalog::PINNED`], whatever those of
 /// the transaction are, which has to be open.
 pub fn rows(client: &mut Client, all: &[Asked]) -> Result<Vec<Vec<String>>, Error> {
     if all.is_empty() {
         return Ok(Vec::new());
     }
+    if (client.settled || client.pinned)
+        && let Some(answers) = rows_as_it_is(client, all)?
+    {
+        return Ok(answers);
+    }
+    let answers = pinned_rows(client, all, UNPIN)?;
+    client.pinned = false;
+    Ok(answers)
+}
+
+/// The same; the settings stay as they are for the questions that follow, until [`unpin`].
+pub fn first_rows(client: &mut Client, all: &[Asked]) -> Result<Vec<Vec<String>>, Error> {
+    if all.is_empty() || client.settled || client.pinned { rows(client, all) } else { pinned_rows(client, all, "") }
+}
+
+/// Ends what [`first_rows`] began. Nothing may have been written since.
+pub fn unpin(client: &mut Client) -> Result<(), Error> {
+    if std::mem::take(&mut client.pinned) { client.inner.batch_execute(UNPIN) } else { Ok(()) }
+}
+
+/// What the server counted of the transaction's writes, as `question` asks for it; it is asked once for all that comes before
+/// the next statement that may write. `ask` is [`rows`] or [`first_rows`].
+pub fn counted(client: &mut Client, question: &str, ask: Ask) -> Result<Vec<Vec<String>>, Error> {
+    if let Some(counted) = &client.counted {
+        return Ok(counted.clone());
+    }
+    let counted = ask(client, &[Asked::new(question.to_owned(), "", String::new())])?;
+    client.counted = Some(counted.clone());
+    Ok(counted)
+}
+
+/// The answers under the settings of the session; none where these turn out to be others than were thought.
+fn rows_as_it_is(client: &mut Client, all: &[Asked]) -> Result<Option<Vec<Vec<String>>>, Error> {
+    let check = check();
+    if !all.iter().chain([&check]).all(|asked| client.prepared.contains(&asked.name)) {
+        prepare(client, all)?;
+    }
+    let questions: String = [&check].into_iter().chain(all).map(Asked::execute).collect();
+    // Where one is not there any more, all is asked in the way that puts up with it.
+    let sql = format!("SAVEPOINT backout_pin; {questions} RELEASE SAVEPOINT backout_pin");
+    let mut answers = match catalog::rows(&mut client.inner, &sql) {
+        Err(error) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {
+            client.inner.batch_execute(UNPIN)?;
+            return Ok(None);
+        }
+        answers => answers.inspect_err(|_| client.pinned = false)?.into_iter(),
+    };
+    let settings = answers.next().unwrap_or_default();
+    // `DateStyle` says in which order days and months are read, too.
+    let is_pinned =
+        |((name, value), now): (&(&str, &str), &String)| now == value || *name == "DateStyle" && now.starts_with(value);
+    let are_pinned = catalog::PINNED.iter().zip(&settings).all(is_pinned);
+    Ok((are_pinned && settings.len() == catalog::PINNED.len()).then(|| answers.collect()))
+}
+
+/// The answers under pinned settings, which stay unless `end` ends them.
+fn pinned_rows(client: &mut Client, all: &[Asked], end: &str) -> Result<Vec<Vec<String>>, Error> {
     let pins = pins();
     if !all.iter().chain([&pins]).all(|asked| client.prepared.contains(&asked.name)) {
         prepare(client, all)?;
     }
     let questions: String = [&pins].into_iter().chain(all).map(Asked::execute).collect();
-    let sql = format!("SAVEPOINT backout_pin; {questions} {UNPIN}");
-    let answers = match catalog::rows(client, &sql) {
+    let sql = format!("SAVEPOINT backout_pin; {questions} {end}");
+    let answers = match catalog::rows(&mut client.inner, &sql) {
         Err(error) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {
-            client.batch_execute(UNPIN)?;
+            client.inner.batch_execute(UNPIN)?;
             prepare(client, all)?;
-            catalog::rows(client, &sql)?
+            catalog::rows(&mut client.inner, &sql)?
         }
         answers => answers?,
     };
+    client.pinned = true;
     // The first are the settings.
     Ok(answers.into_iter().skip(1).collect())
 }
@@ -101,15 +190,22 @@ fn pins() -> Asked {
     Asked::new(format!("SELECT {}", set.join(", ")), "", String::new())
 }
 
+/// Asks for the pinned settings.
+fn check() -> Asked {
+    let ask = |(name, _)| format!("pg_catalog.current_setting('{name}')");
+    let ask: Vec<String> = catalog::PINNED.into_iter().map(ask).collect();
+    Asked::new(format!("SELECT {}", ask.join(", ")), "", String::new())
+}
+
 /// Prepares what is not there.
 fn prepare(client: &mut Client, all: &[Asked]) -> Result<(), Error> {
     let there = catalog::column(
-        client,
+        &mut client.inner,
         &format!("SELECT name FROM pg_catalog.pg_prepared_statements WHERE name OPERATOR(pg_catalog.~) '{NAMES}'"),
     )?;
     client.prepared = there.into_iter().flatten().collect();
-    let pins = pins();
-    let missing = all.iter().chain([&pins]).filter(|asked| client.prepared.insert(asked.name.clone()));
+    let (pins, check) = (pins(), check());
+    let missing = all.iter().chain([&pins, &check]).filter(|asked| client.prepared.insert(asked.name.clone()));
     let missing: String = missing.map(Asked::prepare).collect();
     if missing.is_empty() {
         return Ok(());

@@ -158,7 +158,7 @@ pub fn around<T>(
         match done {
             Err(error) if tries < LOCK_TRIES && waits(&error) => {
                 tries += 1;
-                sessions.a.run("ROLLBACK TO backout_turn; RELEASE backout_turn").map_err(failed)?;
+                take_back(sessions.a).map_err(failed)?;
                 std::thread::sleep(LOCK_PAUSE);
             }
             Err(error) if waits(&error) => {
@@ -175,7 +175,7 @@ pub fn around<T>(
                     capture.after_schema(sessions.a).map_err(uncapturable)?;
                     return Ok(done);
                 }
-                sessions.a.run("ROLLBACK TO backout_turn; RELEASE backout_turn").map_err(failed)?;
+                take_back(sessions.a).map_err(failed)?;
                 capture.account(sessions.a).map_err(uncapturable)?;
                 capture.flush(sessions, Some(&hit)).map_err(uncapturable)?;
                 pending.retain(|oid| !hit.contains(oid));
@@ -186,19 +186,28 @@ pub fn around<T>(
 
 /// Waits for locks no longer than a turn from here on.
 fn begin_turn(a: &mut Session, label: &str) -> Result<(), TargetError> {
-    a.run(&format!(
+    let begin = format!(
         "SAVEPOINT backout_turn;
-         SELECT pg_catalog.set_config('backout.lock_timeout', pg_catalog.current_setting('lock_timeout'), true);
-         SELECT pg_catalog.set_config('lock_timeout', '{LOCK_TURN}', true)"
-    ))
-    .map_err(|source| TargetError::failed(format!("cannot set a savepoint in {label}"), source))
+         SELECT pg_catalog.set_config('backout.lock_timeout', pg_catalog.current_setting('lock_timeout'), true),
+             pg_catalog.set_config('lock_timeout', '{LOCK_TURN}', true)"
+    );
+    a.client
+        .unwritten()
+        .batch_execute(&begin)
+        .map_err(|source| TargetError::failed(format!("cannot set a savepoint in {label}"), source))
 }
 
 fn end_turn(a: &mut Session) -> Result<(), postgres::Error> {
-    a.run(
+    a.client.unwritten().batch_execute(
         "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('backout.lock_timeout'), true);
          RELEASE backout_turn",
     )
+}
+
+/// Takes back what was done since the turn began.
+fn take_back(a: &mut Session) -> Result<(), postgres::Error> {
+    a.client.went_back();
+    a.run("ROLLBACK TO backout_turn; RELEASE backout_turn")
 }
 
 /// True where somebody else held a lock for longer than a turn.

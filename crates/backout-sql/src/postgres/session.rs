@@ -56,7 +56,11 @@ pub struct Session {
 
 /// What [`Session::restore`] puts back.
 #[must_use]
-pub struct Settings(Vec<(String, String)>);
+pub struct Settings {
+    before: Vec<(String, String)>,
+    /// They were the tool's own.
+    settled: bool,
+}
 
 impl Session {
     pub fn new(mut client: postgres::Client) -> Result<Self, postgres::Error> {
@@ -112,9 +116,14 @@ impl Session {
         );
         let wanted = [("role", "none")].into_iter().chain(self.own_settings());
         let sql = format!("SELECT {}; SELECT {who}; SELECT {}", ask.join(", "), calls(wanted, true));
-        let found = self.rows(&sql)?.into_iter().next().unwrap_or_default();
+        let found = rows(self.client.unwritten(), &sql)?.into_iter().next().unwrap_or_default();
         let before = names.iter().zip(found).map(|(name, value)| ((*name).to_owned(), value.unwrap_or_default()));
-        Ok(Settings(before.collect()))
+        Ok(Settings { before: before.collect(), settled: self.client.settle(true) })
+    }
+
+    /// The same where they are not set already, for good.
+    pub fn stay_neutral_in_transaction(&mut self) -> Result<(), postgres::Error> {
+        if self.client.is_settled() { Ok(()) } else { self.neutral().map(drop) }
     }
 
     /// Those of them that a script for `psql` needs to read rows as they were written.
@@ -125,30 +134,36 @@ impl Session {
 
     /// Puts the script's settings back.
     pub fn restore(&mut self, settings: Settings) -> Result<(), postgres::Error> {
-        let Settings(mut before) = settings;
+        let Settings { mut before, settled } = settings;
         let mut who: Vec<(String, String)> = before.drain(..before.len().min(2)).collect();
         who.retain(|(name, value)| name != "session_authorization" || *value != self.user);
         // The script's role may not set what its user may.
         before.append(&mut who);
         let before = before.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        self.run(&format!("SELECT {}", calls(before, true)))
+        self.client.settle(settled);
+        self.client.unwritten().batch_execute(&format!("SELECT {}", calls(before, true)))
     }
 
     /// As the plain client begins: what the script runs under.
     pub fn plain(&mut self) -> Result<(), postgres::Error> {
+        self.client.settle(false);
         self.run(PLAIN)
     }
 
     /// Ends the transaction, where one is open, and forgets what a script left in the session. Advisory locks and the
     /// tool's own prepared questions stay, and the neutral settings come back.
     pub fn forget(&mut self) -> Result<(), postgres::Error> {
+        self.client.went_back();
         let left = self.rows(&format!(
-            "ROLLBACK; {PLAIN}; CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;
+            "ROLLBACK; {PLAIN}; CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; SELECT {};
              SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql AND name OPERATOR(pg_catalog.!~) '{}'",
+            calls(self.own_settings(), false),
             prepared::NAMES
         ))?;
-        self.stay_neutral()?;
-        let left: String = left.iter().flatten().flatten().map(|name| format!("DEALLOCATE {};", ident(name))).collect();
+        self.client.settle(true);
+        // The first row is of the settings.
+        let left = left.iter().skip(1).flatten().flatten();
+        let left: String = left.map(|name| format!("DEALLOCATE {};", ident(name))).collect();
         if left.is_empty() { Ok(()) } else { self.run(&left) }
     }
 
@@ -170,6 +185,7 @@ impl Session {
 
     /// Makes the neutral settings those of the session.
     pub fn stay_neutral(&mut self) -> Result<(), postgres::Error> {
+        self.client.settle(true);
         self.run(&format!("SELECT {}", calls(self.own_settings(), false)))
     }
 

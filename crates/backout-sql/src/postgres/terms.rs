@@ -36,32 +36,37 @@ pub fn keyed(table: &Table, one: &str, other: &str) -> String {
     parts.join(" AND ")
 }
 
+/// So many letters of a value are shown.
+pub const CUT: usize = 60;
+/// So many columns of a row without a key.
+pub const ROW_COLUMNS: usize = 4;
+
+/// True for the types whose values are shown without quotes.
+pub fn is_plain(kind: &str) -> bool {
+    const PLAIN: [&str; 7] = ["smallint", "integer", "bigint", "real", "double precision", "boolean", "oid"];
+    PLAIN.contains(&kind) || kind.starts_with("numeric")
+}
+
 /// A value as a person reads it, as an expression: text in quotes, long ones cut.
 pub fn shown(table: &Table, column: usize, alias: &str) -> String {
-    const PLAIN: [&str; 7] = ["smallint", "integer", "bigint", "real", "double precision", "boolean", "oid"];
     let column = &table.columns[column];
     let value = format!("{alias}.{}", ident(&column.name));
     let text = format!(
-        "CASE WHEN length(format('%s', {value})) > 60 THEN left(format('%s', {value}), 60) || '…' ELSE format('%s', {value}) END"
+        "CASE WHEN length(format('%s', {value})) > {CUT} THEN left(format('%s', {value}), {CUT}) || '…' ELSE format('%s', {value}) END"
     );
-    let text = if PLAIN.contains(&column.kind.as_str()) || column.kind.starts_with("numeric") {
-        text
-    } else {
-        format!("'''' || {text} || ''''")
-    };
+    let text = if is_plain(&column.kind) { text } else { format!("'''' || {text} || ''''") };
     format!("CASE WHEN num_nulls({value}) = 1 THEN 'NULL' ELSE {text} END")
 }
 
 /// A whole row as a person reads it.
 pub fn shown_row(table: &Table, alias: &str) -> String {
-    const COLUMNS: usize = 4;
     if table.columns.is_empty() {
         return "'()'".to_owned();
     }
     let named =
         |at: usize| format!("{} || {}", literal(&format!("{}=", table.columns[at].name)), shown(table, at, alias));
-    let mut parts: Vec<String> = (0..table.columns.len().min(COLUMNS)).map(named).collect();
-    if table.columns.len() > COLUMNS {
+    let mut parts: Vec<String> = (0..table.columns.len().min(ROW_COLUMNS)).map(named).collect();
+    if table.columns.len() > ROW_COLUMNS {
         parts.push("'…'".to_owned());
     }
     format!("'(' || concat_ws(', ', {}) || ')'", parts.join(", "))

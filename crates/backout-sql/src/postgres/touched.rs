@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::capture_error::{CaptureError, reading};
+use super::catalog_changes;
 use super::place::Place;
-use super::prepared::{self, Asked};
+use super::prepared;
 use super::session::Session;
 
 /// What the counters of A's transaction say of a table. They never say less than was done.
@@ -122,14 +123,7 @@ pub struct Written {
 
 /// Asks for both at once: they are one look through all relations.
 pub fn written(a: &mut Session) -> Result<Written, CaptureError> {
-    // As pg_stat_xact_sys_tables and pg_stat_xact_user_tables have it; the views take five times as long.
-    const WRITTEN: &str = "SELECT s.oid, CASE WHEN s.relnamespace = 11 THEN s.relname END, s.i, s.u, s.d FROM (
-             SELECT c.oid, c.relname, c.relnamespace, pg_stat_get_xact_tuples_inserted(c.oid) AS i,
-                 pg_stat_get_xact_tuples_updated(c.oid) AS u, pg_stat_get_xact_tuples_deleted(c.oid) AS d
-             FROM pg_class c WHERE c.relkind IN ('r', 't', 'm', 'p') OFFSET 0) AS s
-         WHERE s.i + s.u + s.d > 0 AND (SELECT n.nspname !~ '^pg_(temp|toast)' FROM pg_namespace n WHERE n.oid = s.relnamespace)";
-    let asked = Asked::new(WRITTEN.to_owned(), "", String::new());
-    let rows = prepared::rows(&mut a.client, &[asked]).map_err(reading("what was written to"))?;
+    let rows = catalog_changes::counted(&mut a.client, prepared::rows).map_err(reading("what was written to"))?;
     let mut written = Written::default();
     for row in rows {
         let number = |at: usize| row[at].parse().unwrap_or_default();

@@ -147,6 +147,12 @@ const SCRIPTS: &[&[&str]] = &[
     &["ALTER TABLE measured ADD COLUMN more int DEFAULT 3"],
     &["ALTER TABLE animal ADD COLUMN more int DEFAULT 3"],
     &["ALTER TABLE item DROP COLUMN d"],
+    // Its default is still of the type that it had at first.
+    &[
+        "ALTER TABLE item ADD COLUMN z int DEFAULT 1",
+        "ALTER TABLE item ALTER z TYPE text, ALTER z SET NOT NULL",
+        "ALTER TABLE item DROP COLUMN z",
+    ],
     &["ALTER TABLE item DROP COLUMN amount CASCADE"],
     &["ALTER TABLE item DROP COLUMN twice"],
     &["ALTER TABLE item DROP COLUMN code"],

@@ -2,5 +2,6 @@
 
 mod conflicts;
 mod ddl;
+mod objects;
 mod rows;
 mod server;

@@ -6,6 +6,7 @@ mod conflicts;
 mod event_triggers;
 mod faults;
 mod fitting;
+mod meets;
 mod mixed;
 mod newest;
 mod notify;

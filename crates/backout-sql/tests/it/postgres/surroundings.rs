@@ -1,10 +1,14 @@
 //! What `doctor` tells of a database: what stands around it, and what the role lacks.
 
+use std::io::Write as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use backout_model::target::Target as _;
 use backout_sql::database::Database as _;
-use backout_testkit::postgres::Server;
+use backout_testkit::postgres::{SUPERUSER, Server};
 
-use crate::postgres::stage::{Stage, open};
+use crate::postgres::stage::{Stage, one, open};
 use crate::stage::{me, told};
 
 #[test]
@@ -39,6 +43,40 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
         assert!(here || expected.contains("may not create a schema"), "{expected}: {told:#?}");
     }
     assert!(found.iter().all(|finding| !finding.grave), "{told:#?}");
+}
+
+/// A real standby: it is named on the server that is deployed to, and is none to deploy to.
+#[test]
+fn a_standby_is_named_on_both_sides() {
+    let (primary, standby) = (Server::fresh(), Server::fresh());
+    primary.stop();
+    standby.stop();
+    std::fs::remove_dir_all(standby.data()).unwrap();
+    let copied = Command::new("cp").arg("-a").args([primary.data(), standby.data()]).status().unwrap();
+    assert!(copied.success());
+    let source =
+        format!("primary_conninfo = 'host={} user={SUPERUSER} application_name=east'\n", primary.socket().display());
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(standby.data().join("postgresql.auto.conf"))
+        .and_then(|mut file| file.write_all(source.as_bytes()))
+        .unwrap();
+    std::fs::write(standby.data().join("standby.signal"), "").unwrap();
+    primary.start();
+    standby.start();
+    let live = primary.database();
+    let (mut asked, deadline) = (live.connect(), Instant::now() + Duration::from_secs(60));
+    let mut streams = || one(&mut asked, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1";
+    while !streams() {
+        assert!(Instant::now() < deadline, "the standby does not follow:\n{}", standby.log());
+        std::thread::yield_now();
+    }
+    let found = open(&live.url()).examine().unwrap();
+    let named = found.iter().find(|finding| finding.what.contains("replicas (east streaming)"));
+    assert!(named.is_some_and(|finding| !finding.grave), "{found:?}");
+    let there = format!("postgresql:///postgres?host={}&user={SUPERUSER}", standby.socket().display());
+    let found = open(&there).examine().unwrap();
+    assert!(found.iter().any(|finding| finding.grave && finding.what.contains("is a replica")), "{found:?}");
 }
 
 #[test]

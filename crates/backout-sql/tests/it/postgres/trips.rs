@@ -25,14 +25,14 @@ const CASES: [Case; 4] = [
     Case {
         what: "CREATE TABLE",
         statement: |n| format!("CREATE TABLE made{n} (a int PRIMARY KEY);\n"),
-        most: 15,
+        most: 11,
         most_undone: 10,
     },
-    Case { what: "CREATE INDEX", statement: |n| format!("CREATE INDEX t_{n} ON t (a);\n"), most: 15, most_undone: 10 },
+    Case { what: "CREATE INDEX", statement: |n| format!("CREATE INDEX t_{n} ON t (a);\n"), most: 11, most_undone: 10 },
     Case {
         what: "ADD COLUMN",
         statement: |n| format!("ALTER TABLE t ADD COLUMN c{n} int;\n"),
-        most: 15,
+        most: 11,
         most_undone: 10,
     },
 ];
@@ -53,7 +53,7 @@ fn trips(stage: &mut Stage<'_>, proxy: &Proxy, script: &str) -> (u64, u64) {
 #[test]
 fn a_statement_costs_a_bounded_number_of_round_trips() {
     const MORE: u64 = 10;
-    const STEP: u64 = 45;
+    const STEP: u64 = 42;
     let server = Server::shared();
     let live = server.database();
     live.connect().batch_execute(SETUP).unwrap();

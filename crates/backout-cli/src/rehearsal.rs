@@ -1,0 +1,256 @@
+//! The scratch of a rehearsal: a copy of the site, made from a backup that is taken for it, with a state directory of its own.
+//!
+//! It lies in the state directory of the site and is gone afterwards; what a killed process left is removed by the next command
+//! that works on the site.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+
+use backout_backup::{DatabaseSource, Keeper, Layout, Printed, Purpose, Scratch};
+use backout_engine::backup::no_backup;
+use backout_engine::error::EngineError;
+use backout_engine::observer::{Happening, Observer};
+use backout_journal::{Journal, Reader};
+use backout_model::backup::{Backup as _, BackupError, Position, Request};
+use backout_model::target::Finding;
+use backout_package::site::{DatabaseConfig, DatabaseUrl, Retention, RootConfig, Site};
+use backout_package::url_mariadb::MariadbUrl;
+use backout_package::url_postgres::PostgresUrl;
+
+use crate::error::CliError;
+use crate::lent::{self, Note, PLACE};
+use crate::wiring;
+
+/// How the name of a scratch site ends.
+const NAME: &str = "-rehearsal";
+/// The longest name of a site.
+const LONGEST: usize = 64;
+
+/// A copy of a site to play on.
+pub struct Copy {
+    scratch: Scratch,
+    /// The copy, a site like any other.
+    pub site: Site,
+    /// What of it is not exactly as on the live site.
+    pub notes: Vec<String>,
+    note: Note,
+    /// Its databases, as whoever may fill and read all of each.
+    databases: Vec<DatabaseSource>,
+}
+
+impl Copy {
+    /// Copies the site. Reads the live one, and writes to its backup repository and its scratch alone.
+    pub fn make(live: &Site, reader: &Reader, observer: &mut dyn Observer) -> Result<Self, CliError> {
+        let name = scratch_name(&live.name);
+        let mut keeper = wiring::keeper_of(live, name.clone(), Purpose::Rehearsal).ok_or_else(no_backup)?;
+        let above = live.state.join(PLACE);
+        let scratch = Scratch::make_beside(&above).map_err(|source| CliError::io("make a scratch", source))?;
+        let note = Note { site: name, ..Note::default() };
+        let mut copy =
+            Self { site: as_site(live, scratch.path()), scratch, notes: Vec::new(), note, databases: Vec::new() };
+        match copy.fill(live, reader, &mut keeper, observer) {
+            Ok(()) => Ok(copy),
+            Err(error) => {
+                copy.remove(live)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(
+        &mut self,
+        live: &Site,
+        reader: &Reader,
+        keeper: &mut Keeper,
+        observer: &mut dyn Observer,
+    ) -> Result<(), CliError> {
+        for directory in ["databases", "private", "before", "after"] {
+            let path = self.scratch.path().join(directory);
+            fs::DirBuilder::new().mode(0o700).create(&path).map_err(|source| CliError::write(&path, source))?;
+        }
+        self.note.lend(live)?;
+        self.note.write(self.scratch.path())?;
+        self.make_databases(live)?;
+        observer.heard(Happening::Phase { name: "copying" });
+        let (seq, digest) = reader.head().map_err(EngineError::from)?;
+        let position = Position { seq, digest: if seq == 0 { String::new() } else { digest.hex() } };
+        let request = Request { position, deployment: None, stop: observer.stop() };
+        keeper.take(&request).map_err(backup_error)?;
+        if Journal::read(&live.state)?.head().map_err(EngineError::from)?.0 != seq {
+            return Err(CliError::refused("somebody worked on the site while it was copied", "try again"));
+        }
+        let taken = keeper.list().map_err(backup_error)?;
+        let newest = taken.first().ok_or_else(|| CliError::refused("the copy of the site is gone", "try again"))?;
+        let roots: BTreeMap<String, PathBuf> =
+            self.site.roots.iter().map(|root| (root.name.clone(), root.path.clone())).collect();
+        let private = self.private();
+        let layout = Layout { databases: &self.databases, roots: &roots, private: &private };
+        self.notes = keeper.lay_out(newest, &layout).map_err(backup_error)?;
+        // What rehearsals copied is in nobody's list of backups and keeps none of them from staying.
+        keeper.forget(&taken).map_err(backup_error)?;
+        for (name, over) in &live.scratch.files {
+            if let Some(root) = roots.get(name) {
+                lay_over(over, root)?;
+            }
+        }
+        self.print("before")
+    }
+
+    /// Makes an empty database for each of the live ones.
+    fn make_databases(&mut self, live: &Site) -> Result<(), CliError> {
+        for config in &live.databases {
+            let named = live.scratch.databases.iter().find(|one| one.name == config.name);
+            let (url, fills) = match (&config.url, named) {
+                (DatabaseUrl::Sqlite { path }, _) => {
+                    let url = DatabaseUrl::Sqlite { path: self.copy_of(live, &config.name, path) };
+                    (url.clone(), source(&config.name, url))
+                }
+                (_, Some(named)) => self.take_named(named)?,
+                (DatabaseUrl::Postgres(_) | DatabaseUrl::Mariadb(_), None) => self.make_beside(config)?,
+            };
+            self.site.databases.push(DatabaseConfig { name: config.name.clone(), url });
+            self.databases.push(fills);
+        }
+        Ok(())
+    }
+
+    /// The database that the operator names for copies; it must be empty.
+    fn take_named(&mut self, named: &DatabaseConfig) -> Result<(DatabaseUrl, DatabaseSource), CliError> {
+        let there = wiring::source(named);
+        if !there.is_empty(&self.private()).map_err(backup_error)? {
+            let url = named.url.without_password();
+            let what = format!("the scratch of the database {} is not empty: {url}", named.name);
+            return Err(CliError::refused(what, "empty it, or name another database under `scratch:`"));
+        }
+        self.note.filled.push(named.name.clone());
+        self.note.write(self.scratch.path())?;
+        Ok((named.url.clone(), there))
+    }
+
+    /// A database and an account of its own on the server of the live one.
+    fn make_beside(&mut self, config: &DatabaseConfig) -> Result<(DatabaseUrl, DatabaseSource), CliError> {
+        let live = wiring::source(config);
+        let beside = lent::beside(&config.name)?;
+        self.note.made.push(beside.clone());
+        self.note.write(self.scratch.path())?;
+        let made = live.make_beside(&beside, &lent::secret()?, &self.private()).map_err(backup_error)?;
+        let url = match (made, &config.url) {
+            (Some(parameters), DatabaseUrl::Postgres(_)) => DatabaseUrl::Postgres(PostgresUrl::of(parameters)),
+            (Some(parameters), _) => DatabaseUrl::Mariadb(MariadbUrl::of(parameters)),
+            (None, url) => url.clone(),
+        };
+        let fills = live.filling(&beside, &source(&config.name, url.clone()));
+        Ok((url, fills))
+    }
+
+    /// Where the copy of an SQLite database lies: of one that lies in a root, in the copy of that.
+    fn copy_of(&self, live: &Site, name: &str, path: &Path) -> PathBuf {
+        let mut places = live.roots.iter().zip(&self.site.roots);
+        let inside = places.find_map(|(root, copy)| Some(copy.path.join(within(path, &root.path)?)));
+        inside.unwrap_or_else(|| self.scratch.path().join("databases").join(format!("{name}.sqlite")))
+    }
+
+    /// Where a bundle is opened.
+    pub fn package(&self) -> PathBuf {
+        self.scratch.path().join("package")
+    }
+
+    fn private(&self) -> PathBuf {
+        self.scratch.path().join("private")
+    }
+
+    fn print(&self, which: &str) -> Result<(), CliError> {
+        self.printed(|printed| printed.write(&self.scratch.path().join(which)))
+    }
+
+    /// What is not as it was when the copy was made.
+    pub fn differences(&self) -> Result<Vec<Finding>, CliError> {
+        self.print("after")?;
+        let [before, after] = ["before", "after"].map(|which| self.scratch.path().join(which));
+        self.printed(|printed| printed.differences(&before, &after))
+    }
+
+    fn printed<T>(&self, act: impl FnOnce(&Printed<'_>) -> Result<T, BackupError>) -> Result<T, CliError> {
+        let (_, roots) = wiring::sources(&self.site);
+        let private = self.private();
+        let printed = Printed { databases: &self.databases, roots: &roots, private: &private };
+        act(&printed).map_err(backup_error)
+    }
+
+    /// Gives back what was lent, and removes the rest.
+    pub fn remove(self, live: &Site) -> Result<(), CliError> {
+        let private = self.private();
+        self.note.give_back(live, &private)?;
+        self.scratch.close().map_err(|source| CliError::io("remove the scratch", source))
+    }
+}
+
+/// On a database, two sites of different names do not meet; so what the live site keeps there is nothing to its copy.
+fn scratch_name(live: &str) -> String {
+    let head: String = live.chars().take(LONGEST - NAME.len()).collect();
+    format!("{head}{NAME}")
+}
+
+fn source(name: &str, url: DatabaseUrl) -> DatabaseSource {
+    wiring::source(&DatabaseConfig { name: name.to_owned(), url })
+}
+
+fn backup_error(error: BackupError) -> CliError {
+    CliError::Engine(EngineError::Backup(error))
+}
+
+/// The copy as a site of its own; its databases are still to be made.
+fn as_site(live: &Site, top: &Path) -> Site {
+    let path_of = |root: &RootConfig| {
+        let lent = live.scratch.roots.iter().find(|(lent, _)| *lent == root.name).map(|(_, path)| path.clone());
+        RootConfig { path: lent.unwrap_or_else(|| top.join("roots").join(&root.name)), ..root.clone() }
+    };
+    Site {
+        name: scratch_name(&live.name),
+        databases: Vec::new(),
+        roots: live.roots.iter().map(path_of).collect(),
+        state: top.join("state"),
+        maintenance: None,
+        backup: None,
+        alerts: Vec::new(),
+        retention: Retention::default(),
+        record: false,
+        ..live.clone()
+    }
+}
+
+/// A path relative to a root that it lies in, by whatever links.
+fn within(path: &Path, root: &Path) -> Option<PathBuf> {
+    let (path, root) = (fs::canonicalize(path).ok()?, fs::canonicalize(root).ok()?);
+    path.strip_prefix(root).ok().map(Path::to_owned)
+}
+
+/// Copies a directory over another, entry by entry.
+fn lay_over(from: &Path, to: &Path) -> Result<(), CliError> {
+    let entries = fs::read_dir(from).map_err(|source| CliError::read(from, source))?;
+    for entry in entries {
+        let entry = entry.map_err(|source| CliError::read(from, source))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let failed = |error| CliError::write(&target, error);
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            if !target.is_dir() {
+                fs::create_dir(&target).map_err(failed)?;
+            }
+            lay_over(&source, &target)?;
+            continue;
+        }
+        if target.symlink_metadata().is_ok() {
+            lent::remove(&target).map_err(failed)?;
+        }
+        if kind.is_symlink() {
+            let link = fs::read_link(&source).map_err(|error| CliError::read(&source, error))?;
+            symlink(link, &target).map_err(failed)?;
+        } else {
+            fs::copy(&source, &target).map_err(failed)?;
+        }
+    }
+    Ok(())
+}

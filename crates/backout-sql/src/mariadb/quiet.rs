@@ -1,0 +1,192 @@
+//! Holds the application's triggers still while rows go back: the images hold already what they did. No setting of a session
+//! does that, so each is made again with a condition around its body, which lets it act for everybody but the tool; and
+//! made as it was afterwards. What stands in between acts the same for others, also where the tool dies.
+//!
+//! A trigger is made again in one statement and before the one that followed it, so that their order stays.
+
+use backout_model::target::TargetError;
+use mysql::Error;
+
+use super::Mariadb;
+use super::capture::patiently;
+use super::session::{Session, ident, literal};
+
+/// Set in the tool's own sessions alone.
+const QUIET: &str = "@backout_quiet";
+const END: &str = "\n; END IF";
+
+/// From here on held triggers do not act for this session.
+pub fn be_quiet(session: &mut Session) -> Result<(), Error> {
+    session.run(&format!("SET {QUIET} = 1"))
+}
+
+/// Why the triggers of a table could not be held still by this user; none where they could.
+pub fn why_not(b: &mut Session, table: &str) -> Result<Option<String>, Error> {
+    let others = b.rows(&format!(
+        "SELECT TRIGGER_NAME, DEFINER FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()
+         AND EVENT_OBJECT_TABLE = {} AND TRIGGER_NAME NOT LIKE 'backout\\_%' AND DEFINER <> CURRENT_USER()",
+        literal(table)
+    ))?;
+    let Some(other) = others.into_iter().next() else { return Ok(None) };
+    if may_for_others(b)? {
+        return Ok(None);
+    }
+    let [name, definer] = [0, 1].map(|at| other[at].clone().unwrap_or_default());
+    Ok(Some(format!(
+        "the table {table} has the trigger {name} of {definer}, which only that user or one with SET USER can hold still while rows go back"
+    )))
+}
+
+struct Trigger {
+    name: String,
+    body: String,
+    /// The one that fires after it, among its like.
+    next: Option<String>,
+}
+
+/// The triggers of these tables, or of all; those of the application.
+fn find(b: &mut Session, tables: Option<&[&str]>) -> Result<Vec<Trigger>, Error> {
+    let of = match tables {
+        Some(tables) => {
+            let names: Vec<String> = tables.iter().map(|name| literal(name)).collect();
+            format!(" AND EVENT_OBJECT_TABLE IN ({})", names.join(", "))
+        }
+        None => String::new(),
+    };
+    let rows = b.rows(&format!(
+        "SELECT TRIGGER_NAME, ACTION_STATEMENT, CONCAT_WS(' ', EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION)
+         FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND TRIGGER_NAME NOT LIKE 'backout\\_%'{of}
+         ORDER BY 3, ACTION_ORDER"
+    ))?;
+    let text = |at: usize, place: usize| rows.get(at).and_then(|row| row[place].clone()).unwrap_or_default();
+    Ok((0..rows.len())
+        .map(|at| Trigger {
+            name: text(at, 0),
+            body: text(at, 1),
+            next: (at + 1 < rows.len() && text(at + 1, 2) == text(at, 2)).then(|| text(at + 1, 0)),
+        })
+        .collect())
+}
+
+/// Makes a trigger again with another body, under the settings that it was made under.
+fn make_again(b: &mut Session, trigger: &Trigger, body: &str) -> Result<(), Error> {
+    let row = b.rows(&format!("SHOW CREATE TRIGGER {}", ident(&trigger.name)))?.pop().unwrap_or_default();
+    let at = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    let (mode, text) = (at(1), at(2));
+    let head = head_of(&text, &trigger.body)?.strip_prefix("CREATE ").unwrap_or_default();
+    let place = trigger.next.as_ref().map(|next| format!("PRECEDES {} ", ident(next))).unwrap_or_default();
+    b.aside(|b| {
+        b.run(&format!(
+            "SET sql_mode = {}, character_set_client = {}, collation_connection = {}",
+            literal(&mode),
+            literal(&at(3)),
+            literal(&at(4))
+        ))?;
+        patiently(|| b.run(&format!("CREATE OR REPLACE {head}{place}{body}")))
+    })
+}
+
+/// What stands before the body in the statement that made a trigger: the server keeps both, and the body is its end.
+fn head_of<'t>(text: &'t str, body: &str) -> Result<&'t str, Error> {
+    let head = text.trim_end().strip_suffix(body.trim_end());
+    head.ok_or_else(|| Error::from(std::io::Error::other("the text of a trigger is not understood")))
+}
+
+/// The text of a trigger that is held still, as it was; none of any other text.
+pub fn plain(text: &str, begin: &str) -> Option<String> {
+    let at = text.find(begin)?;
+    let inner = text[at + begin.len()..].trim_end().strip_suffix(END)?;
+    Some(format!("{}{inner}", &text[..at]))
+}
+
+/// The trigger that fires after one, among its like.
+pub fn next_of(b: &mut Session, name: &str) -> Result<Option<String>, Error> {
+    Ok(find(b, None)?.into_iter().find(|trigger| trigger.name == name).and_then(|trigger| trigger.next))
+}
+
+/// The table that a trigger is on.
+pub fn table_of(b: &mut Session, name: &str) -> Result<Option<String>, Error> {
+    b.value(&format!(
+        "SELECT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND TRIGGER_NAME = {}",
+        literal(name)
+    ))
+}
+
+pub fn names_in_order(b: &mut Session, table: &str) -> Result<Vec<String>, Error> {
+    Ok(find(b, Some(&[table]))?.into_iter().map(|trigger| trigger.name).collect())
+}
+
+pub fn is_trigger(b: &mut Session, name: &str) -> Result<bool, Error> {
+    Ok(find(b, None)?.iter().any(|trigger| trigger.name == name))
+}
+
+/// The text of a trigger, without its CREATE, that goes before another of the same table.
+pub fn placed(text: &str, next: &str) -> Option<String> {
+    // Behind FOR EACH ROW, which no name before it can hold but in quotes.
+    let mut words = super::reader::reader(text);
+    loop {
+        if words.takes("FOR EACH ROW") {
+            let at = words.peek()?.start;
+            return Some(format!("{}PRECEDES {} {}", &text[..at], ident(next), &text[at..]));
+        }
+        words.next()?;
+    }
+}
+
+/// The definer of an object that this user cannot make again; none where it can.
+pub fn not_ours(b: &mut Session, text: &str) -> Result<Option<String>, Error> {
+    let Some(definer) = text.split_once("DEFINER=").and_then(|(_, rest)| rest.split(' ').next()) else {
+        return Ok(None);
+    };
+    let me = b.value("SELECT CURRENT_USER()")?.unwrap_or_default();
+    if definer.replace('`', "") == me || may_for_others(b)? {
+        return Ok(None);
+    }
+    Ok(Some(definer.to_owned()))
+}
+
+/// Whether this user may make objects that act in the name of others.
+fn may_for_others(b: &mut Session) -> Result<bool, Error> {
+    let rights = ["ALL PRIVILEGES ON *.*", "SUPER", "SET USER"];
+    let may = |text: &str| rights.iter().any(|right| text.contains(right));
+    Ok(b.rows("SHOW GRANTS")?.iter().any(|row| row[0].as_deref().is_some_and(may)))
+}
+
+impl Mariadb {
+    /// How the body of a trigger of this site begins that is held still.
+    pub(super) fn begin_of_held(&self) -> String {
+        format!("IF {QUIET} IS NULL THEN /* {} */\n", self.names.marker())
+    }
+
+    /// Holds the triggers of tables still.
+    pub(super) fn hold_triggers(&mut self, tables: &[&str]) -> Result<(), TargetError> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let begin = self.begin_of_held();
+        let held = find(&mut self.b, Some(tables)).and_then(|found| {
+            for trigger in found.iter().filter(|trigger| !trigger.body.starts_with(&begin)) {
+                make_again(&mut self.b, trigger, &format!("{begin}{}{END}", trigger.body.trim_end()))?;
+            }
+            Ok(())
+        });
+        held.map_err(|source| self.failed("cannot hold triggers still in", source))
+    }
+
+    /// Makes all triggers again as they were that are held still.
+    pub(super) fn release_triggers(&mut self) -> Result<(), Error> {
+        let begin = self.begin_of_held();
+        for trigger in find(&mut self.b, None)? {
+            let inner = trigger.body.strip_prefix(&begin).and_then(|body| body.trim_end().strip_suffix(END));
+            if let Some(inner) = inner {
+                make_again(&mut self.b, &trigger, inner)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same at the end of an act.
+    pub(super) fn let_triggers_go(&mut self) -> Result<(), TargetError> {
+        self.release_triggers().map_err(|source| self.failed("cannot let triggers act again in", source))
+    }
+}

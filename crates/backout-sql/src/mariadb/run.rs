@@ -1,0 +1,326 @@
+//! What the statements of a segment of rows may write to: the tables that they name, and what is done by the bodies of
+//! triggers, routines and views that they reach. Neither a trigger nor a function can hide a statement in a string, so what
+//! their bodies name is all that they can write to. Reads only.
+
+use std::collections::BTreeSet;
+
+use mysql::Error;
+
+use super::capture::CaptureError;
+use super::reader::{Name, Reader, reader};
+use super::session::Session;
+use super::token::each_token;
+
+/// Names that stand where a table's does that may be written to, and what may be done to them.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Perhaps each with a database.
+    pub names: BTreeSet<(Option<String>, String)>,
+    /// All names, in small letters: of columns, routines, views and whatever else.
+    words: BTreeSet<String>,
+    /// Columns that are set, in small letters.
+    sets: BTreeSet<String>,
+    pub deletes: bool,
+    pub updates: bool,
+    /// Whatever there is may be written to.
+    pub all: bool,
+}
+
+impl Run {
+    /// Takes a bare statement in, which may write to these names.
+    pub fn take(&mut self, sql: &str, names: &[Name]) {
+        self.names.extend(names.iter().map(|name| (name.database.clone(), name.name.clone())));
+        self.hear(sql);
+        self.sets.extend(set_columns(sql));
+    }
+
+    /// Takes a body in, of which any name may be that of a table, or of a column that is set.
+    fn take_body(&mut self, body: &str) {
+        self.names.extend(all_names(body).into_iter().map(|name| (name.database, name.name)));
+        self.hear(body);
+        self.sets.extend(each_token(body).filter_map(|token| token.name()).map(|name| name.to_lowercase()));
+    }
+
+    fn hear(&mut self, sql: &str) {
+        let mut tokens = reader(sql);
+        while let Some(token) = tokens.next() {
+            self.deletes |=
+                token.is("DELETE") || token.is("REPLACE") && !tokens.peek().is_some_and(|next| next.is_sign(b'('));
+            self.updates |= token.is("UPDATE");
+            self.words.extend(token.name().map(|name| name.to_lowercase()));
+        }
+    }
+
+    /// True where one of these columns may be set.
+    pub fn may_set(&self, columns: &[String]) -> bool {
+        self.all || columns.iter().any(|column| self.sets.contains(&column.to_lowercase()))
+    }
+
+    fn says(&self, name: &str) -> bool {
+        self.words.contains(&name.to_lowercase())
+    }
+
+    /// Takes in all that the bodies do which this reaches.
+    pub fn reach(&mut self, database: &str, bodies: &Bodies) -> Result<(), CaptureError> {
+        let mut taken = BTreeSet::new();
+        loop {
+            let before = taken.len();
+            for (at, body) in bodies.all.iter().enumerate() {
+                let named = |name: &str| {
+                    self.names.iter().any(|(of, one)| one == name && of.as_deref().is_none_or(|of| of == database))
+                };
+                let is_reached = match &body.reached {
+                    Reached::ByName => self.says(&body.name),
+                    Reached::ByTable(table) => named(table),
+                };
+                if !is_reached || !taken.insert((at, named(&body.name))) {
+                    continue;
+                }
+                let what = format!("{} {}", body.word, body.name);
+                let Some(text) = &body.text else {
+                    let why = format!("it may use the {what}, whose body this user may not read");
+                    return Err(CaptureError::Uncapturable(why));
+                };
+                if body.word == "view" {
+                    // Only what is written through one reaches its tables; what it calls acts in any case.
+                    if named(&body.name) {
+                        self.take_body(text);
+                    } else {
+                        self.hear(text);
+                    }
+                    continue;
+                }
+                if body.elsewhere {
+                    let why = format!("it may use the {what} of another database, which is not captured");
+                    return Err(CaptureError::Uncapturable(why));
+                }
+                if let Some(word) = forbidden(text) {
+                    let why = format!("it may use the {what}, which says {word}: that is not handled there");
+                    return Err(CaptureError::Uncapturable(why));
+                }
+                self.take_body(text);
+            }
+            if taken.len() == before {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How a body comes to act.
+enum Reached {
+    /// Where its name is said.
+    ByName,
+    /// Where this table is written to.
+    ByTable(String),
+}
+
+struct Body {
+    word: &'static str,
+    name: String,
+    /// None where it may not be read.
+    text: Option<String>,
+    reached: Reached,
+    elsewhere: bool,
+}
+
+/// What statements can act through.
+#[derive(Default)]
+pub struct Bodies {
+    all: Vec<Body>,
+}
+
+impl Bodies {
+    pub fn find(b: &mut Session) -> Result<Self, Error> {
+        let mut all = Vec::new();
+        for (word, sql) in [
+            (
+                "routine",
+                "SELECT ROUTINE_NAME, ROUTINE_DEFINITION, NULL, ROUTINE_SCHEMA <> DATABASE() FROM information_schema.ROUTINES
+                 WHERE ROUTINE_SCHEMA = DATABASE() OR ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN ('mysql', 'sys')
+                 ORDER BY 4",
+            ),
+            (
+                "view",
+                "SELECT TABLE_NAME, NULLIF(VIEW_DEFINITION, ''), NULL, 0 FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()
+                 AND TABLE_NAME NOT LIKE 'backout\\_%'",
+            ),
+            (
+                "trigger",
+                "SELECT TRIGGER_NAME, ACTION_STATEMENT, EVENT_OBJECT_TABLE, 0 FROM information_schema.TRIGGERS
+                 WHERE TRIGGER_SCHEMA = DATABASE() AND TRIGGER_NAME NOT LIKE 'backout\\_%'",
+            ),
+        ] {
+            for mut row in b.rows(sql)? {
+                all.push(Body {
+                    word,
+                    name: row[0].take().unwrap_or_default(),
+                    text: row[1].take(),
+                    reached: row[2].take().map_or(Reached::ByName, Reached::ByTable),
+                    elsewhere: row[3].as_deref() == Some("1"),
+                });
+            }
+        }
+        // One of the site's own goes before one of the same name elsewhere.
+        let own: BTreeSet<String> =
+            all.iter().filter(|body| !body.elsewhere).map(|body| body.name.to_lowercase()).collect();
+        all.retain(|body| !body.elsewhere || !own.contains(&body.name.to_lowercase()));
+        Ok(Self { all })
+    }
+
+    /// True where a statement that only reads may run a routine, itself or through a view.
+    pub fn are_called(&self, sql: &str) -> bool {
+        let mut run = Run::default();
+        run.hear(sql);
+        let mut seen = 0;
+        while seen < run.words.len() {
+            seen = run.words.len();
+            for body in &self.all {
+                match body.word {
+                    "view" if run.says(&body.name) => run.hear(body.text.as_deref().unwrap_or_default()),
+                    "routine" if run.says(&body.name) => return true,
+                    _ => {}
+                }
+            }
+        }
+        false
+    }
+}
+
+/// A word of a body that does what no transaction takes back, or what nobody can tell before it runs.
+fn forbidden(body: &str) -> Option<String> {
+    const WORDS: [&str; 24] = [
+        "CREATE",
+        "ALTER",
+        "DROP",
+        "TRUNCATE",
+        "RENAME",
+        "COMMIT",
+        "ROLLBACK",
+        "START",
+        "SAVEPOINT",
+        "LOCK",
+        "UNLOCK",
+        "PREPARE",
+        "EXECUTE",
+        "GRANT",
+        "REVOKE",
+        "FLUSH",
+        "ANALYZE",
+        "OPTIMIZE",
+        "LOAD",
+        "NEXTVAL",
+        "SETVAL",
+        "OUTFILE",
+        "GET_LOCK",
+        "RELEASE_ALL_LOCKS",
+    ];
+    let mut tokens = reader(body);
+    while let Some(token) = tokens.next() {
+        let calls = tokens.peek().is_some_and(|next| next.is_sign(b'('));
+        let Some(word) = WORDS.iter().find(|word| token.is(word)) else { continue };
+        // `TRUNCATE(x, 2)` is a function.
+        if *word != "TRUNCATE" || !calls {
+            return Some((*word).to_owned());
+        }
+    }
+    let mut tokens = reader(body);
+    while tokens.find(|token| token.is("NEXT")).is_some() {
+        if tokens.takes("VALUE FOR") {
+            return Some("NEXT VALUE FOR".to_owned());
+        }
+    }
+    each_token(body).find(|token| token.is("AUTOCOMMIT")).map(|token| token.text.to_owned())
+}
+
+/// Why a block or the call of a routine cannot be captured, as far as its own text says.
+pub fn forbidden_in_block(sql: &str) -> Option<String> {
+    forbidden(sql)
+}
+
+/// All names of a text.
+pub fn all_names(sql: &str) -> Vec<Name> {
+    let mut rest = reader(sql);
+    let mut names = Vec::new();
+    while let Some(token) = rest.peek() {
+        if token.name().is_none() {
+            rest.next();
+        } else if let Some(name) = rest.name() {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The columns that an UPDATE or an ON DUPLICATE KEY UPDATE sets, in small letters.
+fn set_columns(sql: &str) -> BTreeSet<String> {
+    let mut rest = reader(sql);
+    let mut columns = BTreeSet::new();
+    let mut depth = 0_u32;
+    let is_update = rest.peek().is_some_and(|token| token.is("UPDATE"));
+    let starts = |rest: &mut Reader<'_>| {
+        if is_update { rest.takes("SET") } else { rest.takes("ON DUPLICATE KEY UPDATE") }
+    };
+    while rest.peek().is_some() {
+        if !starts(&mut rest) {
+            rest.next();
+            continue;
+        }
+        let mut last = None;
+        while let Some(token) = rest.next() {
+            if token.is_sign(b'(') {
+                depth += 1;
+            } else if token.is_sign(b')') {
+                depth = depth.saturating_sub(1);
+            } else if depth == 0 && is_update && (token.is("WHERE") || token.is("ORDER") || token.is("LIMIT")) {
+                break;
+            }
+            if token.is_sign(b'=') {
+                columns.extend(last.take());
+            }
+            last = token.name().map(|name| name.to_lowercase());
+        }
+        break;
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_and_said_is_heard() {
+        for (sql, sets, deletes, updates) in [
+            (
+                "UPDATE a JOIN (SELECT 1 AS x) AS b SET a.p = (SELECT MAX(q) FROM c WHERE r = 1), `Q` = 2 WHERE s = 3",
+                "p q",
+                false,
+                true,
+            ),
+            ("INSERT INTO a (x) SELECT REPLACE(y, 'DELETE', '') FROM b WHERE c = 1", "", false, false),
+            ("INSERT INTO a VALUES (1) ON DUPLICATE KEY UPDATE x = VALUES(x), y = 2", "x y", false, true),
+            ("REPLACE a VALUES (1)", "", true, false),
+            ("DELETE FROM a WHERE b = 1", "", true, false),
+        ] {
+            let mut run = Run::default();
+            run.take(sql, &[]);
+            let found = run.sets.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+            assert_eq!((found.as_str(), run.deletes, run.updates), (sets, deletes, updates), "{sql}");
+        }
+    }
+
+    #[test]
+    fn bodies_say_what_no_transaction_takes_back() {
+        for (body, word) in [
+            ("BEGIN UPDATE a SET b = TRUNCATE(c, 2); END", None),
+            ("BEGIN TRUNCATE TABLE a; END", Some("TRUNCATE")),
+            ("BEGIN PREPARE s FROM @s; END", Some("PREPARE")),
+            ("BEGIN SET @@autocommit = 1; END", Some("autocommit")),
+            ("INSERT INTO a VALUES (NEXT VALUE FOR s)", Some("NEXT VALUE FOR")),
+            ("SELECT 'DROP TABLE x'", None),
+        ] {
+            assert_eq!(forbidden(body).as_deref(), word, "{body}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Which tables a segment of rows may write to: those that its statements name, those that triggers and routines write to
+//! on their behalf, and those whose rows follow by foreign keys. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mysql::Error;
+
+use super::capture::CaptureError;
+use super::quiet;
+use super::run::{Bodies, Run};
+use super::session::{Session, literal};
+use super::table::{self, ForeignKey, Table, There};
+
+/// The tables that a run of statements may write to, with those that triggers and routines write to on its behalf, and those
+/// whose rows follow by foreign keys.
+pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Result<Plan, CaptureError> {
+    let mut run = run.clone();
+    if run.all {
+        (run.deletes, run.updates) = (true, true);
+    }
+    run.reach(database, bodies)?;
+    let mut written = BTreeSet::new();
+    for (qualifier, name) in &run.names {
+        match qualifier.as_deref() {
+            Some(other) if other != database => {
+                let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", literal(other));
+                if b.value(&sql)?.is_some() {
+                    let why = format!("it may write to {other}.{name}, and only the site's own database is captured");
+                    return Err(CaptureError::Uncapturable(why));
+                }
+                // An alias with a column.
+                continue;
+            }
+            _ => {}
+        }
+        match table::there(b, name)? {
+            // What is written through a view is written to the tables that its definition names.
+            There::Nothing | There::View => {}
+            There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => drop(written.insert(name.clone())),
+            There::Table(engine) => {
+                let why =
+                    format!("the table {name} is of the engine {engine}, whose changes no transaction takes back");
+                return Err(CaptureError::Uncapturable(why));
+            }
+            There::Other(kind) => {
+                return Err(CaptureError::Uncapturable(format!("{name} is a {kind}, which is not handled yet")));
+            }
+        }
+    }
+    let links = if written.is_empty() { Vec::new() } else { table::foreign_keys(b)? };
+    let mut plan = Plan::default();
+    for name in &written {
+        plan.add(b, name)?;
+        plan.follow(b, name, &links, &run)?;
+    }
+    if run.all {
+        for name in table::all(b)?.into_iter().filter(|name| !written.contains(name)) {
+            // One that cannot be captured is left out: a statement that would write to it is refused when it is known.
+            let mut more = plan.clone();
+            let links = table::foreign_keys(b)?;
+            match more.add(b, &name).and_then(|()| more.follow(b, &name, &links, &run)) {
+                Ok(()) => plan = more,
+                Err(CaptureError::Uncapturable(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    plan.triggers = triggers_of(b, plan.tables.keys())?;
+    Ok(plan)
+}
+
+/// The application's triggers on tables, with their bodies.
+pub fn triggers_of<'t>(
+    session: &mut Session,
+    tables: impl Iterator<Item = &'t String>,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut all = Vec::new();
+    for name in tables {
+        let rows = session.rows(&format!(
+            "SELECT TRIGGER_NAME, ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()
+             AND EVENT_OBJECT_TABLE = {} AND TRIGGER_NAME NOT LIKE 'backout\\_%' ORDER BY 1",
+            literal(name)
+        ))?;
+        all.extend(rows.into_iter().filter_map(|mut row| Some((row[0].take()?, row[1].take()?))));
+    }
+    Ok(all)
+}
+
+/// What a segment may write to.
+#[derive(Clone, Default)]
+pub struct Plan {
+    pub tables: BTreeMap<String, Table>,
+    /// For each written table, the ways along foreign keys to tables that may follow it.
+    pub paths: Vec<(String, Vec<ForeignKey>)>,
+    pub written: BTreeSet<String>,
+    /// Tables that are copied before and read again afterwards: what happens to their rows nobody can tell row by row.
+    pub copied: BTreeSet<String>,
+    pub triggers: Vec<(String, String)>,
+}
+
+impl Plan {
+    fn add(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
+        self.written.insert(name.to_owned());
+        self.look(b, name)
+    }
+
+    fn look(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
+        if self.tables.contains_key(name) {
+            return Ok(());
+        }
+        let found = Table::find(b, name)?;
+        if found.key.is_empty() {
+            let why = format!("the table {name} has no primary key by whole values: its rows cannot be told apart yet");
+            return Err(CaptureError::Uncapturable(why));
+        }
+        if let Some(why) = quiet::why_not(b, name)? {
+            return Err(CaptureError::Uncapturable(why));
+        }
+        self.tables.insert(name.to_owned(), found);
+        Ok(())
+    }
+
+    /// Seeks the tables whose rows follow those of `name` when these are changed or deleted.
+    fn follow(&mut self, b: &mut Session, name: &str, links: &[ForeignKey], run: &Run) -> Result<(), CaptureError> {
+        let follows = |link: &&ForeignKey| link.follows_deletes() || link.follows_updates();
+        // A column may also move by itself, or be computed from one that is set.
+        let own = self.tables.get(name).cloned();
+        let moves =
+            |column: &String| own.iter().all(|table| table.columns.iter().all(|one| one.name != *column || one.moves));
+        let may_follow = |link: &&ForeignKey| {
+            let may_change = run.may_set(&link.referenced) || link.referenced.iter().any(moves);
+            let by_update = run.updates && link.follows_updates() && may_change;
+            link.parent == name && (by_update || run.deletes && link.follows_deletes())
+        };
+        let mut open: Vec<Vec<ForeignKey>> = links.iter().filter(may_follow).map(|link| vec![link.clone()]).collect();
+        while let Some(path) = open.pop() {
+            let Some(last) = path.last() else { continue };
+            let is_circle = last.child == name || path.iter().filter(|link| link.child == last.child).count() > 1;
+            self.look(b, &last.child)?;
+            let child = &self.tables[&last.child];
+            let in_key = |column: &String| child.key.iter().any(|at| child.columns[*at].name == *column);
+            if is_circle || last.follows_updates() && last.columns.iter().any(in_key) {
+                self.copy_whole(b, &last.child, links)?;
+                continue;
+            }
+            for link in links.iter().filter(|link| link.parent == last.child).filter(follows) {
+                open.push(path.iter().cloned().chain([link.clone()]).collect());
+            }
+            self.paths.push((name.to_owned(), path));
+        }
+        Ok(())
+    }
+
+    /// A table is copied, and all that follows it.
+    fn copy_whole(&mut self, b: &mut Session, name: &str, links: &[ForeignKey]) -> Result<(), CaptureError> {
+        if !self.copied.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let isolation = b.value("SELECT @@GLOBAL.tx_isolation")?.unwrap_or_default();
+        if !matches!(isolation.as_str(), "REPEATABLE-READ" | "SERIALIZABLE") {
+            let why = format!(
+                "rows of {name} follow by foreign keys in a way for which it has to be copied first, and under the isolation {isolation} others could write to it meanwhile"
+            );
+            return Err(CaptureError::Uncapturable(why));
+        }
+        self.look(b, name)?;
+        for link in links.iter().filter(|link| link.parent == name) {
+            if link.follows_deletes() || link.follows_updates() {
+                self.copy_whole(b, &link.child, links)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+DELETE FROM Invoice WHERE InvoiceId % 3 = 0;

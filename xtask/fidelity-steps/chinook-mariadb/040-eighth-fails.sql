@@ -1,0 +1,9 @@
+ALTER TABLE Artist ADD COLUMN a int;
+ALTER TABLE Album ADD COLUMN b int;
+UPDATE Artist SET a = ArtistId;
+DROP TABLE PlaylistTrack;
+ALTER TABLE Genre ADD COLUMN a int;
+TRUNCATE TABLE InvoiceLine;
+CREATE VIEW names AS SELECT Name FROM Artist;
+ALTER TABLE Artist ADD COLUMN a int;
+DELETE FROM Genre;

@@ -1,0 +1,4 @@
+SET @s = 'UPDATE language SET name = LOWER(name)';
+PREPARE s FROM @s;
+EXECUTE s;
+DEALLOCATE PREPARE s;

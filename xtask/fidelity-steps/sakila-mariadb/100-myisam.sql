@@ -1,0 +1,2 @@
+CREATE TABLE old (id int AUTO_INCREMENT PRIMARY KEY, v varchar(40)) ENGINE=MyISAM;
+INSERT INTO old (v) SELECT last_name FROM actor;

@@ -1,0 +1,2 @@
+UPDATE old SET v = LOWER(v) WHERE id % 2;
+DELETE FROM old WHERE id > 100;

@@ -1,0 +1,1 @@
+ALTER TABLE old ENGINE=InnoDB;

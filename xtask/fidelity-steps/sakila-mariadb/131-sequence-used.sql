@@ -1,0 +1,2 @@
+INSERT INTO seen VALUES (NEXTVAL(numbers), 'number');
+ALTER SEQUENCE numbers RESTART 100;

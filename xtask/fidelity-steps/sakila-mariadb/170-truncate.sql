@@ -1,0 +1,3 @@
+TRUNCATE TABLE seen;
+SET foreign_key_checks = 0;
+TRUNCATE TABLE rental;

@@ -1,0 +1,2 @@
+ALTER TABLE category AUTO_INCREMENT = 200;
+INSERT INTO category (name) VALUES ('five hundred');

@@ -1,0 +1,1 @@
+LOAD DATA LOCAL INFILE 'nothing.csv' INTO TABLE actor;

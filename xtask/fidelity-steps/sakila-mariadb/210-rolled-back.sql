@@ -1,0 +1,6 @@
+START TRANSACTION;
+DELETE FROM actor WHERE actor_id > 190;
+SAVEPOINT here;
+UPDATE category SET name = 'lost';
+ROLLBACK TO SAVEPOINT here;
+COMMIT;

@@ -1,0 +1,5 @@
+LOCK TABLES language WRITE;
+/*!40000 ALTER TABLE `language` DISABLE KEYS */;
+INSERT INTO language (name) VALUES ('locked');
+/*!40000 ALTER TABLE `language` ENABLE KEYS */;
+UNLOCK TABLES;
