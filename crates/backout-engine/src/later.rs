@@ -119,7 +119,7 @@ impl LaterStep {
 
     /// True where it may have changed the same rows or paths as another step of a target.
     pub fn may_share(&self, target: &str, other: &Summary) -> bool {
-        let is_own = |object: &String| self.objects.iter().any(|own| own.eq_ignore_ascii_case(object));
+        let is_own = |object: &String| self.objects.iter().any(|own| bare(own).eq_ignore_ascii_case(bare(object)));
         // One that lists none may have changed what is in no table.
         let may_be_any = |objects: &[String]| objects.is_empty() || objects.len() >= Summary::OBJECTS_KEPT;
         self.by_images

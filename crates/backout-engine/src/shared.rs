@@ -249,7 +249,10 @@ impl Run<'_, '_> {
         for step in both.later.iter().filter(|_| !all.is_empty()) {
             target.touched(&mut *open(reader, step.seq()), &mut |touched| {
                 if !touched.identity.is_empty() && all.iter().any(|one| one.seq < step.seq() && one.meets(touched)) {
-                    found.push(step.requires(touched.object.to_owned(), (touched.key)(), None));
+                    let needed = step.requires(touched.object.to_owned(), (touched.key)(), None);
+                    if !found.listed.contains(&needed) {
+                        found.push(needed);
+                    }
                 }
                 Ok(())
             })?;

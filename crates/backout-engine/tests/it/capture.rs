@@ -3,8 +3,9 @@
 use backout_engine::outcome::{Outcome, Status};
 use backout_model::conflict::OnConflict;
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::package::{Pkg, captured, captured_sql};
+use backout_testkit::package::{Pkg, captured, captured_sql, files};
 use backout_testkit::site::TestSite;
+use backout_testkit::tree::Tree;
 
 use crate::scene::shop;
 
@@ -170,6 +171,55 @@ fn a_file_that_others_changed_since_is_a_conflict() {
     site.undo_on(None, OnConflict::Keep).expect(Status::Partly);
     assert_eq!(site.text("web/index.php").as_deref(), Some("others"));
     assert!(site.text("web/made.txt").is_none() && site.text("web/theme/old.css").is_some());
+}
+
+/// What was there before cannot come back in the place of a directory in which others have something.
+#[test]
+fn a_directory_made_of_a_file_that_others_filled_is_a_conflict() {
+    for (was, own) in [("echo base > d", ""), ("ln -s elsewhere d", ""), ("echo base > d", "; echo own > d/own")] {
+        for (manner, status) in [
+            (OnConflict::Stop, Status::Refused),
+            (OnConflict::Keep, Status::Partly),
+            (OnConflict::Overwrite, Status::Done),
+        ] {
+            let what = format!("{was}{own} {manner:?}");
+            let site = shop();
+            site.deploy(&Pkg::new("first").step(captured(&format!("cd \"$BACKOUT_ROOT_WEB\"; {was}"))))
+                .expect(Status::Done);
+            let before = Fingerprint::of(&site).without_directory_times();
+            let step = captured(&format!("cd \"$BACKOUT_ROOT_WEB\"; rm d; mkdir d{own}"));
+            site.deploy(&Pkg::new("p").step(step)).expect(Status::Done);
+            std::fs::write(site.root("web").join("d/theirs"), "precious").unwrap();
+            let outcome = site.undo_on(None, manner).expect(status);
+            assert!(outcome.conflicts.iter().any(|one| one.object == "d"), "{what}: {outcome:?}");
+            if manner == OnConflict::Overwrite {
+                before.assert_same(&Fingerprint::of(&site).without_directory_times(), &what);
+            } else {
+                assert_eq!(site.text("web/d/theirs").as_deref(), Some("precious"), "{what}");
+            }
+            if manner == OnConflict::Stop {
+                std::fs::remove_file(site.root("web").join("d/theirs")).unwrap();
+                site.undo(None).expect(Status::Done);
+                before.assert_same(&Fingerprint::of(&site).without_directory_times(), &what);
+            }
+        }
+    }
+}
+
+/// The check of an undo sees the files below a directory that only gets its rights back.
+#[test]
+fn a_directory_that_only_gets_other_rights_keeps_what_is_in_it() {
+    let site = shop();
+    let before = Fingerprint::of(&site).without_directory_times();
+    let tree = || Tree::new().file("theme/old.css", "newer");
+    let package = Pkg::new("p")
+        .step(files(tree()))
+        .step(captured("chmod 700 \"$BACKOUT_ROOT_WEB/theme\""))
+        .step(captured("chmod 711 \"$BACKOUT_ROOT_WEB/theme\""));
+    site.deploy(&package).expect(Status::Done);
+    assert_eq!(site.undo_plan(None, OnConflict::Stop).1.status(), Status::Done);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site).without_directory_times(), "undone");
 }
 
 #[test]

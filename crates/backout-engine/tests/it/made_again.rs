@@ -184,13 +184,67 @@ fn a_number_in_the_header_is_a_later_deployments() {
         }
         assert!(database::read(&site.database("main")) == before);
     }
-    // What others set stays, and is told.
-    let site = TestSite::builder().database("main", "PRAGMA user_version = 1").build();
-    site.deploy(&package(1, "PRAGMA user_version = 5")).expect(Status::Done);
-    site.execute("PRAGMA user_version = 7");
-    let outcome = site.undo(None).expect(Status::Done);
-    assert_eq!(site.value("PRAGMA user_version"), "7");
-    assert!(outcome.notes.iter().any(|note| note.contains("user_version")), "{outcome:?}");
+    // What others set is a conflict as any other.
+    for (manner, status, left) in [
+        (OnConflict::Stop, Status::Refused, "7"),
+        (OnConflict::Keep, Status::Partly, "7"),
+        (OnConflict::Overwrite, Status::Done, "1"),
+    ] {
+        let site = TestSite::builder().database("main", "PRAGMA user_version = 1").build();
+        site.deploy(&package(1, "PRAGMA user_version = 5")).expect(Status::Done);
+        site.execute("PRAGMA user_version = 7");
+        let outcome = site.undo_on(None, manner).expect(status);
+        assert_eq!(site.value("PRAGMA user_version"), left);
+        let is_it = |one: &Conflict| one.object == "pragma user_version" && one.now == "7";
+        assert!(outcome.conflicts.iter().any(is_it), "{outcome:?}");
+    }
+}
+
+/// Tables and columns under names that others had before, keys that change places, rows that came with a table built
+/// anew: what has the old name after the undo is not what the later deployment knew by it.
+#[test]
+fn what_has_the_same_name_is_not_the_same() {
+    let two = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (1, 'a1', 'b1'), (2, 'a2', 'b2');
+               CREATE TABLE s(id INTEGER PRIMARY KEY, a, b); INSERT INTO s VALUES (1, 's1', 's1');
+               CREATE VIRTUAL TABLE f USING fts5(x); INSERT INTO f VALUES ('a');";
+    let into_anothers = "DROP TABLE s; ALTER TABLE t RENAME TO s;";
+    let places = "ALTER TABLE t RENAME TO x; ALTER TABLE s RENAME TO t; ALTER TABLE x RENAME TO s;";
+    let columns = "ALTER TABLE t RENAME a TO q; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME q TO b;";
+    let keys = "UPDATE t SET id = 9 WHERE id = 1; UPDATE t SET id = 1 WHERE id = 2; UPDATE t SET id = 2 WHERE id = 9;";
+    let anew =
+        "CREATE TABLE n(id INTEGER PRIMARY KEY, a, b); INSERT INTO n SELECT * FROM t; INSERT INTO n VALUES (9, 9, 9);
+                DROP TABLE t; ALTER TABLE n RENAME TO t;";
+    let without_b = "CREATE TABLE n(id INTEGER PRIMARY KEY, a); INSERT INTO n SELECT id, a FROM t;
+                     DROP TABLE t; ALTER TABLE n RENAME TO t;";
+    for (first, second) in [
+        (into_anothers, "INSERT INTO s VALUES (7, 'seven', 7)"),
+        (into_anothers, "UPDATE s SET a = 'new' WHERE id = 1"),
+        (into_anothers, "DELETE FROM s WHERE id = 1"),
+        (places, "UPDATE s SET a = 's1' WHERE id = 1"),
+        ("DELETE FROM t WHERE id = 1", columns),
+        ("UPDATE t SET a = 'b1' WHERE id = 1", columns),
+        ("ALTER TABLE t DROP COLUMN b; ALTER TABLE t RENAME a TO b", "UPDATE t SET b = 'b1' WHERE id = 1"),
+        ("DELETE FROM t WHERE id = 1", "ALTER TABLE t RENAME a TO q; ALTER TABLE t ADD COLUMN a"),
+        (anew, "DELETE FROM t WHERE id = 9"),
+        ("ALTER TABLE t DROP COLUMN b", keys),
+        (without_b, keys),
+        ("ALTER TABLE f RENAME TO g", "INSERT INTO g VALUES ('q')"),
+    ] {
+        let what = format!("{first}; then {second}");
+        let site = TestSite::builder().database("main", two).build();
+        let before = database::read(&site.database("main"));
+        let id = site.deploy(&package(1, first)).id();
+        let later = site.deploy(&package(2, second)).id();
+        let deployed = database::read(&site.database("main"));
+        for manner in [OnConflict::Stop, OnConflict::Overwrite] {
+            let outcome = site.undo_on(Some(&id), manner).expect(Status::Refused);
+            assert!(outcome.hints.iter().any(|hint| hint.contains(&later)), "{what}: {outcome:?}");
+            assert!(database::read(&site.database("main")) == deployed, "{what}");
+        }
+        site.undo(None).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        assert!(database::read(&site.database("main")) == before, "{what}");
+    }
 }
 
 /// What has another name since is not simply gone: who named it so is named.

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::courses::{Course, courses};
 use super::ddl_event::DdlEvent;
 use super::ddl_undo::needed;
+use super::replay::Direction;
 use super::schema::{self, Shape};
 use super::stream::Event;
 
@@ -42,7 +43,12 @@ impl Stands {
         let has_moved = |course: &&Course| course.first().is_some() && course.first() != course.last();
         let moved = courses.iter().filter(has_moved).filter_map(Course::last).map(str::to_owned);
         let renames = events.iter().filter_map(Event::ddl).filter_map(DdlEvent::renames_column);
-        let renamed = moved.chain(renames.map(str::to_owned)).collect();
+        // What a virtual table keeps its rows in is renamed along with it.
+        let along = events.iter().filter_map(Event::ddl).flat_map(|event| event.pairs(Direction::Redo));
+        let is_made = |name: &str| courses.iter().any(|course| course.created.is_some() && course.last() == Some(name));
+        let along = along.filter(|(old, new)| new.kind == "table" && old.name != new.name && !is_made(&new.name));
+        let along = along.map(|(_, after)| after.name.clone());
+        let renamed = moved.chain(renames.map(str::to_owned)).chain(along).collect();
         Ok(Self { tables: stands, renamed })
     }
 

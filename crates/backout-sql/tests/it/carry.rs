@@ -484,9 +484,10 @@ fn a_value_that_the_old_column_would_take_for_another_is_a_conflict() {
         ("UPDATE p SET zip = ' 7' WHERE id = 1", Some("zip")),
         ("UPDATE p SET r = 9007199254740993 WHERE id = 1", Some("r")),
         ("INSERT INTO p VALUES (9, '1e2', 1.5)", Some("zip")),
-        ("UPDATE p SET zip = '-7', r = 8 WHERE id = 1", None),
+        ("UPDATE p SET r = 8 WHERE id = 1", Some("r")),
+        ("UPDATE p SET zip = '-7', r = 8.0 WHERE id = 1", None),
         ("UPDATE p SET zip = 'seven' WHERE id = 1", None),
-        ("INSERT INTO p VALUES (9, '12', 12)", None),
+        ("INSERT INTO p VALUES (9, '12', 12.5)", None),
         ("INSERT INTO p VALUES (9, 'D-7', NULL)", None),
     ] {
         let mut stage = live("", base);
