@@ -107,7 +107,7 @@ impl OfAll {
         let is_one = |aspect: &&str| self.aspects.iter().any(|own| own.eq_ignore_ascii_case(aspect));
         let is_key = self.aspects.iter().any(|own| own == Touched::KEY);
         self.object.eq_ignore_ascii_case(row.object)
-            && row.aspects.map_or(!is_key && !row.made, |aspects| aspects.iter().any(|aspect| is_one(&aspect)))
+            && row.aspects.map_or(!is_key && !row.made, |aspects| aspects.iter().any(is_one))
     }
 }
 

@@ -104,7 +104,7 @@ fn a_script_that_names_the_live_database_does_not_reach_it() {
     with_backup(&site);
     let before = Fingerprint::of(&site);
     let live = site.mariadb("main").unwrap().name.clone();
-    let at = site.write(&Pkg::new("p").step(sql(&format!("UPDATE {live}.product SET price = 9;"))));
+    let at = site.write(&Pkg::new("p").step(sql(format!("UPDATE {live}.product SET price = 9;"))));
     let ran = run(&site, &["rehearse", at.to_str().unwrap()]);
     assert!(matches!(ran.code, Some(1 | 4)), "{ran}");
     before.assert_same(&Fingerprint::of(&site), "rehearsed");

@@ -267,7 +267,7 @@ fn set_columns(sql: &str) -> BTreeSet<String> {
             continue;
         }
         let mut last = None;
-        while let Some(token) = rest.next() {
+        for token in rest.by_ref() {
             if token.is_sign(b'(') {
                 depth += 1;
             } else if token.is_sign(b')') {

@@ -200,10 +200,13 @@ impl Postgres {
                     if rows.all.is_empty() {
                         continue;
                     }
-                    let read = reader
-                        .rows::<StreamError>(before, &mut |line| Ok(rows.line(line, 0)))
-                        .and_then(|()| reader.rows::<StreamError>(after, &mut |line| Ok(rows.line(line, 1))));
-                    read.map_err(|source| self.damaged(source))?;
+                    for (side, images) in [before, after].into_iter().enumerate() {
+                        let mut line = |line: &[u8]| {
+                            rows.line(line, side);
+                            Ok(())
+                        };
+                        reader.rows::<StreamError>(images, &mut line).map_err(|source| self.damaged(source))?;
+                    }
                     rows.end();
                 }
             }

@@ -42,7 +42,6 @@ fn met(first: &str, second: &str, others: &str) -> bool {
     let answers =
         stage.database.meets(&mut Cursor::new(&two), &found).unwrap_or_else(|error| panic!("{}", told(&error)));
     assert_eq!(answers.len(), found.len());
-    println!("{first}; {second}; {others}: {answers:?} of {found:?}");
     answers.contains(&true)
 }
 
