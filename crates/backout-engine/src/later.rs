@@ -27,6 +27,8 @@ pub(crate) struct LaterStep {
     act: Act,
     /// The entry with its images.
     seq: u64,
+    /// Rows, or paths, that it touched.
+    count: u64,
 }
 
 /// A later deployment, or another part of the same one, that changed what an undo is about.
@@ -117,6 +119,11 @@ impl LaterStep {
         self.seq
     }
 
+    /// About how many rows or paths it touched.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// True where it may have changed the same rows or paths as another step of a target.
     pub fn may_share(&self, target: &str, other: &Summary) -> bool {
         let is_own = |object: &String| self.objects.iter().any(|own| bare(own).eq_ignore_ascii_case(bare(object)));
@@ -190,9 +197,9 @@ impl Run<'_, '_> {
                 // A target that the site no longer has is none of this undo's.
                 if let Ok(target) = self.session.targets.of(step.act()) {
                     let by_images = step.has_images && step.act().is_captured();
-                    let Summary { objects, made, .. } = step.intended.summary;
+                    let Summary { objects, made, rows, changes, .. } = step.intended.summary;
                     let (target, seq, act) = (target.label(), step.seq, step.intended.act);
-                    later.push(LaterStep { of, target, objects, made, by_images, act, seq });
+                    later.push(LaterStep { of, target, objects, made, by_images, act, seq, count: rows.max(changes) });
                 }
             }
         }

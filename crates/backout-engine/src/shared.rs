@@ -19,27 +19,29 @@ use crate::undo::open;
 struct Sieve(Vec<u64>);
 
 impl Sieve {
-    /// 8 MiB: of a million rows one in sixty is let through for nothing.
+    /// 8 MiB at most: of a million rows one in sixty is let through for nothing.
     const BITS: u64 = 1 << 26;
 
-    fn new() -> Self {
-        Self(vec![0; (Self::BITS / 64) as usize])
+    /// For so many rows or paths.
+    fn new(count: u64) -> Self {
+        let bits = count.saturating_mul(64).clamp(64, Self::BITS);
+        Self(vec![0; (bits / 64) as usize])
     }
 
-    fn place(identity: &[u8]) -> (usize, u64) {
+    fn place(&self, identity: &[u8]) -> (usize, u64) {
         let mut hasher = DefaultHasher::new();
         identity.hash(&mut hasher);
-        let bit = hasher.finish() % Self::BITS;
+        let bit = hasher.finish() % (self.0.len() as u64 * 64);
         ((bit / 64) as usize, 1 << (bit % 64))
     }
 
     fn put(&mut self, identity: &[u8]) {
-        let (word, bit) = Self::place(identity);
+        let (word, bit) = self.place(identity);
         self.0[word] |= bit;
     }
 
     fn may_hold(&self, identity: &[u8]) -> bool {
-        let (word, bit) = Self::place(identity);
+        let (word, bit) = self.place(identity);
         self.0[word] & bit != 0
     }
 }
@@ -170,7 +172,8 @@ impl Run<'_, '_> {
         let session = &mut *self.session;
         let reader = session.journal.reader();
         let target = session.targets.of(both.act)?;
-        let (mut sieve, mut of_all) = (Sieve::new(), Vec::new());
+        let count = both.later.iter().map(|step| step.count()).sum();
+        let (mut sieve, mut of_all) = (Sieve::new(count), Vec::new());
         for step in &both.later {
             target.touched(&mut *open(reader, step.seq()), &mut |touched| {
                 if touched.identity.is_empty() {
