@@ -275,7 +275,7 @@ fn set_columns(sql: &str) -> BTreeSet<String> {
             } else if depth == 0 && is_update && (token.is("WHERE") || token.is("ORDER") || token.is("LIMIT")) {
                 break;
             }
-            if token.is_sign(b'=') {
+            if depth == 0 && token.is_sign(b'=') {
                 columns.extend(last.take());
             }
             last = token.name().map(|name| name.to_lowercase());

@@ -54,9 +54,6 @@ impl Stands {
 
     /// What is gone of them now.
     pub fn taken(&self, conn: &Connection, label: &str, taken: &mut Conflicts) -> Result<(), TargetError> {
-        for name in &self.renamed {
-            taken.push(needed(label, name, None));
-        }
         for Stand { name, text, shape: was } in &self.tables {
             let now = stand(conn, name).map_err(|source| failed(label, source))?;
             if now.as_ref().and_then(|now| now.text.as_ref()) != text.as_ref() {
@@ -76,6 +73,12 @@ impl Stands {
                 && now.stored().any(|column| was.column(&column.name).is_none());
             if is_renamed || told_by(was) != told_by(&now) {
                 taken.push(needed(label, name, None));
+            }
+        }
+        for name in &self.renamed {
+            let whole = needed(label, name, None);
+            if !taken.listed.contains(&whole) {
+                taken.push(whole);
             }
         }
         Ok(())
