@@ -45,8 +45,9 @@ impl Stands {
         let renames = events.iter().filter_map(Event::ddl).filter_map(DdlEvent::renames_column);
         // What a virtual table keeps its rows in is renamed along with it.
         let along = events.iter().filter_map(Event::ddl).flat_map(|event| event.pairs(Direction::Redo));
-        let is_made = |name: &str| courses.iter().any(|course| course.created.is_some() && course.last() == Some(name));
-        let along = along.filter(|(old, new)| new.kind == "table" && old.name != new.name && !is_made(&new.name));
+        // Tables of the step's own are known by their courses.
+        let is_own = |name: &str| courses.iter().any(|course| course.has_been(name));
+        let along = along.filter(|(old, new)| new.kind == "table" && old.name != new.name && !is_own(&new.name));
         let along = along.map(|(_, after)| after.name.clone());
         let renamed = moved.chain(renames.map(str::to_owned)).chain(along).collect();
         Ok(Self { tables: stands, renamed })
