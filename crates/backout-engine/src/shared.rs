@@ -234,6 +234,10 @@ impl Run<'_, '_> {
                 told.into_iter().for_each(|told| candidate.without(told));
             }
             for step in &both.later {
+                // As a rule there are none to begin with: then nothing is read once more.
+                if candidates.is_empty() {
+                    break;
+                }
                 let mut images = open(reader, step.seq());
                 target.touched(&mut *images, &mut |touched| {
                     let Some(candidate) = candidates.get(touched.identity) else { return Ok(()) };

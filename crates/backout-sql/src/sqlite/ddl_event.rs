@@ -119,10 +119,7 @@ impl DdlEvent {
 
     /// The table whose columns it adds to, takes from or renames.
     pub fn forms(&self) -> Option<&str> {
-        match &self.kind {
-            Kind::RenameColumn { table } => Some(table),
-            _ => self.reshaped(),
-        }
+        self.renames_column().or_else(|| self.reshaped())
     }
 
     /// The table of which it renames a column.

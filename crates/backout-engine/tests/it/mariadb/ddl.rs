@@ -140,6 +140,18 @@ fn of_ten_alters_the_eighth_fails_and_nothing_is_left() {
     assert_eq!(own, ["backout_shop", "backout_shop$segment"]);
 }
 
+/// What others did after a script stops its undo, which says why and changes nothing.
+pub fn is_a_conflict(base: &str, script: &str, others: &str, why: &str) {
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+    site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+    site.mariadb("main").unwrap().script(others);
+    let state = Fingerprint::of(&site);
+    let done = site.undo(None);
+    assert_eq!(done.status(), Status::Refused, "{script}: {done:?}");
+    assert!(format!("{done:?}").contains(why), "{script}: {done:?}");
+    state.assert_same(&Fingerprint::of(&site), script);
+}
+
 #[test]
 fn what_others_did_to_the_schema_is_a_conflict() {
     for (script, others, why) in [
@@ -160,13 +172,6 @@ fn what_others_did_to_the_schema_is_a_conflict() {
             "left ours, now theirs",
         ),
     ] {
-        let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
-        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
-        site.mariadb("main").unwrap().script(others);
-        let state = Fingerprint::of(&site);
-        let done = site.undo(None);
-        assert_eq!(done.status(), Status::Refused, "{script}: {done:?}");
-        assert!(format!("{done:?}").contains(why), "{script}: {done:?}");
-        state.assert_same(&Fingerprint::of(&site), script);
+        is_a_conflict(BASE, script, others, why);
     }
 }

@@ -8,8 +8,8 @@ use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
 
-use super::ddl::go_there_and_back;
-use super::rows::said;
+use super::ddl::{go_there_and_back, is_a_conflict};
+use super::rows::is_refused;
 
 const BASE: &str = "
     CREATE TABLE item (id int AUTO_INCREMENT PRIMARY KEY, name varchar(20) UNIQUE, made varchar(20) NOT NULL DEFAULT '', up int,
@@ -125,14 +125,7 @@ fn what_others_made_of_an_object_is_a_conflict() {
             "point at nothing by tag_item",
         ),
     ] {
-        let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
-        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
-        site.mariadb("main").unwrap().script(others);
-        let state = Fingerprint::of(&site);
-        let done = site.undo(None);
-        assert_eq!(done.status(), Status::Refused, "{script}: {done:?}");
-        assert!(format!("{done:?}").contains(why), "{script}: {done:?}");
-        state.assert_same(&Fingerprint::of(&site), script);
+        is_a_conflict(BASE, script, others, why);
     }
 }
 
@@ -192,10 +185,6 @@ fn what_a_script_hides_or_takes_back_itself() {
         ("CREATE TEMPORARY TABLE tag (a int);", "would hide tag"),
         ("DELETE FROM tag; ROLLBACK;", "in no transaction"),
     ] {
-        let done = site.deploy(&Pkg::new("p").step(sql(script)));
-        let said = said(&done);
-        assert!(matches!(done.status(), Status::Refused | Status::Failed), "{script}: {said}");
-        before.assert_same(&Fingerprint::of(&site), script);
-        assert!(said.contains(why), "{script}: {said}");
+        is_refused(&site, &before, script, why);
     }
 }

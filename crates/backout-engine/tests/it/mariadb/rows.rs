@@ -107,6 +107,15 @@ pub fn said(done: &Done) -> String {
     said
 }
 
+/// A script that is refused, or fails, says why and leaves everything as it was.
+pub fn is_refused(site: &TestSite, before: &Fingerprint, script: &str, why: &str) {
+    let done = site.deploy(&Pkg::new("p").step(sql(script)));
+    let said = said(&done);
+    assert!(said.contains(why), "{script}: {said}");
+    assert!(matches!(done.status(), Status::Refused | Status::Failed), "{script}: {said}");
+    before.assert_same(&Fingerprint::of(site), script);
+}
+
 #[test]
 fn a_statement_that_fails_leaves_nothing() {
     let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
@@ -145,10 +154,6 @@ fn what_cannot_be_captured_is_refused_by_name() {
         ("SET GLOBAL max_connections = 5", "whole server"),
         ("DELETE FROM backout_shop", "the tool's own"),
     ] {
-        let done = site.deploy(&Pkg::new("p").step(sql(format!("{script};"))));
-        let said = said(&done);
-        assert!(said.contains(why), "{script}: {said}");
-        assert!(matches!(done.status(), Status::Refused | Status::Failed), "{script}: {said}");
-        before.assert_same(&Fingerprint::of(&site), script);
+        is_refused(&site, &before, &format!("{script};"), why);
     }
 }
