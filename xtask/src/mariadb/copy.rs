@@ -95,14 +95,15 @@ fn make(conn: &mut Conn, object: &Object) -> Result<()> {
     made
 }
 
-/// By LIKE, which keeps what the text does not say: that an index was made by the server itself, for a foreign key.
+/// By LIKE, which keeps what the text does not say: that an index was made by the server itself, for a foreign key. That
+/// index it makes anew with the key, under the name of the index where the key has none of its own.
 fn make_table(conn: &mut Conn, from: &str, table: &Object) -> Result<()> {
     let name = quoted(&table.name);
     conn.query_drop(format!("CREATE TABLE {name} LIKE {}.{name}", quoted(from)))?;
     let links = table.text.lines().map(|line| line.trim().trim_end_matches(','));
     let mut clauses: Vec<String> = links
         .filter(|line| line.starts_with("CONSTRAINT ") && line.contains(" FOREIGN KEY ("))
-        .map(|line| format!("ADD {line}"))
+        .map(|line| format!("ADD {}", unnamed(line, &table.name)))
         .collect();
     let counter = table.text.rsplit_once(" AUTO_INCREMENT=").and_then(|(_, rest)| rest.split(' ').next());
     clauses.extend(counter.map(|counter| format!("AUTO_INCREMENT = {counter}")));
@@ -110,6 +111,14 @@ fn make_table(conn: &mut Conn, from: &str, table: &Object) -> Result<()> {
         return Ok(());
     }
     conn.query_drop(format!("ALTER TABLE {name} {}", clauses.join(", "))).with_context(|| format!("copying {name}"))
+}
+
+/// A foreign key without the name that the server gave it.
+fn unnamed<'l>(line: &'l str, table: &str) -> &'l str {
+    match line.strip_prefix(&format!("CONSTRAINT `{table}_ibfk_")) {
+        Some(rest) => rest.split_once("` ").map_or(line, |(_, key)| key),
+        None => line,
+    }
 }
 
 fn copy_rows(conn: &mut Conn, from: &str, to: &str, table: &str) -> Result<()> {
