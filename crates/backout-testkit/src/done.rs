@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use backout_engine::error::EngineError;
 use backout_engine::outcome::{Outcome, Status};
 
 use crate::site::Done;
@@ -63,7 +64,12 @@ impl fmt::Debug for Done {
                 outcome.conflicts.iter().try_for_each(|conflict| writeln!(f, "  conflict: {conflict}"))?;
                 outcome.left_out.iter().try_for_each(|left| writeln!(f, "  left out: {}: {}", left.what, left.why))?;
             }
-            Err(error) => writeln!(f, "{:?}: {}", error.status(), error.causes().join(": "))?,
+            Err(error) => {
+                writeln!(f, "{:?}: {}", error.status(), error.causes().join(": "))?;
+                if let EngineError::Refused(refusals) = error {
+                    refusals.iter().try_for_each(|refusal| writeln!(f, "  refused: {refusal}"))?;
+                }
+            }
         }
         self.warnings().iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))
     }

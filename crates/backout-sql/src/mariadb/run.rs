@@ -70,7 +70,8 @@ impl Run {
                     self.names.iter().any(|(of, one)| one == name && of.as_deref().is_none_or(|of| of == database))
                 };
                 let is_reached = match &body.reached {
-                    Reached::ByName => self.says(&body.name),
+                    // A name alone means one of the site's own database.
+                    Reached::ByName => self.says(&body.name) && body.elsewhere.iter().all(|other| self.says(other)),
                     Reached::ByTable(table) => named(table),
                 };
                 if !is_reached || !taken.insert((at, named(&body.name))) {
@@ -90,8 +91,8 @@ impl Run {
                     }
                     continue;
                 }
-                if body.elsewhere {
-                    let why = format!("it may use the {what} of another database, which is not captured");
+                if let Some(other) = &body.elsewhere {
+                    let why = format!("it may use the {what} of the database {other}, which is not captured");
                     return Err(CaptureError::Uncapturable(why));
                 }
                 if let Some(word) = forbidden(text) {
@@ -121,7 +122,8 @@ struct Body {
     /// None where it may not be read.
     text: Option<String>,
     reached: Reached,
-    elsewhere: bool,
+    /// The database that it is of, where that is not the site's.
+    elsewhere: Option<String>,
 }
 
 /// What statements can act through.
@@ -136,18 +138,17 @@ impl Bodies {
         for (word, sql) in [
             (
                 "routine",
-                "SELECT ROUTINE_NAME, ROUTINE_DEFINITION, NULL, ROUTINE_SCHEMA <> DATABASE() FROM information_schema.ROUTINES
-                 WHERE ROUTINE_SCHEMA = DATABASE() OR ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN ('mysql', 'sys')
-                 ORDER BY 4",
+                "SELECT ROUTINE_NAME, ROUTINE_DEFINITION, NULL, NULLIF(ROUTINE_SCHEMA, DATABASE()) FROM information_schema.ROUTINES
+                 WHERE ROUTINE_SCHEMA = DATABASE() OR ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN ('mysql', 'sys')",
             ),
             (
                 "view",
-                "SELECT TABLE_NAME, NULLIF(VIEW_DEFINITION, ''), NULL, 0 FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()
+                "SELECT TABLE_NAME, NULLIF(VIEW_DEFINITION, ''), NULL, NULL FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()
                  AND TABLE_NAME NOT LIKE 'backout\\_%'",
             ),
             (
                 "trigger",
-                "SELECT TRIGGER_NAME, ACTION_STATEMENT, EVENT_OBJECT_TABLE, 0 FROM information_schema.TRIGGERS
+                "SELECT TRIGGER_NAME, ACTION_STATEMENT, EVENT_OBJECT_TABLE, NULL FROM information_schema.TRIGGERS
                  WHERE TRIGGER_SCHEMA = DATABASE() AND TRIGGER_NAME NOT LIKE 'backout\\_%'",
             ),
         ] {
@@ -157,14 +158,10 @@ impl Bodies {
                     name: row[0].take().unwrap_or_default(),
                     text: row[1].take(),
                     reached: row[2].take().map_or(Reached::ByName, Reached::ByTable),
-                    elsewhere: row[3].as_deref() == Some("1"),
+                    elsewhere: row[3].take(),
                 });
             }
         }
-        // One of the site's own goes before one of the same name elsewhere.
-        let own: BTreeSet<String> =
-            all.iter().filter(|body| !body.elsewhere).map(|body| body.name.to_lowercase()).collect();
-        all.retain(|body| !body.elsewhere || !own.contains(&body.name.to_lowercase()));
         Ok(Self { all })
     }
 
@@ -178,7 +175,9 @@ impl Bodies {
             for body in &self.all {
                 match body.word {
                     "view" if run.says(&body.name) => run.hear(body.text.as_deref().unwrap_or_default()),
-                    "routine" if run.says(&body.name) => return true,
+                    "routine" if run.says(&body.name) && body.elsewhere.iter().all(|other| run.says(other)) => {
+                        return true;
+                    }
                     _ => {}
                 }
             }

@@ -1,12 +1,11 @@
 //! Statements that change rows: deployed to what the stock client makes of them, undone to the same bytes, done again.
 
-use backout_engine::error::EngineError;
 use backout_engine::outcome::Status;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::Server;
 use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, sql};
-use backout_testkit::site::{Done, TestSite};
+use backout_testkit::site::TestSite;
 
 pub const BASE: &str = "
     SET sql_mode = '', time_zone = 'SYSTEM';
@@ -84,6 +83,21 @@ fn a_script_is_done_undone_and_done_again() {
     }
 }
 
+/// A name alone means a function of the site's own database, whatever others call theirs.
+#[test]
+fn a_function_of_another_database_is_met_by_its_whole_name_alone() {
+    let server = Server::shared();
+    let other = server.database();
+    other.script("CREATE FUNCTION shelf() RETURNS int DETERMINISTIC RETURN 1;");
+    let site = TestSite::builder().mariadb("main", server, BASE).build();
+    let before = Fingerprint::of(&site);
+    let called = format!("UPDATE big SET v = {}.shelf() WHERE id = 1;", other.name);
+    is_refused(&site, &before, &called, &format!("the routine shelf of the database {}", other.name));
+    site.deploy(&Pkg::new("p").step(sql("UPDATE shelf SET name = 'z' WHERE id = 1;"))).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+}
+
 /// A counter that was used stays in a redo where the rows tell it.
 fn without_counters(state: &Fingerprint) -> Fingerprint {
     let mut state = state.clone();
@@ -98,19 +112,10 @@ fn without_counters(state: &Fingerprint) -> Fingerprint {
     state
 }
 
-/// What came of a command, with every reason of a refusal.
-pub fn said(done: &Done) -> String {
-    let mut said = format!("{done:?}");
-    if let Err(EngineError::Refused(all)) = &done.result {
-        said += &all.iter().map(ToString::to_string).collect::<String>();
-    }
-    said
-}
-
 /// A script that is refused, or fails, says why and leaves everything as it was.
 pub fn is_refused(site: &TestSite, before: &Fingerprint, script: &str, why: &str) {
     let done = site.deploy(&Pkg::new("p").step(sql(script)));
-    let said = said(&done);
+    let said = format!("{done:?}");
     assert!(said.contains(why), "{script}: {said}");
     assert!(matches!(done.status(), Status::Refused | Status::Failed), "{script}: {said}");
     before.assert_same(&Fingerprint::of(site), script);
