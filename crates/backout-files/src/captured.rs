@@ -50,14 +50,8 @@ impl Entry {
 
     /// True where nobody can have changed anything.
     fn is_untouched(&self, stat: &Stat) -> bool {
-        self.image.looks_untouched(stat) && self.ctime == ctime(stat)
+        self.image.looks_untouched(stat) && self.ctime == Time::of_change(stat)
     }
-}
-
-fn ctime(stat: &Stat) -> Time {
-    // A kernel's nanoseconds are below 10^9.
-    #[allow(clippy::unnecessary_fallible_conversions, clippy::useless_conversion)]
-    Time(stat.st_ctime.into(), u32::try_from(stat.st_ctime_nsec).unwrap_or(0))
 }
 
 impl LocalRoot {
@@ -113,7 +107,7 @@ impl LocalRoot {
                 linked.entry(key).or_insert_with(|| (n, image.clone()));
             }
             let held = step.stat(n).acting(copying)?.as_ref().map_or(0, image::ino);
-            let entry = Entry { n, path, image, ctime: ctime(&stat), held };
+            let entry = Entry { n, path, image, ctime: Time::of_change(&stat), held };
             serde_json::to_writer(&mut list, &entry).map_err(std::io::Error::from).acting(listing)?;
             list.write_all(b"\n").acting(listing)?;
             n += 1;

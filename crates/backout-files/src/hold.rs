@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::act;
 use crate::beneath::subdirectory;
 use crate::error::{Acting, refused};
-use crate::image;
+use crate::image::{self, Time};
 use crate::remove;
 use crate::xattr;
 
@@ -186,6 +186,19 @@ impl Hold {
             }
         }
         Ok(None)
+    }
+
+    /// When anything last went into a step's directory or came out of it.
+    pub fn last_moved(&self) -> Result<Time, TargetError> {
+        let mut last = Time::default();
+        for path in [Some(&self.path), self.other.as_ref()].into_iter().flatten() {
+            let looking = || format!("cannot look into the hold {}", path.display());
+            let Some(hold) = self.open(path).acting(looking)? else { continue };
+            for name in remove::names(&hold).acting(looking)? {
+                last = image::stat(&hold, &name).acting(looking)?.map_or(last, |stat| last.max(Time::of(&stat)));
+            }
+        }
+        Ok(last)
     }
 
     /// Removes what a crash left staged and unannounced. To be called only where every announced step is decided.

@@ -25,6 +25,13 @@ impl Time {
         Self(stat.st_mtime.into(), u32::try_from(stat.st_mtime_nsec).unwrap_or(0))
     }
 
+    /// When anything of an inode was changed last, which nobody can set back.
+    pub fn of_change(stat: &Stat) -> Self {
+        // As above.
+        #[allow(clippy::unnecessary_fallible_conversions, clippy::useless_conversion)]
+        Self(stat.st_ctime.into(), u32::try_from(stat.st_ctime_nsec).unwrap_or(0))
+    }
+
     /// The clock's time.
     pub fn now() -> Self {
         match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {

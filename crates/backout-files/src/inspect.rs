@@ -19,6 +19,7 @@ use crate::place::{NOTES_KEPT, Synced};
 use crate::plan::deletion;
 use crate::rights;
 use crate::stage::count;
+use crate::turn::Direction;
 
 /// At most so many findings are made of one step.
 const FINDINGS_KEPT: usize = 1000;
@@ -35,21 +36,22 @@ fn is_made(change: &Change) -> bool {
 }
 
 /// True for a directory that the step made in the place of something else.
-pub fn is_made_of_another(change: &Change) -> bool {
+fn is_made_of_another(change: &Change) -> bool {
     change.before.as_ref().is_some_and(|before| !before.is_dir())
         && change.after.as_ref().is_some_and(|after| after.kind == Kind::Dir)
 }
 
-/// That what was in a directory's place cannot come back: the directory holds what others put there.
-pub fn filled(label: &str, change: &Change) -> Conflict {
+/// That what is to be in a directory's place cannot come there: the directory holds what others put there.
+pub fn filled(label: &str, change: &Change, direction: Direction) -> Conflict {
+    let (from, to) = direction.ends(change);
     Conflict {
         target: label.to_owned(),
         object: change.path.to_string(),
         key: None,
         column: None,
         kind: ConflictKind::NotEmpty,
-        before: shown(change.before.as_ref()),
-        left: shown(change.after.as_ref()),
+        before: shown(to),
+        left: shown(from),
         now: "what others put there".to_owned(),
     }
 }
@@ -127,7 +129,7 @@ impl LocalRoot {
                     };
                 let mut stays = is_filled;
                 if is_filled && is_made_of_another(change) {
-                    report.conflicts.push(filled(&label, change));
+                    report.conflicts.push(filled(&label, change, Direction::Back));
                     stays = on_conflict != OnConflict::Overwrite;
                 } else if is_filled {
                     report.already.push(Conflict { kind: ConflictKind::NotEmpty, ..already(&label, change, &now) });

@@ -34,6 +34,7 @@ pub mod local;
 mod lock;
 mod look;
 mod manifest;
+mod meanwhile;
 mod overlay;
 mod path;
 mod place;

@@ -15,7 +15,7 @@ use crate::beneath::{is_blocked, is_missing, subdirectory};
 use crate::error::Acting;
 use crate::hold::Step;
 use crate::image::{self, Image, Kind, Time, shown};
-use crate::inspect::{filled, is_made_of_another};
+use crate::inspect::filled;
 use crate::judge::Now;
 use crate::local::LocalRoot;
 use crate::manifest::{Change, Manifest, Order, Record};
@@ -90,6 +90,8 @@ pub struct Turn<'a> {
     pub root: &'a LocalRoot,
     pub direction: Direction,
     pub manner: Manner,
+    /// When the step was staged that is turned.
+    pub staged: Time,
     pub step: Option<Step>,
     pub decisions: Vec<Decision>,
     pub report: Report,
@@ -123,6 +125,7 @@ impl LocalRoot {
             root: self,
             direction,
             manner,
+            staged: header.time,
             step,
             decisions: vec![Decision::Leave; manifest.len()],
             report,
@@ -253,13 +256,13 @@ impl Turn<'_> {
         // Only what this turn itself took out of a directory is gone from it by now.
         let is_directory =
             live.as_ref().is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-        if self.direction == Direction::Back
-            && is_directory
-            && is_made_of_another(change)
+        if is_directory
+            && from.is_some_and(|from| from.kind == Kind::Dir)
+            && to.is_some_and(|to| !to.is_dir())
             && !force
             && !is_empty(subdirectory(&dir, change.path.name()).acting(turning)?).acting(turning)?
         {
-            late = Some(filled(&root.label, change));
+            late = Some(filled(&root.label, change, self.direction));
             if self.manner.on_conflict != OnConflict::Overwrite {
                 self.decisions[i] = Decision::Leave;
                 return Ok(late);

@@ -1,9 +1,12 @@
 //! Redo: back up the stack of undos, guarded, with checks and commands run again.
 
+use std::fs;
+
 use backout_engine::outcome::Status;
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::package::{Pkg, child, sql, sql_is};
+use backout_testkit::package::{Pkg, captured, child, delete, files, sql, sql_is};
 use backout_testkit::site::TestSite;
+use backout_testkit::tree::Tree;
 
 use crate::scene::{late_failure, page, raise, shop, winter};
 
@@ -213,5 +216,42 @@ fn what_others_wrote_beside_a_column_stays() {
         }
         site.undo(None).expect(Status::Done);
         Fingerprint::of(&site).assert_same(&before, text);
+    }
+}
+
+/// A directory that went as one came back, and others put something into it: it does not go with that again.
+#[test]
+fn what_others_put_into_a_directory_does_not_go_with_it() {
+    let site =
+        || TestSite::builder().root("web", Tree::new().file("d/deep/x", "1").file("d/y", "2").file("z", "3")).build();
+    let steps = [
+        delete(["d/"]),
+        files(Tree::new().file("z", "4")).with("exact", true),
+        captured("cd \"$BACKOUT_ROOT_WEB\"; rm -r d; echo z > d"),
+        captured("cd \"$BACKOUT_ROOT_WEB\"; rm -r d"),
+    ];
+    for step in steps {
+        for theirs in ["d/deep/n", "d/n", "d/deep/x"] {
+            let what = format!("{step:?}: {theirs}");
+            let site = site();
+            let before = Fingerprint::of(&site);
+            site.deploy(&Pkg::new("p").step(step.clone())).expect(Status::Done);
+            let after = Fingerprint::of(&site);
+            site.undo(None).expect(Status::Done);
+            before.assert_same(&Fingerprint::of(&site), &what);
+            site.redo().expect(Status::Done);
+            after.assert_same(&Fingerprint::of(&site), &what);
+            site.undo(None).expect(Status::Done);
+            before.assert_same(&Fingerprint::of(&site), &what);
+            fs::write(site.root("web").join(theirs), "precious").unwrap();
+            let now = Fingerprint::of(&site);
+            let done = site.redo();
+            assert_eq!(site.text(&format!("web/{theirs}")).as_deref(), Some("precious"), "{what}");
+            // What goes file by file leaves a directory that is not empty where it is.
+            if done.status() != Status::Done || theirs == "d/deep/x" {
+                assert_eq!(done.status(), Status::Refused, "{what}: {done:?}");
+                now.assert_same(&Fingerprint::of(&site), &what);
+            }
+        }
     }
 }

@@ -189,6 +189,11 @@ impl Known {
         self.same_era && self.tables.get(&table.to_ascii_lowercase()).copied().unwrap_or(true)
     }
 
+    /// True where nobody but the tool has changed the schema since.
+    pub fn is_own_schema(&self) -> bool {
+        self.same_era
+    }
+
     /// After a change of the schema was undone cleanly.
     pub fn undone(&mut self, what: &Renumbers<'_>) {
         match what {

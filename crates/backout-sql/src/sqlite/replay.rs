@@ -394,7 +394,11 @@ impl<'c> Replay<'c> {
                     .map(|at| format!("the column {} is gone or computed now", table.columns[*at].name))
             }
         };
-        let fits = lacking.is_none();
+        // Values would go into a column of the same name that is another.
+        let moved = now.as_ref().filter(|_| lacking.is_none() && !self.guard.known.is_own_schema());
+        let moved = moved.and_then(|now| table.rearranged(now));
+        let moved = moved.map(|moved| format!("its columns stand in another order: {moved} may not be the one it was"));
+        let fits = lacking.is_none() && (moved.is_none() || self.guard.overwrites());
         self.guard.strangers.remove(&table.name);
         if let Some(now) = now.as_ref().filter(|_| fits) {
             self.guard.meet_strangers(table, now)?;
@@ -422,17 +426,11 @@ impl<'c> Replay<'c> {
             }
             // Why it did not is told already.
             if !is_lost || self.guard.conflicts.is_empty() {
-                self.guard.conflicts.push(Conflict {
-                    target: self.label.to_owned(),
-                    object: table.name.clone(),
-                    key: None,
-                    column: None,
-                    kind: ConflictKind::Definition,
-                    before: String::new(),
-                    left: String::new(),
-                    now: lacking,
-                });
+                self.guard.conflicts.push(altered(self.label, &table.name, lacking));
             }
+        }
+        if let Some(moved) = moved {
+            self.guard.conflicts.push(altered(self.label, &table.name, moved));
         }
         if let Some(slot) = self.there.get_mut(at) {
             *slot = Some(fits);
@@ -454,6 +452,20 @@ impl<'c> Replay<'c> {
     /// A table together with the guard that changes it.
     pub fn guard_and_table(&mut self, number: u32) -> Option<(&mut Guard<'c>, &Table)> {
         self.tables.get(number as usize).map(|table| (&mut self.guard, table))
+    }
+}
+
+/// A table that is not as its rows would have it.
+fn altered(target: &str, table: &str, now: String) -> Conflict {
+    Conflict {
+        target: target.to_owned(),
+        object: table.to_owned(),
+        key: None,
+        column: None,
+        kind: ConflictKind::Definition,
+        before: String::new(),
+        left: String::new(),
+        now,
     }
 }
 

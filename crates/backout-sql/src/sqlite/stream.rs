@@ -71,6 +71,27 @@ pub struct Table {
     pub rowid_column: Option<usize>,
 }
 
+impl Table {
+    /// A column that stands elsewhere `now` than one that was added or dropped would bring about: a column that has an old
+    /// name was renamed and is not the old one, or the table was built anew.
+    pub fn rearranged<'n>(&self, now: &'n Table) -> Option<&'n str> {
+        let place = |name: &str| self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name));
+        let mut last = Some(0);
+        now.columns.iter().find_map(|column| match (place(&column.name), last) {
+            (Some(at), Some(before)) if at >= before => {
+                last = Some(at);
+                None
+            }
+            (Some(_), _) => Some(column.name.as_str()),
+            // Those of others stand at the end.
+            (None, _) => {
+                last = None;
+                None
+            }
+        })
+    }
+}
+
 /// One part of a step, in the order in which it happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

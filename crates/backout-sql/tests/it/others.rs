@@ -98,6 +98,41 @@ fn no_row_goes_for_a_name_that_served_twice() {
     assert_eq!(unusable(&stage.other()), Vec::<String>::new());
 }
 
+/// Others gave a column's name to another: no old value goes into that. Where the tool itself moved columns, it knows.
+#[test]
+fn a_column_that_took_a_name_is_not_taken_for_the_old_one() {
+    let setup = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (1, 'a1', 'b1'), (2, 'a2', 'b2')";
+    let rebuilt = "CREATE TABLE n(id INTEGER PRIMARY KEY, b, a); INSERT INTO n SELECT id, b, a FROM t; DROP TABLE t;
+        ALTER TABLE n RENAME TO t";
+    for (theirs, is_same) in [
+        ("ALTER TABLE t RENAME a TO q; ALTER TABLE t ADD COLUMN a", false),
+        ("ALTER TABLE t RENAME b TO q; ALTER TABLE t ADD COLUMN b", false),
+        ("ALTER TABLE t RENAME a TO z; ALTER TABLE t RENAME b TO a; ALTER TABLE t RENAME z TO b", false),
+        (rebuilt, false),
+        ("ALTER TABLE t ADD COLUMN q", true),
+        ("ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN b", true),
+        ("CREATE INDEX i ON t(a)", true),
+    ] {
+        let mut stage = live("", setup);
+        let images = apply(&mut stage, "DELETE FROM t WHERE id = 1", theirs);
+        stage.other().execute_batch(theirs).unwrap();
+        if !is_same {
+            let conflicts = stage.conflicts(&images);
+            let is_told = conflicts.listed.iter().any(|one| one.now.contains("in another order"));
+            assert!(is_told, "{theirs}: {conflicts:?}");
+        }
+        stage.try_undo(&images, if is_same { OnConflict::Stop } else { OnConflict::Keep }).unwrap();
+        let left = list(&stage.other(), "SELECT count(*) || '' FROM t");
+        assert_eq!(left, [if is_same { "2" } else { "1" }], "{theirs}");
+    }
+    let mut stage = live("", setup);
+    let images = apply(&mut stage, "DELETE FROM t WHERE id = 1", "the rows");
+    let moved = apply(&mut stage, rebuilt, "the columns");
+    stage.try_undo(&images, OnConflict::Stop).unwrap();
+    stage.try_undo(&moved, OnConflict::Stop).unwrap();
+    assert_eq!(list(&stage.other(), "SELECT id || a || b FROM t ORDER BY id"), ["1a1b1", "2a2b2"]);
+}
+
 /// Where a table stays dropped, so does the one that took its name.
 #[test]
 fn what_stays_keeps_what_replaces_it() {
