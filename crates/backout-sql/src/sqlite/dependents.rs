@@ -254,9 +254,14 @@ impl Dependents {
         goes: impl Fn(&Dependent) -> bool,
     ) -> Result<(), TargetError> {
         for row in self.all.iter().filter(|one| goes(one)).map(|one| &one.row).filter(|row| row.kind != "table") {
-            let sql = format!("DROP {} IF EXISTS main.{}", row.kind.to_uppercase(), quote(&row.name));
-            execute(conn, &sql)
-                .map_err(|source| TargetError::failed(format!("cannot drop {} of {label}", row.shown()), source))?;
+            let drop = || -> rusqlite::Result<()> {
+                // What has come back in its place may be of another kind.
+                if schema::object(conn, &row.kind, &row.name)?.is_none() {
+                    return Ok(());
+                }
+                execute(conn, &format!("DROP {} main.{}", row.kind.to_uppercase(), quote(&row.name)))
+            };
+            drop().map_err(|source| TargetError::failed(format!("cannot drop {} of {label}", row.shown()), source))?;
         }
         self.all.retain(|one| !goes(one));
         Ok(())

@@ -133,6 +133,17 @@ fn a_column_that_took_a_name_is_not_taken_for_the_old_one() {
     assert_eq!(list(&stage.other(), "SELECT id || a || b FROM t ORDER BY id"), ["1a1b1", "2a2b2"]);
 }
 
+/// What others put in the place of a dropped table goes once, whatever kind it is of.
+#[test]
+fn a_view_in_a_tables_place_gives_way() {
+    let mut stage = live("", "CREATE TABLE t(a); CREATE TABLE x(q); INSERT INTO x VALUES (7)");
+    let images = apply(&mut stage, "DROP TABLE x", "");
+    stage.other().execute_batch("CREATE VIEW x AS SELECT a FROM t").unwrap();
+    assert!(stage.conflicts(&images).listed.iter().any(|one| one.object == "table x"));
+    stage.try_undo(&images, OnConflict::Overwrite).unwrap_or_else(|error| panic!("{}", told(&error)));
+    assert_eq!(list(&stage.other(), "SELECT q || '' FROM x"), ["7"]);
+}
+
 /// Where a table stays dropped, so does the one that took its name.
 #[test]
 fn what_stays_keeps_what_replaces_it() {
