@@ -164,7 +164,7 @@ pub fn beforehand(reader: &Reader, package: &Package) -> Result<BTreeSet<String>
         };
         return Err(EngineError::not_now(what, hint));
     }
-    crate::restored::none_interrupted(reader)?;
+    crate::restored::none_under_way(reader)?;
     deploy::requirements(reader, package)?;
     let rows = reader.deployments()?;
     Ok(rows.into_iter().filter(|row| row.state.is_on_site()).map(|row| row.package).collect())

@@ -27,7 +27,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     if args.backup {
         return of_backup(context, &site, &reader);
     }
-    let mut targets = wiring::targets(&site)?;
+    let mut targets = super::targets(&site, &reader)?;
     let ui = context.ui;
     let mut drift = 0_u64;
     let checked = verify::verify(&site, &mut targets, &reader, &mut |finding| {

@@ -343,11 +343,17 @@ fn killed_and_run_again(
     }
     let left = clients(database);
     assert!(!left.is_empty());
+    run(site, &["deploy", at.to_str().unwrap()]).exits(4).says(&format!("by process {}", tool.id()));
     tool.kill().unwrap();
     tool.wait().unwrap();
     run(site, &["status"]).exits(0).answers("a restore was interrupted");
-    // Or it cannot even take the lock, as long as the tool has the database.
-    run(site, &["deploy", at.to_str().unwrap()]).exits(4);
+    // What it started has the database still: nobody waits for that.
+    for words in
+        [&["deploy", at.to_str().unwrap()][..], &["plan", at.to_str().unwrap()], &["undo"], &["resume"], &["verify"]]
+    {
+        run(site, words).exits(4).says("was interrupted: the site is in between").says("hint: `backout restore ");
+    }
+    run(site, &["doctor"]).exits(4).answers("was interrupted: the site is in between; `backout restore ");
     // The tool waits for others still; the restore that comes now ends it first.
     let mut again = Command::new(env!("CARGO_BIN_EXE_backout"));
     let again = again.args(["restore", "--yes"]).current_dir(site.dir()).spawn().unwrap();
