@@ -7,6 +7,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use backout_model::backup::BackupError;
+use postgres_protocol::password::scram_sha_256;
 
 use super::evened::{self, Line};
 use super::lines::first_difference;
@@ -115,8 +116,10 @@ pub fn make(
 ) -> Result<Parameters, BackupError> {
     let Beside { database, account, .. } = beside;
     let output = private.join("psql.out");
+    // As the server keeps it: neither this script nor a log of the server's holds the password itself.
+    let verifier = scram_sha_256(password.as_bytes());
     let sql = format!(
-        "CREATE ROLE {account} LOGIN PASSWORD '{password}';\nGRANT {account} TO CURRENT_USER;\n\
+        "CREATE ROLE {account} LOGIN PASSWORD '{verifier}';\nGRANT {account} TO CURRENT_USER;\n\
          SELECT format('CREATE DATABASE {database} OWNER {account} TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L', \
          pg_encoding_to_char(encoding), datcollate, datctype) FROM pg_database WHERE datname = current_database()\n\\gexec\n\
          REVOKE ALL ON DATABASE {database} FROM PUBLIC;\n"
