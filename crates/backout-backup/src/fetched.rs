@@ -71,6 +71,16 @@ impl Fetched {
         self.node(&Path::new("/").join(ROOTS).join(name))
     }
 
+    /// What the files below a directory take.
+    pub fn size(&self, node: &Node) -> Result<u64, BackupError> {
+        let failed = |error: Box<RusticError>| said("cannot list the backup", &error);
+        let mut sum = 0_u64;
+        for entry in self.repository.ls(node, &LsOptions::default()).map_err(failed)? {
+            sum = sum.saturating_add(entry.map_err(failed)?.1.meta.size);
+        }
+        Ok(sum)
+    }
+
     /// The files of a root that had holes.
     fn sparse(&self, root: &str) -> Result<Vec<PathBuf>, BackupError> {
         let top =

@@ -71,6 +71,17 @@ pub fn dump(
     })
 }
 
+/// About how many bytes a dump takes: what the tables do, without their indexes.
+pub fn size(parameters: &Parameters, private: &Path) -> Result<u64, BackupError> {
+    let said = private.join("size.out");
+    Access::write(parameters, private)?.query(SIZE, &said)?;
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        BackupError::failed("cannot read the size of a database", error)
+    };
+    let text = fs::read_to_string(&said).map_err(|error| failed(error.into()))?;
+    text.trim().parse().map_err(|error: std::num::ParseIntError| failed(error.into()))
+}
+
 /// Fills a database that is empty, as whoever may write what a dump has of definers. `live` must not be named in it.
 pub fn fill(
     note: &DatabaseNote,
@@ -102,6 +113,7 @@ const NAMING: &str = "SELECT CONCAT('the view ', TABLE_NAME) FROM information_sc
 /// Tables that the tool keeps.
 const OWN: &str =
     "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'backout%'";
+const SIZE: &str = "SELECT CAST(COALESCE(SUM(DATA_LENGTH), 0) AS UNSIGNED) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
 const COUNT: &str = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
 
 pub fn clear(parameters: &Parameters, private: &Path) -> Result<(), BackupError> {

@@ -57,6 +57,14 @@ fn write(parameters: &Parameters, script: &Path, besides: &[&str], ledger: Optio
     Tool { name: "pg_dump", words, environment: environment(parameters), input: None, output: script }.run(ledger)
 }
 
+/// About how many bytes a dump takes: what the tables do, without their indexes.
+pub fn size(parameters: &Parameters, private: &Path) -> Result<u64, BackupError> {
+    let sum = "SELECT coalesce(sum(pg_table_size(c.oid)), 0) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+    let said = query(parameters, &private.join("size.out"), sum)?;
+    said.trim().parse().map_err(|error| BackupError::failed("cannot read the size of a database", error))
+}
+
 /// All or nothing: whoever reads meanwhile sees the database as it was, or as the backup has it.
 pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters) -> Result<(), BackupError> {
     check_files(note, from)?;
