@@ -9,9 +9,11 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use backout_model::backup::BackupError;
+use backout_model::target::Finding;
 use rustic_core::repofile::{Node, SnapshotFile};
 use rustic_core::{
-    CheckOptions, IndexedFullStatus, LocalDestination, LsOptions, OpenStatus, Repository, RestoreOptions, RusticError,
+    CheckOptions, CheckResults, IndexedFullStatus, LocalDestination, LsOptions, OpenStatus, Repository, RestoreOptions,
+    RusticError,
 };
 
 use crate::compare::{self, Difference};
@@ -178,14 +180,19 @@ impl Fetched {
         })
     }
 
-    /// What is wrong with the bytes that the snapshot needs, by their own digests.
-    pub fn damage(&self) -> Result<Vec<String>, BackupError> {
+    /// What is wrong with the bytes that the snapshot needs, by their own digests. What is only left over, by a backup that
+    /// did not come to its end, is not grave.
+    pub fn damage(&self) -> Result<Vec<Finding>, BackupError> {
         let options = CheckOptions::default().read_data(true);
         let checked = self
             .repository
             .check_with_trees(options, vec![self.snapshot.tree])
             .map_err(|error| said("cannot check the repository", &error))?;
-        let told = checked.0.iter().take(TOLD);
-        Ok(told.map(|(_, error)| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).collect())
+        let told = checked.0.into_iter().map(|(level, error)| {
+            let what = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            let grave = CheckResults(vec![(level, error)]).is_ok().is_err();
+            Finding { target: "backup".to_owned(), what, grave }
+        });
+        Ok(told.take(TOLD).collect())
     }
 }

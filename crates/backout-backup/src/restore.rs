@@ -80,7 +80,7 @@ impl Keeper {
         let dumps = scratch.path().join(DATABASES);
         let every = (manifest.databases.iter().collect::<Vec<_>>(), manifest.roots.iter().collect::<Vec<_>>());
         self.room_to_restore("what is to be compared", &fetched, &every.0, &every.1, Some(scratch.path()))?;
-        let mut found = fetched.damage()?.into_iter().map(|what| finding("backup", what)).collect::<Vec<_>>();
+        let mut found = fetched.damage()?;
         for database in &manifest.databases {
             let source = match self.source_of(&database.name) {
                 Ok(source) => source,

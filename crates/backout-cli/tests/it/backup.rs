@@ -323,6 +323,9 @@ fn a_tampered_repository_is_found_out_or_reads_the_same() {
         fs::remove_file(file).unwrap();
         fs::write(file, &good).unwrap();
     }
+    // What a backup that was killed left is nobody's, and takes nothing from those that are there.
+    scene.write(&format!(".backout/backups/data/ab/ab{}", "0".repeat(62)), "left");
+    scene.run(&["verify", "--backup"]).exits(0).answers("not referenced");
     println!("{tried} bits in {} files: {found} found, {refused} restores refused", files.len());
     assert!(found * 3 >= tried * 2 && refused >= files.len(), "{found} found, {refused} refused of {tried}");
     scene.run(&["verify", "--backup"]).exits(0);
