@@ -217,6 +217,7 @@ fn as_site(live: &Site, top: &Path) -> Site {
         maintenance: None,
         backup: None,
         alerts: Vec::new(),
+        lacking: None,
         retention: Retention::default(),
         record: false,
         ..live.clone()

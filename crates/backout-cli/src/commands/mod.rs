@@ -131,6 +131,7 @@ impl Context<'_> {
         purpose: &str,
         work: impl FnOnce(Site, &mut Progress, &Alerts) -> Result<Outcome, CliError>,
     ) -> Result<End, CliError> {
+        site.can_alert()?;
         lent::clear(&site, self.ui);
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
@@ -161,6 +162,7 @@ impl Context<'_> {
     /// Takes the locks of a site and settles what a crash interrupted; none: nothing had been, and nothing needs a hand.
     /// `purpose` is for whoever is alerted.
     pub fn resume(&self, site: Site, purpose: &str) -> Result<Option<Outcome>, CliError> {
+        site.can_alert()?;
         lent::clear(&site, self.ui);
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
