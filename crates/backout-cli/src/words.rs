@@ -126,15 +126,17 @@ pub fn rehearsed_step(rehearsed: &Rehearsed) -> String {
 
 /// One change that was rehearsed.
 pub fn rehearsed(rehearsed: &Rehearsed) -> String {
-    let Rehearsed { change, proven, why, locks, .. } = rehearsed;
+    let Rehearsed { change, proven, why, locks, locks_unmeasured, took_us, .. } = rehearsed;
     let place = if change.place.is_empty() { String::new() } else { format!("{}: ", short(&change.place)) };
     let verdict = match (proven, why) {
         (true, _) => format!("proven; undo: {}", short(&change.undo)),
         (false, why) => format!("NOT PROVEN: {}", short(why.as_deref().unwrap_or("it did not run"))),
     };
-    let locks = locks.as_ref().map(|locks| format!("; locks: {}", short(locks))).unwrap_or_default();
+    let unmeasured = locks_unmeasured.as_ref().map(|why| format!(" (planned: {})", short(why))).unwrap_or_default();
+    let locks = locks.as_ref().map(|locks| format!("; locks{unmeasured}: {}", short(locks))).unwrap_or_default();
+    let took = took_us.map(|took| format!("; took {}.{} ms", took / 1000, took % 1000 / 100)).unwrap_or_default();
     let amount = amount(change.rows, change.bytes);
-    format!("  {place}{}{amount}\n      {verdict}{locks}", short(&change.change))
+    format!("  {place}{}{amount}\n      {verdict}{took}{locks}", short(&change.change))
 }
 
 /// One deployment of the history.
