@@ -10,7 +10,7 @@ use std::path::Path;
 use backout_model::conflict::Conflicts;
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Report, Summary, TargetError};
-use rusqlite::{Connection, TransactionState};
+use rusqlite::Connection;
 
 use super::capture::{Capture, CaptureError};
 use super::classify::{self, Class, Rules};
@@ -26,7 +26,7 @@ use super::split::{self, Statement};
 use super::stream::{Event, Index, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, limits, namesakes};
+use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, held, limits, namesakes};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -91,17 +91,6 @@ pub fn next_hold(conn: &Connection, prefix: &str, label: &str) -> Result<u64, Ta
         next = next.max(digits.parse::<u64>().unwrap_or(0).saturating_add(1));
     }
     Ok(next)
-}
-
-/// What the transaction keeps others from: it is of the file as a whole.
-fn locked(conn: &Connection) -> Result<String, String> {
-    match conn.transaction_state(Some("main")) {
-        Ok(TransactionState::Write) => {
-            Ok("the whole database: others read, and wait to write until the step is committed".to_owned())
-        }
-        Ok(_) => Ok("none: it reads".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// One step under way.
@@ -198,7 +187,7 @@ impl<'a> Step<'a> {
             self.statement(&statement, &place, class)?;
             self.done += 1;
             gate.progress(self.done, None);
-            gate.ran(&place, &mut || locked(self.conn));
+            gate.ran(&place, &mut || held::now(self.conn));
         }
         if !open {
             self.open()?;
