@@ -1,16 +1,19 @@
 //! A snapshot that is read: its manifest, its dumps, its roots laid into a directory.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use backout_model::backup::BackupError;
+use backout_model::target::Finding;
 use rustic_core::repofile::{Node, SnapshotFile};
 use rustic_core::{
-    CheckOptions, IndexedFullStatus, LocalDestination, LsOptions, OpenStatus, Repository, RestoreOptions, RusticError,
+    CheckOptions, CheckResults, IndexedFullStatus, LocalDestination, LsOptions, OpenStatus, Repository, RestoreOptions,
+    RusticError,
 };
 
 use crate::compare::{self, Difference};
@@ -21,6 +24,29 @@ use crate::source::{DATABASES, ROOTS, SPARSE};
 
 /// The most differences that are told.
 const TOLD: usize = 20;
+
+/// What helps where a backup cannot be read.
+pub const DAMAGED: &str = "`backout verify --backup` tells what else is damaged; restore an earlier backup";
+
+/// A file that keeps why it could not be written: the library tells that at length, and as its own.
+struct Noting<'f> {
+    file: &'f mut File,
+    error: Option<io::Error>,
+}
+
+impl Write for Noting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| {
+            let kind = error.kind();
+            self.error = Some(error);
+            kind.into()
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// One snapshot, and the repository with its index.
 pub struct Fetched {
@@ -57,18 +83,28 @@ impl Fetched {
         let node = self.node(path)?;
         self.repository
             .dump(&node, out)
-            .map_err(|error| said(&format!("cannot read {} of the backup", path.display()), &error))
+            .map_err(|error| said(&format!("cannot read {} of the backup", path.display()), &error).hint(DAMAGED))
     }
 
     fn node(&self, path: &Path) -> Result<Node, BackupError> {
         self.repository
             .node_from_snapshot_and_path(&self.snapshot, &path.to_string_lossy())
-            .map_err(|error| said(&format!("cannot read {} of the backup", path.display()), &error))
+            .map_err(|error| said(&format!("cannot read {} of the backup", path.display()), &error).hint(DAMAGED))
     }
 
     /// The directory of a root.
     pub fn root(&self, name: &str) -> Result<Node, BackupError> {
         self.node(&Path::new("/").join(ROOTS).join(name))
+    }
+
+    /// What the files below a directory take.
+    pub fn size(&self, node: &Node) -> Result<u64, BackupError> {
+        let failed = |error: Box<RusticError>| said("cannot list the backup", &error);
+        let mut sum = 0_u64;
+        for entry in self.repository.ls(node, &LsOptions::default()).map_err(failed)? {
+            sum = sum.saturating_add(entry.map_err(failed)?.1.meta.size);
+        }
+        Ok(sum)
     }
 
     /// The files of a root that had holes.
@@ -88,6 +124,10 @@ impl Fetched {
     pub fn fill(&self, node: &Node, to: &Path, root: &str) -> Result<Vec<String>, BackupError> {
         let failed = |error: Box<RusticError>| said(&format!("cannot restore the root {root}"), &error);
         let to_text = to.to_str().ok_or_else(|| BackupError::new(format!("{} is not UTF-8", to.display())))?;
+        self.write(node, to).map_err(|error| {
+            let what = format!("cannot restore the root {root}: {}", error.what);
+            BackupError { what, ..error }
+        })?;
         let entries = self.repository.ls(node, &LsOptions::default()).map_err(failed)?;
         let destination = LocalDestination::new(to_text, true, false).map_err(failed)?;
         let options = RestoreOptions::default().numeric_id(true);
@@ -111,14 +151,48 @@ impl Fetched {
         Ok(told)
     }
 
-    /// What is wrong with the bytes that the snapshot needs, by their own digests.
-    pub fn damage(&self) -> Result<Vec<String>, BackupError> {
+    /// Lays out directories and the contents of files, with the times by which the library knows that they are done. It would
+    /// write them, too, and end the process where it cannot read what it is to write, or the disk is full.
+    fn write(&self, node: &Node, to: &Path) -> Result<(), BackupError> {
+        compare::walk(&self.repository, node, |path, node| {
+            let failed = |error: io::Error| BackupError::failed(format!("cannot write {}", path.display()), error);
+            if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(BackupError::new(format!("{} is no name of a file", path.display())));
+            }
+            let here = to.join(&path);
+            if node.is_dir() {
+                return fs::DirBuilder::new().mode(0o700).create(&here).map_err(failed);
+            }
+            if !node.is_file() {
+                return Ok(());
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&here).map_err(failed)?;
+            let mut out = Noting { file: &mut file, error: None };
+            let written = self.repository.dump(node, &mut out);
+            if let Some(error) = out.error {
+                return Err(failed(error));
+            }
+            written.map_err(|error| said(&format!("cannot read {}", path.display()), &error).hint(DAMAGED))?;
+            match node.meta.mtime.map(SystemTime::from) {
+                Some(time) => file.set_modified(time).map_err(failed),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// What is wrong with the bytes that the snapshot needs, by their own digests. What is only left over, by a backup that
+    /// did not come to its end, is not grave.
+    pub fn damage(&self) -> Result<Vec<Finding>, BackupError> {
         let options = CheckOptions::default().read_data(true);
         let checked = self
             .repository
             .check_with_trees(options, vec![self.snapshot.tree])
             .map_err(|error| said("cannot check the repository", &error))?;
-        let told = checked.0.iter().take(TOLD);
-        Ok(told.map(|(_, error)| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).collect())
+        let told = checked.0.into_iter().map(|(level, error)| {
+            let what = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            let grave = CheckResults(vec![(level, error)]).is_ok().is_err();
+            Finding { target: "backup".to_owned(), what, grave }
+        });
+        Ok(told.take(TOLD).collect())
     }
 }

@@ -156,7 +156,6 @@ impl Keeper {
 
 impl Backup for Keeper {
     fn take(&mut self, request: &Request) -> Result<Taken, BackupError> {
-        self.opened(true)?;
         let scratch = self.scratch()?;
         let ledger = Ledger::new(request.stop.clone());
         let mut manifest = Manifest::new(&self.options.site, request.position.clone(), request.deployment.clone());
@@ -166,6 +165,8 @@ impl Backup for Keeper {
         };
         let failed = |error: io::Error| BackupError::failed("cannot make a directory for the dumps", error);
         let (dumps, secrets) = (private(DATABASES).map_err(failed)?, private("private").map_err(failed)?);
+        self.room_to_take(&secrets)?;
+        self.opened(true)?;
         for database in &self.options.databases {
             manifest.databases.push(database.dump(&dumps, &secrets, &ledger, self.options.purpose)?);
         }

@@ -19,6 +19,7 @@ mod repository;
 mod restore;
 mod scratch;
 mod source;
+mod space;
 mod tool;
 mod walk;
 mod xattr;

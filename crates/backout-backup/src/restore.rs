@@ -11,7 +11,7 @@ use backout_model::target::Finding;
 use crate::dump::{self, Engine};
 use crate::fetched::Fetched;
 use crate::keeper::{Keeper, RootSource};
-use crate::manifest::{DatabaseNote, Manifest};
+use crate::manifest::{DatabaseNote, Manifest, RootNote};
 use crate::source::{DATABASES, ROOTS};
 use crate::{compare, exchange};
 
@@ -33,22 +33,24 @@ impl Keeper {
     ) -> Result<Vec<String>, BackupError> {
         let fetched = self.fetched(id)?;
         let manifest = fetched.manifest()?;
+        let databases: Vec<&DatabaseNote> =
+            manifest.databases.iter().filter(|database| wanted.databases.contains(&database.name)).collect();
+        let roots: Vec<&RootNote> = manifest.roots.iter().filter(|root| wanted.roots.contains(&root.name)).collect();
+        self.room_to_restore("the restore", &fetched, &databases, &roots, wanted.into.as_deref())?;
         if let Some(into) = &wanted.into {
-            return put_elsewhere(&fetched, &manifest, wanted, into);
+            return put_elsewhere(&fetched, &databases, &roots, into);
         }
         let scratch = self.scratch()?;
         let mut notes = Vec::new();
         // First everything is fetched and looked at, then the site changes.
         let dumps = scratch.path().join(DATABASES);
-        let databases: Vec<&DatabaseNote> =
-            manifest.databases.iter().filter(|database| wanted.databases.contains(&database.name)).collect();
         for database in &databases {
             self.source_of(&database.name)?;
             fetched.dumps(database, &dumps)?;
             dump::check_files(database, &dumps)?;
         }
         let mut staged = Vec::new();
-        for note in manifest.roots.iter().filter(|root| wanted.roots.contains(&root.name)) {
+        for note in roots {
             let root = self.root(&note.name)?.clone();
             if let Some(missing) = self.databases_lost(&note.without, &root.path, &wanted.databases) {
                 return Err(BackupError::new(format!("the database {missing} lies in the root {}", root.name))
@@ -76,7 +78,9 @@ impl Keeper {
         let manifest = fetched.manifest()?;
         let scratch = self.scratch()?;
         let dumps = scratch.path().join(DATABASES);
-        let mut found = fetched.damage()?.into_iter().map(|what| finding("backup", what)).collect::<Vec<_>>();
+        let every = (manifest.databases.iter().collect::<Vec<_>>(), manifest.roots.iter().collect::<Vec<_>>());
+        self.room_to_restore("what is to be compared", &fetched, &every.0, &every.1, Some(scratch.path()))?;
+        let mut found = fetched.damage()?;
         for database in &manifest.databases {
             let source = match self.source_of(&database.name) {
                 Ok(source) => source,
@@ -140,8 +144,8 @@ impl Keeper {
 /// Lays copies into an empty directory; nothing of the site is touched.
 fn put_elsewhere(
     fetched: &Fetched,
-    manifest: &Manifest,
-    wanted: &Wanted,
+    databases: &[&DatabaseNote],
+    roots: &[&RootNote],
     into: &Path,
 ) -> Result<Vec<String>, BackupError> {
     let failed = |error: io::Error| BackupError::failed(format!("cannot restore into {}", into.display()), error);
@@ -150,12 +154,12 @@ fn put_elsewhere(
         return Err(BackupError::new(format!("{} is not empty", into.display())).hint("name another directory"));
     }
     let mut notes = Vec::new();
-    for database in manifest.databases.iter().filter(|database| wanted.databases.contains(&database.name)) {
+    for database in databases {
         let dumps = into.join(DATABASES);
         fetched.dumps(database, &dumps)?;
         dump::check_files(database, &dumps)?;
     }
-    for root in manifest.roots.iter().filter(|root| wanted.roots.contains(&root.name)) {
+    for root in roots {
         let to = into.join(ROOTS).join(&root.name);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&to).map_err(failed)?;
         let node = fetched.root(&root.name)?;

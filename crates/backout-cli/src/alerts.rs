@@ -35,11 +35,14 @@ pub struct Alerts {
     to: Vec<Alert>,
     /// What is to be told besides the end of the run itself: of which run, and what it came to.
     also: RefCell<Vec<(String, Outcome)>>,
+    /// Why somebody cannot be told.
+    lacking: Option<String>,
 }
 
 impl Alerts {
     pub fn of(site: &Site) -> Self {
-        Self { site: site.name.clone(), to: site.alerts.clone(), also: RefCell::default() }
+        let lacking = site.can_alert().err().map(|error| error.to_string());
+        Self { site: site.name.clone(), to: site.alerts.clone(), also: RefCell::default(), lacking }
     }
 
     /// Keeps what another run came to, to be told once nobody is kept waiting.
@@ -94,14 +97,18 @@ impl Alerts {
     /// Whom `doctor` would have told, and whether somebody listens there.
     pub fn examine(&self) -> Vec<Finding> {
         let finding = |what: String| Finding { target: "alerts".to_owned(), what, grave: false };
-        if self.to.is_empty() {
+        let lacking = self.lacking.iter().map(|why| {
+            let what = format!("nobody could be told, so nothing that may have to be told would begin: {why}");
+            Finding { grave: true, ..finding(what) }
+        });
+        if self.to.is_empty() && self.lacking.is_none() {
             return vec![finding("nobody is told when something goes wrong: site.yaml has no `alerts:`".to_owned())];
         }
         let examined = self.to.iter().map(channel).map(|channel| match alert::reach(&channel, REACH) {
             Ok(()) => finding(format!("{channel} can be reached")),
             Err(why) => finding(format!("{channel} cannot be reached, so nobody would be told: {why}")),
         });
-        examined.collect()
+        examined.chain(lacking).collect()
     }
 
     /// The same of a run that ended with an error; what it had begun is settled by the next one.
@@ -175,13 +182,34 @@ fn message(site: &str, purpose: &str, outcome: &Outcome) -> Message {
     Message { subject, text, fields }
 }
 
+/// Where others had changed the same, without keys and values of rows: those are people's data, and a mail goes through many
+/// hands.
+fn places(outcome: &Outcome) -> Vec<String> {
+    let mut places: BTreeMap<String, u64> = BTreeMap::new();
+    for conflict in &outcome.conflicts {
+        *places.entry(conflict.place()).or_default() += 1;
+    }
+    let mut lines: Vec<String> = places
+        .into_iter()
+        .map(|(place, conflicts)| format!("conflict: {place} ({})", words::count(conflicts, "time")))
+        .collect();
+    let more = outcome.conflicts_total.saturating_sub(outcome.conflicts.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    if !lines.is_empty() {
+        lines.push("What was there and what is there now, `backout status` shows.".to_owned());
+    }
+    lines
+}
+
 fn text(site: &str, purpose: &str, outcome: &Outcome, now: Timestamp) -> String {
     let time = now.strftime("%Y-%m-%d %H:%M UTC");
     let mut happened = outcome.causes.clone();
     happened.extend(outcome.left_out.iter().map(|left| format!("{} was left out: {}", left.what, left.why)));
     let mut state = vec![outcome.closing.clone()];
     state.extend(outcome.notes.iter().cloned());
-    state.extend(outcome.conflicts.iter().map(ToString::to_string));
+    state.extend(places(outcome));
     let mut next = outcome.hints.clone();
     match outcome.status {
         Status::Failed => next.insert(0, "Nothing is urgent: the site works as it did before.".to_owned()),

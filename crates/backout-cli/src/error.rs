@@ -9,6 +9,7 @@ use backout_journal::JournalError;
 use backout_model::target::{Refusal, TargetError};
 use backout_package::error::PackageError;
 use backout_record::error::RecordError;
+use backout_sql::database::LockError;
 
 /// Nothing was changed on the site, unless [`CliError::status`] is [`Status::NeedsHand`].
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +124,18 @@ impl CliError {
                 vec!["make room on that disk, then try again".to_owned()]
             }
             Self::Target(_) | Self::Io { .. } => Vec::new(),
+        }
+    }
+
+    /// True where somebody else is at work on the site.
+    pub fn is_held(&self) -> bool {
+        match self {
+            Self::Hinted { error, .. } => error.is_held(),
+            Self::Journal(error) | Self::Engine(EngineError::Journal(error)) => {
+                matches!(error, JournalError::Held { .. })
+            }
+            Self::Engine(EngineError::Lock(error)) => matches!(error, LockError::Held { .. }),
+            _ => false,
         }
     }
 

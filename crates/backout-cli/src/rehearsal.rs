@@ -70,6 +70,8 @@ impl Copy {
             let path = self.scratch.path().join(directory);
             fs::DirBuilder::new().mode(0o700).create(&path).map_err(|source| CliError::write(&path, source))?;
         }
+        let roots = self.site.roots.iter().map(|root| (root.name.as_str(), root.path.as_path()));
+        keeper.room_to_lay_out(roots, self.scratch.path(), &self.private()).map_err(backup_error)?;
         self.note.lend(live)?;
         self.note.write(self.scratch.path())?;
         self.make_databases(live)?;
@@ -215,6 +217,7 @@ fn as_site(live: &Site, top: &Path) -> Site {
         maintenance: None,
         backup: None,
         alerts: Vec::new(),
+        lacking: None,
         retention: Retention::default(),
         record: false,
         ..live.clone()

@@ -126,15 +126,17 @@ pub fn rehearsed_step(rehearsed: &Rehearsed) -> String {
 
 /// One change that was rehearsed.
 pub fn rehearsed(rehearsed: &Rehearsed) -> String {
-    let Rehearsed { change, proven, why, locks, .. } = rehearsed;
+    let Rehearsed { change, proven, why, locks, locks_unmeasured, took_us, .. } = rehearsed;
     let place = if change.place.is_empty() { String::new() } else { format!("{}: ", short(&change.place)) };
     let verdict = match (proven, why) {
         (true, _) => format!("proven; undo: {}", short(&change.undo)),
         (false, why) => format!("NOT PROVEN: {}", short(why.as_deref().unwrap_or("it did not run"))),
     };
-    let locks = locks.as_ref().map(|locks| format!("; locks: {}", short(locks))).unwrap_or_default();
+    let unmeasured = locks_unmeasured.as_ref().map(|why| format!(" (planned: {})", short(why))).unwrap_or_default();
+    let locks = locks.as_ref().map(|locks| format!("; locks{unmeasured}: {}", short(locks))).unwrap_or_default();
+    let took = took_us.map(|took| format!("; took {}.{} ms", took / 1000, took % 1000 / 100)).unwrap_or_default();
     let amount = amount(change.rows, change.bytes);
-    format!("  {place}{}{amount}\n      {verdict}{locks}", short(&change.change))
+    format!("  {place}{}{amount}\n      {verdict}{took}{locks}", short(&change.change))
 }
 
 /// One deployment of the history.
@@ -156,11 +158,29 @@ pub fn shown(shown: &Shown) -> String {
     let because =
         |causes: &[String]| if causes.is_empty() { String::new() } else { format!(": {}", short(&causes.join(": "))) };
     match shown {
-        Shown::Deployment { id, package, version, state, actor, started_ms, last_ms, source, causes, left, backup } => {
+        Shown::Deployment {
+            id,
+            package,
+            version,
+            state,
+            actor,
+            started_ms,
+            last_ms,
+            source,
+            causes,
+            left,
+            pruned,
+            backup,
+        } => {
             let state = state.as_ref().map(name).unwrap_or_default();
             let mut lines = vec![
                 format!("deployment {id}: {} {}", short(package), short(version)),
-                format!("{state} since {}{}", time(*last_ms), because(causes)),
+                format!(
+                    "{state} since {}{}{}",
+                    time(*last_ms),
+                    because(causes),
+                    if *pruned { " (pruned: stays)" } else { "" }
+                ),
                 format!("begun {} by {} from {}", time(*started_ms), short(actor), short(source)),
             ];
             lines.extend(left.iter().map(|left| format!("left: {}", short(left))));
@@ -221,9 +241,17 @@ pub fn status(status: &Status) -> Vec<String> {
         lines.extend(needing.left.iter().map(|left| format!("  left: {}", short(left))));
         lines.push(format!("  go on with: {}", needing.command));
     }
-    if let Some(Awaiting { deployment, until_ms }) = &status.confirm {
-        lines.push(format!("to be confirmed: {}", line(deployment)));
-        lines.push(format!("  `backout confirm` keeps it; undone otherwise at {}", time(*until_ms)));
+    if let Some(Awaiting { deployment, until_ms, overdue }) = &status.confirm {
+        let until = time(*until_ms);
+        if *overdue {
+            lines.push(format!("was not confirmed in time: {}", line(deployment)));
+            lines.push(format!(
+                "  was to be undone at {until}, and is not yet: `backout resume` does it, or says what is in the way"
+            ));
+        } else {
+            lines.push(format!("to be confirmed: {}", line(deployment)));
+            lines.push(format!("  `backout confirm` keeps it; undone otherwise at {until}"));
+        }
     }
     if let Some(redo) = &status.redo {
         lines.push(format!("redo would bring back: {}", line(redo)));

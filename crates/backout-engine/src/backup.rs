@@ -139,6 +139,7 @@ pub fn last(reader: &Reader) -> Result<Option<(Taken, i64)>, EngineError> {
 #[derive(Clone, Debug, Serialize)]
 pub struct Proven {
     pub snapshot: Snapshot,
+    /// The grave ones.
     pub findings: u64,
 }
 
@@ -161,7 +162,7 @@ pub fn verify(backup: &mut dyn Backup, reader: &Reader, each: &mut dyn FnMut(Fin
         return Err(EngineError::NotNow { what: "there is no backup of this site".to_owned(), hint: None });
     };
     findings.extend(backup.verify(&snapshot)?);
-    let count = findings.len() as u64;
+    let count = findings.iter().filter(|finding| finding.grave).count() as u64;
     findings.into_iter().for_each(each);
     Ok(Proven { snapshot, findings: count })
 }

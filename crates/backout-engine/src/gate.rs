@@ -89,6 +89,12 @@ impl Gate for JournalGate<'_> {
         self.observer.heard(Happening::Within { done, of });
     }
 
+    fn ran(&mut self, place: &str, locks: &mut dyn FnMut() -> Result<String, String>) {
+        let Some(index) = self.draft.step.filter(|_| self.observer.measures()) else { return };
+        self.observer.ran(&self.draft.frame, index);
+        self.observer.locked(&self.draft.frame, index, place, locks());
+    }
+
     fn is_stopped(&self) -> bool {
         self.stoppable && self.observer.interrupted()
     }

@@ -89,6 +89,17 @@ pub enum Happening {
 pub trait Observer: Send {
     fn heard(&mut self, happening: Happening);
 
+    /// Whether each statement of a script is measured.
+    fn measures(&self) -> bool {
+        false
+    }
+
+    /// A statement of a step ran: its time ends here.
+    fn ran(&mut self, _frame: &FramePath, _index: u32) {}
+
+    /// What the statement at `place` has locked, or why that cannot be told. The time of the next one begins here.
+    fn locked(&mut self, _frame: &FramePath, _index: u32, _place: &str, _locks: Result<String, String>) {}
+
     /// Set once the operator asks to stop (Ctrl-C, SIGTERM): the step at hand is finished, then all is undone.
     fn stop(&self) -> Option<Arc<AtomicBool>> {
         None

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use backout_journal::{DeploymentRow, Reader};
 use backout_model::id::{DeploymentId, FramePath};
-use backout_model::state::{DeploymentState, Event};
+use backout_model::state::{DeploymentState, Event, FrameState};
 use backout_model::words::count;
 use backout_package::site::Retention;
 use serde::Serialize;
@@ -32,6 +32,9 @@ pub struct Prunable {
     pub version: String,
     pub started_ms: i64,
     pub why: Why,
+    /// Children that were passed over, as `retry` takes them: it cannot any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retries: Vec<String>,
     /// Bytes of images in the journal; what roots and databases hold comes on top.
     pub bytes: u64,
     /// The entries whose images are still there.
@@ -109,6 +112,7 @@ pub fn prunable(reader: &Reader, now_ms: i64, retention: Retention) -> Result<Ve
                 version: row.version.clone(),
                 started_ms: row.started_ms,
                 why,
+                retries: retries(&view),
                 bytes: images.values().sum(),
                 images: images.into_keys().collect(),
             });
@@ -116,6 +120,13 @@ pub fn prunable(reader: &Reader, now_ms: i64, retention: Retention) -> Result<Ve
     }
     prunable.reverse();
     Ok(prunable)
+}
+
+/// The children of a deployment on the site that `retry` is offered for.
+fn retries(view: &View) -> Vec<String> {
+    let is_on_site = view.state.is_some_and(DeploymentState::is_on_site) && !view.pruned;
+    let passed_over = view.frames.iter().filter(|(_, frame)| is_on_site && frame.state == FrameState::PassedOver);
+    passed_over.map(|(path, _)| format!("{}/{path}", view.id)).collect()
 }
 
 /// True where a later deployment cleared the stack on which its undo lies.
@@ -165,7 +176,7 @@ pub fn prune(session: &mut Session<'_>, prunable: &[Prunable]) -> Result<Outcome
     }
     let closing = match (prunable.len(), left) {
         (0, _) => NOTHING_CHANGED.to_owned(),
-        (_, 0) => "Pruned. What was given up cannot be undone or redone any more.".to_owned(),
+        (_, 0) => "Pruned. What was given up cannot be undone, redone or retried any more.".to_owned(),
         (_, left) => format!("Pruned, but for {}: `backout prune` tries again.", count(left, "deployment")),
     };
     let mut outcome = Outcome::new(if left == 0 { Status::Done } else { Status::Partly }, closing);

@@ -46,6 +46,12 @@ pub struct Rehearsed {
     /// Locks it takes, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<String>,
+    /// None: they were measured. Else they are what `plan` says, and why they were not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locks_unmeasured: Option<String>,
+    /// Its own time, in microseconds; none where changes of a step are made together: files, and what a command does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_us: Option<u64>,
     /// Of the step as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<Times>,
@@ -83,11 +89,22 @@ pub struct Rehearsal {
 type Locks = BTreeMap<(FramePath, u32, String), VecDeque<Option<String>>>;
 type Steps = BTreeMap<(FramePath, u32), StepTimes>;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct StepTimes {
     began: Option<Instant>,
+    /// When the statement under way began, and how long the one took that ran last.
+    since: Option<Instant>,
+    last: Duration,
+    changes: BTreeMap<String, VecDeque<Measured>>,
     deploy: Duration,
     undo: Duration,
+}
+
+/// What was measured of one statement.
+#[derive(Clone, Debug)]
+struct Measured {
+    took: Duration,
+    locks: Result<String, String>,
 }
 
 /// Passes on what happens, and takes the times of steps. What would be taken for a deployment of the site is not passed on.
@@ -116,7 +133,10 @@ impl Observer for Watching<'_> {
     fn heard(&mut self, happening: Happening) {
         let now = Instant::now();
         match &happening {
-            Happening::StepStarted { frame, index, .. } | Happening::StepUndoing { frame, index, .. } => {
+            Happening::StepStarted { frame, index, .. } => self.note(frame, *index, |step| {
+                *step = StepTimes { began: Some(now), since: Some(now), ..StepTimes::default() };
+            }),
+            Happening::StepUndoing { frame, index, .. } => {
                 self.note(frame, *index, |step| step.began = Some(now));
             }
             Happening::StepDone { frame, index, .. } => self.note(frame, *index, |step| {
@@ -131,6 +151,25 @@ impl Observer for Watching<'_> {
         self.inner.heard(happening);
     }
 
+    fn measures(&self) -> bool {
+        true
+    }
+
+    fn ran(&mut self, frame: &FramePath, index: u32) {
+        let now = Instant::now();
+        self.note(frame, index, |step| step.last = step.since.map_or(Duration::ZERO, |since| now - since));
+    }
+
+    fn locked(&mut self, frame: &FramePath, index: u32, place: &str, locks: Result<String, String>) {
+        self.note(frame, index, |step| {
+            if step.changes.len() < LOCKS_KEPT {
+                let measured = Measured { took: step.last, locks };
+                step.changes.entry(place.to_owned()).or_default().push_back(measured);
+            }
+            step.since = Some(Instant::now());
+        });
+    }
+
     fn stop(&self) -> Option<Arc<AtomicBool>> {
         self.inner.stop()
     }
@@ -139,8 +178,15 @@ impl Observer for Watching<'_> {
 impl Clocked {
     fn of(&self, step: &StepView) -> Times {
         let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = steps.get(&(step.frame.clone(), step.index)).copied().unwrap_or_default();
-        Times { deploy_ms: millis(found.deploy), undo_ms: millis(found.undo) }
+        let found = steps.get(&(step.frame.clone(), step.index));
+        found.map_or(Times::default(), |found| Times { deploy_ms: millis(found.deploy), undo_ms: millis(found.undo) })
+    }
+
+    /// The next statement at a place; where one made several changes, each of them has its figures.
+    fn change(&self, step: &StepView, place: &str) -> Option<Measured> {
+        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = steps.get_mut(&(step.frame.clone(), step.index))?.changes.get_mut(place)?;
+        if here.len() > 1 { here.pop_front() } else { here.front().cloned() }
     }
 }
 
@@ -164,7 +210,7 @@ pub fn beforehand(reader: &Reader, package: &Package) -> Result<BTreeSet<String>
         };
         return Err(EngineError::not_now(what, hint));
     }
-    crate::restored::none_interrupted(reader)?;
+    crate::restored::none_under_way(reader)?;
     deploy::requirements(reader, package)?;
     let rows = reader.deployments()?;
     Ok(rows.into_iter().filter(|row| row.state.is_on_site()).map(|row| row.package).collect())
@@ -222,10 +268,7 @@ pub fn rehearse(
     Ok(Rehearsal { outcome, figures })
 }
 
-/// What a step on an SQLite database takes.
-const ONE_FILE: &str = "the whole database: others read, and wait to write until the step is committed";
-
-/// So many statements' locks are told one by one.
+/// So many statements' locks and times are told one by one, of all the plan and of each step.
 const LOCKS_KEPT: usize = 10_000;
 
 /// An outcome of the scratch as one about the site: its id means nothing there, nor do commands that name it.
@@ -297,12 +340,16 @@ impl Telling<'_> {
             let why = self.unproven(step);
             let times = clocked.of(step);
             let Session { targets, journal, .. } = session;
-            let database = step.act().database().and_then(|name| targets.databases.get(name));
-            let is_one_file = database.is_some_and(|database| database.engine() == "sqlite");
             crate::describe::describe(targets, journal.reader(), step, &mut |change| {
                 let place = (step.frame.clone(), step.index, change.place.clone());
-                let locks = self.locks.get_mut(&place).and_then(VecDeque::pop_front).flatten();
-                let locks = locks.or_else(|| is_one_file.then(|| ONE_FILE.to_owned()));
+                let planned = self.locks.get_mut(&place).and_then(VecDeque::pop_front).flatten();
+                let measured = clocked.change(step, &change.place);
+                let took = measured.as_ref().map(|measured| measured.took);
+                let (locks, locks_unmeasured) = match measured.map(|measured| measured.locks) {
+                    Some(Ok(locks)) => (Some(locks), None),
+                    Some(Err(why)) => (planned, Some(why)),
+                    None => (planned, Some("it was not run as a statement of its own".to_owned())),
+                };
                 self.tell(Rehearsed {
                     frame: step.frame.clone(),
                     step: Some(step_in_package(step.index)),
@@ -310,7 +357,9 @@ impl Telling<'_> {
                     change,
                     proven: why.is_none(),
                     why: why.clone(),
+                    locks_unmeasured: locks_unmeasured.filter(|_| locks.is_some()),
                     locks,
+                    took_us: took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
                     times: Some(times),
                 });
             })?;
@@ -350,6 +399,8 @@ impl Telling<'_> {
                 proven: false,
                 why: Some(left.why.to_owned()),
                 locks: None,
+                locks_unmeasured: None,
+                took_us: None,
                 times: None,
             });
         }

@@ -117,6 +117,8 @@ pub struct Awaiting {
     pub deployment: Line,
     /// Milliseconds since 1970 UTC.
     pub until_ms: i64,
+    /// That time is over, and nothing has undone it yet.
+    pub overdue: bool,
 }
 
 /// A deployment that needs a hand, and what is left of it.
@@ -134,7 +136,7 @@ impl Status {
 }
 
 /// Reads the journal only: no database is opened.
-pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
+pub fn status(site: &Site, reader: &Reader, now_ms: i64) -> Result<Status, EngineError> {
     let rows = reader.deployments()?;
     let on_site: Vec<&DeploymentRow> = rows.iter().filter(|row| row.state.is_on_site()).collect();
     let underway = reader.unfinished()?;
@@ -150,7 +152,11 @@ pub fn status(site: &Site, reader: &Reader) -> Result<Status, EngineError> {
         in_maintenance: in_maintenance(reader)?.is_some(),
         holder,
         needs_hand,
-        confirm: awaiting(reader)?.map(|(row, until_ms)| Awaiting { deployment: Line::from(&row), until_ms }),
+        confirm: awaiting(reader)?.map(|(row, until_ms)| Awaiting {
+            deployment: Line::from(&row),
+            until_ms,
+            overdue: now_ms >= until_ms,
+        }),
         redo: lookup::top(reader).ok().map(|top| Line::from(&top.row)),
         backup: site.backup.is_some().then_some(BackupLine {
             taken_ms: last_backup.as_ref().map(|(_, taken_ms)| *taken_ms),
@@ -206,6 +212,9 @@ pub enum Shown {
         source: String,
         causes: Vec<String>,
         left: Vec<String>,
+        /// What its undo, its redo and its retries would need was given up.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        pruned: bool,
         /// The backup that was taken before it.
         #[serde(skip_serializing_if = "Option::is_none")]
         backup: Option<String>,
@@ -234,6 +243,10 @@ pub enum Shown {
         change: Described,
     },
 }
+
+/// Why nothing takes back a change that something could.
+const NO_MORE_PRUNED: &str = "none any more: what the deployment's undo would need was pruned";
+const NO_MORE_GIVEN_UP: &str = "none any more: the deployment was given up";
 
 /// Tells a deployment, or one child of it (`ID/CHILD`), with every change and its undo; the latest where none is named.
 pub fn show(
@@ -267,6 +280,7 @@ pub fn show(
         source: planned.map(|planned| planned.source.display().to_string()).unwrap_or_default(),
         causes: view.why.causes.clone(),
         left: view.why.left.clone(),
+        pruned: view.pruned,
         backup: view.backup.as_ref().map(|taken| taken.snapshot.clone()),
     });
     for (path, frame) in view.frames.iter().filter(|(path, _)| part.contains(path)) {
@@ -278,6 +292,12 @@ pub fn show(
             causes: frame.why.causes.clone(),
         });
     }
+    // What a command, a script or nothing would take back is not taken back any more either.
+    let given_up = match view.state {
+        _ if view.pruned => Some(NO_MORE_PRUNED),
+        Some(DeploymentState::GivenUp) => Some(NO_MORE_GIVEN_UP),
+        _ => None,
+    };
     let mut steps: Vec<&StepView> = view.steps.values().filter(|step| part.contains(&step.frame)).collect();
     steps.sort_by_key(|step| step.seq);
     for step in steps {
@@ -292,7 +312,10 @@ pub fn show(
             rows: summary.rows,
             output,
         });
-        crate::describe::describe(targets, reader, step, &mut |change| {
+        crate::describe::describe(targets, reader, step, &mut |mut change| {
+            if let Some(why) = given_up {
+                change.undo = why.to_owned();
+            }
             each(Shown::Change { frame: step.frame.clone(), step: step_in_package(step.index), change });
         })?;
     }

@@ -11,6 +11,9 @@ use crate::error::EngineError;
 /// How many characters of a snapshot's id are shown, as restic does.
 const SHORT: usize = 8;
 
+/// What the lock of a restore says that it is for.
+pub(crate) const PURPOSE: &str = "restore";
+
 /// What the journal notes of a restore.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Noted {
@@ -27,6 +30,19 @@ pub(crate) fn none_interrupted(reader: &Reader) -> Result<(), EngineError> {
         format!("the restore of {} was interrupted: the site is in between", short(&snapshot)),
         format!("`backout restore {}` again", short(&snapshot)),
     ))
+}
+
+/// The same for whoever holds no lock yet, and so may find a restore at work. Asked before a database is opened: what a
+/// restore has started there may keep everybody waiting, also where its process was killed.
+pub fn none_under_way(reader: &Reader) -> Result<(), EngineError> {
+    let Some(snapshot) = interrupted(reader)? else { return Ok(()) };
+    match reader.holder().filter(|note| note.purpose == PURPOSE) {
+        Some(note) => Err(EngineError::not_now(
+            format!("the site is being restored to {} by process {} on {}", short(&snapshot), note.pid, note.host),
+            "wait until it is done, then try again",
+        )),
+        None => none_interrupted(reader),
+    }
 }
 
 /// The snapshot of a restore that did not come to its end.

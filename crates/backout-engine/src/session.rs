@@ -137,7 +137,7 @@ impl<'o> Session<'o> {
         surroundings: Surroundings,
         observer: &'o mut dyn Observer,
     ) -> Result<Self, EngineError> {
-        Self::open_on(config, targets, surroundings, "restore", observer, Fit::DoesNotMatter)
+        Self::open_on(config, targets, surroundings, restored::PURPOSE, observer, Fit::DoesNotMatter)
     }
 
     /// For a rehearsal: `config` and `targets` are a scratch.
@@ -257,7 +257,7 @@ impl<'o> Session<'o> {
 
     /// Locks a database that was just restored, and so holds the lock of the process that backed it up.
     pub(crate) fn lock_restored(&mut self, name: &str, mut database: Box<dyn Database>) -> Result<(), EngineError> {
-        let me = self.me("restore", self.journal.now_ms())?;
+        let me = self.me(restored::PURPOSE, self.journal.now_ms())?;
         if let Some(holder) = database.holder()? {
             database.break_lock(&holder)?;
         }

@@ -70,7 +70,14 @@ pub struct Conflict {
 type Place = (String, String, Option<String>, Option<String>);
 
 impl Conflict {
-    fn place(&self) -> Place {
+    /// Where it is, for those who may see no key and no value: `database main: product, column price`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let column = self.column.as_ref().map(|column| format!(", column {column}")).unwrap_or_default();
+        format!("{}: {}{column}", self.target, self.object)
+    }
+
+    fn of(&self) -> Place {
         (self.target.clone(), self.object.clone(), self.key.clone(), self.column.clone())
     }
 }
@@ -176,9 +183,9 @@ impl Conflicts {
 
     /// Like [`Conflicts::extend`], but a conflict about what is listed already counts once.
     pub fn join(&mut self, mut other: Conflicts) {
-        let told: HashSet<Place> = self.listed.iter().map(Conflict::place).collect();
+        let told: HashSet<Place> = self.listed.iter().map(Conflict::of).collect();
         let before = other.listed.len();
-        other.listed.retain(|conflict| !told.contains(&conflict.place()));
+        other.listed.retain(|conflict| !told.contains(&conflict.of()));
         other.total -= (before - other.listed.len()) as u64;
         self.extend(other);
     }

@@ -71,6 +71,10 @@ pub trait Gate {
     /// Progress within the step, in changes or rows.
     fn progress(&mut self, done: u64, of: Option<u64>);
 
+    /// A statement of a script ran. `locks` tells what its session holds locked now and did not before, or why nobody can
+    /// tell; it is asked only where somebody measures.
+    fn ran(&mut self, _place: &str, _locks: &mut dyn FnMut() -> Result<String, String>) {}
+
     /// True once the step should end before it is announced, between two of its changes, as if it had failed. Never
     /// where it takes something back.
     fn is_stopped(&self) -> bool {

@@ -9,7 +9,7 @@ use backout_model::backup::{Keep, is_remote};
 
 use crate::alert::{self, Alert, WebhookFormat};
 use crate::decode::decode;
-use crate::error::PackageError;
+use crate::error::{PackageError, Place};
 use crate::field::{Located, Text};
 use crate::places;
 use crate::scratch::Scratch;
@@ -43,13 +43,23 @@ pub struct Site {
     pub state: PathBuf,
     pub maintenance: Option<Maintenance>,
     pub backup: Option<BackupConfig>,
-    /// In the order of the file.
+    /// In the order of the file; see [`Site::can_alert`].
     pub alerts: Vec<Alert>,
+    /// What keeps somebody from being told.
+    pub lacking: Option<Lacking>,
     pub retention: Retention,
     /// Each deployment writes its record at its end.
     pub record: bool,
     pub trust: Option<Trust>,
     pub scratch: Scratch,
+}
+
+/// A variable that an alert needs and the environment does not have: a matter for who alerts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    place: Place,
+    what: String,
+    hint: Option<String>,
 }
 
 /// Where full backups go.
@@ -183,7 +193,7 @@ impl Site {
         let backup = written.backup.as_ref().map(|backup| reader.backup(backup, &state, &roots)).transpose()?;
         let scratch = written.scratch.as_ref().map(|scratch| reader.scratch(scratch, &databases, &roots, &state));
         let scratch = scratch.transpose()?.unwrap_or_default();
-        let alerts = written.alerts.iter().map(|alert| reader.alert(alert)).collect::<Result<_, _>>()?;
+        let (alerts, lacking) = reader.alerts(&written.alerts)?;
         Ok(Site {
             name: written.site.value.0,
             databases,
@@ -192,12 +202,21 @@ impl Site {
             maintenance,
             backup,
             alerts,
+            lacking,
             retention,
             record: written.record,
             trust,
             scratch,
             file: absolute,
         })
+    }
+
+    /// An error where somebody could not be told. A command that tells nobody works without what that needs.
+    pub fn can_alert(&self) -> Result<(), PackageError> {
+        match self.lacking.clone() {
+            Some(Lacking { place, what, hint }) => Err(PackageError::Wrong { place, what, hint }),
+            None => Ok(()),
+        }
     }
 
     /// The `site.yaml` in `start` or the nearest directory above it.
@@ -358,6 +377,24 @@ impl Reader<'_> {
             return Err(self.wrong(*spot, "a retention has `keep`, `days` or both"));
         }
         Ok(Retention { keep: *keep, days: *days })
+    }
+
+    /// Those that can be told, and why the first of the others cannot. What is wrong in the file is an error in any case.
+    fn alerts(&self, written: &[Located<AlertFile>]) -> Result<(Vec<Alert>, Option<Lacking>), PackageError> {
+        let environment = |name: &str| (self.environment)(name).or_else(|| Some(OsString::from("lacking")));
+        let as_if_nothing_lacked = Reader { environment: &environment, ..*self };
+        let (mut alerts, mut lacking) = (Vec::new(), None);
+        for alert in written {
+            match self.alert(alert) {
+                Ok(alert) => alerts.push(alert),
+                Err(error) => {
+                    as_if_nothing_lacked.alert(alert)?;
+                    let PackageError::Wrong { place, what, hint } = error else { return Err(error) };
+                    lacking.get_or_insert(Lacking { place, what, hint });
+                }
+            }
+        }
+        Ok((alerts, lacking))
     }
 
     fn alert(&self, written: &Located<AlertFile>) -> Result<Alert, PackageError> {

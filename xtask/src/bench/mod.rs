@@ -9,6 +9,7 @@ mod mariadb;
 mod measure;
 mod postgres;
 mod record;
+mod rehearse;
 mod report;
 mod sqlite;
 mod tool;
@@ -54,6 +55,8 @@ enum What {
     Files,
     Record,
     Backup,
+    /// The time of a rehearsal beside that of the deployment
+    Rehearse,
     /// Commands whose changes are captured, on SQLite and files
     Capture,
 }
@@ -89,6 +92,7 @@ pub fn run(options: &Options) -> Result<bool> {
         What::Capture => capture::run(options, &backout, scratch.path(), &mut report)?,
         What::Files => files::run(options, &backout, scratch.path(), &mut report)?,
         What::Record => record::run(options, &backout, scratch.path(), &mut report)?,
+        What::Rehearse => rehearse::run(options, &backout, scratch.path(), &mut report)?,
         What::Backup => backup::run(options, &backout, scratch.path(), &mut report)?,
     }
     report.close();

@@ -64,6 +64,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("xtask", &["backout-servers"]),
 ];
 
+/// What no crate of the workspace may name, and why. What others bring along is `deny.toml`'s.
+const NEVER: &[(&str, &str)] = &[
+    ("tokio", "a deployment is serial by nature; async stays inside a library that forces it"),
+    ("async-std", "a deployment is serial by nature"),
+    ("futures", "a deployment is serial by nature"),
+];
+
 const TESTKIT: &str = "backout-testkit";
 
 /// One crate of the workspace and what it depends on inside the workspace.
@@ -71,6 +78,8 @@ const TESTKIT: &str = "backout-testkit";
 pub struct Crate {
     pub name: String,
     pub edges: Vec<Edge>,
+    /// Crates from elsewhere.
+    pub outside: Vec<String>,
     /// Whether its manifest takes over the workspace's lints.
     pub lints_shared: bool,
 }
@@ -117,13 +126,14 @@ pub fn read(root: &Path) -> Result<Vec<Crate>> {
     for package in metadata.packages {
         let manifest = std::fs::read_to_string(&package.manifest_path)
             .with_context(|| format!("reading {}", package.manifest_path))?;
-        let edges = package
-            .dependencies
+        let (own, outside): (Vec<_>, Vec<_>) =
+            package.dependencies.into_iter().partition(|dependency| dependency.path.is_some());
+        let outside = outside.into_iter().map(|dependency| dependency.name).collect();
+        let edges = own
             .into_iter()
-            .filter(|dependency| dependency.path.is_some())
             .map(|dependency| Edge { dev: dependency.kind.as_deref() == Some("dev"), to: dependency.name })
             .collect();
-        crates.push(Crate { name: package.name, edges, lints_shared: shares_lints(&manifest) });
+        crates.push(Crate { name: package.name, edges, outside, lints_shared: shares_lints(&manifest) });
     }
     Ok(crates)
 }
@@ -142,6 +152,9 @@ pub fn check(crates: &[Crate], findings: &mut Findings) {
         };
         if !each.lints_shared {
             findings.wrong(format!("crate {}: `[lints] workspace = true` is missing", each.name));
+        }
+        for (name, why) in NEVER.iter().filter(|(name, _)| each.outside.iter().any(|outside| outside == name)) {
+            findings.wrong(format!("crate {} must not use {name}: {why}", each.name));
         }
         for edge in &each.edges {
             // A crate names itself among its dev-dependencies to turn on a feature of its own in tests.
@@ -174,7 +187,7 @@ mod tests {
     fn krate(name: &str, uses: &[&str], dev: &[&str]) -> Crate {
         let edge = |dev| move |to: &&str| Edge { to: (*to).to_owned(), dev };
         let edges = uses.iter().map(edge(false)).chain(dev.iter().map(edge(true))).collect();
-        Crate { name: name.to_owned(), edges, lints_shared: true }
+        Crate { name: name.to_owned(), edges, outside: Vec::new(), lints_shared: true }
     }
 
     fn found(crates: &[Crate]) -> Vec<String> {
@@ -213,6 +226,14 @@ mod tests {
     fn tests_do_not_widen_the_layers() {
         let wrong = found(&[krate("backout-sql", &[], &["backout-files"])]);
         assert_eq!(wrong, ["wrong edge: backout-sql must not use backout-files"]);
+    }
+
+    #[test]
+    fn async_code_stays_with_others() {
+        let mut one = krate("backout-net", &[], &[]);
+        one.outside = ["ureq", "tokio"].map(str::to_owned).to_vec();
+        let wrong = found(&[one]);
+        assert!(wrong.len() == 1 && wrong[0].starts_with("crate backout-net must not use tokio: "), "{wrong:?}");
     }
 
     #[test]

@@ -72,6 +72,8 @@ fn files(root: &Path) -> Result<Vec<String>> {
         .split(|byte| *byte == 0)
         .filter(|path| !path.is_empty())
         .map(|path| String::from_utf8_lossy(path).into_owned())
+        // What is others' keeps their style.
+        .filter(|path| !path.starts_with("vendor/"))
         .collect();
     paths.sort();
     paths.dedup();

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use backout_model::backup::BackupError;
+use sha1::{Digest as _, Sha1};
 
 use super::evened::{self, Line};
 use super::floats;
@@ -70,6 +71,17 @@ pub fn dump(
     })
 }
 
+/// About how many bytes a dump takes: what the tables do, without their indexes.
+pub fn size(parameters: &Parameters, private: &Path) -> Result<u64, BackupError> {
+    let said = private.join("size.out");
+    Access::write(parameters, private)?.query(SIZE, &said)?;
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        BackupError::failed("cannot read the size of a database", error)
+    };
+    let text = fs::read_to_string(&said).map_err(|error| failed(error.into()))?;
+    text.trim().parse().map_err(|error: std::num::ParseIntError| failed(error.into()))
+}
+
 /// Fills a database that is empty, as whoever may write what a dump has of definers. `live` must not be named in it.
 pub fn fill(
     note: &DatabaseNote,
@@ -101,6 +113,7 @@ const NAMING: &str = "SELECT CONCAT('the view ', TABLE_NAME) FROM information_sc
 /// Tables that the tool keeps.
 const OWN: &str =
     "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'backout%'";
+const SIZE: &str = "SELECT CAST(COALESCE(SUM(DATA_LENGTH), 0) AS UNSIGNED) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
 const COUNT: &str = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
 
 pub fn clear(parameters: &Parameters, private: &Path) -> Result<(), BackupError> {
@@ -127,10 +140,13 @@ pub fn make(
 ) -> Result<Parameters, BackupError> {
     let Beside { database, account, .. } = beside;
     let mut sql = format!("CREATE DATABASE `{database}`;\n");
+    // As the server keeps it: neither this script nor a log of the server's holds the password itself.
+    let twice = Sha1::digest(Sha1::digest(password));
+    let verifier: String = twice.iter().map(|byte| format!("{byte:02X}")).collect();
     for host in HOSTS {
         // In a grant `_` stands for any letter.
         let pattern = database.replace('_', "\\_");
-        sql.push_str(&format!("CREATE USER '{account}'@'{host}' IDENTIFIED BY '{password}';\n"));
+        sql.push_str(&format!("CREATE USER '{account}'@'{host}' IDENTIFIED BY PASSWORD '*{verifier}';\n"));
         sql.push_str(&format!("GRANT ALL ON `{pattern}`.* TO '{account}'@'{host}';\n"));
     }
     Access::write(parameters, private)?.run(&script(private, &sql)?, private)?;
@@ -265,10 +281,11 @@ pub fn examine() -> Vec<String> {
     missing.map(|tool| format!("{tool} is not there: no backup can be taken")).collect()
 }
 
-/// How the client tools reach a database: by an option file that only its owner can read.
+/// How the client tools reach a database: by an option file that only its owner can read, and by a password that is in no file.
 pub struct Access {
     file: PathBuf,
     database: String,
+    password: Option<String>,
 }
 
 impl Access {
@@ -283,7 +300,11 @@ impl Access {
             .open(&file)
             .and_then(|mut out| out.write_all(options(parameters).as_bytes()));
         written.map_err(|error| BackupError::failed(format!("cannot write {}", file.display()), error))?;
-        Ok(Self { file, database })
+        Ok(Self { file, database, password: parameters.get("password").cloned() })
+    }
+
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        self.password.iter().map(|password| ("MYSQL_PWD", password.into())).collect()
     }
 
     fn words(&self) -> Vec<OsString> {
@@ -296,7 +317,7 @@ impl Access {
         let mut words = self.words();
         words.extend(WORDS.iter().chain(what).map(OsString::from));
         words.push(self.database.clone().into());
-        Tool { name: DUMP, words, environment: Vec::new(), input: None, output }.run(ledger)
+        Tool { name: DUMP, words, environment: self.environment(), input: None, output }.run(ledger)
     }
 
     /// Writes what a query gives, a row a line as it is.
@@ -306,7 +327,7 @@ impl Access {
             ["--default-character-set=utf8mb4", "--batch", "--skip-column-names", "--raw", "--quick", "--execute", sql];
         words.extend(all.iter().map(OsString::from));
         words.push(self.database.clone().into());
-        Tool { name: CLIENT, words, environment: Vec::new(), input: None, output }.run(None)
+        Tool { name: CLIENT, words, environment: self.environment(), input: None, output }.run(None)
     }
 
     /// Fills the empty database `name` with the files in `from`.
@@ -326,7 +347,7 @@ impl Access {
         words.extend(["--default-character-set=utf8mb4", "--batch"].map(OsString::from));
         words.push(self.database.clone().into());
         let output = private.join("client.out");
-        Tool { name: CLIENT, words, environment: Vec::new(), input: Some(script), output: &output }.run(None)
+        Tool { name: CLIENT, words, environment: self.environment(), input: Some(script), output: &output }.run(None)
     }
 }
 
@@ -339,8 +360,7 @@ fn options(parameters: &Parameters) -> String {
     };
     for (name, value) in parameters {
         match name.as_str() {
-            "user" | "password" | "host" | "port" | "socket" | "ssl-ca" | "ssl-cert" | "ssl-key"
-            | "connect-timeout" => {
+            "user" | "host" | "port" | "socket" | "ssl-ca" | "ssl-cert" | "ssl-key" | "connect-timeout" => {
                 put(name, value);
             }
             "ssl-mode" => match value.to_ascii_lowercase().as_str() {
@@ -363,10 +383,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_file_holds_any_password() {
-        let parameters = [("password", "a\"b\\c #d"), ("dbname", "x"), ("port", "1")];
+    fn an_option_file_holds_any_value_and_no_password() {
+        let parameters = [("user", "a\"b\\c #d"), ("password", "secret"), ("dbname", "x"), ("port", "1")];
         let text = options(&parameters.map(|(n, v)| (n.to_owned(), v.to_owned())).into());
-        assert_eq!(text, "[client]\npassword = \"a\\\"b\\\\c #d\"\nport = \"1\"\nprotocol = \"tcp\"\n");
+        assert_eq!(text, "[client]\nport = \"1\"\nuser = \"a\\\"b\\\\c #d\"\nprotocol = \"tcp\"\n");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use backout_model::backup::BackupError;
 use backout_model::target::Finding;
 
+use crate::fetched::DAMAGED;
 use crate::keeper::Purpose;
 use crate::ledger::Ledger;
 use crate::manifest::{DatabaseNote, DumpFile};
@@ -179,7 +180,7 @@ pub fn check_files(note: &DatabaseNote, from: &Path) -> Result<(), BackupError> 
                 "database {}: {} in the backup is not what was written to it",
                 note.name, file.name
             ))
-            .hint("`backout verify --backup` tells what else is damaged; restore an earlier backup"));
+            .hint(DAMAGED));
         }
     }
     Ok(())

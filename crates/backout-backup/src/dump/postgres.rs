@@ -7,6 +7,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use backout_model::backup::BackupError;
+use postgres_protocol::password::scram_sha_256;
 
 use super::evened::{self, Line};
 use super::lines::first_difference;
@@ -54,6 +55,14 @@ fn write(parameters: &Parameters, script: &Path, besides: &[&str], ledger: Optio
     let mut words: Vec<OsString> = words.map(OsString::from).collect();
     words.push(conninfo(parameters)?.into());
     Tool { name: "pg_dump", words, environment: environment(parameters), input: None, output: script }.run(ledger)
+}
+
+/// About how many bytes a dump takes: what the tables do, without their indexes.
+pub fn size(parameters: &Parameters, private: &Path) -> Result<u64, BackupError> {
+    let sum = "SELECT coalesce(sum(pg_table_size(c.oid)), 0) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+    let said = query(parameters, &private.join("size.out"), sum)?;
+    said.trim().parse().map_err(|error| BackupError::failed("cannot read the size of a database", error))
 }
 
 /// All or nothing: whoever reads meanwhile sees the database as it was, or as the backup has it.
@@ -115,8 +124,10 @@ pub fn make(
 ) -> Result<Parameters, BackupError> {
     let Beside { database, account, .. } = beside;
     let output = private.join("psql.out");
+    // As the server keeps it: neither this script nor a log of the server's holds the password itself.
+    let verifier = scram_sha_256(password.as_bytes());
     let sql = format!(
-        "CREATE ROLE {account} LOGIN PASSWORD '{password}';\nGRANT {account} TO CURRENT_USER;\n\
+        "CREATE ROLE {account} LOGIN PASSWORD '{verifier}';\nGRANT {account} TO CURRENT_USER;\n\
          SELECT format('CREATE DATABASE {database} OWNER {account} TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L', \
          pg_encoding_to_char(encoding), datcollate, datctype) FROM pg_database WHERE datname = current_database()\n\\gexec\n\
          REVOKE ALL ON DATABASE {database} FROM PUBLIC;\n"

@@ -39,6 +39,7 @@ pub struct Args {
 
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let site = context.site()?;
+    site.can_alert()?;
     if args.rehearse
         && let Some(outcome) = rehearse::first(context, &site, &args.package, args.accept_irreversible)?
     {
@@ -75,8 +76,11 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         record::at_the_end(session, &mut outcome);
         Ok(outcome)
     });
-    if let Some(watcher) = watcher {
-        watcher.let_go(&watched)?;
+    if let Some(watcher) = watcher
+        && let Err(error) = watcher.let_go(&watched)
+    {
+        let why = error.causes().join(": ");
+        context.ui.warning(format!("nobody watches over it any more: {why}; `backout watch` does, as long as it runs"));
     }
     if let Some(incoming) = incoming
         && let Err(error) = incoming.remove()

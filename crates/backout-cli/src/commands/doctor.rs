@@ -1,9 +1,10 @@
 //! `backout doctor`: what works on a site and what does not.
 
 use backout_engine::outcome::{NOTHING_CHANGED, Status};
-use backout_engine::{backup, doctor};
+use backout_engine::{backup, doctor, restored};
 use backout_journal::{Clock as _, Journal, SystemClock};
 use backout_model::backup::Backup;
+use backout_model::target::Finding;
 use serde_json::json;
 
 use super::Context;
@@ -18,11 +19,22 @@ pub struct Args {}
 
 pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
     let site = context.site()?;
-    let (mut targets, mut findings) = wiring::targets_as_far_as_possible(&site);
-    findings.extend(doctor::doctor(&site, &mut targets)?);
+    let reader = Journal::read(&site.state)?;
+    let mut findings = match restored::none_under_way(&reader) {
+        Ok(()) => {
+            let (mut targets, mut findings) = wiring::targets_as_far_as_possible(&site);
+            findings.extend(doctor::doctor(&site, &mut targets)?);
+            findings
+        }
+        // To ask its databases now could take as long as the restore does.
+        Err(error) => {
+            let what = error.causes().into_iter().chain(error.hints()).collect::<Vec<_>>().join("; ");
+            vec![Finding { target: "site".to_owned(), what, grave: true }]
+        }
+    };
     let mut keeper = wiring::keeper(&site);
     let keeper = keeper.as_mut().map(|keeper| keeper as &mut dyn Backup);
-    findings.extend(backup::doctor(&site, keeper, &Journal::read(&site.state)?, SystemClock.now_ms())?);
+    findings.extend(backup::doctor(&site, keeper, &reader, SystemClock.now_ms())?);
     findings.extend(Alerts::of(&site).examine());
     for finding in &findings {
         context.ui.item("finding", finding, words::finding);

@@ -38,8 +38,8 @@ use backout_backup::Keeper;
 use backout_engine::error::EngineError;
 use backout_engine::fresh;
 use backout_engine::outcome::{Outcome, Status};
-use backout_engine::report;
 use backout_engine::session::{Session, Targets};
+use backout_engine::{report, restored};
 use backout_journal::{Journal, Reader};
 use backout_package::site::{SITE_FILE, Site};
 
@@ -131,6 +131,7 @@ impl Context<'_> {
         purpose: &str,
         work: impl FnOnce(Site, &mut Progress, &Alerts) -> Result<Outcome, CliError>,
     ) -> Result<End, CliError> {
+        site.can_alert()?;
         lent::clear(&site, self.ui);
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
@@ -161,12 +162,14 @@ impl Context<'_> {
     /// Takes the locks of a site and settles what a crash interrupted; none: nothing had been, and nothing needs a hand.
     /// `purpose` is for whoever is alerted.
     pub fn resume(&self, site: Site, purpose: &str) -> Result<Option<Outcome>, CliError> {
+        site.can_alert()?;
         lent::clear(&site, self.ui);
         let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
         let mut progress = Progress::new(self.ui, stop);
         let alerts = Alerts::of(&site);
-        let mut targets = wiring::targets(&site)?;
-        if fresh::is_fresh(&mut targets, &Journal::read(&site.state)?)? {
+        let reader = Journal::read(&site.state)?;
+        let mut targets = targets(&site, &reader)?;
+        if fresh::is_fresh(&mut targets, &reader)? {
             return Ok(None);
         }
         let mut session = Session::open(site, targets, wiring::surroundings(), "resume", &mut progress)?;
@@ -224,13 +227,19 @@ impl Context<'_> {
     }
 }
 
+/// Opens a site's targets, unless a restore has them.
+pub fn targets(site: &Site, reader: &Reader) -> Result<Targets, CliError> {
+    restored::none_under_way(reader)?;
+    wiring::targets(site)
+}
+
 /// Opens a site's targets; where nothing was ever deployed to it, asks `first` whether to go on.
 fn asked_first(
     site: &Site,
     first: impl FnOnce(&Site, &mut Targets, &Reader) -> Result<(), EngineError>,
 ) -> Result<Targets, CliError> {
-    let mut targets = wiring::targets(site)?;
     let reader = Journal::read(&site.state)?;
+    let mut targets = targets(site, &reader)?;
     if fresh::is_fresh(&mut targets, &reader)? {
         first(site, &mut targets, &reader)?;
     }

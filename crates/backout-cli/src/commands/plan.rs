@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use backout_engine::outcome::{NOTHING_CHANGED, Status};
 use backout_engine::plan::{self, Item};
+use backout_journal::Journal;
 use backout_package::bundle;
 use backout_package::package::Package;
 
 use super::Context;
 use crate::end::End;
 use crate::error::CliError;
-use crate::{wiring, words};
+use crate::words;
 
 /// Dry run: every change, how it will be undone, what is refused; changes nothing
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     } else {
         Package::load(&args.package)?
     };
-    let mut targets = wiring::targets(&site)?;
+    let mut targets = super::targets(&site, &Journal::read(&site.state)?)?;
     let mut group = None;
     let totals = plan::plan(&site, &mut targets, &package, &mut |item: Item| {
         let here = (item.frame.clone(), item.step);

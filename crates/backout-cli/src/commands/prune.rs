@@ -77,6 +77,11 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
 }
 
 fn line(one: &Prunable) -> String {
-    let Prunable { id, package, version, started_ms, why, bytes, .. } = one;
-    format!("{id}  {}  {package} {version}  {}: {}", time(*started_ms), why.words(), count(*bytes, "byte"))
+    let Prunable { id, package, version, started_ms, why, retries, bytes, .. } = one;
+    let retries = if retries.is_empty() {
+        String::new()
+    } else {
+        format!("; no `backout retry {}` any more", retries.join("`, `backout retry "))
+    };
+    format!("{id}  {}  {package} {version}  {}: {}{retries}", time(*started_ms), why.words(), count(*bytes, "byte"))
 }

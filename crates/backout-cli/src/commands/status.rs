@@ -1,7 +1,7 @@
 //! `backout status`: one screen about a site. Opens the journal only, so that it answers at once.
 
 use backout_engine::report;
-use backout_journal::Journal;
+use backout_journal::{Clock as _, Journal, SystemClock};
 
 use super::Context;
 use crate::end::End;
@@ -14,7 +14,7 @@ pub struct Args {}
 
 pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
     let site = context.site()?;
-    let status = report::status(&site, &Journal::read(&site.state)?)?;
+    let status = report::status(&site, &Journal::read(&site.state)?, SystemClock.now_ms())?;
     for line in words::status(&status) {
         context.ui.answer(line);
     }

@@ -27,7 +27,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     if args.backup {
         return of_backup(context, &site, &reader);
     }
-    let mut targets = wiring::targets(&site)?;
+    let mut targets = super::targets(&site, &reader)?;
     let ui = context.ui;
     let mut drift = 0_u64;
     let checked = verify::verify(&site, &mut targets, &reader, &mut |finding| {
@@ -53,7 +53,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
 fn of_backup(context: &Context<'_>, site: &Site, reader: &Reader) -> Result<End, CliError> {
     let mut keeper = wiring::keeper(site).ok_or_else(backup::no_backup)?;
     let ui = context.ui;
-    let proven = backup::verify(&mut keeper, reader, &mut |finding| ui.item("finding", &finding, words::drift))?;
+    let proven = backup::verify(&mut keeper, reader, &mut |finding| ui.item("finding", &finding, words::finding))?;
     let shown = super::backup::line(&proven.snapshot);
     if proven.findings == 0 {
         ui.answer(format!("{shown}: restored into a scratch place, it is as it was written"));

@@ -9,20 +9,25 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use backout_engine::confirm::awaiting;
-use backout_engine::outcome::Status;
-use backout_journal::Journal;
+use backout_engine::outcome::{Outcome, Status};
 use backout_journal::clock::{Clock, SystemClock};
+use backout_journal::{DeploymentRow, Journal};
 use backout_package::site::Site;
 use rustix::process::{geteuid, setsid};
 
 use super::Context;
+use crate::alerts::Alerts;
 use crate::end::End;
 use crate::error::CliError;
 use crate::signals::Stop;
+use crate::words;
 
-/// Watch over a deployment that is to be confirmed
+/// Watch over a deployment that is to be confirmed, and undo it when its time is over
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A deploying process started it, and holds the other end of its standard input
+    #[arg(long, hide = true)]
+    for_deploy: bool,
     /// It hangs on nothing of the process that started it any more
     #[arg(long, hide = true)]
     apart: bool,
@@ -40,40 +45,130 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// There where systemd runs the machine.
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// Waits for the deploying process to end, whichever way: that one holds the other end of the standard input.
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let cannot = |source: io::Error| CliError::io("watch over the deployment", source);
     let site = context.site()?;
-    if !args.apart {
+    if args.for_deploy {
         return Err(cannot(apart(&site)));
     }
-    let mut out = io::stdout();
-    out.write_all(READY).and_then(|()| out.flush()).map_err(cannot)?;
-    let mut said = Vec::new();
-    io::stdin().read_to_end(&mut said).map_err(cannot)?;
-    if said == NOTHING {
-        return Ok(End::answered(&serde_json::Value::Null));
+    let mut known = None;
+    if args.apart {
+        let mut out = io::stdout();
+        out.write_all(READY).and_then(|()| out.flush()).map_err(cannot)?;
+        // The deploying process ends, whichever way.
+        let mut said = Vec::new();
+        io::stdin().read_to_end(&mut said).map_err(cannot)?;
+        if said == NOTHING {
+            return Ok(End::answered(&serde_json::Value::Null));
+        }
+        known = Seen::as_told(&said);
+    } else {
+        site.can_alert()?;
+        match Seen::of(&site)? {
+            Seen { until: Some((name, until)), .. } => context.ui.note(format!(
+                "watching over {name}: undone {} unless `backout confirm` comes first",
+                words::time(until)
+            )),
+            Seen { interrupted: true, .. } => context.ui.note("settling what was interrupted"),
+            Seen { .. } => context.ui.answer("no deployment is to be confirmed"),
+        }
     }
     let stop = Stop::listen().map_err(cannot)?;
+    watch(context, &site, &stop, known);
+    Ok(End::answered(&serde_json::Value::Null))
+}
+
+/// What the journal has to say to a watcher.
+struct Seen {
+    interrupted: bool,
+    /// The deployment that is to be confirmed, and until when.
+    until: Option<(String, i64)>,
+    /// There is a journal at all.
+    is_there: bool,
+}
+
+impl Seen {
+    /// What the deploying process says of a deployment that waits: until when, and which it is.
+    fn told(row: &DeploymentRow, until: i64) -> String {
+        format!("{until} {}", name(row))
+    }
+
+    /// None where that process died before it could say anything.
+    fn as_told(said: &[u8]) -> Option<Self> {
+        let (until, name) = std::str::from_utf8(said).ok()?.split_once(' ')?;
+        Some(Self { interrupted: false, until: Some((name.to_owned(), until.parse().ok()?)), is_there: true })
+    }
+
+    fn of(site: &Site) -> Result<Self, CliError> {
+        let reader = Journal::read(&site.state)?;
+        Ok(Self {
+            interrupted: reader.unfinished()?.is_some(),
+            until: awaiting(&reader)?.map(|(row, until)| (name(&row), until)),
+            is_there: reader.last_seq()? > 0,
+        })
+    }
+}
+
+fn name(row: &DeploymentRow) -> String {
+    format!("{} {} ({})", row.package, row.version, row.id)
+}
+
+/// Until nothing is left to watch over, whatever becomes of the site meanwhile: a state directory that is not mounted, or a
+/// database that is down, is waited for, and where its time comes before it is back, people are told.
+fn watch(context: &Context<'_>, site: &Site, stop: &Stop, known: Option<Seen>) {
     let mut pause = PAUSE;
+    let mut last = known;
+    let mut told = false;
     while !stop.asked() {
-        let (interrupted, until) = {
-            let reader = Journal::read(&site.state)?;
-            (reader.unfinished()?.is_some(), awaiting(&reader)?.map(|(_, until)| until))
+        let failed = match Seen::of(site) {
+            // It was there before.
+            Ok(Seen { is_there: false, .. }) if last.is_some() => {
+                Some(CliError::refused(format!("there is no journal in {} any more", site.state.display()), RESUME))
+            }
+            Ok(seen) if !seen.interrupted && seen.until.is_none() => return,
+            Ok(seen) => {
+                let due = seen.interrupted || is_over(&seen);
+                last = Some(seen);
+                // Somebody else is at work, or a database is down: it is tried until it is done, less and less often.
+                let settled = due.then(|| context.resume(site.clone(), PURPOSE)).transpose();
+                let done = |status: Status| matches!(status, Status::Done | Status::Failed);
+                let avails = |outcome: &Option<Outcome>| outcome.as_ref().is_none_or(|outcome| done(outcome.status));
+                if settled.as_ref().is_ok_and(|settled| settled.as_ref().is_none_or(avails)) {
+                    pause = PAUSE;
+                    std::thread::sleep(pause);
+                    continue;
+                }
+                settled.err()
+            }
+            Err(error) => Some(error),
         };
-        if !interrupted && until.is_none() {
-            break;
-        }
-        if interrupted || until.is_some_and(|until| SystemClock.now_ms() >= until) {
-            // Somebody else is at work, or a database is down: it is tried until it is done, less and less often.
-            let settled = context.resume(site.clone(), PURPOSE);
-            let done = |status: Status| matches!(status, Status::Done | Status::Failed);
-            let avails = settled.is_ok_and(|outcome| outcome.is_none_or(|outcome| done(outcome.status)));
-            pause = if avails { PAUSE } else { PAUSE_MAX.min(pause * 2) };
+        pause = PAUSE_MAX.min(pause * 2);
+        if let Some(error) = failed.filter(|error| !told && !error.is_held())
+            && let Some(Seen { until: Some((name, until)), .. }) = &last
+            && SystemClock.now_ms() >= *until
+        {
+            let mut outcome = Outcome::new(
+                Status::NeedsHand,
+                format!(
+                    "Needs a hand: {name} was not confirmed {} and cannot be undone yet; it is tried again.",
+                    words::time(*until)
+                ),
+            );
+            outcome.causes = error.causes();
+            outcome.hints = error.hints();
+            outcome.hints.push(RESUME.to_owned());
+            Alerts::of(site).tell(context.ui, PURPOSE, &outcome);
+            told = true;
         }
         std::thread::sleep(pause);
     }
-    Ok(End::answered(&serde_json::Value::Null))
+}
+
+/// What to do where the watcher cannot.
+const RESUME: &str = "`backout resume` once that is mended";
+
+fn is_over(seen: &Seen) -> bool {
+    seen.until.as_ref().is_some_and(|(_, until)| SystemClock.now_ms() >= *until)
 }
 
 /// Begins a session of its own and this program anew, without a file or directory of whoever started it: a lock that
@@ -92,7 +187,7 @@ fn apart(site: &Site) -> io::Error {
 
 /// A watcher at work.
 pub struct Watcher {
-    _child: Child,
+    child: Child,
     /// It goes its own way when this closes.
     tell: ChildStdin,
 }
@@ -101,7 +196,7 @@ impl Watcher {
     /// Starts one. Where systemd runs the machine it gets a scope of its own, as the end of a login ends what it left.
     pub fn start(site: &Site) -> Result<Self, CliError> {
         let program = std::env::current_exe().map_err(cannot_start)?;
-        let words: [OsString; 3] = ["--site".into(), site.file.clone().into(), "watch".into()];
+        let words: [OsString; 4] = ["--site".into(), site.file.clone().into(), "watch".into(), "--for-deploy".into()];
         if Path::new(SYSTEMD).is_dir() {
             let mut scope = Command::new("systemd-run");
             scope.args(["--scope", "--quiet", "--collect"]);
@@ -121,7 +216,7 @@ impl Watcher {
         let mut said = vec![0; READY.len()];
         let heard = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?.read_exact(&mut said);
         match (heard, child.stdin.take()) {
-            (Ok(()), Some(tell)) if said == READY => Ok(Self { _child: child, tell }),
+            (Ok(()), Some(tell)) if said == READY => Ok(Self { child, tell }),
             (heard, _) => {
                 child.kill().ok();
                 child.wait().ok();
@@ -130,13 +225,16 @@ impl Watcher {
         }
     }
 
-    /// Lets it go. One whose deployment does not wait for anything ends at once.
+    /// Lets it go. One whose deployment does not wait for anything ends at once; in place of one that died another is started.
     pub fn let_go(mut self, site: &Site) -> Result<(), CliError> {
-        if awaiting(&Journal::read(&site.state)?)?.is_none() {
-            // Where it is gone already nothing has to be told to it.
-            self.tell.write_all(NOTHING).ok();
+        let awaited = awaiting(&Journal::read(&site.state)?)?;
+        let told =
+            awaited.as_ref().map_or_else(|| NOTHING.to_vec(), |(row, until)| Seen::told(row, *until).into_bytes());
+        let heard = self.tell.write_all(&told).is_ok() && matches!(self.child.try_wait(), Ok(None));
+        if heard || awaited.is_none() {
+            return Ok(());
         }
-        Ok(())
+        Self::start(site)?.tell.write_all(&told).map_err(cannot_start)
     }
 }
 

@@ -271,3 +271,42 @@ fn doctor_says_who_would_be_told_and_who_cannot_be_reached() {
     assert!(!ran.stdout.contains("secret") && told.asked().iter().all(|asked| asked.method.is_empty()), "{ran}");
     Scene::new().run(&["doctor"]).exits(0).answers("site.yaml has no `alerts:`");
 }
+
+/// A mail goes through many hands: where a conflict is it may say, and no key or value of a row.
+#[test]
+fn no_row_goes_into_an_alert() {
+    let server = HttpServer::start(|_| Answer::new(200, ""));
+    let scene = alerting(&format!("  - webhook: {}\n", server.url("/")));
+    let others = "run: [sqlite3, ../shop.sqlite, \"UPDATE product SET price = 987654, name = 'Ada'\"]";
+    scene.package(
+        "met",
+        &format!("steps:\n  - sql: x.sql\n  - {others}\n    undo: [\"true\"]\nafter:\n  - run: [\"false\"]\n"),
+    );
+    scene.write("met/x.sql", "UPDATE product SET price = 123456, name = 'Grace';");
+    let ran = scene.run(&["deploy", "met"]).exits(3).says("now 987654");
+    let body = server.asked()[0].body.clone();
+    for line in ["conflict: database main: product, column name (2 times)", "product, column price (2 times)"] {
+        assert!(body.contains(line), "{line}\n{body}\n{ran}");
+    }
+    for value in ["987654", "123456", "2500", "Ada", "Grace", "gloves", "id=1"] {
+        assert!(!body.contains(value), "{value}\n{body}");
+    }
+}
+
+/// What alerts need and is missing is a matter for the commands that alert, and told before they begin.
+#[test]
+fn only_who_alerts_needs_what_alerts_need() {
+    let scene = alerting("  - webhook: \"https://hooks.example/${HOOK_TOKEN}\"\n");
+    scene.good_package("winter");
+    for words in [&["status"][..], &["log"], &["plan", "winter"], &["verify"]] {
+        scene.run(words).exits(0);
+    }
+    scene.refused(&["deploy", "winter"], 2).says("the environment has no `HOOK_TOKEN`").says("site.yaml:");
+    scene.refused(&["undo"], 2).says("the environment has no `HOOK_TOKEN`");
+    scene.run(&["doctor"]).exits(4).answers("GRAVE  alerts: nobody could be told");
+    let words = ["deploy", "winter"];
+    Ran::of(&words, scene.command(&words).env("HOOK_TOKEN", "x").output().unwrap()).exits(0);
+    // What is wrong in the file is told in any case.
+    scene.write("site.yaml", format!("{SITE}alerts:\n  - webhook: \"ftp://${{HOOK_TOKEN}}\"\n"));
+    scene.run(&["status"]).exits(2).says("this is not the URL of a webhook");
+}

@@ -7,7 +7,7 @@ use backout_testkit::http::{Answer, HttpServer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::scene::{SITE, Scene, fingerprint_at};
+use crate::scene::{Hold, SITE, Scene, fingerprint_at};
 
 /// Waits until what has to come has come.
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -95,6 +95,7 @@ fn what_nobody_watches_over_is_undone_by_the_next_command() {
     kill_process(watcher(&scene).unwrap(), Signal::KILL).unwrap();
     until("the time", || Instant::now() > due);
     assert!(!is_as_before(&scene));
+    scene.run(&["status"]).exits(0).answers("was not confirmed in time: ").answers("`backout resume` does it");
     scene.run(&["resume"]).exits(1).closes("Everything was undone and verified.").says("was not confirmed at ");
     assert!(is_as_before(&scene));
 }
@@ -173,4 +174,63 @@ fn a_refused_deployment_leaves_no_watcher() {
     scene.package("never", "before:\n  - run: [\"false\"]\nsteps:\n  - run: [\"true\"]\n    undo: [\"true\"]\n");
     scene.run(&["deploy", "never", "--confirm-within", "10m"]).exits(4);
     until("the end of the watcher", || watcher(&scene).is_none());
+}
+
+/// The state directory, or a database, is not there when the time comes: that is told once, and it is undone once it is back.
+#[test]
+fn what_is_gone_when_the_time_comes_is_told_and_waited_for() {
+    for (gone, why) in [(".backout", "there is no journal in "), ("shop.sqlite", "cannot open ")] {
+        let server = HttpServer::start(|_| Answer::new(200, ""));
+        let scene = Scene::with_good_package();
+        scene.write("site.yaml", format!("{SITE}alerts:\n  - webhook: {}\n", server.url("/")));
+        scene.run(&["deploy", "winter", "--confirm-within", "1s"]).exits(0);
+        std::fs::rename(scene.path(gone), scene.path("away")).unwrap();
+        until("the alert", || !server.asked().is_empty());
+        let told: Value = serde_json::from_str(&server.asked()[0].body).unwrap();
+        assert_eq!(told["status"], "needs-hand", "{told}");
+        assert!(told["causes"].to_string().contains(why), "{told}");
+        assert!(told["closing"].to_string().contains("cannot be undone yet; it is tried again."), "{told}");
+        assert!(watcher(&scene).is_some());
+        std::fs::rename(scene.path("away"), scene.path(gone)).unwrap();
+        until("the end of the watcher", || watcher(&scene).is_none());
+        assert!(is_as_before(&scene));
+        let all: Vec<String> = server.asked().into_iter().map(|asked| asked.body).collect();
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert!(all[1].contains("was not confirmed at ") && all[1].contains("\"failed\""), "{all:?}");
+        scene.run(&["verify"]).exits(0);
+    }
+}
+
+#[test]
+fn a_watcher_that_dies_on_the_way_is_replaced() {
+    let scene = Scene::new();
+    let hold = Hold::new(&scene);
+    scene.package("slow", &format!("steps:\n  - sql: x.sql\n{}", hold.step()));
+    scene.write("slow/x.sql", "UPDATE product SET price = 0;");
+    let child = scene.spawn(&["deploy", "slow", "--confirm-within", "1s"]);
+    hold.wait();
+    let first = watcher(&scene).unwrap();
+    kill_process(first, Signal::KILL).unwrap();
+    hold.release();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(watcher(&scene).is_some_and(|second| second != first));
+    until("the end of the watcher", || watcher(&scene).is_none());
+    assert!(is_as_before(&scene));
+}
+
+#[test]
+fn whoever_watches_by_hand_is_told_what_for() {
+    let scene = Scene::with_good_package();
+    let ran = scene.run(&["watch"]).exits(0).answers("no deployment is to be confirmed");
+    assert!(!ran.stdout.contains("ready"), "{ran}");
+    scene.run(&["deploy", "winter", "--confirm-within", "3s"]).exits(0);
+    kill_process(watcher(&scene).unwrap(), Signal::KILL).unwrap();
+    let ran = scene
+        .run(&["watch"])
+        .exits(0)
+        .says("watching over winter 2026.11.1 (")
+        .says("unless `backout confirm` comes first");
+    assert_eq!(ran.stdout, "");
+    assert!(is_as_before(&scene), "{ran}");
 }

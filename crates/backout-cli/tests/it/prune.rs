@@ -103,7 +103,31 @@ fn what_a_root_of_before_holds_is_told_and_no_longer_tried() {
     let ran = scene.run(&["prune", "--yes"]).exits(0).answers("pruned 1 deployment: ");
     let ran = ran
         .says("site.yaml no longer names the root `web`")
-        .closes("Pruned. What was given up cannot be undone or redone any more.");
+        .closes("Pruned. What was given up cannot be undone, redone or retried any more.");
     assert_eq!(ran.stderr.matches("no longer names").count(), 1, "{ran}");
     scene.run(&["prune", "--yes"]).exits(0).answers("nothing can be pruned");
+}
+
+/// A retry goes with the rest, which is said beforehand; and nothing offers what was given up, not even a command's own undo.
+#[test]
+fn what_goes_is_offered_nowhere() {
+    let scene = Scene::new();
+    scene.package(
+        "parent",
+        "steps:\n  - run: [\"true\"]\n    undo: [echo, back]\n  - sql: x.sql\n  - package: child\n    on-failure: continue\n",
+    );
+    scene.write("parent/x.sql", "UPDATE product SET price = 0;");
+    scene.write(
+        "parent/child/package.yaml",
+        "package: child\nversion: 1\nsteps:\n  - run: [\"false\"]\n    undo: [\"true\"]\n",
+    );
+    scene.run(&["deploy", "parent"]).exits(5);
+    let id = scene.latest();
+    scene.run(&["show", &id]).exits(0).answers("undo: run echo back");
+    let words = ["prune", "--keep", "0", "--force", "--yes"];
+    scene.run(&words).exits(0).answers(&format!("no `backout retry {id}/child` any more"));
+    let ran = scene.run(&["show", &id]).exits(0).answers("(pruned: stays)");
+    assert!(!ran.stdout.contains("echo back"), "{ran}");
+    assert_eq!(ran.stdout.matches("undo: none any more").count(), 3, "{ran}");
+    scene.refused(&["retry", &format!("{id}/child")], 4).says("was pruned");
 }

@@ -93,6 +93,17 @@ fn scripts_hear_of_every_change_and_get_the_figures() {
     let changes: Vec<_> = lines.iter().filter(|line| line["event"] == "rehearsed").collect();
     assert!(changes.len() >= 6 && changes.iter().all(|change| change["proven"] == true), "{ran}");
     assert!(changes.iter().all(|change| change["times"]["deploy_ms"].is_u64()), "{ran}");
+    // Statements have times of their own, and what they lock was looked at; files are exchanged together.
+    let (sql, files): (Vec<serde_json::Value>, Vec<serde_json::Value>) =
+        changes.iter().copied().cloned().partition(|change| change["target"].as_str().unwrap().starts_with("database"));
+    for change in &sql {
+        assert!(change["took_us"].as_u64().is_some_and(|took| took > 0), "{change}");
+        assert!(change["locks"].as_str().unwrap().starts_with("the whole database"), "{change}");
+        assert!(change.get("locks_unmeasured").is_none(), "{change}");
+    }
+    assert!(sql.len() == 3 && files.iter().all(|change| change.get("took_us").is_none()), "{ran}");
+    let all_us: u64 = sql.iter().filter_map(|change| change["took_us"].as_u64()).sum();
+    assert!(all_us / 1000 <= sql[0]["times"]["deploy_ms"].as_u64().unwrap(), "parts of the step: {ran}");
     assert!(!lines.iter().any(|line| line["event"] == "deployment"), "{ran}");
     let result = lines.last().unwrap();
     assert_eq!((&result["proven"], &result["not_proven"]), (&changes.len().into(), &0.into()), "{ran}");

@@ -47,7 +47,7 @@ fn a_failure_after_one_needs_a_hand_and_says_which() {
     assert_eq!(told(&outcome), 2, "{:?}", outcome.notes);
     assert_eq!(site.value("SELECT group_concat(price) FROM product"), "100,20,15", "the rest is undone");
     assert!(site.text("web/p/new.txt").is_none());
-    let status = report::status(&site.config(), &site.journal()).unwrap();
+    let status = report::status(&site.config(), &site.journal(), 0).unwrap();
     assert_eq!(status.needs_hand[0].left.len(), 2, "{status:?}");
     site.undo(None).expect(Status::Partly);
     assert_eq!(ran(&site), once());

@@ -96,7 +96,7 @@ fn a_failure_after_which_the_site_stays_closed_is_no_clean_one() {
     assert!(outcome.closing.contains("still in maintenance mode"), "{outcome:?}");
     assert!(outcome.notes.iter().any(|note| note.contains("Everything was undone")), "{outcome:?}");
     before.assert_same(&Fingerprint::of(&site), "undone");
-    let status = || report::status(&site.config(), &site.journal()).unwrap();
+    let status = || report::status(&site.config(), &site.journal(), 0).unwrap();
     assert!(status().in_maintenance);
     std::fs::write(site.dir().join("mended"), "").unwrap();
     site.resume().result.unwrap().unwrap();
@@ -111,7 +111,7 @@ fn what_needs_a_hand_keeps_the_site_closed() {
     assert!(outcome.notes.iter().any(|note| note.contains("stays in maintenance mode")), "{outcome:?}");
     assert!(site.resume().result.unwrap().is_none(), "nothing was interrupted");
     assert_eq!(log(&site), "enter ", "a site that is half undone is not opened");
-    assert!(report::status(&site.config(), &site.journal()).unwrap().in_maintenance);
+    assert!(report::status(&site.config(), &site.journal(), 0).unwrap().in_maintenance);
     site.undo(None).expect(Status::NeedsHand);
     assert!(site.text("closed").is_some());
     std::fs::write(site.dir().join("mended"), "").unwrap();

@@ -46,14 +46,14 @@ fn nothing_is_resumed_where_nothing_was_interrupted() {
 fn an_interrupted_deployment_is_taken_back() {
     let before = Fingerprint::of(&shop());
     let site = die_at_last(shop, Point::Committed, |site| site.deploy(&winter()));
-    let status = report::status(&site.config(), &site.journal()).unwrap();
+    let status = report::status(&site.config(), &site.journal(), 0).unwrap();
     assert!(status.interrupted && status.underway.is_some(), "{status:?}");
     let outcome = site.resume().result.unwrap().unwrap();
     assert_eq!(outcome.status, Status::Failed);
     assert!(outcome.answer[0].contains("had been interrupted and was undone"), "{outcome:?}");
     let now = Fingerprint::of(&site);
     assert_eq!(before.parts["database main"], now.parts["database main"]);
-    let status = report::status(&site.config(), &site.journal()).unwrap();
+    let status = report::status(&site.config(), &site.journal(), 0).unwrap();
     assert!(!status.interrupted && status.underway.is_none() && status.needs_hand.is_empty(), "{status:?}");
     assert_eq!(site.grave(), []);
     site.deploy(&winter()).expect(Status::Done);

@@ -140,11 +140,25 @@ impl<'a> Chain<'a> {
             if opens_run(&class) && open.is_none() {
                 *open = Some(self.open(&place, &statement)?);
             }
+            let commits = ends_run(&class);
             self.statement(&statement, &place, class, open.as_ref().map(|open| &open.capture), gate)?;
             done += 1;
             gate.progress(done, Some(self.summary.changes));
+            gate.ran(&place, &mut || if commits { Err(COMMITS.to_owned()) } else { self.held() });
         }
         Ok(())
+    }
+
+    /// The tables whose definitions the session keeps locked, as another session sees it.
+    fn held(&mut self) -> Result<String, String> {
+        let id = self.database.a().map_err(|error| error.to_string())?.conn.connection_id();
+        let sql = format!(
+            "SELECT CONCAT(LOWER(LOCK_MODE), ' on ', TABLE_NAME) FROM information_schema.METADATA_LOCK_INFO
+             WHERE THREAD_ID = {id} AND TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'backout%' AND TABLE_NAME <> '' ORDER BY 1"
+        );
+        let rows = self.database.b.rows(&sql).map_err(|_| UNSEEN.to_owned())?;
+        let held: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+        Ok(if held.is_empty() { "none".to_owned() } else { held.join(", ") })
     }
 
     fn statement(
@@ -384,10 +398,16 @@ impl<'a> Chain<'a> {
             run_plainly(self.database.a()?, &place, &statement.sql)?;
             done += 1;
             gate.progress(done, Some(self.summary.changes));
+            gate.ran(&place, &mut || self.held());
         }
         Ok(())
     }
 }
+
+/// Why nobody can tell the locks of a change of the schema.
+const COMMITS: &str = "a change of the schema gives its locks back as it commits";
+/// Why nobody can tell those of others.
+const UNSEEN: &str = "the server has no METADATA_LOCK_INFO";
 
 /// Runs a statement that nobody captures.
 pub fn run_plainly(a: &mut Session, place: &str, sql: &str) -> Result<(), TargetError> {

@@ -15,6 +15,7 @@ use super::capture::{Capture, Sessions};
 use super::capture_error::CaptureError;
 use super::classify::{self, Class};
 use super::ddl::Drawn;
+use super::held::Held;
 use super::notify::{self, Senders};
 use super::schema::{self, Tools};
 use super::split::{self, Statement};
@@ -49,6 +50,7 @@ impl Postgres {
             before,
             set: Vec::new(),
             senders: Senders::default(),
+            held: Held::default(),
         };
         let done = step.run(gate);
         let Step { capture, database, before, set, senders, .. } = step;
@@ -137,6 +139,8 @@ struct Step<'a> {
     /// Those that the script set so far, as it left them.
     set: Vec<Sequence>,
     senders: Senders,
+    /// Measured in a rehearsal.
+    held: Held,
 }
 
 impl Step<'_> {
@@ -160,6 +164,8 @@ impl Step<'_> {
             }
             self.done += 1;
             gate.progress(self.done, None);
+            let (database, held) = (&mut *self.database, &mut self.held);
+            gate.ran(&place, &mut || held.since_last(&database.a, &mut database.b));
         }
         if let ScriptUndo::ByScript { path, shown } = &self.script.undo {
             let mut script = Reading::of(path, shown)?;

@@ -64,6 +64,7 @@ mod foreign;
 mod functions;
 mod guard;
 mod head;
+mod held;
 mod lex;
 mod load;
 mod lock;

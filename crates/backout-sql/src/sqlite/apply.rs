@@ -26,7 +26,7 @@ use super::split::{self, Statement};
 use super::stream::{Event, Index, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, limits, namesakes};
+use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, held, limits, namesakes};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -187,6 +187,7 @@ impl<'a> Step<'a> {
             self.statement(&statement, &place, class)?;
             self.done += 1;
             gate.progress(self.done, None);
+            gate.ran(&place, &mut || held::now(self.conn));
         }
         if !open {
             self.open()?;

@@ -54,6 +54,7 @@ mod fts;
 mod guard;
 mod hangers;
 mod head;
+mod held;
 mod late;
 mod lessons;
 mod limits;
