@@ -147,7 +147,8 @@ fn what_a_later_deployment_made_again_is_not_taken_away() {
         }
         let deployed = postgres_dump::read(database);
         for manner in [OnConflict::Stop, OnConflict::Keep, OnConflict::Overwrite] {
-            let outcome = site.undo_on(Some(&ids[0]), manner).expect(Status::Refused);
+            let outcome = site.undo_on(Some(&ids[0]), manner).result.unwrap();
+            assert_eq!(outcome.status, Status::Refused, "{case:?} {manner:?}: {outcome:?}");
             let needed = outcome.conflicts.iter().find(|one| one.kind == ConflictKind::RequiredBy);
             let needed = needed.unwrap_or_else(|| panic!("{case:?} {manner:?}: {outcome:?}"));
             assert!(ids[1..].iter().any(|id| needed.now.contains(id)), "{case:?}: {needed:?}");

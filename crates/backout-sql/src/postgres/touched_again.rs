@@ -10,7 +10,7 @@ use super::ddl_keep::What;
 use super::joined::{Join, Pair};
 use super::meets::{Form, field, is_another};
 use super::stream::{Event, Reader, Sequence, Span, StreamError, Table};
-use super::table::{plain, quoted, shown};
+use super::table::{plain, shown};
 
 /// Why a walk ended early: the images are damaged, or whoever is told of them has had enough.
 enum Halt {
@@ -69,11 +69,18 @@ fn all(reader: &mut Reader<'_>, each: Each<'_>) -> Result<(), Halt> {
 /// How the table is shown: by the name under which its rows were changed, and by what the step called it in the end.
 fn names(table: &Table, after: &[Event]) -> Vec<String> {
     let mut names = vec![shown(table)];
-    let now = quoted(table);
-    let mut changes =
-        after.iter().filter_map(|event| if let Event::Ddl { event, .. } = event { Some(event) } else { None });
-    let last = changes.try_fold(now.as_str(), |name, event| event.course(name));
-    names.extend(last.map(plain).filter(|last| *last != names[0]));
+    let mut changes = after.iter().filter_map(|event| match event {
+        Event::Ddl { event, .. } => Some(&event.changes),
+        Event::Rows { .. } | Event::Statements { .. } => None,
+    });
+    let last = changes.try_fold(names[0].clone(), |name, changes| {
+        let is_it = |object: &Object| object.kind == Kind::Table && plain(object.id()) == name;
+        match changes.iter().find(|change| change.before.as_ref().is_some_and(is_it)) {
+            None => Some(name),
+            Some(change) => change.after.as_ref().map(|after| plain(after.id())),
+        }
+    });
+    names.extend(last.filter(|last| *last != names[0]));
     names
 }
 
