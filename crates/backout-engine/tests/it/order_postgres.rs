@@ -166,6 +166,7 @@ fn what_a_later_deployment_made_again_is_not_taken_away() {
 /// Columns and tables under names that others had before: what has the old name is not what was changed.
 #[test]
 fn what_has_the_same_name_is_not_the_same() {
+    let keys = "UPDATE t SET id = 9 WHERE id = 1; UPDATE t SET id = 1 WHERE id = 2; UPDATE t SET id = 2 WHERE id = 9";
     for (first, second) in [
         (
             "DELETE FROM t WHERE id = 1",
@@ -174,6 +175,8 @@ fn what_has_the_same_name_is_not_the_same() {
         ("DELETE FROM t WHERE id = 1", "ALTER TABLE t RENAME a TO q; ALTER TABLE t ADD COLUMN a text"),
         ("DELETE FROM t WHERE id = 1", "ALTER TABLE t RENAME TO z; CREATE TABLE t (LIKE z INCLUDING ALL)"),
         ("ALTER TABLE t DROP COLUMN c", "UPDATE t SET id = 9 WHERE id = 1"),
+        ("ALTER TABLE t DROP COLUMN c", keys),
+        ("ALTER TABLE t ALTER c TYPE int USING 1", keys),
     ] {
         let site = site();
         let database = site.postgres("main").unwrap();

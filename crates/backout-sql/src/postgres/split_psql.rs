@@ -75,7 +75,13 @@ fn logging_server() -> Server {
 fn a_dump_is_split_as_psql_splits_it() {
     let server = logging_server();
     let database = server.database();
-    database.psql(
+    // The body is a part of the statement from 14 on.
+    let body = if server.version() < 14 {
+        "AS 'SELECT 1; SELECT 2'"
+    } else {
+        "BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END"
+    };
+    let setup = format!(
         "CREATE TABLE t(a int, b text); INSERT INTO t VALUES (1, E'a\\n;''\\t\\\\.'), (2, NULL), (3, '\\.');
          CREATE TABLE s(\"a;\" text DEFAULT ';', CHECK (\"a;\" <> '$$;'));
          CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END;
@@ -95,7 +101,9 @@ fn a_dump_is_split_as_psql_splits_it() {
 fn psql_sends_the_same_statements() {
     let server = logging_server();
     // psql mistakes an `E'…'` that is continued on another line.
-    let fair: Vec<&str> = STATEMENTS.into_iter().filter(|sql| !sql.starts_with("SELECT E'a'")).collect();
+    let is_known = |sql: &&str| server.version() >= 14 || !sql.to_ascii_uppercase().contains("ATOMIC");
+    let fair = STATEMENTS.into_iter().filter(|sql| !sql.starts_with("SELECT E'a'"));
+    let fair: Vec<&str> = fair.filter(is_known).collect();
     let copies = ["COPY t FROM STDIN;\n1\n\\.\n", "COPY s (a) FROM stdin (FORMAT csv);\n1\n\"2\"\n\\.\n"];
     let database = server.database();
     database.psql("CREATE TABLE t(a int); CREATE TABLE s(a int)");

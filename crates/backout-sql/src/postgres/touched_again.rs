@@ -1,6 +1,9 @@
 //! Which rows and objects a step changed, told from its images alone: what a later step made the same again shows nowhere
 //! else. Never touches the database.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
 use backout_model::target::{Images, TargetError, Touched};
 
 use super::Postgres;
@@ -101,8 +104,10 @@ fn rows(
             key.push(b'\t');
         }
     };
+    let contents =
+        if is_loose { None } else { Some(contents_of(reader, table, before)?).filter(|_| after.records > 0) };
     let (mut identity, mut columns) = (Vec::new(), Vec::new());
-    let (mut came, mut went) = (false, false);
+    let (mut came, mut went, mut moved) = (false, false, false);
     let mut row = |pair: Pair<'_>| -> Result<(), Halt> {
         let Some(line) = pair.after.or(pair.before) else { return Ok(()) };
         let made = pair.before.is_none();
@@ -114,6 +119,7 @@ fn rows(
                 if columns.is_empty() {
                     return Ok(());
                 }
+                moved |= contents.as_ref().is_some_and(|contents| contents.may_hold(content(table, after)));
                 Some(columns.as_slice())
             }
             _ if !is_loose => None,
@@ -131,8 +137,9 @@ fn rows(
         Ok(())
     };
     Join { key: &key, room: Join::ROOM }.pairs(reader, before, after, &mut row)?;
-    if came && went && !is_loose {
-        // Some may have got the key of others: the images do not tell that from rows that came and went.
+    if (came && went || moved) && !is_loose {
+        // Some may have got the key of others: the images do not tell that from rows that came and went, or that others' values
+        // came to.
         for object in names {
             let identity = [object.as_bytes(), b"\0keys"].concat();
             let aspects = Some([Touched::KEY].as_slice());
@@ -140,6 +147,52 @@ fn rows(
         }
     }
     Ok(())
+}
+
+/// What a row holds beside its key.
+fn content<'l>(table: &Table, line: &'l [u8]) -> impl Iterator<Item = &'l [u8]> {
+    let is_key = |at: usize| table.key.iter().any(|key| key.column == at);
+    let fields = line.split(|byte| *byte == b'\t').enumerate();
+    fields.filter(move |(at, _)| !is_key(*at)).map(|(_, field)| field)
+}
+
+/// What the rows of a span hold beside their keys.
+fn contents_of(reader: &mut Reader<'_>, table: &Table, span: Span) -> Result<Contents, StreamError> {
+    let mut contents = Contents::new(span.records);
+    reader.rows::<StreamError>(span, &mut |line| {
+        contents.put(content(table, line));
+        Ok(())
+    })?;
+    Ok(contents)
+}
+
+/// Rows by a short hash of what they hold: it says of none of them that it is missing.
+struct Contents(Vec<u64>);
+
+impl Contents {
+    /// 4 MiB at most.
+    const BITS: u64 = 1 << 25;
+
+    fn new(count: u64) -> Self {
+        Self(vec![0; (count.saturating_mul(64).clamp(64, Self::BITS) / 64) as usize])
+    }
+
+    fn place<'l>(&self, content: impl Iterator<Item = &'l [u8]>) -> (usize, u64) {
+        let mut hasher = DefaultHasher::new();
+        content.for_each(|field| field.hash(&mut hasher));
+        let bit = hasher.finish() % (self.0.len() as u64 * 64);
+        ((bit / 64) as usize, 1 << (bit % 64))
+    }
+
+    fn put<'l>(&mut self, content: impl Iterator<Item = &'l [u8]>) {
+        let (word, bit) = self.place(content);
+        self.0[word] |= bit;
+    }
+
+    fn may_hold<'l>(&self, content: impl Iterator<Item = &'l [u8]>) -> bool {
+        let (word, bit) = self.place(content);
+        self.0[word] & bit != 0
+    }
 }
 
 /// The columns in which two images of a row differ.
