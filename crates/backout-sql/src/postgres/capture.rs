@@ -14,7 +14,7 @@ use super::deferred;
 use super::marks::{Marks, Seen};
 use super::place::Place;
 use super::prepared::Client;
-use super::session::{Session, Settings, ident};
+use super::session::{Session, Settings, ident, is_lock_timeout};
 use super::stream::{Event, Index, Side, Span, Table, Writer};
 use super::table;
 use super::touched::{Counts, Touched, Written, judge, note_made, touched, written};
@@ -411,6 +411,10 @@ impl Capture {
             (b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), after)
         });
         let mut candidates = candidates.map_err(|error| match error {
+            // Up to 13 a partition that leaves is not locked against readers, and its whole, which they look at, is.
+            CaptureError::Read { source, .. } if is_lock_timeout(&source) => CaptureError::TwoSteps(format!(
+                "the rows of {shown} as they were could not be read: a lock that this step, or somebody else, holds keeps readers away"
+            )),
             CaptureError::Read { source, .. } => CaptureError::Read { what: shown.clone(), source },
             other => other,
         })?;

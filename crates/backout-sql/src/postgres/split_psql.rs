@@ -81,13 +81,13 @@ fn a_dump_is_split_as_psql_splits_it() {
     } else {
         "BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END"
     };
-    let setup = format!(
+    database.psql(&format!(
         "CREATE TABLE t(a int, b text); INSERT INTO t VALUES (1, E'a\\n;''\\t\\\\.'), (2, NULL), (3, '\\.');
          CREATE TABLE s(\"a;\" text DEFAULT ';', CHECK (\"a;\" <> '$$;'));
-         CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END;
+         CREATE FUNCTION f() RETURNS int LANGUAGE sql {body};
          CREATE RULE r AS ON UPDATE TO t DO ALSO (DELETE FROM s; DELETE FROM s);
          COMMENT ON TABLE t IS E'it''s; \\\\ a \"table\"';",
-    );
+    ));
     let dump = server.client("pg_dump").args(["--dbname", &database.name]).output().unwrap();
     let dump = String::from_utf8(dump.stdout).unwrap();
     let parts = parts(&dump);
