@@ -14,7 +14,7 @@ use super::deferred;
 use super::marks::{Marks, Seen};
 use super::place::Place;
 use super::prepared::Client;
-use super::session::{Session, Settings, ident, is_lock_timeout};
+use super::session::{Session, Settings, ident};
 use super::stream::{Event, Index, Side, Span, Table, Writer};
 use super::table;
 use super::touched::{Counts, Touched, Written, judge, note_made, touched, written};
@@ -410,14 +410,7 @@ impl Capture {
             };
             (b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), after)
         });
-        let mut candidates = candidates.map_err(|error| match error {
-            // Up to 13 a partition that leaves is not locked against readers, and its whole, which they look at, is.
-            CaptureError::Read { source, .. } if is_lock_timeout(&source) => CaptureError::TwoSteps(format!(
-                "the rows of {shown} as they were could not be read: a lock that this step, or somebody else, holds keeps readers away"
-            )),
-            CaptureError::Read { source, .. } => CaptureError::Read { what: shown.clone(), source },
-            other => other,
-        })?;
+        let mut candidates = candidates.map_err(|error| error.of_rows(&shown))?;
         let after = after?;
         // B has to be through before A looks: a row that is locked in between must not pass for A's.
         let mut seen = Seen::at(a, candidates.places.as_deref()).map_err(reading(&shown))?;

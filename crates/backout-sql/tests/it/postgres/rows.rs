@@ -199,7 +199,12 @@ fn tables_of_every_kind() {
             "UPDATE dropped SET v = 'b'; INSERT INTO dropped VALUES (2, 'c');",
         ),
     ];
+    let has_xml = Server::shared().database().connect().batch_execute("SELECT xml '<a/>'").is_ok();
     for (setup, change) in cases {
+        if !has_xml && setup.contains(" xml") {
+            eprintln!("this server was built without XML: {setup} is not tried");
+            continue;
+        }
         there_and_back(setup, change);
     }
 }
