@@ -89,7 +89,9 @@ fn a_dump_is_split_as_psql_splits_it() {
          COMMENT ON TABLE t IS E'it''s; \\\\ a \"table\"';",
     ));
     let dump = server.client("pg_dump").args(["--dbname", &database.name]).output().unwrap();
-    let dump = String::from_utf8(dump.stdout).unwrap();
+    // A dump by a newer client sets what an older server does not know.
+    let unknown = if server.version() < 17 { "SET transaction_timeout = 0;\n" } else { "" };
+    let dump = String::from_utf8(dump.stdout).unwrap().replacen(unknown, "", 1);
     let parts = parts(&dump);
     let data: Vec<_> = parts.iter().filter_map(|(_, _, data)| data.as_deref()).map(String::from_utf8_lossy).collect();
     assert_eq!(data, ["", "1\ta\\n;'\\t\\\\.\n2\t\\N\n3\t\\\\.\n"]);
