@@ -82,8 +82,12 @@ impl Candidate {
     fn meets(&self, seq: u64, touched: &Touched<'_>) -> Option<Option<String>> {
         self.changed.iter().filter(|(own, _)| *own < seq).find_map(|(_, own)| match (own, touched.aspects) {
             (Some(own), Some(theirs)) => {
+                if own.iter().any(|one| one == Touched::CAME) {
+                    return theirs.contains(&Touched::WENT).then_some(None);
+                }
                 let both = |one: &&String| theirs.iter().any(|other| other.eq_ignore_ascii_case(one));
-                own.iter().find(both).map(|one| Some(one.clone()))
+                let both = own.iter().filter(|one| *one != Touched::WENT).find(both);
+                both.map(|one| Some(one.clone()))
             }
             (Some(some), None) => (!some.is_empty()).then_some(None),
             (None, some) => some.is_none_or(|some| !some.is_empty()).then_some(None),

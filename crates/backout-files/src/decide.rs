@@ -140,7 +140,8 @@ impl Turn<'_> {
                 let within =
                     if self.manner.in_doubt { None } else { self.root.changed_within(&change.path, self.staged)? };
                 let conflict = |path| Conflict {
-                    now: format!("{path} was changed since"),
+                    kind: ConflictKind::Changed,
+                    now: format!("a directory in which {path} was changed since"),
                     ..filled(&self.root.label, change, self.direction)
                 };
                 within.map_or(verdict, |path| Verdict::Conflict(Box::new(conflict(path))))

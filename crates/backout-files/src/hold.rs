@@ -188,7 +188,7 @@ impl Hold {
         Ok(None)
     }
 
-    /// When anything last went into a step's directory or came out of it.
+    /// When the tool last moved anything between the root and the hold.
     pub fn last_moved(&self) -> Result<Time, TargetError> {
         let mut last = Time::default();
         for path in [Some(&self.path), self.other.as_ref()].into_iter().flatten() {
@@ -272,6 +272,11 @@ impl Step {
             self.path.set_file_name(&self.name);
         }
         Ok(())
+    }
+
+    /// Notes that all was moved that this act moves: see [`Hold::last_moved`].
+    pub fn mark_moved(&self) -> io::Result<()> {
+        act::set_dir_time(&self.dir, Time::now())
     }
 
     /// Makes the entries of the step's directory, and its own, durable.

@@ -187,6 +187,11 @@ impl LocalRoot {
         Manifest::open(images, &self.label)?.visit(Order::Forwards, |_, record| {
             let Record::Change(change) = record else { return Ok(()) };
             let aspects = match (&change.before, &change.after) {
+                // Whatever of a file was changed, its undo brings the old one back whole, and knows the new one by its content.
+                (Some(before), Some(after)) if !before.is_dir() && !after.is_dir() => {
+                    let others = differing(before, after).into_iter().filter(|one| *one != "content");
+                    Some(std::iter::once("content").chain(others).collect())
+                }
                 (Some(before), Some(after)) => Some(differing(before, after)),
                 _ => None,
             };

@@ -151,6 +151,10 @@ pub struct Touched<'a> {
 impl Touched<'_> {
     /// No column is named so.
     pub const KEY: &'static str = "\0key";
+    /// Of rows that nothing tells apart: one more of them came, or one of them went. Whichever came first, it may be the one
+    /// that went later; two that came are two.
+    pub const CAME: &'static str = "\0came";
+    pub const WENT: &'static str = "\0went";
 }
 
 /// Something `verify` found.

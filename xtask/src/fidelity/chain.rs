@@ -20,7 +20,7 @@ pub fn judge(first: &Lab, engine: &Engine, folder: PathBuf, base: &[PathBuf], st
         let mut scripts: Vec<&Path> = step.rows.as_deref().into_iter().collect();
         match step.verdict {
             Verdict::Identical => scripts.push(&step.file),
-            Verdict::Failed(_) => {}
+            Verdict::Failed(_) => scripts.extend(step.left.as_deref()),
             Verdict::Refused(_) | Verdict::Wrong(_) => as_before = false,
         }
         if scripts.is_empty() {

@@ -51,6 +51,21 @@ impl Dump {
         }
     }
 
+    /// How PostgreSQL writes where a sequence stands.
+    pub const POSITION: &str = "SELECT pg_catalog.setval(";
+
+    /// The statements that set the sequences that stood elsewhere in `before`.
+    pub fn moved_since(&self, before: &Dump) -> Result<Vec<String>> {
+        let positions = |dump: &Dump| -> Result<Vec<String>> {
+            let lines = BufReader::new(File::open(&dump.file)?).split(b'\n');
+            let lines = lines.collect::<std::io::Result<Vec<_>>>()?.into_iter();
+            let is_position = |line: &Vec<u8>| line.starts_with(Self::POSITION.as_bytes());
+            Ok(lines.filter(is_position).map(|line| String::from_utf8_lossy(&line).into_owned()).collect())
+        };
+        let known = positions(before)?;
+        Ok(positions(self)?.into_iter().filter(|line| !known.contains(line)).collect())
+    }
+
     /// The first few lines in which two dumps differ, for a person.
     pub fn differences(&self, other: &Dump) -> Result<Vec<String>> {
         const SHOWN: usize = 6;

@@ -20,6 +20,8 @@ pub struct Judged {
     pub file: PathBuf,
     /// What was done to the rows before it, as a script; none where nothing was.
     pub rows: Option<PathBuf>,
+    /// What it left of itself though it failed, as a script: the numbers that it drew are gone.
+    pub left: Option<PathBuf>,
     pub verdict: Verdict,
     /// The database after it.
     pub after: Dump,
@@ -81,7 +83,16 @@ fn on_these_rows(lab: &mut Lab, name: &str, file: &Path, statements: &[String]) 
         Verdict::Refused(_) | Verdict::Wrong(_) => lab.take(&ground)?,
     }
     let after = lab.dump(&format!("after-{name}"))?;
-    Ok(Judged { package: name.to_owned(), file: file.to_owned(), rows, verdict, after, not_filled: Vec::new() })
+    let moved = if matches!(verdict, Verdict::Failed(_)) { after.moved_since(&before)? } else { Vec::new() };
+    let left = if moved.is_empty() {
+        None
+    } else {
+        let script = lab.path(&format!("left-{name}.sql"));
+        fs::write(&script, moved.join("\n") + "\n").context("writing what a failure left")?;
+        Some(script)
+    };
+    let (package, file, not_filled) = (name.to_owned(), file.to_owned(), Vec::new());
+    Ok(Judged { package, file, rows, left, verdict, after, not_filled })
 }
 
 fn verdict(lab: &mut Lab, name: &str, file: &Path, before: &Dump, plain: &Plain, outcome: &Outcome) -> Result<Verdict> {

@@ -21,7 +21,7 @@ pub fn dump(server: &Server, database: &str, file: PathBuf, days: &[String]) -> 
     let lines = normalised(&output.stdout);
     let timeless: Vec<Vec<u8>> = lines.iter().map(|line| without_time(line, days)).collect();
     let timeless = in_order(timeless.iter().map(Vec::as_slice));
-    let content = timeless.iter().filter(|line| !line.starts_with(b"SELECT pg_catalog.setval("));
+    let content = timeless.iter().filter(|line| !line.starts_with(Dump::POSITION.as_bytes()));
     Dump::write(file, lines.iter(), timeless.iter(), content)
 }
 
@@ -52,6 +52,10 @@ fn in_order<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
         } else if data.is_none() && line.starts_with(b"COPY ") && line.ends_with(b" FROM stdin;") {
             data = Some(out.len());
         }
+    }
+    // As a rule they end a dump.
+    if let Some(start) = grants {
+        out[start..].sort();
     }
     out
 }

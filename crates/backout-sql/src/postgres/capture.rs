@@ -410,10 +410,7 @@ impl Capture {
             };
             (b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), after)
         });
-        let mut candidates = candidates.map_err(|error| match error {
-            CaptureError::Read { source, .. } => CaptureError::Read { what: shown.clone(), source },
-            other => other,
-        })?;
+        let mut candidates = candidates.map_err(|error| error.of_rows(&shown))?;
         let after = after?;
         // B has to be through before A looks: a row that is locked in between must not pass for A's.
         let mut seen = Seen::at(a, candidates.places.as_deref()).map_err(reading(&shown))?;

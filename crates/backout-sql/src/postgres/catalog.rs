@@ -159,6 +159,12 @@ impl Object {
         }
     }
 
+    /// The parts that say what it is.
+    pub fn compared(&self) -> impl Iterator<Item = (&str, &str)> {
+        let parts = self.parts.iter().filter(|(name, _)| !NOT_COMPARED.contains(&name.as_str()));
+        parts.map(|(name, part)| (name.as_str(), part.as_str()))
+    }
+
     /// The names of the parts in which two readings of the object differ.
     pub fn differences<'a>(&'a self, other: &'a Object) -> Vec<&'a str> {
         let mut names = self.unlike(other);

@@ -21,7 +21,7 @@ pub struct Moved {
     pub id: String,
     /// The schema that holds it under its own name.
     pub hold: String,
-    /// `TABLE` or `SEQUENCE`.
+    /// `TABLE`, `SEQUENCE`, `TYPE` or `DOMAIN`.
     pub word: String,
     pub schema: String,
     pub name: String,
@@ -50,6 +50,11 @@ pub(super) fn is_moved(object: &Object) -> bool {
     object.kind == Kind::Table || object.kind == Kind::Sequence && object.part("owned by").is_none()
 }
 
+/// A type goes with the tables that are dropped beside it: their columns are of it.
+fn goes_along(object: &Object) -> bool {
+    matches!(object.kind, Kind::Enum | Kind::Composite | Kind::Domain)
+}
+
 /// Does what the statement did, as `changes` tell, but for the relations, which are moved.
 pub(super) fn drop_aside(
     context: &mut Context<'_>,
@@ -70,7 +75,7 @@ pub(super) fn drop_aside(
         changes.iter().filter(|change| change.after.is_none()).filter_map(|change| change.before.as_ref()).collect();
     let tables: Vec<&Object> = gone.iter().copied().filter(|object| object.kind == Kind::Table).collect();
     let mut moved = Vec::new();
-    for object in gone.iter().filter(|object| is_moved(object)) {
+    for object in gone.iter().filter(|object| is_moved(object) || !tables.is_empty() && goes_along(object)) {
         if object
             .part("inherits")
             .is_some_and(|parents| parents.split('\n').any(|parent| tables.iter().all(|other| other.id() != parent)))
@@ -112,7 +117,7 @@ pub(super) fn drop_aside(
 /// What is done to an object of a moved table in place of a drop.
 pub(super) fn stand_in(object: &Object, tables: &[&Object], moved: &[Moved]) -> Option<String> {
     let is_here = |id: &str| tables.iter().any(|table| table.id() == id);
-    if let Some(moved) = moved.iter().find(|moved| moved.id == object.id() && is_moved(object)) {
+    if let Some(moved) = is_among(object, moved) {
         let mut sql = String::new();
         if let Some(parent) = object.part("partition of").filter(|parent| !is_here(parent)) {
             sql = format!("ALTER TABLE {parent} DETACH PARTITION {}; ", object.id());
@@ -133,10 +138,16 @@ pub(super) fn stand_in(object: &Object, tables: &[&Object], moved: &[Moved]) -> 
     }
 }
 
-/// True for what a moved relation keeps.
+/// How the object was moved aside, where it was.
+pub(super) fn is_among<'m>(object: &Object, moved: &'m [Moved]) -> Option<&'m Moved> {
+    let may_be = is_moved(object) || goes_along(object);
+    moved.iter().find(|moved| may_be && moved.id == object.id() && moved.word == ddl_make::word(object))
+}
+
+/// True for what a moved relation or type keeps.
 pub(super) fn stays_with(object: &Object, moved: &[Moved]) -> bool {
     let kept = match object.kind {
-        Kind::Column | Kind::Index => true,
+        Kind::Column | Kind::Attribute | Kind::Index => true,
         Kind::Constraint => object.part("references").is_none(),
         Kind::Sequence => {
             return object.part("referenced").is_some_and(|table| moved.iter().any(|moved| moved.id == table));

@@ -350,7 +350,8 @@ impl Undo<'_, '_> {
                 .filter(is_type)
                 .collect()
         };
-        ddl_turn::run(self.context.client, ddl_turn::makes(&early, &|_| None)?)?;
+        let back = |object: &Object| ddl_hold::is_among(object, &event.moved).map(ddl_hold::Moved::back);
+        ddl_turn::run(self.context.client, ddl_turn::makes(&early, &back)?)?;
         if shapes().next().is_some() {
             ddl_turn::run(self.context.client, ddl_turn::drops(&hung(aim, &event.kept), &|_| None))?;
         }
@@ -379,11 +380,11 @@ impl Undo<'_, '_> {
                 && event.kept.iter().any(|kept| kept.table == object.of() && matches!(kept.what, What::Values { .. }))
         };
         let special_make = |object: &Object| -> Option<String> {
-            if let Some(moved) = event.moved.iter().find(|moved| moved.id == object.id()) {
-                return Some(moved.back()).filter(|_| ddl_hold::is_moved(object));
-            }
             let is_there = early.iter().any(|early| std::ptr::eq(*early, object));
-            (ddl_hold::stays_with(object, &event.moved) || shaped(object) || is_there).then(String::new)
+            if ddl_hold::stays_with(object, &event.moved) || shaped(object) || is_there {
+                return Some(String::new());
+            }
+            back(object)
         };
         let pairs: Vec<Pair<'_>> =
             aim.pairs.iter().map(|(from, to)| Pair { from: from.as_ref(), to: to.as_ref() }).collect();

@@ -159,13 +159,16 @@ impl Postgres {
         if self.a.value("SHOW track_counts").map_err(reading)?.as_deref() != Some("on") {
             findings.push(self.finding("track_counts is off: nothing can be captured".to_owned(), true));
         }
-        let numbers = "SELECT bool_or(has_function_privilege(oid, 'EXECUTE')) FROM pg_catalog.pg_proc
-            WHERE pronamespace = 11 AND proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype";
-        if self.a.value(numbers).map_err(reading)?.as_deref() != Some("t") {
+        // It has one more argument from 17 on.
+        let numbers = "SELECT oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc
+            WHERE pronamespace = 11 AND proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype
+                AND NOT has_function_privilege(oid, 'EXECUTE')";
+        if let Some(function) = self.a.value(numbers).map_err(reading)? {
             findings.push(self.finding(
-                "the role may not call pg_logical_emit_message, by which a change of the schema is told from what others \
-                 change meanwhile: GRANT EXECUTE ON FUNCTION pg_catalog.pg_logical_emit_message(boolean, text, text) to it"
-                    .to_owned(),
+                format!(
+                    "the role may not call pg_logical_emit_message, by which a change of the schema is told from what others \
+                     change meanwhile: GRANT EXECUTE ON FUNCTION pg_catalog.{function} to it"
+                ),
                 true,
             ));
         }

@@ -168,7 +168,7 @@ const KINDS: [&str; 20] = [
 ];
 
 /// True where something came, went or got another name.
-fn is_another(change: &Change) -> bool {
+pub(super) fn is_another(change: &Change) -> bool {
     match (&change.before, &change.after) {
         (Some(before), Some(after)) => before.id() != after.id(),
         _ => true,
@@ -285,14 +285,14 @@ fn is_whole(conflict: &Conflict) -> bool {
 }
 
 /// How the rows of a table are shown: what [`super::terms::shown_key`] has the server write.
-struct Form<'a> {
+pub(super) struct Form<'a> {
     table: &'a Table,
     /// The columns by their places.
     columns: Vec<usize>,
 }
 
 impl<'a> Form<'a> {
-    fn of(table: &'a Table) -> Self {
+    pub(super) fn of(table: &'a Table) -> Self {
         let columns = match table.key.as_slice() {
             [] => (0..table.columns.len().min(ROW_COLUMNS)).collect(),
             key => key.iter().map(|key| key.column).collect(),
@@ -324,7 +324,7 @@ impl<'a> Form<'a> {
     }
 
     /// The key of a row, as it is shown.
-    fn key(&self, line: &[u8]) -> String {
+    pub(super) fn key(&self, line: &[u8]) -> String {
         let shown = |at: &usize| {
             let column = &self.table.columns[*at];
             format!("{}={}", column.name, shown_value(field(line, *at), &column.kind))
@@ -355,7 +355,7 @@ fn shown_value(field: &[u8], kind: &str) -> String {
 }
 
 /// One field of a line of COPY text, as it stands there.
-fn field(line: &[u8], at: usize) -> &[u8] {
+pub(super) fn field(line: &[u8], at: usize) -> &[u8] {
     line.split(|byte| *byte == b'\t').nth(at).unwrap_or_default()
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use backout_model::conflict::{Conflict, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Summary, Target, TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Summary, Target, TargetError, Ticket, Touched,
 };
 
 use self::conn::Route;
@@ -65,6 +65,7 @@ mod functions;
 mod guard;
 mod head;
 mod held;
+mod joined;
 mod lex;
 mod load;
 mod lock;
@@ -98,6 +99,7 @@ mod terms;
 mod tls;
 mod token;
 mod touched;
+mod touched_again;
 mod undo;
 mod verify;
 mod wrapping;
@@ -301,6 +303,14 @@ impl Target for Postgres {
 
     fn meets(&mut self, images: &mut dyn Images, conflicts: &[Conflict]) -> Result<Vec<bool>, TargetError> {
         self.meets_step(images, conflicts)
+    }
+
+    fn touched(
+        &mut self,
+        images: &mut dyn Images,
+        each: &mut dyn FnMut(&Touched<'_>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        self.touched_by(images, each)
     }
 
     fn probe(&mut self, ticket: Ticket, _images: &mut dyn Images) -> Result<Probe, TargetError> {

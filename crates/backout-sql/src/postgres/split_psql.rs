@@ -75,15 +75,23 @@ fn logging_server() -> Server {
 fn a_dump_is_split_as_psql_splits_it() {
     let server = logging_server();
     let database = server.database();
-    database.psql(
+    // The body is a part of the statement from 14 on.
+    let body = if server.version() < 14 {
+        "AS 'SELECT 1; SELECT 2'"
+    } else {
+        "BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END"
+    };
+    database.psql(&format!(
         "CREATE TABLE t(a int, b text); INSERT INTO t VALUES (1, E'a\\n;''\\t\\\\.'), (2, NULL), (3, '\\.');
          CREATE TABLE s(\"a;\" text DEFAULT ';', CHECK (\"a;\" <> '$$;'));
-         CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END;
+         CREATE FUNCTION f() RETURNS int LANGUAGE sql {body};
          CREATE RULE r AS ON UPDATE TO t DO ALSO (DELETE FROM s; DELETE FROM s);
          COMMENT ON TABLE t IS E'it''s; \\\\ a \"table\"';",
-    );
+    ));
     let dump = server.client("pg_dump").args(["--dbname", &database.name]).output().unwrap();
-    let dump = String::from_utf8(dump.stdout).unwrap();
+    // A dump by a newer client sets what an older server does not know.
+    let unknown = if server.version() < 17 { "SET transaction_timeout = 0;\n" } else { "" };
+    let dump = String::from_utf8(dump.stdout).unwrap().replacen(unknown, "", 1);
     let parts = parts(&dump);
     let data: Vec<_> = parts.iter().filter_map(|(_, _, data)| data.as_deref()).map(String::from_utf8_lossy).collect();
     assert_eq!(data, ["", "1\ta\\n;'\\t\\\\.\n2\t\\N\n3\t\\\\.\n"]);
@@ -95,7 +103,9 @@ fn a_dump_is_split_as_psql_splits_it() {
 fn psql_sends_the_same_statements() {
     let server = logging_server();
     // psql mistakes an `E'…'` that is continued on another line.
-    let fair: Vec<&str> = STATEMENTS.into_iter().filter(|sql| !sql.starts_with("SELECT E'a'")).collect();
+    let is_known = |sql: &&str| server.version() >= 14 || !sql.to_ascii_uppercase().contains("ATOMIC");
+    let fair = STATEMENTS.into_iter().filter(|sql| !sql.starts_with("SELECT E'a'"));
+    let fair: Vec<&str> = fair.filter(is_known).collect();
     let copies = ["COPY t FROM STDIN;\n1\n\\.\n", "COPY s (a) FROM stdin (FORMAT csv);\n1\n\"2\"\n\\.\n"];
     let database = server.database();
     database.psql("CREATE TABLE t(a int); CREATE TABLE s(a int)");

@@ -247,6 +247,53 @@ pub struct Kept {
     pub text: String,
 }
 
+/// A way along the rows of a span, block by block.
+pub struct Walk {
+    at: u64,
+    span: Span,
+    seen: u64,
+    block: Block,
+}
+
+impl Walk {
+    pub fn new(span: Span) -> Self {
+        Self { at: span.start, span, seen: 0, block: Block::default() }
+    }
+
+    /// Goes on to the next block; false at the end.
+    pub fn next(&mut self, reader: &mut Reader<'_>) -> Result<bool, StreamError> {
+        if self.is_done() {
+            if self.seen != self.span.records {
+                return Err(Damage("rows are missing").into());
+            }
+            return Ok(false);
+        }
+        let head = reader.head(self.at)?;
+        reader.block(&head, &mut self.block)?;
+        if !matches!(head.kind, KIND_BEFORE | KIND_AFTER | KIND_KEPT) {
+            return Err(Damage("a block of rows holds something else").into());
+        }
+        self.seen += self.block.len() as u64;
+        self.at = head.end();
+        Ok(true)
+    }
+
+    /// True where no block is left.
+    pub fn is_done(&self) -> bool {
+        self.at >= self.span.end
+    }
+
+    /// Rows so far, those of this block among them.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// The rows of this block.
+    pub fn lines(&self) -> impl Iterator<Item = Result<&[u8], Damage>> {
+        (0..self.block.len()).map(|number| self.block.bytes(number))
+    }
+}
+
 impl container::Reader<'_, Index> {
     /// Hands on the rows of a span, in order.
     pub(super) fn rows<E: From<StreamError>>(
@@ -254,22 +301,11 @@ impl container::Reader<'_, Index> {
         span: Span,
         each: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (mut at, mut seen) = (span.start, 0);
-        let mut block = Block::default();
-        while at < span.end {
-            let head = self.head(at)?;
-            self.block(&head, &mut block)?;
-            if !matches!(head.kind, KIND_BEFORE | KIND_AFTER | KIND_KEPT) {
-                return Err(StreamError::from(Damage("a block of rows holds something else")).into());
+        let mut walk = Walk::new(span);
+        while walk.next(self)? {
+            for line in walk.lines() {
+                each(line.map_err(StreamError::from)?)?;
             }
-            for number in 0..block.len() {
-                each(block.bytes(number).map_err(StreamError::from)?)?;
-                seen += 1;
-            }
-            at = head.end();
-        }
-        if seen != span.records {
-            return Err(StreamError::from(Damage("rows are missing")).into());
         }
         Ok(())
     }

@@ -395,6 +395,19 @@ fn filled(server: &Server) -> Database<'_> {
     server.database_like("ddl", |database| drop(database.psql(&format!("{ROLES}{BASE}"))))
 }
 
+/// The first version that knows the statements.
+fn since(script: &[&str]) -> u32 {
+    const WORDS: [(&str, u32); 5] = [
+        ("BEGIN ATOMIC", 14),
+        ("SET COMPRESSION", 14),
+        ("FOR TABLE parent (", 15),
+        ("SET TABLE item (", 15),
+        ("TABLES IN SCHEMA", 15),
+    ];
+    let known = |(words, version): (&str, u32)| script.iter().any(|sql| sql.contains(words)).then_some(version);
+    WORDS.into_iter().filter_map(known).max().unwrap_or(0)
+}
+
 #[test]
 fn each_statement_is_undone_to_the_same_dump() {
     let server = Server::shared();
@@ -403,6 +416,9 @@ fn each_statement_is_undone_to_the_same_dump() {
     let mut ours = filled(server);
     let before = dump(server, &ours);
     for script in SCRIPTS {
+        if since(script) > server.version() {
+            continue;
+        }
         if only.as_ref().is_some_and(|only| !script.iter().any(|sql| sql.contains(only.as_str()))) {
             continue;
         }

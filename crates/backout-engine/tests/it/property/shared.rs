@@ -76,13 +76,14 @@ fn overlap(one: &Changed, other: &Changed) -> bool {
     }
 }
 
-/// What the undo of a step would change although a later one changed it, too.
-pub fn shared(own: &Done, later: &Done, found: &Found) -> Shared {
+/// What the undo of a step would change although a later one changed it, too. `is_told`: whether what begins with the name
+/// of a table, or is a path, is told row by row.
+pub fn shared(own: &Done, later: &Done, found: &Found, is_told: &dyn Fn(&str) -> bool) -> Shared {
     if later.order <= own.order {
         return Shared::No;
     }
     let theirs = changes(&later.effect);
-    let surely = changes(&own.effect).into_iter().any(|(what, columns)| {
+    let surely = changes(&own.effect).into_iter().filter(|(what, _)| is_told(what)).any(|(what, columns)| {
         let rest = without(found, &what, &columns);
         rest.is_some_and(|rest| theirs.iter().any(|(other, changed)| *other == what && overlap(&rest, changed)))
     });

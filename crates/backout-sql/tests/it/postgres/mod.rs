@@ -3,6 +3,7 @@
 mod already;
 mod attached;
 mod conflicts;
+mod dropped;
 mod event_triggers;
 mod faults;
 mod fitting;

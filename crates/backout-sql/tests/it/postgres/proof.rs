@@ -5,6 +5,7 @@ use std::io::Cursor;
 use backout_model::conflict::OnConflict;
 use backout_model::target::{Manner, Target, TargetError};
 use backout_sql::database::Database;
+use backout_testkit::postgres::Server;
 
 use crate::postgres::stage::Stage;
 use crate::stage::told;
@@ -163,10 +164,12 @@ fn a_table_whose_rows_are_values_elsewhere() {
 
 #[test]
 fn a_partition_that_leaves_and_comes_again() {
-    there_and_back(
-        "ALTER TABLE part DETACH PARTITION part1; UPDATE part1 SET v = 'w';
-         ALTER TABLE part ATTACH PARTITION part1 FOR VALUES IN (1)",
-    );
+    let script = "ALTER TABLE part DETACH PARTITION part1; UPDATE part1 SET v = 'w';
+         ALTER TABLE part ATTACH PARTITION part1 FOR VALUES IN (1)";
+    if Server::shared().version() < 14 {
+        return refused(script, "keeps readers away");
+    }
+    there_and_back(script);
 }
 
 #[test]

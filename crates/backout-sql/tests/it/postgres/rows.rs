@@ -1,5 +1,7 @@
 //! Every way in which a statement changes rows: captured, undone to what was, and done again.
 
+use backout_testkit::postgres::Server;
+
 use crate::postgres::stage::Stage;
 use crate::stage::told;
 
@@ -54,6 +56,9 @@ fn plain_statements() {
         "SET search_path = pg_catalog; UPDATE public.t SET a = 'path'; SET DateStyle = 'German';",
         "UPDATE t SET a = (SELECT max(id) FROM t) WHERE id = 2; -- the end",
     ] {
+        if change.starts_with("MERGE") && Server::shared().version() < 15 {
+            continue;
+        }
         let images = stage.apply(change);
         let applied = stage.dump();
         assert_ne!(applied, before, "the change changes nothing: {change}");
@@ -194,7 +199,12 @@ fn tables_of_every_kind() {
             "UPDATE dropped SET v = 'b'; INSERT INTO dropped VALUES (2, 'c');",
         ),
     ];
+    let has_xml = Server::shared().database().connect().batch_execute("SELECT xml '<a/>'").is_ok();
     for (setup, change) in cases {
+        if !has_xml && setup.contains(" xml") {
+            eprintln!("this server was built without XML: {setup} is not tried");
+            continue;
+        }
         there_and_back(setup, change);
     }
 }

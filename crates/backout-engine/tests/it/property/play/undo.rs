@@ -12,7 +12,7 @@ use backout_testkit::site::{Done, TestSite};
 use super::super::application::meanwhile;
 use super::super::history::{self, FrameState, contains, join};
 use super::super::shared::{Shared, shared};
-use super::super::world::Found;
+use super::super::world::{Form, Found};
 use super::Run;
 
 impl Run<'_> {
@@ -145,10 +145,13 @@ impl Run<'_> {
         let all = all.flat_map(|(number, deployment)| deployment.steps.iter().map(move |step| (number, step)));
         let (undone, stay): (Vec<_>, Vec<_>) =
             all.filter(|(_, step)| step.undone.is_none()).partition(|(number, step)| own(*number, step));
-        let pairs = undone.iter().flat_map(|(_, own)| stay.iter().map(|(_, later)| shared(own, later, found)));
-        let most = pairs.max().unwrap_or(Shared::No);
-        // Servers do not tell of rows yet.
-        if self.world.dialect.numbers_rows() { most } else { most.min(Shared::Perhaps) }
+        // Where rows have no numbers, one of a table without a key is any like it: only one that came and one that went meet.
+        let is_loose = |name: &str| self.world.tables.get(name).is_some_and(|table| table.form == Form::Loose);
+        let numbers = self.world.dialect.numbers_rows();
+        let is_told = |what: &str| numbers || !is_loose(what.split(' ').next().unwrap_or_default());
+        let pairs =
+            undone.iter().flat_map(|(_, own)| stay.iter().map(|(_, later)| shared(own, later, found, &is_told)));
+        pairs.max().unwrap_or(Shared::No)
     }
 
     /// An undo that nothing stands in the way of when it begins, while the application writes.
