@@ -209,14 +209,16 @@ fn redo_attempt(
                 let again = if lessons.leaves(number) || !replay.track.is_ready(number) {
                     ddl::left(event)
                 } else {
-                    let pair = pairs.iter().find(|pair| pair.drop == number && by_images.contains(&pair.create));
-                    if let Some(pair) = pair {
-                        nothing_is_lost(database, event, &mut replay, manner, pair)?;
+                    let pair = pairs.iter().find(|pair| pair.drop == number);
+                    let rows = rows_of_others(conn, label, reader, number, event)?;
+                    if let Some(pair) = pair.filter(|pair| by_images.contains(&pair.create)) {
+                        nothing_is_lost(database, event, &mut replay, manner, pair, rows)?;
                     }
                     nothing_goes_along(database, event, &mut replay, number, &carried)?;
-                    let is_known = pairs.iter().any(|pair| pair.drop == number) || replay.track.is_made(number);
-                    if !is_known {
-                        let rows = rows_of_others(conn, label, reader, number, event)?;
+                    let is_copied = |pair: &Pair| {
+                        by_images.contains(&pair.create) || carried.contains(&pair.old.to_ascii_lowercase())
+                    };
+                    if !pair.is_some_and(is_copied) && !replay.track.is_made(number) {
                         nothing_falls(database, event, &mut replay, number, rows)?;
                     }
                     redo_ddl(database, event, manner, index.foreign_keys, &mut replay, &mut next_hold)?
@@ -291,16 +293,22 @@ fn copy_again(
     Ok(())
 }
 
-/// Before a table goes whose rows were copied in a way that can't be repeated: others must not have changed them.
+/// Before a table goes whose rows were copied in a way that can't be repeated: others must not have changed them. `rows`:
+/// how many are theirs.
 fn nothing_is_lost(
     database: &Sqlite,
     event: &DdlEvent,
     replay: &mut Replay<'_>,
     manner: Manner,
     pair: &Pair,
+    rows: u64,
 ) -> Result<(), Halt> {
-    let Some(digest) = event.digest() else { return Ok(()) };
+    // Where the rows themselves are in the images, those that others deleted were found to be gone already.
+    let is_gone = |replay: &Replay<'_>| {
+        replay.guard.already.listed.iter().any(|one| one.key.is_some() && one.object.eq_ignore_ascii_case(&pair.old))
+    };
     let is_same = || -> rusqlite::Result<bool> {
+        let Some(digest) = event.digest() else { return Ok(rows == 0 && !is_gone(replay)) };
         // One that is not there is the conflict of its DROP TABLE.
         let there = schema::object(&database.conn, "table", &pair.old)?.is_some();
         Ok(!there || copying::digest(&database.conn, &pair.old)? == digest)

@@ -252,3 +252,53 @@ fn what_pointed_at_nothing_before_is_no_conflict() {
         }
     }
 }
+
+/// Rows that others wrote to a table that a rebuild replaces: its redo copies them, or says that it can't.
+#[test]
+fn a_redo_of_a_rebuild_loses_no_row_of_others() {
+    let setup = "CREATE TABLE p(id INTEGER PRIMARY KEY, name); INSERT INTO p VALUES (1, 'p1'), (2, 'p2'), (3, 'p3');
+        CREATE TABLE k(id INTEGER PRIMARY KEY, p REFERENCES p(id) ON DELETE SET NULL); INSERT INTO k VALUES (1, 1)";
+    let swap = "DROP TABLE p; ALTER TABLE n RENAME TO p";
+    let new = "CREATE TABLE n(id INTEGER PRIMARY KEY, name)";
+    let copied = format!("{new}; INSERT INTO n SELECT id, name FROM p; {swap}");
+    let with_keys = format!("PRAGMA foreign_keys = ON; {copied}");
+    let literal = format!("{new}; INSERT INTO n VALUES (1, 'p1'), (2, 'p2'); {swap}");
+    let hop = format!(
+        "CREATE TABLE h(id, name); INSERT INTO h SELECT id, name FROM p; {new}; INSERT INTO n SELECT id, name FROM h; {swap}"
+    );
+    let empty = format!("{new}; {swap}");
+    let wrote = "INSERT INTO p VALUES (9, 'theirs')";
+    for (script, theirs, is_copied) in [
+        (&copied, wrote, true),
+        (&copied, "DELETE FROM p WHERE id = 2", true),
+        (&with_keys, wrote, false),
+        (&with_keys, "DELETE FROM p WHERE id = 2", false),
+        (&with_keys, "UPDATE p SET name = 'theirs' WHERE id = 2", false),
+        (&literal, wrote, false),
+        (&hop, wrote, false),
+        (&empty, wrote, false),
+    ] {
+        let what = format!("{script}; -- theirs: {theirs}");
+        let mut stage = live("", setup);
+        let images = apply(&mut stage, script, &what);
+        let after = dump(&stage.other());
+        stage.undo(&images);
+        let again = stage.redo(&images);
+        same(&dump(&stage.other()), &after, &what);
+        stage.undo(&again);
+        stage.other().execute_batch(theirs).unwrap();
+        let rows = |stage: &mut crate::stage::Stage| list(&stage.other(), "SELECT id || name FROM p ORDER BY id");
+        let now = rows(&mut stage);
+        match stage.try_redo(&images, OnConflict::Stop) {
+            Ok(_) => assert!(is_copied, "{what}"),
+            Err(TargetError::Conflicts(conflicts)) => {
+                assert!(
+                    !is_copied && conflicts.listed.iter().any(|one| one.object.contains('p')),
+                    "{what}: {conflicts:?}"
+                );
+            }
+            Err(error) => panic!("{what}: {}", told(&error)),
+        }
+        assert_eq!(rows(&mut stage), now, "{what}");
+    }
+}
