@@ -12,7 +12,7 @@ use rustix::fd::AsFd;
 use crate::beneath::{is_blocked, is_missing};
 use crate::error::Acting;
 use crate::image::{self, Image, Kind, shown};
-use crate::inspect::{already, filled};
+use crate::inspect::already;
 use crate::judge::{Case, Now, Verdict, judge};
 use crate::manifest::{Act, Change, Header, Manifest, Order, Record, Writer};
 use crate::path::RootPath;
@@ -132,22 +132,6 @@ impl Turn<'_> {
             copied: change.copied || self.step.is_none(),
             in_doubt: self.manner.in_doubt,
         });
-        let verdict = match (verdict, from) {
-            // Undone, it is known to the inode by what the hold kept; redone, it goes with what others put into it.
-            (verdict @ Verdict::Act { .. }, Some(tree))
-                if self.direction == Direction::Forth && tree.kind == Kind::Tree =>
-            {
-                let within =
-                    if self.manner.in_doubt { None } else { self.root.changed_within(&change.path, self.staged)? };
-                let conflict = |path| Conflict {
-                    kind: ConflictKind::Changed,
-                    now: format!("a directory in which {path} was changed since"),
-                    ..filled(&self.root.label, change, self.direction)
-                };
-                within.map_or(verdict, |path| Verdict::Conflict(Box::new(conflict(path))))
-            }
-            (verdict, _) => verdict,
-        };
         let decision = match verdict {
             Verdict::Done(note) => {
                 if self.direction == Direction::Forth {

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::act;
 use crate::beneath::subdirectory;
 use crate::error::{Acting, refused};
-use crate::image::{self, Time};
+use crate::image;
 use crate::remove;
 use crate::xattr;
 
@@ -188,19 +188,6 @@ impl Hold {
         Ok(None)
     }
 
-    /// When the tool last moved anything between the root and the hold.
-    pub fn last_moved(&self) -> Result<Time, TargetError> {
-        let mut last = Time::default();
-        for path in [Some(&self.path), self.other.as_ref()].into_iter().flatten() {
-            let looking = || format!("cannot look into the hold {}", path.display());
-            let Some(hold) = self.open(path).acting(looking)? else { continue };
-            for name in remove::names(&hold).acting(looking)? {
-                last = image::stat(&hold, &name).acting(looking)?.map_or(last, |stat| last.max(Time::of(&stat)));
-            }
-        }
-        Ok(last)
-    }
-
     /// Removes what a crash left staged and unannounced. To be called only where every announced step is decided.
     pub fn clean_stale(&self) -> Result<u64, TargetError> {
         self.remove_where(|name| name.ends_with(STAGING))
@@ -272,11 +259,6 @@ impl Step {
             self.path.set_file_name(&self.name);
         }
         Ok(())
-    }
-
-    /// Notes that all was moved that this act moves: see [`Hold::last_moved`].
-    pub fn mark_moved(&self) -> io::Result<()> {
-        act::set_dir_time(&self.dir, Time::now())
     }
 
     /// Makes the entries of the step's directory, and its own, durable.

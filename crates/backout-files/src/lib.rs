@@ -34,7 +34,6 @@ pub mod local;
 mod lock;
 mod look;
 mod manifest;
-mod meanwhile;
 mod overlay;
 mod path;
 mod place;

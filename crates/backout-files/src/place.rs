@@ -252,8 +252,6 @@ impl Synced {
     /// Makes all of it durable, the hold's side, too.
     pub fn finish(self, root: &LocalRoot, step: &Step) -> Result<(), TargetError> {
         let syncing = || format!("cannot sync {}", root.label);
-        // What comes into the root after this is somebody else's.
-        step.mark_moved().acting(syncing)?;
         if self.many {
             for (_, dir) in &self.systems {
                 act::sync_file_system(dir).acting(syncing)?;

@@ -90,8 +90,6 @@ pub struct Turn<'a> {
     pub root: &'a LocalRoot,
     pub direction: Direction,
     pub manner: Manner,
-    /// When the step was staged that is turned.
-    pub staged: Time,
     pub step: Option<Step>,
     pub decisions: Vec<Decision>,
     pub report: Report,
@@ -125,7 +123,6 @@ impl LocalRoot {
             root: self,
             direction,
             manner,
-            staged: header.time,
             step,
             decisions: vec![Decision::Leave; manifest.len()],
             report,
