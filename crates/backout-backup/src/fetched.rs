@@ -1,5 +1,6 @@
 //! A snapshot that is read: its manifest, its dumps, its roots laid into a directory.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -154,6 +155,7 @@ impl Fetched {
     /// Lays out directories and the contents of files, with the times by which the library knows that they are done. It would
     /// write them, too, and end the process where it cannot read what it is to write, or the disk is full.
     fn write(&self, node: &Node, to: &Path) -> Result<(), BackupError> {
+        let mut linked = HashSet::new();
         compare::walk(&self.repository, node, |path, node| {
             let failed = |error: io::Error| BackupError::failed(format!("cannot write {}", path.display()), error);
             if !path.components().all(|part| matches!(part, Component::Normal(_))) {
@@ -163,7 +165,9 @@ impl Fetched {
             if node.is_dir() {
                 return fs::DirBuilder::new().mode(0o700).create(&here).map_err(failed);
             }
-            if !node.is_file() {
+            let (meta, several) = (&node.meta, node.meta.links > 1 && node.meta.device_id != 0 && node.meta.inode != 0);
+            // Of a file of several names the library links the others to the one that comes first.
+            if !node.is_file() || several && !linked.insert((meta.device_id, meta.inode)) {
                 return Ok(());
             }
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&here).map_err(failed)?;
