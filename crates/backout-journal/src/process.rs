@@ -125,7 +125,12 @@ fn parse_stat(stat: &[u8]) -> Option<Option<Stat>> {
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    let group = fields.nth(1)?.parse().ok()?;
+    let group = fields.nth(1)?;
+    // A process that is being reaped has no group and no session any more, whatever its state says.
+    if group == "-1" {
+        return Some(None);
+    }
+    let group = group.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
     let started = fields.nth(15)?.parse().ok()?;
     Some(if matches!(state, "Z" | "X" | "x") { None } else { Some(Stat { group, session, started }) })
@@ -183,6 +188,7 @@ mod tests {
         let stat = b"7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
         assert_eq!(parse_stat(stat), Some(Some(Stat { group: 2, session: 3, started: 4242 })));
         assert_eq!(parse_stat(&stat.map(|b| if b == b'S' { b'Z' } else { b })), Some(None));
+        assert_eq!(parse_stat(b"7 (a) R 0 -1 -1 0 -1 4228108 0 0 0 0 0 0 0 0 20 0 0 0 4242 0"), Some(None));
         assert_eq!(parse_stat(b"7 (a) S 1"), None);
         assert_eq!(parse_stat(b""), None);
     }
