@@ -79,7 +79,7 @@ fn a_long_check_keeps_no_writer_out_for_long() {
         let mut stage = Stage::new(&format!(
             "PRAGMA journal_mode = {mode}; CREATE TABLE visits (n); INSERT INTO visits VALUES (0);
              CREATE TABLE t (id INTEGER PRIMARY KEY, a, b TEXT); CREATE INDEX i ON t (b);
-             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150000)
              INSERT INTO t SELECT i, i % 7, 'text number ' || i FROM n;
              CREATE TABLE loose (a, b); INSERT INTO loose VALUES (1, 1), (2, 2);"
         ));
