@@ -2,10 +2,9 @@
 //! same again: a look at the site finds nothing there, and that step's own undo would.
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 
 use backout_model::conflict::{Conflict, Conflicts};
+use backout_model::sieve::Sieve;
 use backout_model::target::Touched;
 
 use crate::act::Act;
@@ -15,36 +14,8 @@ use crate::step::Run;
 use crate::step_view::StepView;
 use crate::undo::open;
 
-/// Rows and paths by a short hash: it says of none of them that it is missing.
-struct Sieve(Vec<u64>);
-
-impl Sieve {
-    /// 8 MiB at most: of a million rows one in sixty is let through for nothing.
-    const BITS: u64 = 1 << 26;
-
-    /// For so many rows or paths.
-    fn new(count: u64) -> Self {
-        let bits = count.saturating_mul(64).clamp(64, Self::BITS);
-        Self(vec![0; (bits / 64) as usize])
-    }
-
-    fn place(&self, identity: &[u8]) -> (usize, u64) {
-        let mut hasher = DefaultHasher::new();
-        identity.hash(&mut hasher);
-        let bit = hasher.finish() % (self.0.len() as u64 * 64);
-        ((bit / 64) as usize, 1 << (bit % 64))
-    }
-
-    fn put(&mut self, identity: &[u8]) {
-        let (word, bit) = self.place(identity);
-        self.0[word] |= bit;
-    }
-
-    fn may_hold(&self, identity: &[u8]) -> bool {
-        let (word, bit) = self.place(identity);
-        self.0[word] & bit != 0
-    }
-}
+/// The bits of the sieve of later rows and paths, 8 MiB at most: of a million rows one in sixty is let through for nothing.
+const SIEVE_BITS: u64 = 1 << 26;
 
 /// What the undo would change of one row or path.
 struct Candidate {
@@ -177,13 +148,13 @@ impl Run<'_, '_> {
         let reader = session.journal.reader();
         let target = session.targets.of(both.act)?;
         let count = both.later.iter().map(|step| step.count()).sum();
-        let (mut sieve, mut of_all) = (Sieve::new(count), Vec::new());
+        let (mut sieve, mut of_all) = (Sieve::new(count, SIEVE_BITS), Vec::new());
         for step in &both.later {
             target.touched(&mut *open(reader, step.seq()), &mut |touched| {
                 if touched.identity.is_empty() {
                     of_all.push((OfAll::new(touched, step.seq()), *step));
                 } else {
-                    sieve.put(touched.identity);
+                    sieve.put([touched.identity]);
                 }
                 Ok(())
             })?;
@@ -215,7 +186,7 @@ impl Run<'_, '_> {
                     found.push(step.requires(touched.object.to_owned(), (touched.key)(), None));
                     return Ok(());
                 }
-                if !sieve.may_hold(touched.identity) || beyond(touched.object) {
+                if !sieve.may_hold([touched.identity]) || beyond(touched.object) {
                     return Ok(());
                 }
                 let known = candidates.entry(touched.identity.to_vec());

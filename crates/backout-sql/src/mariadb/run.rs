@@ -60,6 +60,11 @@ impl Run {
         self.words.contains(&name.to_lowercase())
     }
 
+    /// True where it may mean this body: a name alone means one of the site's own database.
+    fn says_whole(&self, body: &Body) -> bool {
+        self.says(&body.name) && body.elsewhere.iter().all(|other| self.says(other))
+    }
+
     /// Takes in all that the bodies do which this reaches.
     pub fn reach(&mut self, database: &str, bodies: &Bodies) -> Result<(), CaptureError> {
         let mut taken = BTreeSet::new();
@@ -70,8 +75,7 @@ impl Run {
                     self.names.iter().any(|(of, one)| one == name && of.as_deref().is_none_or(|of| of == database))
                 };
                 let is_reached = match &body.reached {
-                    // A name alone means one of the site's own database.
-                    Reached::ByName => self.says(&body.name) && body.elsewhere.iter().all(|other| self.says(other)),
+                    Reached::ByName => self.says_whole(body),
                     Reached::ByTable(table) => named(table),
                 };
                 if !is_reached || !taken.insert((at, named(&body.name))) {
@@ -174,10 +178,8 @@ impl Bodies {
             seen = run.words.len();
             for body in &self.all {
                 match body.word {
-                    "view" if run.says(&body.name) => run.hear(body.text.as_deref().unwrap_or_default()),
-                    "routine" if run.says(&body.name) && body.elsewhere.iter().all(|other| run.says(other)) => {
-                        return true;
-                    }
+                    "view" if run.says_whole(body) => run.hear(body.text.as_deref().unwrap_or_default()),
+                    "routine" if run.says_whole(body) => return true,
                     _ => {}
                 }
             }

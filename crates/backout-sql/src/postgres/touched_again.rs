@@ -1,9 +1,7 @@
 //! Which rows and objects a step changed, told from its images alone: what a later step made the same again shows nowhere
 //! else. Never touches the database.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-
+use backout_model::sieve::Sieve;
 use backout_model::target::{Images, TargetError, Touched};
 
 use super::Postgres;
@@ -156,43 +154,17 @@ fn content<'l>(table: &Table, line: &'l [u8]) -> impl Iterator<Item = &'l [u8]> 
     fields.filter(move |(at, _)| !is_key(*at)).map(|(_, field)| field)
 }
 
+/// The bits of the sieve of contents, 4 MiB at most.
+const CONTENTS_BITS: u64 = 1 << 25;
+
 /// What the rows of a span hold beside their keys.
-fn contents_of(reader: &mut Reader<'_>, table: &Table, span: Span) -> Result<Contents, StreamError> {
-    let mut contents = Contents::new(span.records);
+fn contents_of(reader: &mut Reader<'_>, table: &Table, span: Span) -> Result<Sieve, StreamError> {
+    let mut contents = Sieve::new(span.records, CONTENTS_BITS);
     reader.rows::<StreamError>(span, &mut |line| {
         contents.put(content(table, line));
         Ok(())
     })?;
     Ok(contents)
-}
-
-/// Rows by a short hash of what they hold: it says of none of them that it is missing.
-struct Contents(Vec<u64>);
-
-impl Contents {
-    /// 4 MiB at most.
-    const BITS: u64 = 1 << 25;
-
-    fn new(count: u64) -> Self {
-        Self(vec![0; (count.saturating_mul(64).clamp(64, Self::BITS) / 64) as usize])
-    }
-
-    fn place<'l>(&self, content: impl Iterator<Item = &'l [u8]>) -> (usize, u64) {
-        let mut hasher = DefaultHasher::new();
-        content.for_each(|field| field.hash(&mut hasher));
-        let bit = hasher.finish() % (self.0.len() as u64 * 64);
-        ((bit / 64) as usize, 1 << (bit % 64))
-    }
-
-    fn put<'l>(&mut self, content: impl Iterator<Item = &'l [u8]>) {
-        let (word, bit) = self.place(content);
-        self.0[word] |= bit;
-    }
-
-    fn may_hold<'l>(&self, content: impl Iterator<Item = &'l [u8]>) -> bool {
-        let (word, bit) = self.place(content);
-        self.0[word] & bit != 0
-    }
 }
 
 /// The columns in which two images of a row differ.
