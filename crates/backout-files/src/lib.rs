@@ -24,6 +24,7 @@ mod error;
 mod examine;
 mod followed;
 mod hold;
+mod holding;
 mod image;
 mod inspect;
 mod item;

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::beneath::{is_blocked, is_missing, subdirectory};
 use crate::error::Acting;
 use crate::hold::Step;
+use crate::holding;
 use crate::image::{self, Image, Kind, Time, shown};
 use crate::inspect::filled;
 use crate::judge::Now;
@@ -312,11 +313,16 @@ impl Turn<'_> {
         let (Some(from), false) = (from, change.copied) else { return Ok(None) };
         let looking = || format!("cannot look at what {} in {} held", change.path, self.root.label);
         let stat = step.stat(change.n).acting(looking)?;
-        if stat.as_ref().is_some_and(|stat| from.looks_untouched(stat)) || from.is_dir() {
+        if from.held.is_none() && (stat.as_ref().is_some_and(|stat| from.looks_untouched(stat)) || from.is_dir()) {
             return Ok(None);
         }
-        let found = image::take(step.dir(), change.n.to_string().as_bytes()).acting(looking)?;
-        if found.as_ref().is_some_and(|found| found.same_content(from)) {
+        let name = change.n.to_string().into_bytes();
+        let mut found = image::take(step.dir(), &name).acting(looking)?;
+        if let Some(found) = found.as_mut().filter(|found| found.is_dir() && from.held.is_some()) {
+            let dir = subdirectory(step.dir(), &name).acting(looking)?;
+            found.held = Some(holding::digest(dir).acting(looking)?);
+        }
+        if found.as_ref().is_some_and(|found| found.same_content(from) && !from.holds_otherwise(found)) {
             return Ok(None);
         }
         let conflict = self.late(change, &found.map_or(Now::Absent, Now::Holds));
