@@ -167,7 +167,12 @@ impl Turn<'_> {
                 let act = format!("cannot bring back {} in {}", change.path, self.root.label);
                 return Err(TargetError::failed(act, format!("the hold does not keep it any more: {to}")));
             };
-            if !to.looks_untouched(&stat) && !self.still_good(change, to)? {
+            let is_linked = stat.st_nlink > 1 && matches!(to.kind, Kind::File { .. });
+            if self.direction == Direction::Back && is_linked && !self.manner.in_doubt {
+                if self.was_changed_by_another_name(change, to)? && self.manner.on_conflict != OnConflict::Overwrite {
+                    return Ok(Decision::Leave);
+                }
+            } else if !to.looks_untouched(&stat) && !self.still_good(change, to)? {
                 return Ok(Decision::Leave);
             }
             if to.is_dir() {
@@ -210,6 +215,25 @@ impl Turn<'_> {
         let now = format!("{} is kept in its place in {shown_at}", shown(kept.as_ref()));
         self.not_kept(change, to, now);
         Ok(false)
+    }
+
+    /// The kept file has other names, and somebody changed it through one of them: what comes back is not what was there.
+    fn was_changed_by_another_name(&mut self, change: &Change, to: &Image) -> Result<bool, TargetError> {
+        let Some(step) = &self.step else { return Ok(false) };
+        let reading = || format!("cannot read what is kept of {} of {}", change.path, self.root.label);
+        let kept = image::take(step.dir(), change.n.to_string().as_bytes()).acting(reading)?;
+        let Some(kept) = kept.filter(|kept| !kept.same_content(to) || !kept.same_rights(to)) else { return Ok(false) };
+        self.report.conflicts.push(Conflict {
+            target: self.root.label.clone(),
+            object: change.path.to_string(),
+            key: None,
+            column: None,
+            kind: ConflictKind::Changed,
+            before: to.to_string(),
+            left: shown(change.after.as_ref()),
+            now: format!("{kept}: it is kept, and was changed through another of its names (hard links)"),
+        });
+        Ok(true)
     }
 
     /// What the deployment left was replaced or removed by others before its undo: a redo cannot bring it back.

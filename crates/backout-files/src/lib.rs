@@ -20,6 +20,7 @@ mod condition;
 mod copy;
 mod decide;
 mod delete;
+mod elsewhere;
 mod error;
 mod examine;
 mod followed;

@@ -10,6 +10,7 @@ use backout_model::entry::Digest;
 use backout_model::target::{Images, TargetError};
 use serde::{Deserialize, Serialize};
 
+use crate::elsewhere::Elsewhere;
 use crate::image::{Image, Kind, Time};
 use crate::path::RootPath;
 
@@ -82,6 +83,9 @@ pub struct Change {
     /// True where hold and path lie on different file systems, so that files are copied and not exchanged.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub copied: bool,
+    /// What earlier steps keep of the same file under other names: of a captured command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
 }
 
 impl Change {
@@ -339,7 +343,7 @@ mod tests {
                 .unwrap();
         for n in 0..records {
             let path = RootPath::parse(&format!("dir/file-{n}"), "").unwrap();
-            writer.change(Change { n, path, before: None, after: None, copied: false }).unwrap();
+            writer.change(Change { n, path, before: None, after: None, copied: false, elsewhere: Vec::new() }).unwrap();
         }
         writer.end().unwrap();
         std::mem::take(&mut *shared.0.lock().unwrap())

@@ -168,7 +168,9 @@ impl Turn<'_> {
             let Record::Change(change) = record else { return Ok(()) };
             match self.decisions[i] {
                 Decision::Act | Decision::Merge | Decision::Force => {}
-                Decision::Leave | Decision::Done | Decision::Acted | Decision::Time => return Ok(()),
+                // An earlier attempt may have died before it came to that.
+                Decision::Done => return root.lead_at(change),
+                Decision::Leave | Decision::Acted | Decision::Time => return Ok(()),
             }
             let one = self.one(i, change, &step, &mut synced);
             // A copy may be there in part: the next attempt looks for that.
@@ -292,6 +294,7 @@ impl Turn<'_> {
             other => other.acting(turning)?,
         }
         self.decisions[i] = Decision::Acted;
+        root.lead(change, dir.as_fd())?;
         if force {
             if live.is_some() {
                 self.note(Some(format!("{}: what was overwritten is kept in {}", change.path, step.shown(change.n))));
@@ -330,6 +333,7 @@ impl Turn<'_> {
             OnConflict::Stop => {}
             OnConflict::Keep => {
                 if to.is_some() { carry.swap() } else { carry.put() }.acting(looking)?;
+                self.root.lead(change, carry.dir)?;
                 self.decisions[i] = Decision::Leave;
             }
             OnConflict::Overwrite => {
@@ -406,6 +410,7 @@ impl Turn<'_> {
                 (None, None) => Ok(()),
             }
             .acting(turning)?;
+            root.lead(change, dir.as_fd())?;
             synced.directory(&change.path.parent(), &dir).acting(turning)
         })?;
         let notes = &mut self.report.notes;
