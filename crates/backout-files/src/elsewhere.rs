@@ -130,13 +130,7 @@ impl LocalRoot {
     }
 }
 
-fn link_over(
-    live: BorrowedFd<'_>,
-    name: &[u8],
-    step: &Step,
-    above: BorrowedFd<'_>,
-    kept: &[u8],
-) -> io::Result<()> {
+fn link_over(live: BorrowedFd<'_>, name: &[u8], step: &Step, above: BorrowedFd<'_>, kept: &[u8]) -> io::Result<()> {
     match act::unlink(step.dir(), BESIDE) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}

@@ -27,4 +27,5 @@ mod retry;
 mod scene;
 mod server;
 mod stopped;
+mod succession;
 mod undo;

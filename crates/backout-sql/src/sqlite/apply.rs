@@ -2,6 +2,7 @@
 //!
 //! Never leaves a part of a script behind: after any error before the commit the transaction is rolled back.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
@@ -24,6 +25,7 @@ use super::numbering::{Numbered, Numbering};
 use super::replay::Direction;
 use super::split::{self, Statement};
 use super::stream::{Event, Index, Way};
+use super::succession::Succession;
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
 use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, held, limits, namesakes};
@@ -110,6 +112,7 @@ struct Step<'a> {
     numbering: Numbering,
     next_hold: Option<u64>,
     copying: Copying,
+    succession: &'a RefCell<Succession>,
     /// None where nothing is captured.
     whole: Option<Whole>,
     /// Whether the script asks for `changes()`; none as long as nobody had to know.
@@ -148,6 +151,7 @@ impl<'a> Step<'a> {
             numbering: Numbering::default(),
             next_hold: None,
             copying: Copying::default(),
+            succession: &database.succession,
             whole,
             counts_changes: None,
             schema_changed: false,
@@ -365,6 +369,12 @@ impl<'a> Step<'a> {
 
     fn note_ddl(&mut self, statement: &Statement, event: DdlEvent) -> Result<(), TargetError> {
         self.numbering.renew(&event.renumbers());
+        let mut succession = self.succession.borrow_mut();
+        let rows = succession
+            .changed(self.conn, &event, self.copying.made())
+            .map_err(|source| cannot_run(&self.script.shown, &statement.sql, source))?;
+        drop(succession);
+        let event = if rows.is_some() { event.of_rows(rows) } else { event };
         self.copying.changed(&event);
         let noted = Event::Ddl { line: statement.line, sql: statement.sql.clone(), event: Box::new(event.clone()) };
         self.capture.ddl(noted).map_err(|source| self.uncaptured(source))?;

@@ -85,6 +85,11 @@ impl Copying {
         if self.words.contains(&table.to_ascii_lowercase()) { &self.made } else { &[] }
     }
 
+    /// The tables that the step made so far.
+    pub fn made(&self) -> &[String] {
+        &self.made
+    }
+
     pub fn is_unsteady(&self) -> bool {
         self.unsteady
     }

@@ -52,6 +52,15 @@ impl Course {
         self.created == event || self.dropped == event || self.names.iter().any(|(given, _)| *given == event)
     }
 
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|(_, name)| name.as_str())
+    }
+
+    /// Whether it was renamed or dropped.
+    pub fn is_moved(&self) -> bool {
+        self.dropped.is_some() || self.names.len() > 1
+    }
+
     /// Whether the table ever had this name.
     pub fn has_been(&self, name: &str) -> bool {
         self.names.iter().any(|(_, one)| one.eq_ignore_ascii_case(name))

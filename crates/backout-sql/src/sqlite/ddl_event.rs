@@ -335,3 +335,13 @@ pub enum Change<'a> {
     Rename { from: &'a str, to: &'a str },
     Drop(&'a str),
 }
+
+impl<'a> Change<'a> {
+    /// The name that a table has by it.
+    pub fn gives(&self) -> Option<&'a str> {
+        match self {
+            Self::Create(name) | Self::Rename { to: name, .. } => Some(name),
+            Self::Drop(_) => None,
+        }
+    }
+}

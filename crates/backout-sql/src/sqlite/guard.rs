@@ -3,7 +3,7 @@
 //! The usual row is compared by SQLite itself, in the statement that changes it. Where that finds nothing to change,
 //! the row is looked at, and compared here to the bit: only then something is merged, or is a conflict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use backout_model::conflict::{Conflict, Conflicts, OnConflict};
 use backout_model::target::TargetError;
@@ -113,6 +113,10 @@ pub struct Guard<'c> {
     pub carries: Vec<Carry>,
     /// The tables that replace others from which no row can be carried over, and what others took out of them.
     pub uncarried: Vec<(String, Conflicts)>,
+    /// The tables in whose place others come back, see [`super::succession`]: what others took out of them comes back with those.
+    pub replacing: HashMap<String, String>,
+    /// Such rows, which nothing can keep away.
+    pub unkept: Conflicts,
     /// Columns that tables have beside those of the images, with their defaults: others made them, so that a row with
     /// a value of its own there is not only the deployment's.
     pub strangers: BTreeMap<String, Vec<Stranger>>,
@@ -141,6 +145,8 @@ impl<'c> Guard<'c> {
             notes: Vec::new(),
             carries: Vec::new(),
             uncarried: Vec::new(),
+            replacing: HashMap::new(),
+            unkept: Conflicts::default(),
             strangers: BTreeMap::new(),
             statements: Statements::new(conn),
         }

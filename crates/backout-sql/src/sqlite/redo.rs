@@ -24,7 +24,7 @@ use super::stream::{Event, Index, Reader, Record, Way};
 use super::token::each_token;
 use super::undo::{begin_step, each_kept, end_step, quiet, run_kept};
 use super::watch::Watch;
-use super::{Sqlite, ailing, counters, ddl, pragma, schema};
+use super::{Sqlite, ailing, counters, ddl, pragma, schema, succession};
 
 impl Sqlite {
     pub(super) fn redo_step(
@@ -69,6 +69,18 @@ impl Sqlite {
             Err(TargetError::Conflicts(conflicts)) => Err(TargetError::Conflicts(as_told(conflicts))),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Sqlite {
+    /// Has what takes the place of what followed from step to step.
+    fn follow(&self, event: &DdlEvent, made: &[String]) -> Result<(), TargetError> {
+        let mut succession = self.succession.borrow_mut();
+        succession
+            .made_again(&self.conn, event)
+            .and_then(|()| succession.changed(&self.conn, event, made))
+            .map_err(|source| TargetError::failed(format!("cannot read the tables of {}", self.label), source))
+            .map(drop)
     }
 }
 
@@ -156,6 +168,8 @@ fn redo_attempt(
     // The tables, by the event that makes them, into which rows come as they were the first time.
     let mut by_images: HashSet<usize> = HashSet::new();
     let mut copied = false;
+    // The tables that the step made so far, and those that it gave another name.
+    let mut made: Vec<String> = Vec::new();
     // The words of the statements that copied the rows of now.
     let mut carried: HashSet<String> = HashSet::new();
     for number in 0..reader.index.events.len() {
@@ -215,7 +229,7 @@ fn redo_attempt(
                         // A digest tells more, and more cheaply.
                         let rows = match event.digest() {
                             Some(_) => 0,
-                            None => rows_of_others(conn, label, reader, number, event)?,
+                            None => rows_of_others(conn, label, reader, number, event)?.wrote,
                         };
                         nothing_is_lost(database, event, &mut replay, manner, pair, rows)?;
                     }
@@ -223,10 +237,15 @@ fn redo_attempt(
                     let is_copied = pair.is_some_and(|pair| carried.contains(&pair.old.to_ascii_lowercase()));
                     if came_again.is_none() && !is_copied && !replay.track.is_made(number) {
                         let rows = rows_of_others(conn, label, reader, number, event)?;
-                        nothing_falls(database, event, &mut replay, number, rows)?;
+                        nothing_falls(database, event, &mut replay, number, rows.wrote)?;
+                        if let Some(table) = event.dropped() {
+                            database.succession.borrow_mut().dropped(table, rows.took);
+                        }
                     }
                     redo_ddl(database, event, manner, index.foreign_keys, &mut replay, &mut next_hold)?
                 };
+                database.follow(&again, &made)?;
+                made.extend(event.change().and_then(|change| change.gives()).map(str::to_owned));
                 let done = again.lasts() || !event.lasts();
                 replay.note_outcome(number, event, done)?;
                 if !done {
@@ -244,6 +263,12 @@ fn redo_attempt(
     replay.guard.forget_statements();
     let span = counters::Span { left: &reader.index.before, wanted: &reader.index.after, now: &index.before };
     counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard)?;
+    let stale = database
+        .succession
+        .borrow()
+        .stale(conn)
+        .map_err(|source| TargetError::failed(format!("cannot read {label}"), source))?;
+    replay.guard.conflicts.extend(all_of(stale.iter().map(|table| succession::conflict(label, table))));
     end_step(conn, label, &mut replay, &reader.index, lessons)?;
     let (conflicts, notes) = (replay.guard.conflicts.clone(), replay.guard.notes.clone());
     let already = replay.guard.already.clone();

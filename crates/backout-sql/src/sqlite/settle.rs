@@ -99,8 +99,15 @@ impl Guard<'_> {
                     lost.push(missing.clone());
                     self.conflicts.push(missing);
                 }
-                // Where it is gone already, nothing of anybody's is lost.
-                None => self.already.push(missing),
+                None => match self.replacing.get(&table.name.to_ascii_lowercase()) {
+                    Some(known) => {
+                        let missing = Conflict { object: known.clone(), ..missing };
+                        self.unkept.push(missing.clone());
+                        self.conflicts.push(missing);
+                    }
+                    // Where it is gone already, nothing of anybody's is lost.
+                    None => self.already.push(missing),
+                },
             }
             return Ok(());
         };

@@ -26,7 +26,7 @@ use super::split::Statement;
 use super::stream::{Block, Event, Index, Reader, Record, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, ddl_side, foreign, fts, namesakes, naming};
+use super::{Sqlite, ailing, counters, ddl, ddl_side, foreign, fts, namesakes, naming, succession};
 
 /// The connection as undo and redo of captured rows need it: the images already hold what triggers and cascades did.
 /// Back to usual with `quiet(false)`.
@@ -203,11 +203,15 @@ fn undo_attempt(
     undo_events(database, reader, manner, lessons, &mut replay, &mut |rows| gate.progress(rows, Some(of)))?;
     let (conflicts, notes) = (replay.guard.conflicts.clone(), replay.guard.notes.clone());
     let stays = manner.on_conflict == OnConflict::Overwrite && replay.guard.stays;
+    let unkept = std::mem::take(&mut replay.guard.unkept);
     let (rows, mut numbering) = (replay.rows, replay.numbering.clone());
     drop(replay);
     // What cannot be brought back is no more overwritten than it is undone.
     if stays || manner.on_conflict == OnConflict::Stop && !conflicts.is_empty() {
         return Err(TargetError::Conflicts(conflicts).into());
+    }
+    if manner.on_conflict == OnConflict::Keep && !unkept.is_empty() {
+        return Err(TargetError::Conflicts(unkept).into());
     }
     let mut summary = summary_of(&reader.index, rows);
     if !conflicts.is_empty() {
@@ -236,6 +240,8 @@ pub fn undo_events(
     let (conn, label) = (&database.conn, database.label.as_str());
     let now = counters::read(conn, label)?;
     let stands = Stands::look(conn, label, &reader.index.events)?;
+    replay.guard.replacing = succession::replacing(&[&reader.index.events]);
+    replay.guard.replacing.extend(database.succession.borrow().replacing.clone());
     for object in namesakes::touched(&reader.index) {
         replay.guard.needs(needed(label, &format!("{}{object}", Summary::MADE), None));
     }
