@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 
 use crate::act;
 use crate::copy;
-use crate::elsewhere::{self, Elsewhere};
+use crate::elsewhere;
 use crate::error::Acting;
 use crate::followed::{Seen, Walk, order};
 use crate::hold::Step;
 use crate::image::{self, Image, Kind, Time, file_type};
 use crate::local::LocalRoot;
-use crate::manifest::{Act, Change, Header, Touch, Writer};
+use crate::manifest::{Act, Change, Elsewhere, Header, Touch, Writer};
 use crate::path::RootPath;
 use crate::stage::count;
 use crate::{overlay, xattr};

@@ -10,7 +10,6 @@ use std::io;
 use backout_model::target::TargetError;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::FileType;
-use serde::{Deserialize, Serialize};
 
 use crate::act;
 use crate::beneath::{Beneath, is_blocked, is_missing};
@@ -18,7 +17,7 @@ use crate::error::{Acting, refused};
 use crate::hold::{Hold, Step};
 use crate::image::{self, Time, file_type, ino};
 use crate::local::LocalRoot;
-use crate::manifest::Change;
+use crate::manifest::{Change, Elsewhere};
 use crate::path::RootPath;
 use crate::remove::names;
 
@@ -27,19 +26,6 @@ const MOST: usize = 500;
 
 /// The name in a step's directory under which the other file comes there first.
 const BESIDE: &[u8] = b"leading";
-
-/// One kept name of a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Elsewhere {
-    /// The file's inode before the command ran.
-    pub ino: u64,
-    /// The step's directory in the hold.
-    pub step: String,
-    /// The name in there; of a directory that is kept as one, a path.
-    pub place: RootPath,
-    /// Of the directory that has the name.
-    pub time: Time,
-}
 
 /// All kept names of these inodes, but those of the step `own`.
 pub fn find(hold: &Hold, own: &str, wanted: &HashSet<u64>, label: &str) -> Result<Vec<Elsewhere>, TargetError> {

@@ -10,7 +10,6 @@ use backout_model::entry::Digest;
 use backout_model::target::{Images, TargetError};
 use serde::{Deserialize, Serialize};
 
-use crate::elsewhere::Elsewhere;
 use crate::image::{Image, Kind, Time};
 use crate::path::RootPath;
 
@@ -86,6 +85,19 @@ pub struct Change {
     /// What earlier steps keep of the same file under other names: of a captured command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Elsewhere>,
+}
+
+/// One name under which an earlier step keeps a file that has another name in the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// The file's inode before the command ran.
+    pub ino: u64,
+    /// The step's directory in the hold.
+    pub step: String,
+    /// The name in there; of a directory that is kept as one, a path.
+    pub place: RootPath,
+    /// Of the directory that has the name.
+    pub time: Time,
 }
 
 impl Change {

@@ -28,7 +28,7 @@ use super::stream::{Event, Index, Way};
 use super::succession::Succession;
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, held, limits, namesakes};
+use super::{Sqlite, ailing, counters, ddl, ddl_hold, dependents, foreign, fts, held, limits, namesakes};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -72,27 +72,12 @@ impl Sqlite {
 
     /// What a change of the schema works on; `f` gets it.
     pub(super) fn next_hold(&self) -> Result<u64, TargetError> {
-        next_hold(&self.conn, &self.prefix, &self.label)
+        ddl_hold::next_hold(&self.conn, &self.prefix, &self.label)
     }
 }
 
 fn has_temporary(conn: &Connection) -> rusqlite::Result<bool> {
     conn.prepare("SELECT 1 FROM temp.sqlite_schema WHERE name NOT LIKE 'backout%'")?.exists([])
-}
-
-/// The lowest number that no hold of this site has.
-pub fn next_hold(conn: &Connection, prefix: &str, label: &str) -> Result<u64, TargetError> {
-    let failed = |source| TargetError::failed(format!("cannot read the schema of {label}"), source);
-    let mut statement = conn
-        .prepare("SELECT substr(name, length(?1) + 1) FROM main.sqlite_schema WHERE substr(name, 1, length(?1)) = ?1")
-        .map_err(failed)?;
-    let names = statement.query_map([format!("{prefix}h")], |row| row.get::<_, String>(0)).map_err(failed)?;
-    let mut next = 1;
-    for name in names {
-        let digits: String = name.map_err(failed)?.chars().take_while(char::is_ascii_digit).collect();
-        next = next.max(digits.parse::<u64>().unwrap_or(0).saturating_add(1));
-    }
-    Ok(next)
 }
 
 /// One step under way.
@@ -351,7 +336,7 @@ impl<'a> Step<'a> {
     ) -> Result<T, TargetError> {
         let mut next = match self.next_hold {
             Some(next) => next,
-            None => next_hold(self.conn, self.prefix, self.label)?,
+            None => ddl_hold::next_hold(self.conn, self.prefix, self.label)?,
         };
         let result = work(&mut ddl::Context {
             conn: self.conn,

@@ -20,7 +20,7 @@ use super::lessons::{Lessons, as_error};
 use super::numbering::Numbering;
 use super::replay::{Direction, Halt, Replay};
 use super::stream::{Event, Reader, Way};
-use super::undo::{quiet, summary_of, undo_events};
+use super::undo::{quiet, undo_events};
 use super::{CACHE_KIB, Sqlite, succession};
 
 /// How long a check may keep others from writing.
@@ -185,7 +185,7 @@ fn attempt(
         }
         let before = replay.rows;
         undo_events(database, &mut reader, manner, &lessons, &mut replay, &mut |_| {}).map_err(here)?;
-        let this = summary_of(&reader.index, replay.rows - before);
+        let this = reader.index.summary(replay.rows - before);
         summary.changes += this.changes;
         summary.rows += this.rows;
         summary.objects.extend(this.objects);

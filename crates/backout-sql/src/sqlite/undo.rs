@@ -213,7 +213,7 @@ fn undo_attempt(
     if manner.on_conflict == OnConflict::Keep && !unkept.is_empty() {
         return Err(TargetError::Conflicts(unkept).into());
     }
-    let mut summary = summary_of(&reader.index, rows);
+    let mut summary = reader.index.summary(rows);
     if !conflicts.is_empty() {
         // Announced with the undo: after a crash nobody else could say what it left as others made it.
         summary.note = serde_json::json!({ "settled": conflicts });
@@ -492,13 +492,4 @@ fn undo_ddl(
         replay.guard.known.undone(&event.renumbers());
     }
     Ok(done)
-}
-
-/// What the undo or redo of a step comes to.
-pub fn summary_of(index: &Index, rows: u64) -> Summary {
-    let mut objects: Vec<String> = index.tables.iter().map(|table| table.name.clone()).collect();
-    objects.sort_unstable();
-    objects.dedup();
-    objects.truncate(Summary::OBJECTS_KEPT);
-    Summary { changes: index.statements, rows, objects, ..Summary::default() }
 }
