@@ -30,6 +30,7 @@ mod load_check;
 mod load_step;
 mod manifest;
 mod nearest;
+mod option_files;
 mod places;
 mod siblings;
 mod site_file;

@@ -23,6 +23,7 @@ mod json;
 mod kill;
 mod lock;
 mod non_utf8;
+mod option_files;
 mod output;
 mod print;
 mod prune;
