@@ -9,8 +9,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::url::Environment;
-
 /// The files that hold for everybody, in the order of reading; that of the user comes after them.
 const FILES: [&str; 2] = ["/etc/my.cnf", "/etc/mysql/my.cnf"];
 /// The groups that hold for every client.
@@ -21,9 +19,9 @@ const OPTIONS: [&str; 9] =
 /// Files include others no deeper than that.
 const DEEPEST: usize = 10;
 
-/// What the option files say, by the names of a URL's parts; what is said later counts.
-pub fn read(environment: Environment<'_>) -> BTreeMap<String, String> {
-    let of_user = environment("HOME").map(|home| Path::new(&home).join(".my.cnf"));
+/// What the option files say, by the names of a URL's parts; what is said later counts. `home`: the user's directory.
+pub fn read(home: Option<OsString>) -> BTreeMap<String, String> {
+    let of_user = home.map(|home| Path::new(&home).join(".my.cnf"));
     let mut found = BTreeMap::new();
     for file in FILES.into_iter().map(PathBuf::from).chain(of_user) {
         read_file(&file, 0, &mut found);
@@ -146,8 +144,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let environment = |name: &str| (name == "HOME").then(|| home.path().as_os_str().to_owned());
-        let found = read(&environment);
+        let found = read(Some(home.path().as_os_str().to_owned()));
         (home, found)
     }
 
@@ -182,7 +179,7 @@ mod tests {
         let (home, found) = home(&[(".my.cnf", "[client]\nuser=nobody-of-this-machine\n")]);
         assert_eq!(found["user"], "nobody-of-this-machine");
         fs::set_permissions(home.path().join(".my.cnf"), fs::Permissions::from_mode(0o666)).unwrap();
-        let found = read(&|name| (name == "HOME").then(|| home.path().as_os_str().to_owned()));
+        let found = read(Some(home.path().as_os_str().to_owned()));
         assert_ne!(found.get("user").map(String::as_str), Some("nobody-of-this-machine"));
     }
 

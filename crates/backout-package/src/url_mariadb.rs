@@ -76,7 +76,7 @@ pub fn parse(rest: &str, base: &Path, environment: Environment<'_>) -> Result<Ma
             *path = base.join(&*path).to_string_lossy().into_owned();
         }
     }
-    option_files::complete(&mut found, &option_files::read(environment));
+    option_files::complete(&mut found, &option_files::read(environment("HOME")));
     Ok(MariadbUrl(found))
 }
 
