@@ -63,28 +63,31 @@ pub fn find(hold: &Hold, own: &str, wanted: &HashSet<u64>, label: &str) -> Resul
 
 impl LocalRoot {
     /// [`LocalRoot::lead`] at a path that was turned before.
-    pub(crate) fn lead_at(&self, change: &Change) -> Result<(), TargetError> {
+    pub(crate) fn lead_at(&self, change: &Change, own: &Step) -> Result<(), TargetError> {
         if change.elsewhere.is_empty() {
             return Ok(());
         }
         match self.root.parent(&change.path) {
             Err(error) if is_missing(&error) || is_blocked(&error) => Ok(()),
             Err(error) => Err(error).acting(|| format!("cannot look at {} in {}", change.path, self.label)),
-            Ok(dir) => self.lead(change, dir.as_fd()),
+            Ok(dir) => self.lead(change, own, dir.as_fd()),
         }
     }
 
     /// Makes what is kept of a file a second name of what the path holds now, where it was one of what it held. To be called
     /// after the path was turned; does nothing where that was done already.
-    pub(crate) fn lead(&self, change: &Change, dir: BorrowedFd<'_>) -> Result<(), TargetError> {
+    /// `own`: the step that is turned; what the path held lies there now.
+    pub(crate) fn lead(&self, change: &Change, own: &Step, dir: BorrowedFd<'_>) -> Result<(), TargetError> {
         let leading = || format!("cannot lead what is kept of {} in {} after it", change.path, self.label);
         if change.elsewhere.is_empty() || change.copied {
             return Ok(());
         }
         let Some(live) = image::stat(dir, change.path.name()).acting(leading)? else { return Ok(()) };
         let copy = change.before.as_ref().map(|before| before.ino);
+        // A later step of its own may have led what is kept to another file, which came here when that was undone.
+        let left = own.stat(change.n).acting(leading)?.as_ref().map(ino);
         for (at, kept) in change.elsewhere.iter().enumerate() {
-            let former = |ino: u64| ino == kept.ino || Some(ino) == copy;
+            let former = |ino: u64| ino == kept.ino || [copy, left].contains(&Some(ino));
             // Of two files that change places one is the other's former; any third one is somebody else's.
             if file_type(&live) != FileType::RegularFile || !former(ino(&live)) {
                 return Ok(());

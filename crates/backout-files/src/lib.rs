@@ -24,6 +24,7 @@ mod elsewhere;
 mod error;
 mod examine;
 mod followed;
+mod gone;
 mod hold;
 mod holding;
 mod image;

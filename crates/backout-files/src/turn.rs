@@ -169,7 +169,7 @@ impl Turn<'_> {
             match self.decisions[i] {
                 Decision::Act | Decision::Merge | Decision::Force => {}
                 // An earlier attempt may have died before it came to that.
-                Decision::Done => return root.lead_at(change),
+                Decision::Done => return root.lead_at(change, &step),
                 Decision::Leave | Decision::Acted | Decision::Time => return Ok(()),
             }
             let one = self.one(i, change, &step, &mut synced);
@@ -294,7 +294,7 @@ impl Turn<'_> {
             other => other.acting(turning)?,
         }
         self.decisions[i] = Decision::Acted;
-        root.lead(change, dir.as_fd())?;
+        root.lead(change, step, dir.as_fd())?;
         if force {
             if live.is_some() {
                 self.note(Some(format!("{}: what was overwritten is kept in {}", change.path, step.shown(change.n))));
@@ -333,7 +333,7 @@ impl Turn<'_> {
             OnConflict::Stop => {}
             OnConflict::Keep => {
                 if to.is_some() { carry.swap() } else { carry.put() }.acting(looking)?;
-                self.root.lead(change, carry.dir)?;
+                self.root.lead(change, step, carry.dir)?;
                 self.decisions[i] = Decision::Leave;
             }
             OnConflict::Overwrite => {
@@ -410,7 +410,7 @@ impl Turn<'_> {
                 (None, None) => Ok(()),
             }
             .acting(turning)?;
-            root.lead(change, dir.as_fd())?;
+            root.lead(change, step, dir.as_fd())?;
             synced.directory(&change.path.parent(), &dir).acting(turning)
         })?;
         let notes = &mut self.report.notes;

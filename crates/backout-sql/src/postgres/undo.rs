@@ -4,7 +4,7 @@
 
 use backout_model::conflict::OnConflict;
 use backout_model::fault::{self, Point};
-use backout_model::target::{Gate, Images, Manner, Refusal, Report, Summary, TargetError};
+use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 
 use super::apply::{self, cannot_run, uncaptured};
 use super::capture::{Capture, Sessions};
@@ -15,6 +15,7 @@ use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
 use super::{Postgres, counters, foreign, guard, loose, rebuild, table};
+use crate::shown;
 
 /// Which way a step is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Postgres {
         let done = match reader.index.way.clone() {
             Way::Captured => self.undo_captured(&mut reader, manner, gate),
             Way::ByScript { shown } => self.undo_by_script(&mut reader, &shown, gate),
-            Way::Never { because } => return Err(never(&reader.index.shown, &because)),
+            Way::Never { because } => return Err(shown::never(&reader.index.shown, &because)),
         };
         self.after_step();
         done
@@ -384,15 +385,6 @@ impl Postgres {
         })?;
         Ok(changes)
     }
-}
-
-fn never(shown: &str, because: &str) -> TargetError {
-    TargetError::Refused(Refusal {
-        place: shown.to_owned(),
-        what: "the undo of this script".to_owned(),
-        why: format!("it was declared to have none, because: {because}"),
-        ways_out: vec!["go back to a backup".to_owned()],
-    })
 }
 
 /// What a step comes to.

@@ -50,6 +50,7 @@ impl Sqlite {
                 .map_err(|source| TargetError::failed(format!("cannot read {}", self.label), source))?,
             Some(_) => None,
         };
+        self.succession.borrow_mut().gone.clear();
         let mut step = Step::new(self, script, &capture, watch.as_ref(), whole);
         let done = step.run(gate);
         // What ran unwatched by these rules may have set anything.
@@ -265,6 +266,8 @@ impl<'a> Step<'a> {
         self.capture.pause(false);
         self.capture.settle(self.conn).map_err(|source| self.uncaptured(source))?;
         let event = event?.of_rows(digest).with_falls(falls);
+        let into = event.dropped().map(|table| self.copying.successors(table).to_vec()).unwrap_or_default();
+        let event = event.copied_into(&into);
         Ok(if few.is_some() { event.after_emptying() } else { event })
     }
 

@@ -3,6 +3,7 @@
 //! That takes the write lock. So what is not done in a moment is broken off, and done again on a private copy, while
 //! others write; only where the copy would cost more than the undo are they kept out for as long as it takes.
 
+use std::collections::HashSet;
 use std::io::SeekFrom;
 use std::path::Path;
 use std::sync::Arc;
@@ -70,7 +71,9 @@ impl Sqlite {
             changes.push(reader.index.events.into_iter().filter(|event| event.ddl().is_some()).collect());
         }
         let changes: Vec<&[Event]> = changes.iter().map(Vec::as_slice).collect();
-        self.succession.borrow_mut().replacing = succession::replacing(&changes);
+        let mut succession = self.succession.borrow_mut();
+        succession.replacing = succession::replacing(&changes);
+        succession.gone.clear();
         Ok(())
     }
 
@@ -174,6 +177,7 @@ fn attempt(
     let found = Numbering::read(conn, &database.marker, label).map_err(|error| (usize::MAX, error.into()))?;
     let guard = Guard::new(conn, label, on_conflict);
     let mut replay = Replay::new(conn, label, Direction::Undo, guard, None, found);
+    replay.guard.gone = Some(HashSet::new());
     let mut summary = Summary::default();
     for (number, images) in steps.iter_mut().enumerate() {
         let here = |halt: Halt| (number, halt);

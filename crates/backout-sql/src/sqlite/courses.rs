@@ -138,7 +138,9 @@ pub fn pairs(courses: &[Course]) -> Vec<Pair> {
             let is_there = new.dropped.is_none_or(|gone| gone > drop);
             // Renamed before, its rows would be found under two names.
             let known = pairs.iter().any(|other| other.create == create || other.drop == drop);
-            if is_there && new.names_before(drop) == 1 && !known && old.shares_a_name(new) {
+            // And so would those that were copied from it under another name than it went by.
+            let keeps_its_name = old.names_before(create) == old.names_before(drop);
+            if is_there && new.names_before(drop) == 1 && keeps_its_name && !known && old.shares_a_name(new) {
                 pairs.push(Pair {
                     create,
                     drop,

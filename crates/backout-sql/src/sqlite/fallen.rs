@@ -153,6 +153,12 @@ pub struct Others {
     pub took: bool,
 }
 
+impl Others {
+    pub fn any(self) -> bool {
+        self.wrote > 0 || self.took
+    }
+}
+
 /// How the rows of the table that the event of that number is about to drop differ from those of the first time.
 pub fn rows_of_others(
     conn: &Connection,
@@ -165,7 +171,13 @@ pub fn rows_of_others(
     let failed = |source| TargetError::failed(format!("cannot read {name} of {label}"), source);
     let there = schema::object(conn, "table", name).map_err(failed)?;
     if there.is_none_or(|there| there.rootpage == 0) {
-        return Ok(Others::default());
+        // What others wrote to a virtual table is told by what falls with it; what they took is not there to fall.
+        let took = event
+            .falls()
+            .iter()
+            .filter(|known| known.column.is_none())
+            .any(|known| fall(conn, name, None).is_ok_and(|now| now.is_some_and(|now| now.sum != known.sum)));
+        return Ok(Others { wrote: 0, took });
     }
     let before = number.checked_sub(1).and_then(|before| reader.index.events.get(before)).cloned();
     if let (Some(_), Some(Event::Rows { start, end, .. })) = (event.emptied(), before) {

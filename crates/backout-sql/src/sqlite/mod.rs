@@ -22,6 +22,7 @@ use crate::holder::sanitised;
 mod ailing;
 mod apply;
 mod beside;
+mod by_script;
 mod capture;
 mod carry;
 mod carry_late;

@@ -10,6 +10,7 @@ use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 use backout_model::words;
 
 use super::apply;
+use super::by_script::{each_kept, run_kept};
 use super::capture::Capture;
 use super::carry::ignore_checks;
 use super::copying::{self, Copy};
@@ -22,7 +23,7 @@ use super::numbering::{Numbered, Numbering};
 use super::replay::{Direction, Halt, Replay, Span};
 use super::stream::{Event, Index, Reader, Record, Way};
 use super::token::each_token;
-use super::undo::{begin_step, each_kept, end_step, quiet, run_kept};
+use super::undo::{begin_step, end_step, quiet};
 use super::watch::Watch;
 use super::{Sqlite, ailing, counters, ddl, pragma, schema, succession};
 
@@ -227,11 +228,11 @@ fn redo_attempt(
                     let came_again = pair.filter(|pair| by_images.contains(&pair.create));
                     if let Some(pair) = came_again {
                         // A digest tells more, and more cheaply.
-                        let rows = match event.digest() {
-                            Some(_) => 0,
-                            None => rows_of_others(conn, label, reader, number, event)?.wrote,
+                        let others = match event.digest() {
+                            Some(_) => false,
+                            None => rows_of_others(conn, label, reader, number, event)?.any(),
                         };
-                        nothing_is_lost(database, event, &mut replay, manner, pair, rows)?;
+                        nothing_is_lost(database, event, &mut replay, manner, pair, others)?;
                     }
                     nothing_goes_along(database, event, &mut replay, number, &carried)?;
                     let is_copied = pair.is_some_and(|pair| carried.contains(&pair.old.to_ascii_lowercase()));
@@ -322,22 +323,25 @@ fn copy_again(
     Ok(())
 }
 
-/// Before a table goes whose rows were copied in a way that can't be repeated: others must not have changed them. `rows`:
-/// how many are theirs, where the event has no digest of all.
+/// Before a table goes whose rows were copied in a way that can't be repeated: others must not have changed them. `others`:
+/// whether they did, where the event has no digest of all.
 fn nothing_is_lost(
     database: &Sqlite,
     event: &DdlEvent,
     replay: &mut Replay<'_>,
     manner: Manner,
     pair: &Pair,
-    rows: u64,
+    others: bool,
 ) -> Result<(), Halt> {
     // Where the rows themselves are in the images, those that others deleted were found to be gone already.
     let is_gone = |replay: &Replay<'_>| {
         replay.guard.already.listed.iter().any(|one| one.key.is_some() && one.object.eq_ignore_ascii_case(&pair.old))
     };
     let is_same = || -> rusqlite::Result<bool> {
-        let Some(digest) = event.digest() else { return Ok(rows == 0 && !is_gone(replay)) };
+        if is_gone(replay) {
+            return Ok(false);
+        }
+        let Some(digest) = event.digest() else { return Ok(!others) };
         // One that is not there is the conflict of its DROP TABLE.
         let there = schema::object(&database.conn, "table", &pair.old)?.is_some();
         Ok(!there || copying::digest(&database.conn, &pair.old)? == digest)
@@ -487,6 +491,7 @@ fn redo_ddl(
         capture.pause(false);
     }
     *next_hold = Some(next);
-    let again = done?.of_rows(event.digest()).with_falls(event.falls().to_vec());
+    let again =
+        done?.of_rows(event.digest()).with_falls(event.falls().to_vec()).copied_into(&event.into().collect::<Vec<_>>());
     Ok(if emptied { again.after_emptying() } else { again })
 }

@@ -19,6 +19,9 @@ use super::token::quote;
 pub struct Succession {
     /// For an undo: what [`replacing`] says of the whole deployment.
     pub replacing: HashMap<String, String>,
+    /// For an undo: hashes of rows and objects that a later step had put there and that others took away, see
+    /// [`super::guard::Guard::gone`].
+    pub gone: HashSet<u64>,
     /// Names that tables of before gave up by being renamed, each with what the table is called now.
     renamed: HashMap<String, String>,
     /// For a redo: names given up by tables that others changed since the undo.
@@ -37,9 +40,12 @@ pub fn replacing(steps: &[&[Event]]) -> HashMap<String, String> {
     let gave_up = |course: &&Course| course.created.is_none() && course.is_moved();
     let given_up: Vec<&Course> = courses.iter().filter(gave_up).collect();
     let made = courses.iter().filter(|course| course.created.is_some_and(|made| !rebuilt.contains(&made)));
-    made.filter(|course| given_up.iter().any(|other| other.shares_a_name(course)))
+    let into: HashSet<String> = events.iter().filter_map(Event::ddl).flat_map(DdlEvent::into).collect();
+    let has_copies = |course: &Course| course.all_names().any(|name| into.contains(&name.to_ascii_lowercase()));
+    made.filter(|course| has_copies(course) || given_up.iter().any(|other| other.shares_a_name(course)))
         .filter_map(|course| Some((course, course.last()?)))
-        .flat_map(|(course, last)| course.all_names().map(|name| (name.to_ascii_lowercase(), last.to_owned())))
+        .flat_map(|(course, last)| course.all_names().map(move |name| (name.to_ascii_lowercase(), last.to_owned())))
+        .flat_map(|(name, last)| [(content_of(&name), last.clone()), (name, last)])
         .collect()
 }
 
@@ -54,8 +60,8 @@ impl Succession {
                 self.renamed.insert(from, to);
                 Ok(None)
             }
-            Some(Change::Create(table)) => self.rows_beside(conn, table),
-            _ => Ok(None),
+            Some(change) => change.gives().map_or(Ok(None), |table| self.rows_beside(conn, table)),
+            None => Ok(None),
         }
     }
 
@@ -64,23 +70,31 @@ impl Succession {
         let Some(now) = self.renamed.get(&table.to_ascii_lowercase()) else { return Ok(None) };
         match schema::object(conn, "table", now)? {
             Some(old) if old.rootpage > 0 => copying::digest(conn, &old.name).map(Some),
-            _ => Ok(None),
+            // What a full-text table holds lies in a table of its own.
+            Some(old) => match schema::object(conn, "table", &content_of(&old.name))? {
+                Some(content) => copying::digest(conn, &content.name).map(Some),
+                None => Ok(None),
+            },
+            None => Ok(None),
         }
     }
 
     /// A redo drops a table: whether others took rows out of it since.
     pub fn dropped(&mut self, table: &str, is_another: bool) {
         let table = table.to_ascii_lowercase();
-        if is_another {
-            self.lacking.insert(table);
-        } else {
-            self.lacking.remove(&table);
+        let given_up = self.renamed.iter().filter(|(_, now)| **now == table).map(|(name, _)| name.clone());
+        for name in given_up.chain([table.clone()]).collect::<Vec<_>>() {
+            if is_another {
+                self.lacking.insert(name);
+            } else {
+                self.lacking.remove(&name);
+            }
         }
     }
 
     /// A redo makes a table again, by an event that knows what the rows of the one in whose place it comes were.
     pub fn made_again(&mut self, conn: &Connection, event: &DdlEvent) -> rusqlite::Result<()> {
-        if let (Some(Change::Create(table)), Some(then)) = (event.change(), event.digest()) {
+        if let (Some(table), Some(then)) = (event.change().and_then(|change| change.gives()), event.digest()) {
             let is_another = self.rows_beside(conn, table)?.is_some_and(|now| now != then);
             self.dropped(table, is_another);
         }
@@ -91,8 +105,12 @@ impl Succession {
     pub fn stale(&self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut stale = Vec::new();
         for name in &self.lacking {
-            let Some(table) = schema::object(conn, "table", name)?.filter(|table| table.rootpage > 0) else { continue };
-            let any = format!("SELECT 1 FROM main.{} LIMIT 1", quote(&table.name));
+            let Some(table) = schema::object(conn, "table", name)? else { continue };
+            let content = if table.rootpage > 0 { table.name.clone() } else { content_of(&table.name) };
+            if schema::object(conn, "table", &content)?.is_none() {
+                continue;
+            }
+            let any = format!("SELECT 1 FROM main.{} LIMIT 1", quote(&content));
             if conn.query_row(&any, [], |_| Ok(())).optional()?.is_some() {
                 stale.push(table.name);
             }
@@ -100,6 +118,11 @@ impl Succession {
         stale.sort();
         Ok(stale)
     }
+}
+
+/// The table that holds the rows of a full-text table.
+pub fn content_of(table: &str) -> String {
+    format!("{table}_content")
 }
 
 /// That a table would come again with rows that others deleted or changed since.
