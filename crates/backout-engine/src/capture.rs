@@ -95,10 +95,16 @@ impl Run<'_, '_> {
             let act = one.act(&command);
             let epoch = self.session.epoch_for(&act);
             let intended = payload(&Intended { act: act.clone(), epoch, summary: Summary::default() })?;
-            let draft = self.draft(Event::StepIntended, frame, Some(at), intended);
-            let compared = self.through_gate(draft, epoch, |targets, gate| {
-                Ok(targets.of(&act)?.compare(&snapshot, &command, gate)?)
-            });
+            let compared = loop {
+                let draft = self.draft(Event::StepIntended, frame, Some(at), intended.clone());
+                let compared = self.through_gate(draft, epoch, |targets, gate| {
+                    Ok(targets.of(&act)?.compare(&snapshot, &command, gate)?)
+                });
+                let is_refused = matches!(&compared, Err(EngineError::Target(TargetError::Refused(_))));
+                if !(is_refused && self.session.targets.of(&act)?.compares_otherwise()) {
+                    break compared;
+                }
+            };
             if let Err(EngineError::Target(TargetError::Refused(_))) = &compared {
                 // No step could take it back: all of it goes now, and the command has failed.
                 self.session.targets.of(&act)?.put_back_whole(&snapshot)?;
@@ -213,6 +219,9 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
         let nothing = Snapshot { directory: directory.clone(), note: Value::Null };
         for root in session.targets.roots.values_mut() {
             root.give_up(&nothing)?;
+        }
+        for database in session.targets.databases.values_mut() {
+            database.give_up(&nothing)?;
         }
         drop(std::fs::remove_dir(&directory));
     }

@@ -201,8 +201,7 @@ impl Walk<'_> {
                 self.enter_going(path, below, copied, !holds_kept)
             } else {
                 let xattrs = digest_of(&below).acting(|| self.looking(&path))?;
-                let before =
-                    whole(below, &found, xattrs, self.sink.wants_images()).acting(|| self.looking(&path))?;
+                let before = whole(below, &found, xattrs, self.sink.wants_images()).acting(|| self.looking(&path))?;
                 touch(&mut frame, self.ground.label, self.sink)?;
                 self.sink.item(Item::Take { path: &path, before, copied: false })?;
                 self.frames.push(frame);
