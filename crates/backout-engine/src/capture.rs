@@ -168,13 +168,19 @@ impl Run<'_, '_> {
         self.give_up(frame, index, act, &kept.snapshots);
     }
 
+    /// Where a copy could not be given up its directory stays: by that [`sweep`] knows that there is one.
     fn give_up(&mut self, frame: &FramePath, index: u32, act: &Act, notes: &[Value]) {
+        let mut all = true;
         for (number, (one, note)) in act.followed().iter().zip(notes).enumerate() {
             let snapshot = self.snapshot_at(frame, index, number, note.clone());
             let given_up = self.session.targets.of(&one.act("")).and_then(|target| Ok(target.give_up(&snapshot)?));
             if let Err(error) = given_up {
+                all = false;
                 self.session.warn(format!("a copy of {} stays: {}", one.label(), error.causes().join(": ")));
             }
+        }
+        if !all {
+            return;
         }
         if let Some(directory) = self.snapshot_at(frame, index, 0, Value::Null).directory.parent() {
             let directory = directory.to_owned();
@@ -208,13 +214,6 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
         .filter(|row| row.state.is_underway() || row.state == DeploymentState::NeedsHand)
         .map(|row| row.id)
         .collect();
-    for entry in entries {
-        let entry = entry.map_err(reading)?;
-        let id = entry.file_name().into_string().ok().and_then(|id| DeploymentId::try_from(id).ok());
-        if id.is_some_and(|id| !needed.contains(&id)) {
-            remove_directory(session, &entry.path());
-        }
-    }
     if needed.is_empty() {
         let nothing = Snapshot { directory: directory.clone(), note: Value::Null };
         for root in session.targets.roots.values_mut() {
@@ -223,6 +222,15 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
         for database in session.targets.databases.values_mut() {
             database.give_up(&nothing)?;
         }
+    }
+    for entry in entries {
+        let entry = entry.map_err(reading)?;
+        let id = entry.file_name().into_string().ok().and_then(|id| DeploymentId::try_from(id).ok());
+        if id.is_some_and(|id| !needed.contains(&id)) {
+            remove_directory(session, &entry.path());
+        }
+    }
+    if needed.is_empty() {
         drop(std::fs::remove_dir(&directory));
     }
     Ok(())
