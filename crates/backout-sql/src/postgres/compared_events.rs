@@ -107,6 +107,21 @@ impl Parts {
     }
 }
 
+impl Index {
+    /// True where what rows must satisfy comes behind them, as a comparison found it.
+    pub(super) fn ends_behind_rows(&self) -> bool {
+        let is_rows = |event: &Event| matches!(event, Event::Rows { .. });
+        matches!(self.events.last(), Some(Event::Ddl { event, .. }) if event.found) && self.events.iter().any(is_rows)
+    }
+
+    /// The same for images of a redo, in which rows of tables that it made stand at the end.
+    pub(super) fn put_last_change_behind_rows(&mut self) {
+        if let Some(at) = self.events.iter().rposition(|event| matches!(event, Event::Ddl { .. })) {
+            self.events[at..].rotate_left(1);
+        }
+    }
+}
+
 /// A column of a table with rows, as it can be added before they have their values.
 fn as_added(column: &Object) -> Object {
     let mut bare = column.clone();

@@ -128,8 +128,9 @@ impl DdlEvent {
 
     /// True where it made types of which values may be.
     pub fn makes_types(&self) -> bool {
-        let is_type =
-            |kind: Kind| matches!(kind, Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Table);
+        let is_type = |kind: Kind| {
+            matches!(kind, Kind::Extension | Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Table)
+        };
         let made = self.changes.iter().filter(|change| change.before.is_none());
         made.filter_map(|change| change.after.as_ref()).any(|object| is_type(object.kind))
     }
