@@ -8,15 +8,14 @@ use std::path::PathBuf;
 
 use backout_model::target::{Gate, Images, Snapshot, Summary, TargetError, Ticket};
 
-use super::Postgres;
-use super::catalog::Object;
+use super::catalog::{Object, literal};
 use super::compared::{Imaged, is_table};
 use super::compared_events::first_difference;
 use super::compared_schema::{self, Grain};
 use super::ddl_turn::attempt;
-use super::marker;
 use super::session::ident;
-use super::snapshot::{Before, Other};
+use super::snapshot::{Before, Copy, Other};
+use super::{Postgres, marker, table};
 
 impl Postgres {
     /// Why the undo would not bring everything back; none where it does.
@@ -40,19 +39,40 @@ impl Postgres {
         }
         for copy in before.tables.iter().filter(|copy| touched.contains(&copy.oid)) {
             let Some(table) = before.objects.iter().find(|table| is_table(table, copy.oid)) else { continue };
-            let old: Vec<String> = copy.columns.iter().map(|column| column.copied("b.")).collect();
-            let new: Vec<String> = copy.columns.iter().map(|column| column.value("a.")).collect();
-            if self.rows_differ(table, &copy.table, &old.join(", "), &new.join(", ")).map_err(reading)? {
+            if self.rows_differ(table, copy).map_err(reading)? {
                 return Ok(Some(format!("{} has other rows", table.shown())));
             }
         }
         Ok(None)
     }
 
-    fn rows_differ(&mut self, table: &Object, copy: &str, old: &str, new: &str) -> Result<bool, postgres::Error> {
-        let old = format!("SELECT ROW({old})::pg_catalog.text FROM {copy} AS b");
-        let new = format!("SELECT ROW({new})::pg_catalog.text FROM ONLY {} AS a", table.id());
-        let sql = format!("SELECT 1 WHERE EXISTS ({old} EXCEPT ALL {new}) OR EXISTS ({new} EXCEPT ALL {old})");
+    /// Columns are matched by their names: a table that was built anew numbers them by itself.
+    fn rows_differ(&mut self, table: &Object, copy: &Copy) -> Result<bool, postgres::Error> {
+        let oid = self.a.value(&format!("SELECT {}::pg_catalog.regclass::pg_catalog.oid", literal(table.id())))?;
+        let now = table::read(&mut self.a, oid.and_then(|oid| oid.parse().ok()).unwrap_or(0))?;
+        let old: Vec<String> = copy.columns.iter().map(|column| column.copied("b.")).collect();
+        let new: Vec<String> = copy.columns.iter().map(|column| column.value("a.")).collect();
+        let (old, new, id, copied) = (old.join(", "), new.join(", "), table.id(), &copy.table);
+        let key = now.key.iter().map(|key| {
+            let name = &now.columns.get(key.column)?.name;
+            let column = copy.columns.iter().find(|column| column.name == *name)?;
+            Some(format!("{} = {}", column.value("a."), column.copied("b.")))
+        });
+        let key: Option<Vec<String>> = key.collect();
+        let sql = match key.filter(|key| !key.is_empty()) {
+            // As many rows, and each of before is there: a key has one row.
+            Some(key) => format!(
+                "SELECT 1 WHERE (SELECT pg_catalog.count(*) FROM ONLY {id}) <> {} OR EXISTS (SELECT FROM {copied} AS b
+                 WHERE NOT EXISTS (SELECT FROM ONLY {id} AS a WHERE {} AND pg_catalog.record_image_eq(ROW({new}), ROW({old}))))",
+                copy.rows,
+                key.join(" AND ")
+            ),
+            None => {
+                let old = format!("SELECT ROW({old})::pg_catalog.text FROM {copied} AS b");
+                let new = format!("SELECT ROW({new})::pg_catalog.text FROM ONLY {id} AS a");
+                format!("SELECT 1 WHERE EXISTS ({old} EXCEPT ALL {new}) OR EXISTS ({new} EXCEPT ALL {old})")
+            }
+        };
         Ok(self.a.value(&sql)?.is_some())
     }
 

@@ -43,6 +43,9 @@ pub struct Copy {
     /// The copy's name, with its schema.
     pub table: String,
     pub columns: Vec<Copied>,
+    pub rows: u64,
+    /// All transactions before this one had ended when the copy was made: what they wrote is in it.
+    pub ended: u32,
 }
 
 /// Where a sequence stood.
@@ -233,7 +236,7 @@ impl Postgres {
         a.run(&format!(
             "CREATE SCHEMA {schema};
              CREATE TABLE {schema}.objects (number integer, key text, object text);
-             CREATE TABLE {schema}.tables (oid bigint, columns text);
+             CREATE TABLE {schema}.tables (oid bigint, columns text, rows bigint, ended xid);
              CREATE TABLE {schema}.sequences (oid bigint, schema text, name text, value bigint, called boolean);
              CREATE TABLE {schema}.others AS {OTHERS}"
         ))?;
@@ -249,11 +252,13 @@ impl Postgres {
             let list: Vec<String> =
                 columns.iter().map(|column| format!("{} AS {}", column.value("x."), column.copied(""))).collect();
             let columns = serde_json::to_string(&columns).unwrap_or_default();
+            let rows = a.count(&format!(
+                "CREATE TABLE {schema}.t{oid} WITH (autovacuum_enabled = off) AS SELECT {} FROM ONLY {name} AS x",
+                list.join(", ")
+            ))?;
             a.run(&format!(
-                "CREATE TABLE {schema}.t{oid} WITH (autovacuum_enabled = off) AS SELECT {} FROM ONLY {name} AS x;
-                 ANALYZE {schema}.t{oid};
-                 INSERT INTO {schema}.tables VALUES ({oid}, {})",
-                list.join(", "),
+                "ANALYZE {schema}.t{oid}; INSERT INTO {schema}.tables SELECT {oid}, {}, {rows},
+                 (pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint % 4294967296)::text::xid",
                 literal(&columns)
             ))?;
         }
@@ -303,11 +308,12 @@ impl Postgres {
                 Some(Stood { oid, schema: row[1].clone()?, name: row[2].clone()?, id: row[3].clone()?, at })
             });
             let sequences = sequences.collect();
-            let tables = a.rows(&format!("SELECT oid, columns FROM {schema}.tables"))?;
+            let tables = a.rows(&format!("SELECT oid, columns, rows, ended FROM {schema}.tables"))?;
             let tables = tables.iter().filter_map(|row| {
                 let oid: u32 = row[0].as_deref()?.parse().ok()?;
                 let columns = serde_json::from_str(row[1].as_deref()?).ok()?;
-                Some(Copy { oid, table: format!("{schema}.t{oid}"), columns })
+                let (rows, ended) = (row[2].as_deref()?.parse().ok()?, row[3].as_deref()?.parse().ok()?);
+                Some(Copy { oid, table: format!("{schema}.t{oid}"), columns, rows, ended })
             });
             let tables = tables.collect();
             Ok(Before { objects, others, sequences, tables })
