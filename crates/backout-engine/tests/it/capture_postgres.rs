@@ -253,6 +253,7 @@ fn a_command_that_makes_what_is_not_handled_fails_and_all_of_it_goes() {
         "CREATE COLLATION german (provider = libc, locale = 'C')",
         "CREATE TEXT SEARCH CONFIGURATION mine (COPY = english)",
         "CREATE CAST (mood AS integer) WITH INOUT",
+        "CREATE FUNCTION f(mood, mood) RETURNS boolean LANGUAGE sql AS 'SELECT true'; CREATE OPERATOR === (LEFTARG = mood, RIGHTARG = mood, FUNCTION = f)",
         "SELECT lo_from_bytea(0, 'large')",
     ] {
         let site = shop();
@@ -270,10 +271,19 @@ fn a_command_that_makes_what_is_not_handled_fails_and_all_of_it_goes() {
 fn a_command_that_drops_what_is_not_handled_needs_a_hand() {
     let site = shop();
     execute(&site, "CREATE COLLATION german (provider = libc, locale = 'C')");
+    let before = Fingerprint::of(&site);
     let done = site.deploy(&Pkg::new("p").step(captured_psql("DROP COLLATION german; UPDATE member SET age = 1")));
+    let id = done.id();
     let outcome = done.expect(Status::NeedsHand);
     assert!(format!("{outcome:?}").contains("collation public.german"), "{outcome:?}");
+    assert_eq!(value(&site, "SELECT sum(age) FROM member"), "71", "all else was put back");
+    assert_eq!(copies(&site), "backout_shop_c1");
+    let still = site.undo(Some(&id));
+    assert_eq!(still.status(), Status::NeedsHand, "{still:?}");
     execute(&site, "CREATE COLLATION german (provider = libc, locale = 'C')");
+    assert_eq!(site.resume().result.unwrap().unwrap().status, Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "by hand");
+    assert_eq!(copies(&site), "");
 }
 
 #[test]

@@ -51,6 +51,16 @@ struct Seen<'b> {
     pairs: Vec<Pair<'b>>,
 }
 
+impl Seen<'_> {
+    /// A table of an extension that is no more: no object of the user's tells of it.
+    fn gone_with_its_extension<'b>(&self, before: &'b Before) -> Option<&'b str> {
+        let is_there = |oid: u32| self.pairs.iter().any(|pair| pair.oid == oid);
+        let is_users = |oid: u32| before.objects.iter().any(|table| is_table(table, oid));
+        let gone = before.tables.iter().find(|copy| copy.rows > 0 && !is_there(copy.oid) && !is_users(copy.oid));
+        gone.map(|copy| copy.table.as_str())
+    }
+}
+
 /// Where a comparison ended.
 enum Compared {
     Done(Summary),
@@ -113,7 +123,18 @@ impl Postgres {
     }
 
     /// Refuses where the command changed what nobody here knows how to bring back.
-    pub(super) fn others_are_as(&mut self, before: &Before, shown: &str) -> Result<(), TargetError> {
+    fn others_are_as(&mut self, before: &Before, shown: &str) -> Result<(), TargetError> {
+        match self.other_than(before)? {
+            None => Ok(()),
+            Some(what) => {
+                let why = format!("it changed {what}, of which nothing could bring the old state back");
+                Err(self.unprovable(shown, why))
+            }
+        }
+    }
+
+    /// The first thing that is not handled and is not as it was.
+    pub(super) fn other_than(&mut self, before: &Before) -> Result<Option<String>, TargetError> {
         let now = self.others()?;
         // An extension that came or went is an object of its own.
         let whole = |what: &str, all: &[Other]| {
@@ -121,13 +142,7 @@ impl Postgres {
         };
         let gone = before.others.iter().find(|other| !now.contains(other) && whole(&other.what, &now));
         let came = now.iter().find(|other| !before.others.contains(other) && whole(&other.what, &before.others));
-        match gone.or(came) {
-            None => Ok(()),
-            Some(Other { what, .. }) => {
-                let why = format!("it changed {what}, of which nothing could bring the old state back");
-                Err(self.unprovable(shown, why))
-            }
-        }
+        Ok(gone.or(came).map(|other| other.what.clone()))
     }
 
     /// What is there of what is not handled.
@@ -147,6 +162,10 @@ impl Postgres {
         let label = self.label.clone();
         let captured = |source: CaptureError| TargetError::failed(uncompared(&label), source);
         let mut seen = self.look(before, grain)?;
+        if let Some(name) = seen.gone_with_its_extension(before) {
+            let why = format!("table {name} of an extension went, with rows that the extension does not bring back");
+            return Ok(Imaged::TooFine(self.unprovable(shown, why)));
+        }
         let writer = Writer::new(gate.images());
         let mut writer = writer.map_err(|source| captured(source.into()))?;
         let mut index = Index { shown: shown.to_owned(), ..Index::default() };

@@ -104,6 +104,8 @@ impl Postgres {
         let before = self.before(&snapshot.note)?;
         let came: Vec<Other> =
             self.others()?.into_iter().filter(|other| before.others.iter().all(|was| was.what != other.what)).collect();
+        // What they depend on goes with what the command made, and that may depend on them.
+        let came = self.drop_others(came)?;
         let mut scratch = Scratch { path: snapshot.directory.join("images") };
         let touched = match self.images_of(&before, grain, "the command", &mut scratch)? {
             Imaged::Done { touched, .. } => touched,
@@ -112,17 +114,22 @@ impl Postgres {
         let why = self.try_undo(&mut scratch, false, &mut |this| this.unlike(&before, &touched))?;
         if why.is_none() {
             self.drop_others(came)?;
-            self.others_are_as(&before, "the command")?;
-            let commit = |this: &mut Self| this.a.run("COMMIT");
-            commit(self).map_err(|source| self.failed("cannot commit to", source))?;
+            let left = self.other_than(&before)?;
+            self.a.run("COMMIT").map_err(|source| self.failed("cannot commit to", source))?;
+            if let Some(what) = left {
+                return Err(TargetError::failed(
+                    format!("cannot put {what} back as it was before the command in {}", self.label),
+                    "nothing knows how; all else there is as it was. Make it as it was by hand, then go on",
+                ));
+            }
         }
         Ok(why)
     }
 }
 
 impl Postgres {
-    /// Drops what came and is not handled; what cannot be dropped stays for who looks next.
-    fn drop_others(&mut self, mut came: Vec<Other>) -> Result<(), TargetError> {
+    /// Drops what came and is not handled; what is left of it.
+    fn drop_others(&mut self, mut came: Vec<Other>) -> Result<Vec<Other>, TargetError> {
         let failed = |this: &Self, source| this.failed("cannot drop what came in", source);
         loop {
             let mut left = Vec::new();
@@ -138,7 +145,7 @@ impl Postgres {
                 }
             }
             if left.is_empty() || left.len() == before {
-                return Ok(());
+                return Ok(left);
             }
             came = left;
         }

@@ -19,23 +19,23 @@ pub(super) const USERS_RELATIONS: &str = "n.nspname !~ '^(pg_|backout)' AND n.ns
 /// the list of it.
 pub(super) const OTHERS: &str = "
     WITH found AS (
-        SELECT 'pg_operator'::regclass AS class, oid, x::text AS said FROM pg_catalog.pg_operator x
-        UNION ALL SELECT 'pg_opclass'::regclass, oid, x::text FROM pg_catalog.pg_opclass x
-        UNION ALL SELECT 'pg_opfamily'::regclass, oid, x::text FROM pg_catalog.pg_opfamily x
-        UNION ALL SELECT 'pg_collation'::regclass, oid, x::text FROM pg_catalog.pg_collation x
-        UNION ALL SELECT 'pg_conversion'::regclass, oid, x::text FROM pg_catalog.pg_conversion x
-        UNION ALL SELECT 'pg_language'::regclass, oid, x::text FROM pg_catalog.pg_language x
-        UNION ALL SELECT 'pg_ts_config'::regclass, oid, x::text FROM pg_catalog.pg_ts_config x
-        UNION ALL SELECT 'pg_ts_dict'::regclass, oid, x::text FROM pg_catalog.pg_ts_dict x
-        UNION ALL SELECT 'pg_ts_parser'::regclass, oid, x::text FROM pg_catalog.pg_ts_parser x
-        UNION ALL SELECT 'pg_ts_template'::regclass, oid, x::text FROM pg_catalog.pg_ts_template x
-        UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, x::text FROM pg_catalog.pg_foreign_data_wrapper x
-        UNION ALL SELECT 'pg_foreign_server'::regclass, oid, x::text FROM pg_catalog.pg_foreign_server x
-        UNION ALL SELECT 'pg_event_trigger'::regclass, oid, x::text FROM pg_catalog.pg_event_trigger x
-        UNION ALL SELECT 'pg_transform'::regclass, oid, x::text FROM pg_catalog.pg_transform x
-        UNION ALL SELECT 'pg_am'::regclass, oid, x::text FROM pg_catalog.pg_am x
-        UNION ALL SELECT 'pg_cast'::regclass, oid, x::text FROM pg_catalog.pg_cast x
-        UNION ALL SELECT 'pg_type'::regclass, oid, x::text FROM pg_catalog.pg_type x
+        SELECT 'pg_operator'::regclass AS class, oid, (to_jsonb(x) - 'oid')::text AS said FROM pg_catalog.pg_operator x
+        UNION ALL SELECT 'pg_opclass'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_opclass x
+        UNION ALL SELECT 'pg_opfamily'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_opfamily x
+        UNION ALL SELECT 'pg_collation'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_collation x
+        UNION ALL SELECT 'pg_conversion'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_conversion x
+        UNION ALL SELECT 'pg_language'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_language x
+        UNION ALL SELECT 'pg_ts_config'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_ts_config x
+        UNION ALL SELECT 'pg_ts_dict'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_ts_dict x
+        UNION ALL SELECT 'pg_ts_parser'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_ts_parser x
+        UNION ALL SELECT 'pg_ts_template'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_ts_template x
+        UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_foreign_data_wrapper x
+        UNION ALL SELECT 'pg_foreign_server'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_foreign_server x
+        UNION ALL SELECT 'pg_event_trigger'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_event_trigger x
+        UNION ALL SELECT 'pg_transform'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_transform x
+        UNION ALL SELECT 'pg_am'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_am x
+        UNION ALL SELECT 'pg_cast'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_cast x
+        UNION ALL SELECT 'pg_type'::regclass, oid, (to_jsonb(x) - 'oid')::text FROM pg_catalog.pg_type x
             WHERE typtype NOT IN ('e', 'd', 'r', 'c', 'm') AND NOT (typcategory = 'A' AND typelem <> 0)
         UNION ALL SELECT 'pg_class'::regclass, x.oid, concat_ws(' ', x.relname, x.relnamespace, x.relowner, x.relacl, f::text,
                 (SELECT string_agg(concat_ws(' ', attname, atttypid, atttypmod, attnotnull, attfdwoptions), ',' ORDER BY attnum)
@@ -49,16 +49,23 @@ pub(super) const OTHERS: &str = "
     FROM pg_catalog.pg_ts_config_map m WHERE mapcfg >= 16384
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 3602 AND d.objid = mapcfg AND d.deptype = 'e')
     UNION ALL SELECT format('large object %s', oid), l::text, NULL FROM pg_catalog.pg_largeobject_metadata l
+    UNION ALL SELECT 'a comment on ' || pg_catalog.pg_describe_object(classoid, objoid, objsubid), description, NULL
+    FROM pg_catalog.pg_description WHERE objoid >= 16384
+        AND classoid NOT IN (1247, 1255, 1259, 2606, 2615, 2618, 2620, 3079, 3256, 3381, 6104)
     UNION ALL SELECT 'a security label', s::text, NULL FROM pg_catalog.pg_seclabel s
     UNION ALL SELECT format('a setting of role %s for the database', setrole::regrole), s::text, NULL FROM pg_catalog.pg_db_role_setting s
     WHERE setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-    UNION ALL SELECT 'the database itself', concat_ws(' ', datname, datdba, datacl, datconnlimit), NULL FROM pg_catalog.pg_database
+    UNION ALL SELECT 'the database itself', concat_ws(' ', datname, datdba, datacl, datconnlimit, shobj_description(oid, 'pg_database')), NULL FROM pg_catalog.pg_database
     WHERE datname = current_database()
     UNION ALL SELECT format('subscription %s', subname), concat_ws(' ', oid, subname, subowner, subenabled, subslotname, subpublications), NULL
     FROM pg_catalog.pg_subscription WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
     UNION ALL SELECT format('what belongs to extension %I', extname),
-        (SELECT md5(string_agg(concat_ws(' ', classid, objid, objsubid), ',' ORDER BY classid, objid, objsubid))
-         FROM pg_catalog.pg_depend WHERE refclassid = 3079 AND refobjid = x.oid AND deptype = 'e'), NULL
+        (SELECT md5(string_agg(concat_ws(' ', classid, objid, objsubid, p.proowner, p.proacl, c.relowner, c.relacl, t.typowner, t.typacl),
+             ',' ORDER BY classid, objid, objsubid))
+         FROM pg_catalog.pg_depend d LEFT JOIN pg_catalog.pg_proc p ON classid = 1255 AND p.oid = objid
+         LEFT JOIN pg_catalog.pg_class c ON classid = 1259 AND c.oid = objid
+         LEFT JOIN pg_catalog.pg_type t ON classid = 1247 AND t.oid = objid
+         WHERE refclassid = 3079 AND refobjid = x.oid AND d.deptype = 'e'), NULL
     FROM pg_catalog.pg_extension x";
 
 /// Reads every object that is the user's.
