@@ -206,6 +206,18 @@ fn later_changes_of_others_are_merged_by_column() {
     );
 }
 
+/// As Django adds a field: the default is for the rows that are there, and goes.
+#[test]
+fn a_column_whose_default_went_again_is_dropped_and_what_others_wrote_stays() {
+    let (site, done) = after_others(
+        "ALTER TABLE member ADD COLUMN n integer DEFAULT 7 NOT NULL; ALTER TABLE member ALTER n DROP DEFAULT",
+        "UPDATE member SET mail = 'new' WHERE login = 'ann'",
+    );
+    done.expect(Status::Done);
+    let rows = "SELECT string_agg(concat_ws(' ', login, mail, age), ', ' ORDER BY login) FROM member";
+    assert_eq!(value(&site, rows), "ann new 30, bob b@x 41");
+}
+
 #[test]
 fn later_changes_of_others_to_the_same_are_conflicts() {
     let (site, done) = after_others("UPDATE member SET age = 1", "UPDATE member SET age = 2 WHERE login = 'bob'");

@@ -43,7 +43,8 @@ impl DdlEvent {
 
 impl Parts {
     pub fn of(found: &Differences) -> Self {
-        let went = found.gone.iter().map(|object| Change { before: Some(object.clone()), after: None });
+        let mut went: Vec<Change> =
+            found.gone.iter().map(|object| Change { before: Some(object.clone()), after: None }).collect();
         let (mut types, mut early, mut late) = (Vec::new(), Vec::new(), Vec::new());
         let has_domain = found.made.iter().any(|object| object.kind == Kind::Domain);
         let tables: Vec<&str> = found.made.iter().filter(|object| object.kind == Kind::Table).map(Object::id).collect();
@@ -82,18 +83,27 @@ impl Parts {
                 _ => late.push(change),
             }
         }
+        let renamed = |change: &Change| matches!((&change.before, &change.after), (Some(was), Some(is)) if was.id() != is.id() && was.of() == is.of());
+        // What mentions a name is the same thing once the name is another.
+        let has_renamed = found.altered.iter().any(renamed);
         for Change { before: was, after } in &found.altered {
             let (Some(was), Some(is)) = (was, after) else { continue };
-            let between = between(was, is);
-            if between != *was {
-                early.push(Change { before: Some(was.clone()), after: Some(between.clone()) });
+            let mut was = was.clone();
+            if lets_go(&was, is, &found.gone) {
+                let free = with(&["default"], is, &was);
+                went.push(Change { before: Some(was), after: Some(free.clone()) });
+                was = free;
+            }
+            let between = between(&was, is, has_renamed);
+            if between != was {
+                early.push(Change { before: Some(was), after: Some(between.clone()) });
             }
             if between != *is {
                 late.push(Change { before: Some(between), after: Some(is.clone()) });
             }
         }
         let event = |changes: Vec<Change>| DdlEvent::found(words(&changes), changes);
-        Self { gone: event(went.collect()), types: event(types), made: event(early), behind: event(late) }
+        Self { gone: event(went), types: event(types), made: event(early), behind: event(late) }
     }
 
     /// Puts all that happened into the index, in order.
@@ -144,19 +154,27 @@ pub(super) fn added(found: &Differences, oid: u32) -> BTreeMap<i32, String> {
     defaults.collect()
 }
 
+/// The object with some parts of another.
+fn with(parts: &[&str], of: &Object, base: &Object) -> Object {
+    let mut object = base.clone();
+    for part in parts {
+        match of.part(part) {
+            Some(value) => object.parts.insert((*part).to_owned(), value.to_owned()),
+            None => object.parts.remove(*part),
+        };
+    }
+    object
+}
+
+/// True for a column whose default calls what went, and does not any more.
+fn lets_go(was: &Object, is: &Object, gone: &[Object]) -> bool {
+    let named = |object: &&Object| matches!(object.kind, Kind::Sequence | Kind::Function);
+    let called = |default: &str| gone.iter().filter(named).any(|object| default.contains(object.text("name")));
+    was.kind == Kind::Column && was.part("default") != is.part("default") && was.part("default").is_some_and(called)
+}
+
 /// An altered object while rows change: names and types as they are now, and nothing yet that rows must satisfy.
-fn between(was: &Object, is: &Object) -> Object {
-    let with = |parts: &[&str], of: &Object, base: &Object| {
-        let mut object = base.clone();
-        for part in parts {
-            match of.part(part) {
-                Some(value) => object.parts.insert((*part).to_owned(), value.to_owned()),
-                None => object.parts.remove(*part),
-            };
-        }
-        object
-    };
-    const NAMES: [&str; 4] = ["id", "of", "schema", "name"];
+fn between(was: &Object, is: &Object, has_renamed: bool) -> Object {
     match is.kind {
         Kind::Column if is.part("relation").is_none() => {
             if is.part("not null").is_some() && was.part("not null").is_none() {
@@ -165,7 +183,7 @@ fn between(was: &Object, is: &Object) -> Object {
                 is.clone()
             }
         }
-        Kind::Table => with(&NAMES, is, was),
+        Kind::Table => with(&["id", "of", "schema", "name"], is, was),
         Kind::Function
         | Kind::Enum
         | Kind::Composite
@@ -173,6 +191,7 @@ fn between(was: &Object, is: &Object) -> Object {
         | Kind::Sequence
         | Kind::Schema
         | Kind::Extension => is.clone(),
+        _ if has_renamed => is.clone(),
         _ => was.clone(),
     }
 }
