@@ -219,6 +219,12 @@ impl Postgres {
         if !(redo && reader.index.unenforced) {
             foreign::check(&mut self.a, replay, &tables, &loaded)?;
         }
+        // Where steps are tried one after the other, a type that the next one drops must not be in use.
+        let images: Vec<String> = loaded.drain(..).flat_map(|one| [one.from, one.to]).collect();
+        if !images.is_empty() {
+            let drop = format!("DROP TABLE {}", images.join(", "));
+            self.a.run(&drop).map_err(|source| self.failed("cannot drop images in", source))?;
+        }
         if let Err(error) = self.unsilence(&mut quiet, capture) {
             if replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() && !self.a.client.is_closed() {
                 // Foreign keys that are enforced at the end say once more what is a conflict.
