@@ -133,10 +133,11 @@ impl Turn<'_> {
             copied: change.copied || self.step.is_none(),
             in_doubt: self.manner.in_doubt,
         });
-        let taken = if self.manner.in_doubt {
-            None
+        let is_certain = self.direction == Direction::Back && !self.manner.in_doubt;
+        let taken = if is_certain {
+            self.root.gone.borrow().conflict(&self.root.label, change, self.step.as_ref())?
         } else {
-            self.root.gone.borrow().conflict(&self.root.label, change, self.direction, self.step.as_ref())?
+            None
         };
         if let (Some(conflict), Verdict::Act { .. }) = (taken, &verdict) {
             self.report.conflicts.push(conflict);
@@ -146,8 +147,8 @@ impl Turn<'_> {
         }
         let decision = match verdict {
             Verdict::Done(note) => {
-                if !self.manner.in_doubt {
-                    self.root.gone.borrow_mut().note(change, self.direction);
+                if is_certain {
+                    self.root.gone.borrow_mut().note(change);
                 }
                 if self.direction == Direction::Forth {
                     self.report.already.push(already(&self.root.label, change, now));

@@ -12,29 +12,22 @@ use crate::hold::Step;
 use crate::image::{self, Kind, shown};
 use crate::manifest::Change;
 use crate::path::RootPath;
-use crate::turn::Direction;
 
 /// What was gone so far.
 #[derive(Clone, Debug, Default)]
 pub struct Gone(BTreeSet<RootPath>);
 
 impl Gone {
-    /// A path that held already nothing, as it was to be.
-    pub fn note(&mut self, change: &Change, direction: Direction) {
-        if direction == Direction::Back && change.before.is_none() && change.after.is_some() {
+    /// A path that an undo found as it was to be, which is: with nothing there.
+    pub fn note(&mut self, change: &Change) {
+        if change.before.is_none() && change.after.is_some() {
             self.0.insert(change.path.clone());
         }
     }
 
-    /// That a change would bring back what others took away: the path itself, or one in a directory that comes back as one.
-    pub fn conflict(
-        &self,
-        label: &str,
-        change: &Change,
-        direction: Direction,
-        hold: Option<&Step>,
-    ) -> Result<Option<Conflict>, TargetError> {
-        let (None, Some(to), Direction::Back) = (&change.after, &change.before, direction) else { return Ok(None) };
+    /// That the undo of a change would bring back what others took away: the path itself, or one in a directory that comes back as one.
+    pub fn conflict(&self, label: &str, change: &Change, hold: Option<&Step>) -> Result<Option<Conflict>, TargetError> {
+        let (None, Some(to)) = (&change.after, &change.before) else { return Ok(None) };
         let inside = |path: &&RootPath| to.kind == Kind::Tree && change.path.contains(path);
         let mut object = self.0.get(&change.path).cloned();
         for path in self.0.iter().filter(inside) {

@@ -91,7 +91,7 @@ impl LocalRoot {
             manifest.visit(Order::Backwards, |_, record| {
                 let Record::Change(change) = record else { return Ok(()) };
                 let now = self.now_ahead(change, &ahead)?;
-                if let Some(conflict) = gone.conflict(&label, change, Direction::Back, hold.as_ref())? {
+                if let Some(conflict) = gone.conflict(&label, change, hold.as_ref())? {
                     report.conflicts.push(conflict);
                     if on_conflict != OnConflict::Overwrite {
                         return Ok(());
@@ -114,7 +114,7 @@ impl LocalRoot {
                         true
                     }
                     Verdict::Done(note) => {
-                        gone.note(change, Direction::Back);
+                        gone.note(change);
                         report.already.push(already(&label, change, &now));
                         report.notes.extend(note.filter(|_| report.notes.len() < NOTES_KEPT));
                         false

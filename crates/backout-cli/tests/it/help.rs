@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "init",
     "new",
     "doctor",
@@ -30,6 +30,7 @@ const COMMANDS: [&str; 26] = [
     "pack",
     "sign",
     "inspect",
+    "diff",
     "completions",
     "man",
     "schema",

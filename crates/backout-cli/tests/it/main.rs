@@ -15,6 +15,7 @@ mod checks;
 mod commands;
 mod confirm;
 mod crash;
+mod diff;
 mod exit_status;
 mod full_disk;
 mod help;

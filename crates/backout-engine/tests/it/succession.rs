@@ -148,7 +148,7 @@ fn a_full_text_table_in_the_place_of_another_brings_back_no_row_of_others() {
     ] {
         let site = site();
         site.execute("CREATE VIRTUAL TABLE ft USING fts5(body); INSERT INTO ft VALUES ('one'), ('two'), ('three')");
-        site.deploy(&package(&[steps.clone()])).expect(Status::Done);
+        site.deploy(&package(std::slice::from_ref(&steps))).expect(Status::Done);
         site.undo(None).expect(Status::Done);
         site.redo().expect(Status::Done);
         site.execute("DELETE FROM ft WHERE rowid = 2");
