@@ -192,11 +192,18 @@ fn what_a_later_step_put_back_and_others_took_away_does_not_come_back_unsaid() {
 /// The old table goes under another name before it does.
 #[test]
 fn a_table_that_takes_over_under_another_name_brings_back_no_row_of_others() {
-    let site = site();
-    let step = "CREATE TABLE t2 (id INTEGER PRIMARY KEY, v); INSERT INTO t2 SELECT * FROM t; DROP TABLE t;
-        CREATE VIEW t AS SELECT * FROM t2";
-    site.deploy(&package(&[step.to_owned()])).expect(Status::Done);
-    site.execute("DELETE FROM t2 WHERE id = 2");
-    site.undo(None).expect(Status::Refused);
-    assert_eq!(site.value("SELECT group_concat(id) FROM t"), "1,3");
+    let make = "CREATE TABLE t2 (id INTEGER PRIMARY KEY, v)";
+    let fill = "INSERT INTO t2 SELECT * FROM t";
+    let turn = "DROP TABLE t; CREATE VIEW t AS SELECT * FROM t2";
+    for steps in [vec![format!("{make}; {fill}; {turn}")], [make, fill, turn].map(str::to_owned).to_vec()] {
+        let site = site();
+        let before = Fingerprint::of(&site);
+        site.deploy(&package(&steps)).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), &format!("{steps:?}"));
+        site.redo().expect(Status::Done);
+        site.execute("DELETE FROM t2 WHERE id = 2");
+        site.undo(None).expect(Status::Refused);
+        assert_eq!(site.value("SELECT group_concat(id) FROM t"), "1,3");
+    }
 }

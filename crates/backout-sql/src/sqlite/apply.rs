@@ -266,7 +266,8 @@ impl<'a> Step<'a> {
         self.capture.pause(false);
         self.capture.settle(self.conn).map_err(|source| self.uncaptured(source))?;
         let event = event?.of_rows(digest).with_falls(falls);
-        let into = event.dropped().map(|table| self.copying.successors(table).to_vec()).unwrap_or_default();
+        let copying = &self.succession.borrow().copying;
+        let into = event.dropped().map(|table| copying.successors(table).to_vec()).unwrap_or_default();
         let event = event.copied_into(&into);
         Ok(if few.is_some() { event.after_emptying() } else { event })
     }
@@ -328,6 +329,7 @@ impl<'a> Step<'a> {
         ran.map_err(|source| cannot_run(place, &statement.sql, source))?;
         if writes {
             self.copying.statement(&statement.sql, self.index.foreign_keys);
+            self.succession.borrow_mut().copying.statement(&statement.sql, self.index.foreign_keys);
         }
         self.capture.statement(statement.line, &statement.sql, false).map_err(|source| self.uncaptured(source))?;
         Ok(())
@@ -361,6 +363,7 @@ impl<'a> Step<'a> {
         let rows = succession
             .changed(self.conn, &event, self.copying.made())
             .map_err(|source| cannot_run(&self.script.shown, &statement.sql, source))?;
+        succession.copying.changed(&event);
         drop(succession);
         let event = if rows.is_some() { event.of_rows(rows) } else { event };
         self.copying.changed(&event);

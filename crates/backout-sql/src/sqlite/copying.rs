@@ -34,7 +34,7 @@ const WAVERING: [&str; 15] = [
 const SELECT: &[u8] = b"select";
 
 /// Follows a step: whether it may copy rows in a way that a redo can't repeat.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Copying {
     /// The tables that it made.
     made: Vec<String>,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use backout_model::conflict::{Conflict, ConflictKind};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::copying;
+use super::copying::{self, Copying};
 use super::courses::{Course, courses, pairs};
 use super::ddl_event::{Change, DdlEvent};
 use super::schema;
@@ -17,6 +17,8 @@ use super::token::quote;
 /// What one process remembers from step to step. All names in lower case.
 #[derive(Clone, Debug, Default)]
 pub struct Succession {
+    /// What steps copied so far, and into which tables of theirs.
+    pub copying: Copying,
     /// For an undo: what [`replacing`] says of the whole deployment.
     pub replacing: HashMap<String, String>,
     /// For an undo: hashes of rows and objects that a later step had put there and that others took away, see
