@@ -5,7 +5,6 @@
 
 mod beside;
 mod compare;
-pub mod diff;
 mod dump;
 mod exchange;
 mod fetched;

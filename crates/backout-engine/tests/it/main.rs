@@ -5,7 +5,6 @@
 #![allow(clippy::print_stdout)] // The long suites print their seed and what they did.
 
 mod capture;
-mod capture_postgres;
 mod checks;
 mod commands;
 mod crash;
@@ -28,5 +27,4 @@ mod retry;
 mod scene;
 mod server;
 mod stopped;
-mod succession;
 mod undo;
