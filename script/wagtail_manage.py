@@ -1,5 +1,5 @@
-"""The manage.py of a wagtail site: its database is the SQLite file BACKOUT_DATABASE_MAIN, its static files go into the
-root BACKOUT_ROOT_WEB. Run by script/wagtail-capture.
+"""The manage.py of a wagtail site: its database is the SQLite file BACKOUT_DATABASE_MAIN, or with WAGTAIL_ENGINE=postgres
+the one that libpq's environment names; its static files go into the root BACKOUT_ROOT_WEB. Run by script/wagtail-capture.
 
     wagtail_manage.py early N      makes the site as it was after N migrations, with some rows
     wagtail_manage.py COMMAND ...  any command of Django, such as migrate or collectstatic
@@ -10,8 +10,13 @@ import sys
 
 from wagtail_history import configure
 
+DATABASE = (
+    {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres"}
+    if os.environ.get("WAGTAIL_ENGINE") == "postgres"
+    else {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["BACKOUT_DATABASE_MAIN"]}
+)
 configure(
-    {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["BACKOUT_DATABASE_MAIN"]},
+    DATABASE,
     STATIC_ROOT=os.path.join(os.environ["BACKOUT_ROOT_WEB"], "static"),
 )
 

@@ -5,6 +5,7 @@
 
 mod beside;
 mod compare;
+pub mod diff;
 mod dump;
 mod exchange;
 mod fetched;

@@ -55,6 +55,7 @@ pub enum Command {
     Pack(commands::pack::Args),
     Sign(commands::sign::Args),
     Inspect(commands::inspect::Args),
+    Diff(commands::diff::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
     Schema(commands::schema::Args),
@@ -62,8 +63,6 @@ pub enum Command {
     Watch(commands::watch::Args),
     #[command(hide = true)]
     Capture(commands::later::Args),
-    #[command(hide = true)]
-    Diff(commands::later::Args),
 }
 
 impl Command {

@@ -87,9 +87,10 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Prune(args) => commands::prune::run(&context, &args),
         Command::Pack(args) => commands::pack::run(&context, &args),
         Command::Inspect(args) => commands::inspect::run(&context, &args),
+        Command::Diff(args) => commands::diff::run(&context, &args),
         Command::Completions(args) => commands::completions::run(&context, &args, args::definition()),
         Command::Man(args) => commands::man::run(&context, &args, args::definition()),
         Command::Schema(args) => commands::schema::run(&context, &args),
-        Command::Capture(args) | Command::Diff(args) => commands::later::run(name, &args),
+        Command::Capture(args) => commands::later::run(name, &args),
     }
 }

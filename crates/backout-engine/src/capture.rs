@@ -95,10 +95,16 @@ impl Run<'_, '_> {
             let act = one.act(&command);
             let epoch = self.session.epoch_for(&act);
             let intended = payload(&Intended { act: act.clone(), epoch, summary: Summary::default() })?;
-            let draft = self.draft(Event::StepIntended, frame, Some(at), intended);
-            let compared = self.through_gate(draft, epoch, |targets, gate| {
-                Ok(targets.of(&act)?.compare(&snapshot, &command, gate)?)
-            });
+            let compared = loop {
+                let draft = self.draft(Event::StepIntended, frame, Some(at), intended.clone());
+                let compared = self.through_gate(draft, epoch, |targets, gate| {
+                    Ok(targets.of(&act)?.compare(&snapshot, &command, gate)?)
+                });
+                let is_refused = matches!(&compared, Err(EngineError::Target(TargetError::Refused(_))));
+                if !(is_refused && self.session.targets.of(&act)?.compares_otherwise()) {
+                    break compared;
+                }
+            };
             if let Err(EngineError::Target(TargetError::Refused(_))) = &compared {
                 // No step could take it back: all of it goes now, and the command has failed.
                 self.session.targets.of(&act)?.put_back_whole(&snapshot)?;
@@ -162,13 +168,19 @@ impl Run<'_, '_> {
         self.give_up(frame, index, act, &kept.snapshots);
     }
 
+    /// Where a copy could not be given up its directory stays: by that [`sweep`] knows that there is one.
     fn give_up(&mut self, frame: &FramePath, index: u32, act: &Act, notes: &[Value]) {
+        let mut all = true;
         for (number, (one, note)) in act.followed().iter().zip(notes).enumerate() {
             let snapshot = self.snapshot_at(frame, index, number, note.clone());
             let given_up = self.session.targets.of(&one.act("")).and_then(|target| Ok(target.give_up(&snapshot)?));
             if let Err(error) = given_up {
+                all = false;
                 self.session.warn(format!("a copy of {} stays: {}", one.label(), error.causes().join(": ")));
             }
+        }
+        if !all {
+            return;
         }
         if let Some(directory) = self.snapshot_at(frame, index, 0, Value::Null).directory.parent() {
             let directory = directory.to_owned();
@@ -202,6 +214,15 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
         .filter(|row| row.state.is_underway() || row.state == DeploymentState::NeedsHand)
         .map(|row| row.id)
         .collect();
+    if needed.is_empty() {
+        let nothing = Snapshot { directory: directory.clone(), note: Value::Null };
+        for root in session.targets.roots.values_mut() {
+            root.give_up(&nothing)?;
+        }
+        for database in session.targets.databases.values_mut() {
+            database.give_up(&nothing)?;
+        }
+    }
     for entry in entries {
         let entry = entry.map_err(reading)?;
         let id = entry.file_name().into_string().ok().and_then(|id| DeploymentId::try_from(id).ok());
@@ -210,10 +231,6 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
         }
     }
     if needed.is_empty() {
-        let nothing = Snapshot { directory: directory.clone(), note: Value::Null };
-        for root in session.targets.roots.values_mut() {
-            root.give_up(&nothing)?;
-        }
         drop(std::fs::remove_dir(&directory));
     }
     Ok(())

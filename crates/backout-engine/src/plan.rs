@@ -210,6 +210,7 @@ impl Walk<'_, '_> {
         let verdict = match &size {
             Ok(Some(size)) => {
                 let what = match followed {
+                    Followed::Database(_) if size.changes > 1 => format!("a copy of its {} tables", size.changes),
                     Followed::Database(_) => "a copy of the database".to_owned(),
                     Followed::Root(_) => format!("a copy of {}", words::count(size.changes, "path")),
                 };
@@ -222,7 +223,7 @@ impl Walk<'_, '_> {
                 place: place.to_owned(),
                 what: act.words(),
                 why: format!(
-                    "what a command does to {label} cannot be captured in this version: SQLite databases and roots can"
+                    "what a command does to {label} cannot be captured in this version: databases of SQLite and PostgreSQL and roots can"
                 ),
                 ways_out: vec![
                     "give the step an undo of its own: `undo: [a command]`".to_owned(),

@@ -24,12 +24,12 @@ pub(crate) fn refused(
     outcome.causes = vec![format!("{} cannot be undone: {conflicts} with changes made since", run.view.name_of(part))];
     let required = conflicts.listed.iter().filter(|conflict| conflict.kind == ConflictKind::RequiredBy);
     let by: BTreeSet<&str> = required.map(|conflict| conflict.now.as_str()).collect();
-    let mut tried = on_conflict;
+    let (mut keeps, mut overwrites) = possible(on_conflict);
     // Nothing is offered that is refused then.
-    if by.is_empty() && overlaps.is_empty() && tried == OnConflict::Stop && !run.view.steps_to_undo(part).is_empty() {
-        let (is_possible, met) = run.could_overwrite(part);
-        overlaps = met;
-        tried = if is_possible { tried } else { OnConflict::Overwrite };
+    let is_first = on_conflict == OnConflict::Stop && !run.view.steps_to_undo(part).is_empty();
+    if by.is_empty() && overlaps.is_empty() && is_first {
+        (overwrites, overlaps) = run.could(part, OnConflict::Overwrite);
+        keeps = !overlaps.is_empty() || run.could(part, OnConflict::Keep).0;
     }
     outcome.hints = match by.into_iter().map(str::to_owned).reduce(|one, other| format!("{one}, {other}")) {
         Some(by) => {
@@ -45,7 +45,7 @@ pub(crate) fn refused(
             let first: Vec<&str> = first.into_iter().collect();
             vec![format!("undo first what came later and changed the same: {}", first.join(", ")), keeping(&id)]
         }
-        None => ways_out(&id, tried),
+        None => ways_out(&id, (keeps, overwrites)),
     };
     outcome.conflicts_total = conflicts.total;
     outcome.conflicts = conflicts.listed;
@@ -77,22 +77,27 @@ fn keeping(id: &str) -> String {
     format!("backout undo {id} --on-conflict keep       leaves the newer values")
 }
 
-/// What to do about conflicts with changes made since, where the undo that was tried is of no avail.
-pub(crate) fn ways_out(id: &str, tried: OnConflict) -> Vec<String> {
-    let keep = keeping(id);
-    match tried {
-        OnConflict::Overwrite => vec!["put aside by hand what is in the way, and undo it then".to_owned(), keep],
-        OnConflict::Stop | OnConflict::Keep => {
-            vec![keep, format!("backout undo {id} --on-conflict overwrite  brings the old ones back all the same")]
-        }
-    }
+/// Whether `keep` and `overwrite` are left to try, where an undo of that manner was of no avail.
+pub(crate) fn possible(tried: OnConflict) -> (bool, bool) {
+    (tried != OnConflict::Keep, tried != OnConflict::Overwrite)
+}
+
+/// What to do about conflicts with changes made since, where `keep` would do or not, and `overwrite`.
+pub(crate) fn ways_out(id: &str, (keeps, overwrites): (bool, bool)) -> Vec<String> {
+    let overwriting = format!("backout undo {id} --on-conflict overwrite  brings the old ones back all the same");
+    let aside = "put aside by hand what is in the way, and undo it then".to_owned();
+    let mut ways = Vec::new();
+    ways.extend((!overwrites).then_some(aside));
+    ways.extend(keeps.then(|| keeping(id)));
+    ways.extend(overwrites.then_some(overwriting));
+    ways
 }
 
 impl Run<'_, '_> {
-    /// Whether `overwrite` would do, and the later steps that are in its way.
-    fn could_overwrite(&mut self, part: &FramePath) -> (bool, Vec<Overlap>) {
+    /// Whether an undo in that manner would do, and the later steps that are in its way.
+    fn could(&mut self, part: &FramePath, manner: OnConflict) -> (bool, Vec<Overlap>) {
         let later = self.later_steps(part).unwrap_or_default();
-        let Ok(foreseen) = self.conflicts_of_undo_fully(part, OnConflict::Overwrite, &later) else {
+        let Ok(foreseen) = self.conflicts_of_undo_fully(part, manner, &later) else {
             return (false, Vec::new());
         };
         let Foreseen { conflicts, of_later, mut overlaps, is_impossible } = foreseen;

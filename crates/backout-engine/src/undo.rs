@@ -16,7 +16,7 @@ use crate::later::{LaterStep, OfLater, Overlap, is_needed};
 use crate::lookup::{find, now_at, split};
 use crate::observer::Happening;
 use crate::outcome::{Left, NOTHING_CHANGED, Outcome, STOPPED, Status};
-use crate::refused::{refused, too_late, ways_out};
+use crate::refused::{possible, refused, too_late, ways_out};
 use crate::session::Session;
 use crate::step::{Run, surely};
 
@@ -237,7 +237,7 @@ impl Run<'_, '_> {
                     already.extend(others);
                 }
                 Err(TargetError::Conflicts(found)) => {
-                    is_impossible = on_conflict == OnConflict::Overwrite;
+                    is_impossible = on_conflict != OnConflict::Stop;
                     let (needed, others) = found.divided(is_needed);
                     taken.extend(needed);
                     conflicts.extend(others);
@@ -391,7 +391,7 @@ impl Run<'_, '_> {
         if in_doubt {
             let mut outcome = self.needs_hand(causes, Left::default())?;
             if !conflicts.is_empty() {
-                outcome.hints = ways_out(&name_of_part(&self.view, part), tried);
+                outcome.hints = ways_out(&name_of_part(&self.view, part), possible(tried));
             }
             outcome.conflicts_total = conflicts.total;
             outcome.conflicts = conflicts.listed;

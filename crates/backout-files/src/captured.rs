@@ -16,18 +16,21 @@ use serde_json::{Value, json};
 
 use crate::act;
 use crate::copy;
+use crate::elsewhere;
 use crate::error::Acting;
 use crate::followed::{Seen, Walk, order};
 use crate::hold::Step;
 use crate::image::{self, Image, Kind, Time, file_type};
 use crate::local::LocalRoot;
-use crate::manifest::{Act, Change, Header, Touch, Writer};
+use crate::manifest::{Act, Change, Elsewhere, Header, Touch, Writer};
 use crate::path::RootPath;
 use crate::stage::count;
 use crate::{overlay, xattr};
 
 /// What was there, in the order of the walk: the root's own time, then one [`Entry`] as JSON a line.
 const LIST: &[u8] = b"before";
+/// What earlier steps keep of files that have other names here: one [`Elsewhere`] as JSON a line; missing where there is none.
+const ELSEWHERE: &[u8] = b"elsewhere";
 
 /// One path as it was before the command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,7 +88,7 @@ impl LocalRoot {
     fn copy_all(&self, step: &Step) -> Result<(), TargetError> {
         let listing = || format!("cannot list {} in its hold", self.label);
         let mut list = BufWriter::new(File::from(act::create(step.dir(), LIST).acting(listing)?));
-        let mut linked: HashMap<(u64, u64), (u64, Image)> = HashMap::new();
+        let mut linked: HashMap<(u64, u64), (u64, Image, u64)> = HashMap::new();
         let top = self.time_of(&RootPath::root())?.unwrap_or_default();
         serde_json::to_writer(&mut list, &top).map_err(std::io::Error::from).acting(listing)?;
         list.write_all(b"\n").acting(listing)?;
@@ -97,14 +100,16 @@ impl LocalRoot {
             let several = stat.st_nlink > 1 && file_type(&stat) == FileType::RegularFile;
             let key = (device, image::ino(&stat));
             let image = match linked.get(&key).filter(|_| several) {
-                Some((first, image)) => {
+                Some((first, image, _)) => {
                     act::link(step.dir(), first.to_string().as_bytes(), step.dir(), &name).acting(copying)?;
                     image.clone()
                 }
                 None => copy::make(walk.dir()?, path.name(), step.dir(), &name, false).acting(copying)?,
             };
             if several {
-                linked.entry(key).or_insert_with(|| (n, image.clone()));
+                // Of names that were not seen yet: each one that is takes one off.
+                let (.., unseen) = linked.entry(key).or_insert_with(|| (n, image.clone(), link_count(&stat)));
+                *unseen = unseen.saturating_sub(1);
             }
             let held = step.stat(n).acting(copying)?.as_ref().map_or(0, image::ino);
             let entry = Entry { n, path, image, ctime: Time::of_change(&stat), held };
@@ -113,8 +118,24 @@ impl LocalRoot {
             n += 1;
         }
         list.flush().acting(listing)?;
+        let device = step.device().acting(listing)?;
+        let elsewhere = linked.iter().filter(|((on, _), (.., unseen))| *on == device && *unseen > 0);
+        self.note_elsewhere(step, &elsewhere.map(|((_, ino), _)| *ino).collect())?;
         act::sync_file_system(step.dir()).acting(|| format!("cannot sync the hold of {}", self.label))?;
         step.sync().acting(|| format!("cannot sync the hold of {}", self.label))
+    }
+
+    fn note_elsewhere(&self, step: &Step, wanted: &HashSet<u64>) -> Result<(), TargetError> {
+        let listing = || format!("cannot list {} in its hold", self.label);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut list = BufWriter::new(File::from(act::create(step.dir(), ELSEWHERE).acting(listing)?));
+        for kept in elsewhere::find(&self.hold, step.name(), wanted, &self.label)? {
+            serde_json::to_writer(&mut list, &kept).map_err(std::io::Error::from).acting(listing)?;
+            list.write_all(b"\n").acting(listing)?;
+        }
+        list.flush().acting(listing)
     }
 
     /// Compares the root with a snapshot and announces what differs.
@@ -162,7 +183,7 @@ impl LocalRoot {
 fn keep_only(step: &Step, used: &HashSet<u64>) -> std::io::Result<()> {
     for name in step.names()? {
         let n: Option<u64> = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
-        if n.is_some_and(|n| used.contains(&n)) || n.is_none() && name != LIST {
+        if n.is_some_and(|n| used.contains(&n)) || n.is_none() && name != LIST && name != ELSEWHERE {
             continue;
         }
         match image::stat(step.dir(), &name)?.map(|stat| file_type(&stat)) {
@@ -172,6 +193,24 @@ fn keep_only(step: &Step, used: &HashSet<u64>) -> std::io::Result<()> {
         }
     }
     step.sync()
+}
+
+/// By inode, what earlier steps keep.
+fn elsewhere_of(step: &Step) -> std::io::Result<HashMap<u64, Vec<Elsewhere>>> {
+    let mut all: HashMap<u64, Vec<Elsewhere>> = HashMap::new();
+    if image::stat(step.dir(), ELSEWHERE)?.is_none() {
+        return Ok(all);
+    }
+    for line in BufReader::new(File::from(image::open_file(step.dir(), ELSEWHERE)?)).lines() {
+        let kept: Elsewhere = serde_json::from_str(&line?)?;
+        all.entry(kept.ino).or_default().push(kept);
+    }
+    Ok(all)
+}
+
+fn link_count(stat: &Stat) -> u64 {
+    #[allow(clippy::useless_conversion)]
+    stat.st_nlink.into()
 }
 
 /// A directory under way, of before or of now.
@@ -189,6 +228,7 @@ struct Comparison<'a> {
     root: &'a LocalRoot,
     writer: Writer,
     list: Lines<BufReader<File>>,
+    elsewhere: HashMap<u64, Vec<Elsewhere>>,
     walk: Walk<'a>,
     open: Vec<Open>,
     summary: Summary,
@@ -214,6 +254,7 @@ impl<'a> Comparison<'a> {
             root,
             writer,
             list: BufReader::new(list).lines(),
+            elsewhere: elsewhere_of(step).acting(reading)?,
             walk: Walk::new(root)?,
             open: Vec::new(),
             summary: Summary::default(),
@@ -271,6 +312,11 @@ impl<'a> Comparison<'a> {
         serde_json::from_str(&line).map(Some).map_err(std::io::Error::from).acting(reading)
     }
 
+    /// What earlier steps keep of the file that a path was.
+    fn kept_of(&self, old: &Entry) -> Vec<Elsewhere> {
+        self.elsewhere.get(&old.image.ino).cloned().unwrap_or_default()
+    }
+
     /// Leaves the directories that `path` is not in.
     fn leave_for(&mut self, path: Option<&RootPath>) -> Result<(), TargetError> {
         while let Some(open) = self.open.last() {
@@ -317,7 +363,8 @@ impl<'a> Comparison<'a> {
     /// What was there and is not any more.
     fn went(&mut self, old: &Entry) -> Result<(), TargetError> {
         let copied = self.is_copied(&old.path)?;
-        let change = Change { n: old.n, path: old.path.clone(), before: Some(old.before()), after: None, copied };
+        let (path, before, elsewhere) = (old.path.clone(), Some(old.before()), self.kept_of(old));
+        let change = Change { n: old.n, path, before, after: None, copied, elsewhere };
         if old.image.is_dir() {
             self.enter(&old.path, old.image.mtime, old.image.mtime, Some(change));
             return Ok(());
@@ -332,7 +379,8 @@ impl<'a> Comparison<'a> {
         self.next += 1;
         let (is_dir, time) = (after.is_dir(), after.mtime);
         let copied = new.device != self.hold_device;
-        self.change(Change { n, path: new.path.clone(), before: None, after: Some(after), copied })?;
+        let (path, elsewhere) = (new.path.clone(), Vec::new());
+        self.change(Change { n, path, before: None, after: Some(after), copied, elsewhere })?;
         if is_dir {
             self.enter(&new.path, time, time, None);
         }
@@ -359,8 +407,8 @@ impl<'a> Comparison<'a> {
         }
         let time = after.mtime;
         let copied = new.device != self.hold_device;
-        let change =
-            Change { n: old.n, path: old.path.clone(), before: Some(old.before()), after: Some(after), copied };
+        let (path, before, elsewhere) = (old.path.clone(), Some(old.before()), self.kept_of(old));
+        let change = Change { n: old.n, path, before, after: Some(after), copied, elsewhere };
         if was_dir {
             self.enter(&old.path, old.image.mtime, old.image.mtime, Some(change));
             return Ok(());
@@ -381,7 +429,8 @@ impl<'a> Comparison<'a> {
         if !after.same_rights(&old.image) {
             let before = Image { ino: old.held, ..old.image.clone() };
             let copied = new.device != self.hold_device;
-            let change = Change { n: old.n, path: new.path.clone(), before: Some(before), after: Some(after), copied };
+            let (path, elsewhere) = (new.path.clone(), Vec::new());
+            let change = Change { n: old.n, path, before: Some(before), after: Some(after), copied, elsewhere };
             self.change_in_place(change)?;
         }
         self.enter(&new.path, before_time, after_time, None);

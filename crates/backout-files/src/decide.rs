@@ -9,8 +9,9 @@ use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::target::{Gate, TargetError};
 use rustix::fd::AsFd;
 
-use crate::beneath::{is_blocked, is_missing};
+use crate::beneath::{is_blocked, is_missing, subdirectory};
 use crate::error::Acting;
+use crate::holding;
 use crate::image::{self, Image, Kind, shown};
 use crate::inspect::already;
 use crate::judge::{Case, Now, Verdict, judge};
@@ -132,8 +133,23 @@ impl Turn<'_> {
             copied: change.copied || self.step.is_none(),
             in_doubt: self.manner.in_doubt,
         });
+        let is_certain = self.direction == Direction::Back && !self.manner.in_doubt;
+        let taken = if is_certain {
+            self.root.gone.borrow().conflict(&self.root.label, change, self.step.as_ref())?
+        } else {
+            None
+        };
+        if let (Some(conflict), Verdict::Act { .. }) = (taken, &verdict) {
+            self.report.conflicts.push(conflict);
+            if self.manner.on_conflict != OnConflict::Overwrite {
+                return Ok(Decision::Leave);
+            }
+        }
         let decision = match verdict {
             Verdict::Done(note) => {
+                if is_certain {
+                    self.root.gone.borrow_mut().note(change);
+                }
                 if self.direction == Direction::Forth {
                     self.report.already.push(already(&self.root.label, change, now));
                 }
@@ -167,7 +183,12 @@ impl Turn<'_> {
                 let act = format!("cannot bring back {} in {}", change.path, self.root.label);
                 return Err(TargetError::failed(act, format!("the hold does not keep it any more: {to}")));
             };
-            if !to.looks_untouched(&stat) && !self.still_good(change, to)? {
+            let is_linked = stat.st_nlink > 1 && matches!(to.kind, Kind::File { .. }) || to.held.is_some();
+            if self.direction == Direction::Back && is_linked && !self.manner.in_doubt {
+                if self.was_changed_by_another_name(change, to)? && self.manner.on_conflict != OnConflict::Overwrite {
+                    return Ok(Decision::Leave);
+                }
+            } else if !to.looks_untouched(&stat) && !self.still_good(change, to)? {
                 return Ok(Decision::Leave);
             }
             if to.is_dir() {
@@ -210,6 +231,34 @@ impl Turn<'_> {
         let now = format!("{} is kept in its place in {shown_at}", shown(kept.as_ref()));
         self.not_kept(change, to, now);
         Ok(false)
+    }
+
+    /// The kept file has other names, and somebody changed it through one of them: what comes back is not what was there.
+    fn was_changed_by_another_name(&mut self, change: &Change, to: &Image) -> Result<bool, TargetError> {
+        let Some(step) = &self.step else { return Ok(false) };
+        let reading = || format!("cannot read what is kept of {} of {}", change.path, self.root.label);
+        let name = change.n.to_string().into_bytes();
+        let kept = image::take(step.dir(), &name).acting(reading)?;
+        let is_another = match (&kept, to.held) {
+            (Some(_), Some(held)) => {
+                let dir = || subdirectory(step.dir(), &name).acting(reading);
+                holding::digest(dir()?).acting(reading)? != held && holding::has_links(dir()?).acting(reading)?
+            }
+            (Some(kept), None) => !kept.same_content(to) || !kept.same_rights(to),
+            (None, _) => false,
+        };
+        let Some(kept) = kept.filter(|_| is_another) else { return Ok(false) };
+        self.report.conflicts.push(Conflict {
+            target: self.root.label.clone(),
+            object: change.path.to_string(),
+            key: None,
+            column: None,
+            kind: ConflictKind::Changed,
+            before: to.to_string(),
+            left: shown(change.after.as_ref()),
+            now: format!("{kept}: it is kept, and was changed through another of its names (hard links)"),
+        });
+        Ok(true)
     }
 
     /// What the deployment left was replaced or removed by others before its undo: a redo cannot bring it back.

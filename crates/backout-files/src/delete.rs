@@ -13,7 +13,7 @@ use crate::error::{Acting, refused};
 use crate::image::{self, Image, Kind, Time, file_type};
 use crate::item::{Item, Sink};
 use crate::keep;
-use crate::overlay::{Ground, device, tree, writable};
+use crate::overlay::{Ground, device, tree, whole, writable};
 use crate::path::RootPath;
 use crate::remove::names;
 use crate::xattr;
@@ -105,7 +105,8 @@ impl Deletion<'_> {
         let xattrs = xattr::digest(&xattr::read(&dir).acting(looking)?);
         if device(&stat) == self.ground.hold_device {
             let copied = self.touch(path, parent)?;
-            return self.sink.item(Item::Take { path, before: Image::new(Kind::Tree, &stat, xattrs), copied });
+            let before = whole(dir, &stat, xattrs, self.sink.wants_images()).acting(looking)?;
+            return self.sink.item(Item::Take { path, before, copied });
         }
         for name in names(&dir).acting(looking)? {
             let below = path.join(&name);

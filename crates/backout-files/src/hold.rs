@@ -188,6 +188,24 @@ impl Hold {
         Ok(None)
     }
 
+    /// The directories of all announced steps, where the hold is and where it may have been.
+    pub fn steps(&self) -> Result<Vec<Step>, TargetError> {
+        let mut steps = Vec::new();
+        for path in [Some(&self.path), self.other.as_ref()].into_iter().flatten() {
+            let listing = || format!("cannot list the hold {}", path.display());
+            let Some(hold) = self.open(path).acting(listing)? else { continue };
+            for name in remove::names(&hold).acting(listing)? {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                if is_step(&name) {
+                    let dir = subdirectory(&hold, name.as_bytes()).acting(listing)?;
+                    let hold = hold.try_clone().acting(listing)?;
+                    steps.push(Step { path: path.join(&name), name, staging: false, hold, dir });
+                }
+            }
+        }
+        Ok(steps)
+    }
+
     /// Removes what a crash left staged and unannounced. To be called only where every announced step is decided.
     pub fn clean_stale(&self) -> Result<u64, TargetError> {
         self.remove_where(|name| name.ends_with(STAGING))
@@ -210,7 +228,7 @@ impl Hold {
                 // Only directories of steps: what a person put here is none of ours.
                 let text = String::from_utf8_lossy(&name);
                 let step = text.strip_suffix(STAGING).unwrap_or(&text);
-                if step.len() == NAME_LENGTH && step.bytes().all(|b| b.is_ascii_hexdigit()) && unneeded(&text) {
+                if is_step(step) && unneeded(&text) {
                     remove::step(&hold, &name).acting(cleaning)?;
                     removed += 1;
                 }
@@ -308,6 +326,10 @@ fn called(root: &Path, site: &str, name: &str) -> String {
 
 /// Hexadecimal digits of a step's name.
 const NAME_LENGTH: usize = 16;
+
+fn is_step(name: &str) -> bool {
+    name.len() == NAME_LENGTH && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 /// Sixteen hexadecimal digits that no earlier step is likely to have had; the caller sees to it that none has.
 fn random_name() -> String {

@@ -55,6 +55,9 @@ pub struct Image {
     /// Over the sorted names and values of all extended attributes, ACLs among them; none where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xattrs: Option<Digest>,
+    /// Of a [`Kind::Tree`]: what it held, see `holding`; none where nobody asked, and in images of before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Digest>,
 }
 
 /// The type of a path and what makes its content.
@@ -110,6 +113,7 @@ impl Image {
             #[allow(clippy::useless_conversion)]
             ino: stat.st_ino.into(),
             xattrs,
+            held: None,
         }
     }
 
@@ -128,6 +132,11 @@ impl Image {
     /// The same type and content. A directory is the same as any other directory.
     pub fn same_content(&self, other: &Image) -> bool {
         (self.is_dir() && other.is_dir()) || self.kind == other.kind
+    }
+
+    /// True where both say what they hold, and it is not the same.
+    pub fn holds_otherwise(&self, other: &Image) -> bool {
+        self.held.is_some() && other.held.is_some() && self.held != other.held
     }
 
     /// The same mode, owner, group and extended attributes; times are not compared: nobody means them.

@@ -9,6 +9,7 @@ use rustix::fd::AsFd;
 
 use crate::ahead::Ahead;
 use crate::error::Acting;
+use crate::gone::Gone;
 use crate::hold::Step;
 use crate::image::{self, Image, Kind, shown};
 use crate::judge::{Case, Now, Verdict, differing, judge};
@@ -71,6 +72,7 @@ impl LocalRoot {
         let mut report = Report::default();
         let mut out_of_reach = Conflicts::default();
         let mut ahead = Ahead::default();
+        let mut gone = Gone::default();
         let mut steps = steps.enumerate().peekable();
         while let Some((number, mut images)) = steps.next() {
             let more = steps.peek().is_some();
@@ -89,6 +91,12 @@ impl LocalRoot {
             manifest.visit(Order::Backwards, |_, record| {
                 let Record::Change(change) = record else { return Ok(()) };
                 let now = self.now_ahead(change, &ahead)?;
+                if let Some(conflict) = gone.conflict(&label, change, hold.as_ref())? {
+                    report.conflicts.push(conflict);
+                    if on_conflict != OnConflict::Overwrite {
+                        return Ok(());
+                    }
+                }
                 let verdict = judge(&Case {
                     target: &label,
                     path: &change.path,
@@ -106,6 +114,7 @@ impl LocalRoot {
                         true
                     }
                     Verdict::Done(note) => {
+                        gone.note(change);
                         report.already.push(already(&label, change, &now));
                         report.notes.extend(note.filter(|_| report.notes.len() < NOTES_KEPT));
                         false
@@ -371,8 +380,14 @@ impl LocalRoot {
                 match found {
                     // Before-images are what an undo needs; after-images only a redo.
                     None => find(format!("{}: the hold lacks {kept}", change.path), applied),
+                    // By another of its names, perhaps: the undo of a later step may put that right, else the own one says so.
                     Some(found) if !found.same_content(kept) => {
-                        find(format!("{}: the hold has {found} in place of {kept}", change.path), applied);
+                        let stat = step.as_ref().map(|step| step.stat(change.n)).transpose().acting(reading)?.flatten();
+                        let is_linked = stat.is_some_and(|stat| stat.st_nlink > 1);
+                        find(
+                            format!("{}: the hold has {found} in place of {kept}", change.path),
+                            applied && !is_linked,
+                        );
                     }
                     Some(_) => {}
                 }

@@ -101,6 +101,7 @@ fn put(case: &Case<'_>, to: &Image) -> Verdict {
 fn take(case: &Case<'_>, from: &Image) -> Verdict {
     match case.now {
         Now::Absent | Now::NoDirectory => Verdict::Done(others(case, "is gone, as")),
+        Now::Holds(now) if now.is_dir() && from.holds_otherwise(now) => otherwise(case),
         Now::Holds(now) if now.same_content(from) => Verdict::Act { merge: false },
         Now::Blocked | Now::Holds(_) => conflict(case, ConflictKind::Changed, None),
     }
@@ -170,7 +171,17 @@ fn others(case: &Case<'_>, how: &str) -> Option<String> {
     (!case.in_doubt).then(|| format!("{} already {how} what is wanted: somebody else did that", case.path))
 }
 
+/// A directory that goes as one holds what others put there, or changed.
+fn otherwise(case: &Case<'_>) -> Verdict {
+    let now = format!("{}, in which something was added, changed or removed since", case.now.words());
+    conflict_with(case, ConflictKind::Changed, None, now)
+}
+
 fn conflict(case: &Case<'_>, kind: ConflictKind, column: Option<&str>) -> Verdict {
+    conflict_with(case, kind, column, case.now.words())
+}
+
+fn conflict_with(case: &Case<'_>, kind: ConflictKind, column: Option<&str>, now: String) -> Verdict {
     Verdict::Conflict(Box::new(Conflict {
         target: case.target.to_owned(),
         object: case.path.to_string(),
@@ -179,6 +190,6 @@ fn conflict(case: &Case<'_>, kind: ConflictKind, column: Option<&str>) -> Verdic
         kind,
         before: shown(case.to),
         left: shown(case.from),
-        now: case.now.words(),
+        now,
     }))
 }

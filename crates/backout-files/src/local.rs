@@ -2,6 +2,7 @@
 //!
 //! Holds no state of a deployment: everything that an undo needs stands in the images and in the hold.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use crate::beneath::Beneath;
 use crate::error::Acting;
+use crate::gone::Gone;
 use crate::hold::{Hold, Step};
 use crate::image;
 use crate::keep::Keep;
@@ -55,6 +57,8 @@ pub struct LocalRoot {
     pub(crate) may_exchange: bool,
     /// Databases that lie in the root, and what their engine puts beside them.
     pub(crate) besides: Vec<RootPath>,
+    /// What was gone when a step was undone, for the steps before it.
+    pub(crate) gone: RefCell<Gone>,
     locked: Option<Locked>,
 }
 
@@ -94,7 +98,18 @@ impl LocalRoot {
         let hold = Hold::choose(&path, &stat, &options.site, &options.name, options.hold.as_deref(), away)?;
         let besides = besides(&path, &options.databases);
         let root = Beneath::new(top);
-        Ok(Self { name: options.name, label, path, root, keep, hold, may_exchange, besides, locked: None })
+        Ok(Self {
+            name: options.name,
+            label,
+            path,
+            root,
+            keep,
+            hold,
+            may_exchange,
+            besides,
+            gone: RefCell::default(),
+            locked: None,
+        })
     }
 
     /// The directory that keeps before-images; it need not exist yet. The engine sees to it that it lies in no root.
@@ -259,6 +274,7 @@ impl Root for LocalRoot {
     }
 
     fn apply(&mut self, work: &Work, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        self.gone.take();
         self.apply_work(work, gate)
     }
 

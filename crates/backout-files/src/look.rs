@@ -5,12 +5,14 @@
 use crate::act;
 use crate::beneath::{is_blocked, is_missing, subdirectory};
 use crate::error::Acting;
+use crate::holding;
 use crate::image::{self, Image, Kind, Time};
 use crate::judge::Now;
 use crate::local::LocalRoot;
 use crate::manifest::Change;
 use crate::path::RootPath;
 use crate::rights;
+use backout_model::entry::Digest;
 use backout_model::target::TargetError;
 
 impl LocalRoot {
@@ -23,7 +25,10 @@ impl LocalRoot {
             Err(error) if is_blocked(&error) => return Ok(Now::Blocked),
             Err(error) => return Err(error).acting(looking),
         };
-        let found = image::look(&dir, change.path.name(), |size| worth_hashing(change, size)).acting(looking)?;
+        let mut found = image::look(&dir, change.path.name(), |size| worth_hashing(change, size)).acting(looking)?;
+        if let Some(found) = found.as_mut().filter(|found| found.is_dir() && takes_what_it_holds(change)) {
+            found.held = Some(self.held_by(&change.path)?);
+        }
         Ok(found.map_or(Now::Absent, Now::Holds))
     }
 
@@ -35,7 +40,17 @@ impl LocalRoot {
             Err(error) if is_missing(&error) => None,
             Err(error) => return Err(error).acting(looking),
         };
-        Ok(found.map(|found| if found.is_dir() { Image { kind: Kind::Tree, ..found } } else { found }))
+        match found {
+            Some(found) if found.is_dir() => {
+                Ok(Some(Image { kind: Kind::Tree, held: Some(self.held_by(path)?), ..found }))
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn held_by(&self, path: &RootPath) -> Result<Digest, TargetError> {
+        let looking = || format!("cannot look at what {path} in {} holds", self.label);
+        holding::digest(self.root.directory(path).acting(looking)?).acting(looking)
     }
 
     /// The time of a directory; none where it is missing.
@@ -67,6 +82,11 @@ impl LocalRoot {
         }
         Ok(at)
     }
+}
+
+/// True where a redo takes a directory as one.
+fn takes_what_it_holds(change: &Change) -> bool {
+    change.before.as_ref().is_some_and(|before| before.held.is_some())
 }
 
 /// True where a file of that size may be one of the images of a change.

@@ -82,6 +82,22 @@ pub struct Change {
     /// True where hold and path lie on different file systems, so that files are copied and not exchanged.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub copied: bool,
+    /// What earlier steps keep of the same file under other names: of a captured command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// One name under which an earlier step keeps a file that has another name in the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// The file's inode before the command ran.
+    pub ino: u64,
+    /// The step's directory in the hold.
+    pub step: String,
+    /// The name in there; of a directory that is kept as one, a path.
+    pub place: RootPath,
+    /// Of the directory that has the name.
+    pub time: Time,
 }
 
 impl Change {
@@ -339,7 +355,7 @@ mod tests {
                 .unwrap();
         for n in 0..records {
             let path = RootPath::parse(&format!("dir/file-{n}"), "").unwrap();
-            writer.change(Change { n, path, before: None, after: None, copied: false }).unwrap();
+            writer.change(Change { n, path, before: None, after: None, copied: false, elsewhere: Vec::new() }).unwrap();
         }
         writer.end().unwrap();
         std::mem::take(&mut *shared.0.lock().unwrap())

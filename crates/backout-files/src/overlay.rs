@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use backout_model::entry::Digest;
 use backout_model::target::TargetError;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, Stat};
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 use crate::beneath::{Beneath, subdirectory};
 use crate::compare;
 use crate::error::{Acting, refused};
+use crate::holding;
 use crate::image::{self, Image, Kind, Time, file_type};
 use crate::item::{Inherit, Item, Sink, Source};
 use crate::keep::{self, Keep};
@@ -198,7 +200,8 @@ impl Walk<'_> {
                 self.frames.push(frame);
                 self.enter_going(path, below, copied, !holds_kept)
             } else {
-                let before = Image::new(Kind::Tree, &found, digest_of(&below).acting(|| self.looking(&path))?);
+                let xattrs = digest_of(&below).acting(|| self.looking(&path))?;
+                let before = whole(below, &found, xattrs, self.sink.wants_images()).acting(|| self.looking(&path))?;
                 touch(&mut frame, self.ground.label, self.sink)?;
                 self.sink.item(Item::Take { path: &path, before, copied: false })?;
                 self.frames.push(frame);
@@ -352,8 +355,14 @@ fn inherit(frame: &mut Frame, act: impl FnOnce() -> String) -> Result<(), Target
     Ok(())
 }
 
-fn digest_of(dir: &OwnedFd) -> std::io::Result<Option<backout_model::entry::Digest>> {
+fn digest_of(dir: &OwnedFd) -> std::io::Result<Option<Digest>> {
     Ok(xattr::digest(&xattr::read(dir)?))
+}
+
+/// The image of a directory that goes as one; for staging with what it holds.
+pub fn whole(dir: OwnedFd, stat: &Stat, xattrs: Option<Digest>, wants_images: bool) -> std::io::Result<Image> {
+    let image = Image::new(Kind::Tree, stat, xattrs);
+    Ok(Image { held: wants_images.then(|| holding::digest(dir)).transpose()?, ..image })
 }
 
 /// Refuses a directory that can't be moved as one.

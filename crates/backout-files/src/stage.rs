@@ -61,7 +61,7 @@ impl<'a> Stager<'a> {
 
     fn change(&mut self, path: &RootPath, before: Option<Image>, after: Option<Image>, copied: bool) -> io::Result<()> {
         count(&mut self.summary, path, before.as_ref(), after.as_ref());
-        let change = Change { n: self.n, path: path.clone(), before, after, copied };
+        let change = Change { n: self.n, path: path.clone(), before, after, copied, elsewhere: Vec::new() };
         self.n += 1;
         self.writer.change(change)
     }

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::beneath::{is_blocked, is_missing, subdirectory};
 use crate::error::Acting;
 use crate::hold::Step;
+use crate::holding;
 use crate::image::{self, Image, Kind, Time, shown};
 use crate::inspect::filled;
 use crate::judge::Now;
@@ -167,7 +168,9 @@ impl Turn<'_> {
             let Record::Change(change) = record else { return Ok(()) };
             match self.decisions[i] {
                 Decision::Act | Decision::Merge | Decision::Force => {}
-                Decision::Leave | Decision::Done | Decision::Acted | Decision::Time => return Ok(()),
+                // An earlier attempt may have died before it came to that.
+                Decision::Done => return root.lead_at(change, &step),
+                Decision::Leave | Decision::Acted | Decision::Time => return Ok(()),
             }
             let one = self.one(i, change, &step, &mut synced);
             // A copy may be there in part: the next attempt looks for that.
@@ -291,6 +294,7 @@ impl Turn<'_> {
             other => other.acting(turning)?,
         }
         self.decisions[i] = Decision::Acted;
+        root.lead(change, step, dir.as_fd())?;
         if force {
             if live.is_some() {
                 self.note(Some(format!("{}: what was overwritten is kept in {}", change.path, step.shown(change.n))));
@@ -312,11 +316,16 @@ impl Turn<'_> {
         let (Some(from), false) = (from, change.copied) else { return Ok(None) };
         let looking = || format!("cannot look at what {} in {} held", change.path, self.root.label);
         let stat = step.stat(change.n).acting(looking)?;
-        if stat.as_ref().is_some_and(|stat| from.looks_untouched(stat)) || from.is_dir() {
+        if from.held.is_none() && (stat.as_ref().is_some_and(|stat| from.looks_untouched(stat)) || from.is_dir()) {
             return Ok(None);
         }
-        let found = image::take(step.dir(), change.n.to_string().as_bytes()).acting(looking)?;
-        if found.as_ref().is_some_and(|found| found.same_content(from)) {
+        let name = change.n.to_string().into_bytes();
+        let mut found = image::take(step.dir(), &name).acting(looking)?;
+        if let Some(found) = found.as_mut().filter(|found| found.is_dir() && from.held.is_some()) {
+            let dir = subdirectory(step.dir(), &name).acting(looking)?;
+            found.held = Some(holding::digest(dir).acting(looking)?);
+        }
+        if found.as_ref().is_some_and(|found| found.same_content(from) && !from.holds_otherwise(found)) {
             return Ok(None);
         }
         let conflict = self.late(change, &found.map_or(Now::Absent, Now::Holds));
@@ -324,6 +333,7 @@ impl Turn<'_> {
             OnConflict::Stop => {}
             OnConflict::Keep => {
                 if to.is_some() { carry.swap() } else { carry.put() }.acting(looking)?;
+                self.root.lead(change, step, carry.dir)?;
                 self.decisions[i] = Decision::Leave;
             }
             OnConflict::Overwrite => {
@@ -400,6 +410,7 @@ impl Turn<'_> {
                 (None, None) => Ok(()),
             }
             .acting(turning)?;
+            root.lead(change, step, dir.as_fd())?;
             synced.directory(&change.path.parent(), &dir).acting(turning)
         })?;
         let notes = &mut self.report.notes;

@@ -245,6 +245,11 @@ pub trait Target: Send {
         Err(TargetError::failed(format!("cannot find what a command did to {}", self.label()), "it has no way to"))
     }
 
+    /// After [`Target::compare`] refused: whether it tells what it found in another way where it is asked once more.
+    fn compares_otherwise(&self) -> bool {
+        false
+    }
+
     /// Puts everything back as a snapshot has it, whoever changed it since: where [`Target::compare`] refused what a
     /// command did, so that no step can take it back.
     fn put_back_whole(&mut self, _snapshot: &Snapshot) -> Result<(), TargetError> {

@@ -3,6 +3,7 @@
 //! Never connects to a database, never touches a root, never journals: it says what is to be done and where.
 
 pub mod alert;
+pub mod application;
 pub mod bundle;
 pub mod capture;
 pub mod check;
@@ -29,6 +30,7 @@ mod load_check;
 mod load_step;
 mod manifest;
 mod nearest;
+mod option_files;
 mod places;
 mod siblings;
 mod site_file;

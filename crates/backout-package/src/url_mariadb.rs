@@ -1,10 +1,11 @@
-//! The URL of a MariaDB database: `mariadb://USER:PASSWORD@HOST:PORT/DATABASE?socket=PATH`; what it leaves open is left to
-//! whoever connects.
+//! The URL of a MariaDB database: `mariadb://USER:PASSWORD@HOST:PORT/DATABASE?socket=PATH`; what it leaves open comes from
+//! option files, or is left to whoever connects.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::nearest::nearest;
+use crate::option_files;
 use crate::percent;
 use crate::secret::Secret;
 use crate::url::{Environment, UrlError, filled, write_login, write_rest};
@@ -75,6 +76,7 @@ pub fn parse(rest: &str, base: &Path, environment: Environment<'_>) -> Result<Ma
             *path = base.join(&*path).to_string_lossy().into_owned();
         }
     }
+    option_files::complete(&mut found, &option_files::read(environment("HOME")));
     Ok(MariadbUrl(found))
 }
 

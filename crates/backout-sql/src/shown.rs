@@ -1,4 +1,6 @@
-//! How statements are shown to people, whatever the engine.
+//! How statements are shown to people, whatever the engine, and what is said where one has no undo.
+
+use backout_model::target::{Refusal, TargetError};
 
 /// A statement's beginning for messages, on one line.
 pub fn shorten(sql: &str) -> String {
@@ -18,6 +20,16 @@ pub fn shorten(sql: &str) -> String {
     }
     short.truncate(short.trim_end_matches(';').len());
     short
+}
+
+/// The undo of a script that was declared to have none.
+pub fn never(shown: &str, because: &str) -> TargetError {
+    TargetError::Refused(Refusal {
+        place: shown.to_owned(),
+        what: "the undo of this script".to_owned(),
+        why: format!("it was declared to have none, because: {because}"),
+        ways_out: vec!["go back to a backup".to_owned()],
+    })
 }
 
 #[cfg(test)]

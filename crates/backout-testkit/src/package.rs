@@ -91,6 +91,15 @@ pub fn captured_sql(statements: &str) -> Step {
     step
 }
 
+/// The same of statements for PostgreSQL, run by its own client, each by itself.
+pub fn captured_psql(statements: &str) -> Step {
+    let mut step = captured("printf '%s' \"$0\" | psql -X -q -v ON_ERROR_STOP=1 \"$BACKOUT_DATABASE_MAIN\"");
+    if let Kind::Run(argv) = &mut step.kind {
+        argv.push(statements.to_owned());
+    }
+    step
+}
+
 pub fn child(package: Pkg) -> Step {
     Kind::Child(Box::new(package)).into()
 }

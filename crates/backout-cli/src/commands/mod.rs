@@ -4,6 +4,7 @@ pub mod backup;
 pub mod completions;
 pub mod confirm;
 pub mod deploy;
+pub mod diff;
 pub mod doctor;
 pub mod init;
 pub mod inspect;

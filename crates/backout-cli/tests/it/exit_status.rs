@@ -66,7 +66,7 @@ fn status_2_usage() {
 #[test]
 fn status_2_for_what_comes_later() {
     let scene = Scene::with_good_package();
-    let later = ["capture", "diff"];
+    let later = ["capture"];
     for command in later {
         let named = format!("`backout {command}` is not available yet in this version");
         scene.refused(&[command, "start", "--force", "x"], 2).says(&named);

@@ -78,3 +78,126 @@ fn state_and_holds_are_the_owner_s_whatever_the_umask() {
     assert_eq!(holds.len(), 1);
     assert_eq!(mode(&holds[0]), 0o700);
 }
+
+/// An empty directory to put an application into.
+fn nothing() -> Scene {
+    let scene = Scene::new();
+    for name in ["site.yaml", "shop.sqlite"] {
+        std::fs::remove_file(scene.path(name)).unwrap();
+    }
+    std::fs::remove_dir_all(scene.path("web")).unwrap();
+    scene
+}
+
+fn executable(scene: &Scene, path: &str) {
+    scene.write(path, "#!/bin/sh\n");
+    let rights = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(scene.path(path), rights).unwrap();
+}
+
+#[test]
+fn init_finds_a_wordpress() {
+    let scene = nothing();
+    scene.write("html/wp-includes/version.php", "<?php\n$wp_version = '6.4.3';\n");
+    scene.write("html/wp-settings.php", "<?php\n");
+    scene.write(
+        "html/wp-config.php",
+        "<?php\n/** The name of the database for WordPress */\ndefine( 'DB_NAME', 'shop' );\n// define( 'DB_USER', 'no' );\n\
+         define( 'DB_USER', 'wp@shop' );\ndefine( 'DB_PASSWORD', 'it\\'s secret' );\n\
+         define( 'DB_HOST', 'localhost:/run/mysqld/mysqld.sock' );\n$table_prefix = 'wp_';\n",
+    );
+    executable(&scene, "vendor/bin/wp");
+    scene
+        .run(&["init", "--name", "my-shop"])
+        .exits(0)
+        .says("found WordPress 6.4.3 in html")
+        .says("set MY_SHOP_DB_PASSWORD, the database's password");
+    let site = scene.read("site.yaml");
+    for line in [
+        "url: \"mariadb://wp%40shop:${MY_SHOP_DB_PASSWORD}@localhost/shop?socket=%2frun%2fmysqld%2fmysqld.sock\"",
+        "keep: [\"wp-content/uploads\", \"wp-content/cache\", \"wp-content/upgrade\", \".maintenance\"]",
+        "enter: [\"vendor/bin/wp\", \"--path=html\", \"maintenance-mode\", \"activate\"]",
+        "leave: [\"vendor/bin/wp\", \"--path=html\", \"maintenance-mode\", \"deactivate\"]",
+        "#   - run: [\"vendor/bin/wp\", \"--path=html\", \"cache\", \"flush\"]",
+    ] {
+        assert!(site.contains(line), "{line}\n{site}");
+    }
+    assert!(!site.contains("secret"), "{site}");
+    // In the image of a container everything comes from the environment, and the file may lie above.
+    std::fs::remove_file(scene.path("site.yaml")).unwrap();
+    std::fs::remove_file(scene.path("html/wp-config.php")).unwrap();
+    scene.write(
+        "wp-config.php",
+        "<?php define('DB_NAME', getenv_docker('WORDPRESS_DB_NAME', 'wordpress')); define('DB_HOST', 'db:3307');
+         define('DB_USER', getenv('WP_USER')); define('DB_PASSWORD', $_ENV['WP_PASSWORD']);",
+    );
+    scene.run(&["init"]).exits(0).says("set WP_USER").says("set WP_PASSWORD").says("set WORDPRESS_DB_NAME");
+    let url = "mariadb://${WP_USER}:${WP_PASSWORD}@db:3307/${WORDPRESS_DB_NAME}";
+    assert!(scene.read("site.yaml").contains(url), "{}", scene.read("site.yaml"));
+}
+
+#[test]
+fn init_finds_a_drupal_and_it_can_be_deployed_to() {
+    let scene = nothing();
+    scene.write("web/core/lib/Drupal.php", "<?php\nclass Drupal {\n  const VERSION = '10.2.3';\n}\n");
+    scene.write(
+        "web/sites/default/settings.php",
+        "<?php\n/**\n * $databases['default']['default'] = ['database' => 'no'];\n */\n$databases = [];\n\
+         $databases['default']['default'] = [\n  'database' => 'sites/default/files/.ht.sqlite',\n  'prefix' => '',\n  'driver' => 'sqlite',\n];\n\
+         $settings['file_private_path'] = 'private';\n",
+    );
+    scene.write("web/sites/shop.example/settings.php", "<?php\n");
+    scene.write("web/sites/default/files/upload.txt", "an upload");
+    executable(&scene, "vendor/bin/drush");
+    rusqlite::Connection::open(scene.path("web/sites/default/files/.ht.sqlite"))
+        .unwrap()
+        .execute_batch("CREATE TABLE node (nid INTEGER PRIMARY KEY, title TEXT)")
+        .unwrap();
+    scene.run(&["init", "--name", "shop"]).exits(0).says("found Drupal 10.2.3 in web");
+    let site = scene.read("site.yaml");
+    for line in [
+        "url: \"sqlite:web/sites/default/files/.ht.sqlite\"",
+        "keep: [\"sites/default/files\", \"sites/shop.example/files\", \"private\"]",
+        "enter: [\"vendor/bin/drush\", \"--root=web\", \"state:set\", \"system.maintenance_mode\", \"1\", \"--input-format=integer\"]",
+        "#   - run: [\"vendor/bin/drush\", \"--root=web\", \"cache:rebuild\"]",
+    ] {
+        assert!(site.contains(line), "{line}\n{site}");
+    }
+    scene.write("p/package.yaml", "package: p\nversion: 1\nsteps: [{sql: 1.sql}, {files: web}]\n");
+    scene.write("p/1.sql", "INSERT INTO node (title) VALUES ('new');");
+    scene.write("p/web/index.php", "<?php\n");
+    scene.run(&["deploy", "p"]).exits(0);
+    scene.run(&["undo"]).exits(0);
+    assert!(!scene.path("web/index.php").exists());
+
+    // Drupal 7, on a server.
+    let seven = nothing();
+    seven.write("docroot/includes/bootstrap.inc", "<?php\ndefine('VERSION', '7.98');\n");
+    seven.write("docroot/modules/system/system.module", "<?php\n");
+    seven.write(
+        "docroot/sites/default/settings.php",
+        "<?php\n$databases = array('default' => array('default' => array('driver' => 'pgsql', 'host' => 'db.example', 'port' => '5433',
+           'database' => 'shop', 'username' => 'shop', 'password' => 'secret')));\n",
+    );
+    executable(&seven, "docroot/vendor/bin/drush");
+    seven.run(&["init", "--name", "old"]).exits(0).says("found Drupal 7.98 in docroot").says("set OLD_DB_PASSWORD");
+    let site = seven.read("site.yaml");
+    assert!(site.contains("url: \"postgresql://shop:${OLD_DB_PASSWORD}@db.example:5433/shop\""), "{site}");
+    assert!(site.contains("\"variable-set\", \"maintenance_mode\", \"0\"") && !site.contains("secret"), "{site}");
+}
+
+#[test]
+fn init_says_what_it_does_not_understand_of_an_application() {
+    let scene = nothing();
+    scene.write("web/wp-includes/version.php", "<?php\n$wp_version = '6.1.1';\n");
+    scene.refused(&["init", "web"], 2).says("WordPress 6.1.1 lies in the directory itself");
+    scene.run(&["init"]).exits(0).says("it has no settings yet");
+    std::fs::remove_file(scene.path("site.yaml")).unwrap();
+    scene.write("web/wp-config.php", "<?php require('/etc/wordpress/config-' . $host . '.php');\n");
+    scene.run(&["init"]).exits(0).says("does not say plainly where its database is");
+    assert!(scene.read("site.yaml").contains("# databases:"));
+    std::fs::remove_file(scene.path("site.yaml")).unwrap();
+    scene.write("other/wp-includes/version.php", "<?php\n");
+    scene.refused(&["init"], 2).says("several applications: WordPress in other, WordPress 6.1.1 in web").says("--root");
+    scene.run(&["init", "--root", "other"]).exits(0).says("found WordPress in other");
+}

@@ -140,6 +140,24 @@ fn captured_commands_on_a_full_and_a_broken_disk() {
 }
 
 #[test]
+fn captured_commands_on_postgres_in_a_run_that_dies_anywhere() {
+    let cast = Cast::CapturedPostgres(server());
+    Act::ALL.into_iter().for_each(|act| at_every_point(cast, act, Fault::CrashAt, none));
+}
+
+#[test]
+fn captured_commands_on_postgres_and_a_recovery_that_dies_too() {
+    at_every_point(Cast::CapturedPostgres(server()), Act::Deploy, Fault::CrashAt, twice);
+}
+
+#[test]
+fn captured_commands_on_postgres_on_a_full_and_a_broken_disk() {
+    let cast = Cast::CapturedPostgres(server());
+    at_every_point(cast, Act::Deploy, Fault::NoSpaceAt, none);
+    at_every_point(cast, Act::Deploy, Fault::BrokenAt, none);
+}
+
+#[test]
 fn a_deployment_on_postgres_that_dies_anywhere() {
     at_every_point(Cast::Postgres(server()), Act::Deploy, Fault::CrashAt, none);
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)] // The long suites print their seed and what they did.
 
 mod capture;
+mod capture_postgres;
 mod checks;
 mod commands;
 mod crash;
@@ -27,4 +28,5 @@ mod retry;
 mod scene;
 mod server;
 mod stopped;
+mod succession;
 mod undo;

@@ -513,7 +513,7 @@ fn what_a_later_undo_goes_by_stays() {
         ("ALTER TABLE n ADD COLUMN d", "UPDATE n SET x = 'B' WHERE y = 2", OnConflict::Stop),
         ("ALTER TABLE t RENAME COLUMN c TO cc", "INSERT INTO t VALUES (9, 'i', 'B')", OnConflict::Stop),
         ("DELETE FROM p2 WHERE j = 1", &reordered, OnConflict::Stop),
-        ("DROP VIEW v; CREATE VIEW v AS SELECT 'new' AS x", "DROP VIEW v", OnConflict::Keep),
+        ("DROP VIEW v; CREATE VIEW v AS SELECT 'new' AS x", "DROP VIEW v", OnConflict::Stop),
     ] {
         let base = "CREATE TABLE p2 (i, j, v, PRIMARY KEY (i, j)); INSERT INTO p2 VALUES (1, 1, 'a'), (2, 2, 'b');
             CREATE VIEW v AS SELECT 'old' AS x;";

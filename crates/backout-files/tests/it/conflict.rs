@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use backout_files::root::{Root, Work};
 use backout_model::conflict::{ConflictKind, Conflicts, OnConflict};
@@ -422,6 +422,45 @@ fn a_deleted_directory_comes_back_unless_another_took_its_place() {
     assert_eq!(report.conflicts.total, 1);
     assert_eq!(text(&world, "theme/style.css").unwrap(), "old");
     assert_eq!(before.len(), world.fingerprint().len());
+}
+
+/// What others did in a directory between the undo of its deletion and the redo.
+type Others = fn(&Path);
+
+#[test]
+fn a_redo_takes_no_directory_in_which_others_did_something() {
+    let others: [Others; 4] = [
+        |root| drop(write(root, "theme/deep/new.css", "of others")),
+        |root| drop(write(root, "theme/style.css", "other")),
+        |root| fs::remove_file(root.join("theme/deep/print.css")).unwrap(),
+        |root| fs::create_dir(root.join("theme/empty")).unwrap(),
+    ];
+    for (which, others) in others.iter().enumerate() {
+        let exact = which % 2 == 1;
+        let world = World::in_memory();
+        write(&world.root(), "theme/style.css", "style");
+        write(&world.root(), "theme/deep/print.css", "print");
+        let delete = Work::Delete { paths: vec!["theme/".to_owned()], missing_ok: false };
+        let (images, _) = world.apply(&if exact { world.exact() } else { delete });
+        assert!(!world.root().join("theme").exists());
+        world.undo(&images, STOP).unwrap();
+        let (again, _) = world.redo(&images, STOP).unwrap();
+        world.undo(&again, STOP).unwrap();
+        // Rights and times of directories are nobody's work of hours.
+        fs::set_permissions(world.root().join("theme/deep"), fs::Permissions::from_mode(0o700)).unwrap();
+        let (again, _) = world.redo(&again, STOP).unwrap();
+        world.undo(&again, STOP).unwrap();
+        others(&world.root());
+        let now = world.fingerprint();
+        let conflicts = conflicts(world.redo(&again, STOP));
+        assert_eq!((conflicts.total, conflicts.listed[0].object.as_str()), (1, "theme"), "{which}");
+        assert!(conflicts.listed[0].now.contains("added, changed or removed"), "{:?}", conflicts.listed[0]);
+        assert_same(&world.fingerprint(), &now, "refused");
+        let (third, _) = world.redo(&again, OVERWRITE).unwrap();
+        assert!(!world.root().join("theme").exists());
+        world.undo(&third, STOP).unwrap();
+        assert_same(&world.fingerprint(), &now, "with what others did");
+    }
 }
 
 /// Exchanges the root for another directory that holds the same; the former one is returned.

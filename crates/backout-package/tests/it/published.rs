@@ -11,7 +11,7 @@ use backout_package::bundle;
 use backout_package::package::Package;
 use backout_package::schema;
 use backout_package::site::Site;
-use backout_package::template::{NewSite, new_package, site_yaml};
+use backout_package::template::{NewSite, new_package, site_yaml, sqlite_url};
 
 use crate::fixture::Dir;
 
@@ -86,10 +86,12 @@ fn a_new_site_loads_whatever_its_paths_hold() {
     ] {
         let new = NewSite {
             name: "shop".into(),
-            database: database.map(str::to_owned),
+            url: database.map(sqlite_url),
             root: root.map(str::to_owned),
             state: state.map(str::to_owned),
             password_file: state.map(str::to_owned).map(|state| format!("{state}.password")),
+            keep: state.map(|_| "a: [\"\n#".to_owned()).into_iter().collect(),
+            ..NewSite::default()
         };
         let dir = Dir::with(&[("site/site.yaml", &site_yaml(&new).unwrap())]);
         let site = Site::load(&dir.path().join("site/site.yaml")).unwrap();

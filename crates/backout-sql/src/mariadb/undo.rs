@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use backout_model::conflict::OnConflict;
 use backout_model::fault::{self, Point};
-use backout_model::target::{Gate, Images, Manner, Refusal, Report, Summary, TargetError, Ticket};
+use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError, Ticket};
 
 use super::apply::run_plainly;
 use super::capture;
@@ -20,6 +20,7 @@ use super::session::Session;
 use super::stream::{Index, Kept, Reader, StreamError, Way};
 use super::table::{self, Table, There};
 use super::{Mariadb, marker};
+use crate::shown;
 
 /// An error of the target, or of the images.
 pub enum Halt {
@@ -69,7 +70,7 @@ impl Mariadb {
         let mut done = match &index.way {
             Way::Captured => self.undo_captured(&index, manner, gate),
             Way::ByScript { shown } => self.undo_by_script(&mut reader, shown, gate),
-            Way::Never { because } => Err(never(&index.shown, because)),
+            Way::Never { because } => Err(shown::never(&index.shown, because)),
         };
         self.after_replay(&mut done);
         done
@@ -463,15 +464,6 @@ impl Mariadb {
         self.commit(&|b| Ok(marker::read(b, &names, false)?.is_some_and(|found| found.seq >= ticket.seq)))?;
         Ok(Report { summary, ..Report::default() })
     }
-}
-
-fn never(shown: &str, because: &str) -> TargetError {
-    TargetError::Refused(Refusal {
-        place: shown.to_owned(),
-        what: "the undo of this script".to_owned(),
-        why: format!("it was declared to have none, because: {because}"),
-        ways_out: vec!["go back to a backup".to_owned()],
-    })
 }
 
 /// What a step comes to.

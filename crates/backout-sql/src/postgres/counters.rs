@@ -22,7 +22,7 @@ pub fn read(a: &mut Session, label: &str) -> Result<Positions, TargetError> {
     positions(a, "").map_err(|source| TargetError::failed(format!("cannot read the sequences of {label}"), source))
 }
 
-fn positions(a: &mut Session, condition: &str) -> Result<Positions, postgres::Error> {
+pub(super) fn positions(a: &mut Session, condition: &str) -> Result<Positions, postgres::Error> {
     let names = a.rows(&format!(
         "SELECT n.nspname, c.relname, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind = 'S' AND c.relpersistence <> 't' 

@@ -47,6 +47,9 @@ pub struct DdlEvent {
     /// Values and rows in the images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) kept: Vec<Kept>,
+    /// No statement of it is known: it was found by comparison with what was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) found: bool,
     /// Tables that it emptied, by their numbers, within the step.
     #[serde(skip)]
     pub(super) emptied: Vec<u32>,
@@ -125,8 +128,9 @@ impl DdlEvent {
 
     /// True where it made types of which values may be.
     pub fn makes_types(&self) -> bool {
-        let is_type =
-            |kind: Kind| matches!(kind, Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Table);
+        let is_type = |kind: Kind| {
+            matches!(kind, Kind::Extension | Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Table)
+        };
         let made = self.changes.iter().filter(|change| change.before.is_none());
         made.filter_map(|change| change.after.as_ref()).any(|object| is_type(object.kind))
     }
@@ -310,6 +314,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         changes: Vec::new(),
         moved: Vec::new(),
         kept: Vec::new(),
+        found: false,
         emptied: Vec::new(),
     };
     // What the text names is likely what changes: to know it beforehand saves a second run.

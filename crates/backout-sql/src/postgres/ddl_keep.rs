@@ -332,6 +332,26 @@ fn copy_out(context: &mut Context<'_>, copy: &str) -> Result<u64, TargetError> {
     pinned(context.client, |client| keep.keep(client, copy).map_err(CopyError::Target)).map_err(Into::into)
 }
 
+/// Keeps once more what a change that was found by comparison keeps, right before it is made again.
+pub(super) fn keep_again(context: &mut Context<'_>, kept: &[Kept]) -> Result<Vec<Kept>, TargetError> {
+    let reading = |error: postgres::Error| TargetError::failed("cannot read what a change destroys", error);
+    let mut again = kept.to_vec();
+    for Kept { table, what } in &mut again {
+        match what {
+            What::Values { .. } => {
+                let copy = format!("COPY ({}) TO STDOUT", values_query(table, what, false));
+                let block = copy_out(context, &copy)?;
+                if let What::Values { before, .. } = what {
+                    *before = block;
+                }
+            }
+            What::Position { last, called } => (*last, *called) = position(context.client, table).map_err(reading)?,
+            What::Rows { .. } => {}
+        }
+    }
+    Ok(again)
+}
+
 /// Errors of both sides of [`copy_out`].
 enum CopyError {
     Server(postgres::Error),

@@ -42,7 +42,13 @@ fn as_defined(object: &Object, all: &[&Object]) -> Option<String> {
     let with = object.part("options").map(|options| format!(" WITH ({options})")).unwrap_or_default();
     Some(match object.kind {
         Kind::Schema => format!("CREATE SCHEMA {id}"),
-        Kind::Extension => return None,
+        Kind::Extension => {
+            format!(
+                "CREATE EXTENSION {id} SCHEMA {} VERSION {}",
+                object.text("schema"),
+                literal(object.text("version"))
+            )
+        }
         Kind::Enum => format!("CREATE TYPE {id} AS ENUM ({})", object.text("labels")),
         Kind::Composite => format!("CREATE TYPE {id} AS ({})", object.text("attributes")),
         Kind::Range => format!("CREATE TYPE {id} AS RANGE ({})", object.text("range")),

@@ -10,6 +10,7 @@ use super::ddl_observe::pinned;
 use super::ddl_refill::{self, Found};
 use super::ddl_turn::{self, Pair, Reach};
 use super::ddl_undo::{live_now, shown_definition};
+use super::{ddl_hold, ddl_keep};
 
 /// Runs an undone change again where the schema still is what the undo left, under the settings of the first run.
 pub fn redo(
@@ -57,6 +58,9 @@ pub fn redo(
     if conflicts.total > found_before && manner.on_conflict != OnConflict::Overwrite {
         return Ok(event.nothing());
     }
+    if event.found {
+        return turned_again(context, event);
+    }
     let statement = Statement { line: event.line, sql: &event.sql };
     // The rows that CREATE TABLE AS or a block made come from the images; run again it might make others today.
     if makes_with_rows(event) || changes_rows_too(event) {
@@ -87,6 +91,26 @@ pub fn redo(
     context.client.batch_execute(&back).map_err(failed)?;
     context.client.settle(settled);
     Ok(DdlEvent { settings: event.settings.clone(), ..done })
+}
+
+/// Turns the objects of a change that was found by comparison: of its statements nothing is known.
+fn turned_again(context: &mut Context<'_>, event: &DdlEvent) -> Result<DdlEvent, TargetError> {
+    let cannot = |context: &Context<'_>, error| context.cannot("do again what a command did", error);
+    let kept = ddl_keep::keep_again(context, &event.kept)?;
+    let mut again = DdlEvent { moved: Vec::new(), ..event.clone() };
+    if ddl_hold::any(&event.changes) {
+        ddl_hold::drop_aside(context, event.changes.clone(), &mut again).map_err(|error| cannot(context, error))?;
+    } else {
+        let pairs: Vec<Pair<'_>> = event
+            .changes
+            .iter()
+            .map(|change| Pair { from: change.before.as_ref(), to: change.after.as_ref() })
+            .collect();
+        let version = context.version;
+        pinned(context.client, |client| ddl_turn::turn(client, version, &pairs, &|_| None, &|_| None, Reach::Whole))
+            .map_err(|error| cannot(context, error))?;
+    }
+    Ok(DdlEvent { kept, ..again })
 }
 
 /// Rows of emptied tables that others changed since they came back: emptied again they would go along.

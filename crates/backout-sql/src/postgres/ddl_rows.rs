@@ -18,6 +18,8 @@ pub(super) struct Added<'a> {
     pub column: &'a str,
     pub kind: &'a str,
     pub default: Option<&'a str>,
+    /// It was found by comparison: what rows got is the default that was noted, whatever the server added it with.
+    pub found: bool,
 }
 
 impl Added<'_> {
@@ -37,7 +39,7 @@ impl Added<'_> {
             literal(self.column)
         );
         let Some(row) = catalog::rows(client, &sql)?.into_iter().next() else { return Ok(None) };
-        if row[0] == "t" {
+        if row[0] == "t" && !self.found {
             return Ok(Some(format!("num_nulls({name}) = 1 OR format('%s', {name}) <> {}", literal(&row[1]))));
         }
         let of_domain = Some(row[2].as_str()).filter(|default| !default.is_empty());
@@ -51,10 +53,10 @@ impl Added<'_> {
 }
 
 /// The same of a column that a step added.
-pub(super) fn not_as_added(client: &mut Client, column: &Object) -> Result<Option<String>, Error> {
+pub(super) fn not_as_added(client: &mut Client, column: &Object, found: bool) -> Result<Option<String>, Error> {
     if column.part("generated").is_some() || column.part("identity").is_some() {
         return Ok(None);
     }
     let (table, name, kind) = (column.of(), column.text("name"), column.text("type"));
-    Added { table, column: name, kind, default: column.part("default") }.not_as_added(client, "")
+    Added { table, column: name, kind, default: column.part("default"), found }.not_as_added(client, "")
 }

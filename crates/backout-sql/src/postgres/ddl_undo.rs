@@ -320,7 +320,9 @@ impl Undo<'_, '_> {
             if of_going || column.part("relation").is_some() || column.is_inherited() {
                 continue;
             }
-            let Some(condition) = ddl_rows::not_as_added(self.context.client, column)? else { continue };
+            let Some(condition) = ddl_rows::not_as_added(self.context.client, column, self.event.found)? else {
+                continue;
+            };
             let rows = ddl_rows::count(self.context.client, &format!("ONLY {}", column.of()), &condition)?;
             if rows > 0 {
                 let left = column.part("default").unwrap_or("NULL").to_owned();

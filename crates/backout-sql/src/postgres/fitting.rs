@@ -80,6 +80,7 @@ impl Postgres {
                 column: fact[2].as_deref().unwrap_or_default(),
                 kind: &column.kind,
                 default: fact[0].as_deref(),
+                found: false,
             };
             added.not_as_added(&mut self.a.client, "x.")?
         };

@@ -9,8 +9,10 @@ use std::time::Duration;
 use backout_model::conflict::{Conflict, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Summary, Target, TargetError, Ticket, Touched,
+    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Snapshot, Summary, Target, TargetError, Ticket,
+    Touched,
 };
+use serde_json::Value;
 
 use self::conn::Route;
 use self::event_triggers::EventTriggers;
@@ -31,6 +33,12 @@ pub mod catalog_changes;
 mod catalog_read;
 mod check;
 pub mod classify;
+mod compared;
+mod compared_events;
+mod compared_held;
+mod compared_proof;
+mod compared_rows;
+mod compared_schema;
 mod conn;
 mod counters;
 pub mod ddl;
@@ -88,6 +96,7 @@ mod schema;
 mod script;
 mod session;
 mod setting;
+mod snapshot;
 mod spelling;
 mod split;
 #[cfg(test)]
@@ -136,6 +145,8 @@ pub struct Postgres {
     epoch: Option<u64>,
     /// As they were when the step began.
     event_triggers: EventTriggers,
+    /// The snapshot of which a comparison is to be made in the coarser grain: the finer one was refused.
+    coarse: Option<Value>,
 }
 
 impl Postgres {
@@ -155,7 +166,7 @@ impl Postgres {
         let reading = |source| TargetError::failed(format!("cannot read {label}"), source);
         examine::known_version(&mut a, &label)?;
         let place = Place::find(&mut a, &own).map_err(reading)?;
-        Ok(Self { route, label, own, place, a, b, epoch: None, event_triggers: EventTriggers::default() })
+        Ok(Self { route, label, own, place, a, b, epoch: None, event_triggers: EventTriggers::default(), coarse: None })
     }
 
     fn failed(&self, act: &str, source: postgres::Error) -> TargetError {
@@ -328,6 +339,30 @@ impl Target for Postgres {
 
     fn forget(&mut self, images: &mut dyn Images) -> Result<(), TargetError> {
         self.forget_step(images)
+    }
+
+    fn snapshot_size(&mut self) -> Result<Option<Summary>, TargetError> {
+        self.copy_size().map(Some)
+    }
+
+    fn snapshot(&mut self, _snapshot: &Snapshot) -> Result<Value, TargetError> {
+        self.copy_all()
+    }
+
+    fn compare(&mut self, snapshot: &Snapshot, shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        self.compare_with(snapshot, shown, gate)
+    }
+
+    fn compares_otherwise(&self) -> bool {
+        self.coarse.is_some()
+    }
+
+    fn put_back_whole(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
+        self.put_all_back(snapshot)
+    }
+
+    fn give_up(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
+        self.drop_copies(&snapshot.note)
     }
 
     fn examine(&mut self) -> Result<Vec<Finding>, TargetError> {

@@ -26,32 +26,7 @@ impl Index {
 impl Postgres {
     /// Refuses the step where its undo fails.
     pub(super) fn prove(&mut self, shown: &str, gate: &mut dyn Gate) -> Result<(), TargetError> {
-        let unread = |source| TargetError::failed("cannot read back the images of the step", source);
-        let mut images = gate.written().map_err(unread)?;
-        let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
-        // Of a sequence it can be seen without a try, and others need it.
-        reader.index.sequences.clear();
-        let began = counters::read(&mut self.a, &self.label)?;
-        let failed = |this: &Self, source| this.failed("cannot set a savepoint in", source);
-        self.a.run("SAVEPOINT backout_proof").map_err(|source| failed(self, source))?;
-        let label = self.label.clone();
-        let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop, began);
-        let manner = Manner { on_conflict: OnConflict::Stop, in_doubt: false };
-        let tried = self.replay(&mut reader, manner, &mut replay, None, &mut |_| {});
-        let conflicts = replay.conflicts;
-        if self.a.client.is_closed() {
-            return tried.map_err(|halt| self.halted(halt));
-        }
-        self.a
-            .run("ROLLBACK TO SAVEPOINT backout_proof; RELEASE SAVEPOINT backout_proof")
-            .map_err(|source| failed(self, source))?;
-        let why = match tried.map_err(|halt| self.halted(halt)) {
-            Err(error) => verify::chain(&error),
-            Ok(()) => match conflicts.listed.first() {
-                Some(conflict) => conflict.to_string(),
-                None => return Ok(()),
-            },
-        };
+        let Some(why) = self.try_undo(gate, true, &mut |_| Ok(None))? else { return Ok(()) };
         Err(TargetError::Refused(Refusal {
             place: shown.to_owned(),
             what: "the step as a whole".to_owned(),
@@ -61,5 +36,46 @@ impl Postgres {
                 "make it two steps, so that the second begins where the first has ended".to_owned(),
             ],
         }))
+    }
+
+    /// Undoes what the gate has images of, in the open transaction, and has somebody `look` at what that leaves. Why it
+    /// fails, or what was found; none where all is well. `back`: everything is as it was afterwards, whatever came of it;
+    /// else only where something is not well, and sequences are put back, too.
+    pub(super) fn try_undo(
+        &mut self,
+        gate: &mut dyn Gate,
+        back: bool,
+        look: &mut dyn FnMut(&mut Self) -> Result<Option<String>, TargetError>,
+    ) -> Result<Option<String>, TargetError> {
+        let unread = |source| TargetError::failed("cannot read back the images of the step", source);
+        let mut images = gate.written().map_err(unread)?;
+        let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
+        if back {
+            // Of a sequence it can be seen without a try, and others need it.
+            reader.index.sequences.clear();
+        }
+        let began = counters::read(&mut self.a, &self.label)?;
+        let failed = |this: &Self, source| this.failed("cannot set a savepoint in", source);
+        self.a.run("SAVEPOINT backout_proof").map_err(|source| failed(self, source))?;
+        let label = self.label.clone();
+        let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop, began);
+        let manner = Manner { on_conflict: OnConflict::Stop, in_doubt: false };
+        let tried = self.replay(&mut reader, manner, &mut replay, None, &mut |_| {});
+        let conflicts = replay.conflicts;
+        let found = match tried.map_err(|halt| self.halted(halt)) {
+            Err(error) if self.a.client.is_closed() => return Err(error),
+            Err(error) => Ok(Some(verify::chain(&error))),
+            Ok(()) => match conflicts.listed.first() {
+                Some(conflict) => Ok(Some(conflict.to_string())),
+                None => look(self),
+            },
+        };
+        if back || !matches!(found, Ok(None)) {
+            self.a.client.went_back();
+            self.a
+                .run("ROLLBACK TO SAVEPOINT backout_proof; RELEASE SAVEPOINT backout_proof")
+                .map_err(|source| failed(self, source))?;
+        }
+        found
     }
 }

@@ -32,6 +32,19 @@ pub fn note(a: &mut Session, index: &Index, event: &mut DdlEvent) -> Result<(), 
     a.restore(settings)
 }
 
+/// The same for all changes of a step whose index is complete.
+pub fn note_all(a: &mut Session, index: &mut Index) -> Result<(), postgres::Error> {
+    let mut events = std::mem::take(&mut index.events);
+    let with_events = Index { events: events.clone(), ..Index::default() };
+    for event in &mut events {
+        if let Event::Ddl { event, .. } = event {
+            note(a, &with_events, event)?;
+        }
+    }
+    index.events = events;
+    Ok(())
+}
+
 /// Lists the tables that are to be dropped again and hold something else than they did. Under neutral settings.
 pub fn compare(
     a: &mut Session,

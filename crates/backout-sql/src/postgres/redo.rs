@@ -49,6 +49,9 @@ impl Postgres {
             return Err(TargetError::Conflicts(conflicts));
         }
         self.flush(&mut capture)?;
+        if reader.index.ends_behind_rows() {
+            capture.index().put_last_change_behind_rows();
+        }
         let summary = self.finish(capture, &before)?;
         self.seal(&summary, gate)?;
         Ok(Report { summary, conflicts, notes, ..Report::default() })

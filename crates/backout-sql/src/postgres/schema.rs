@@ -273,7 +273,7 @@ fn noted(a: &mut Session, capture: &mut Capture, label: &str, event: &mut DdlEve
         .map_err(|source| TargetError::failed(format!("cannot read the tables of {label}"), source))
 }
 
-fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: &'c mut Images<'_, '_>) -> Context<'c> {
+pub(super) fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: &'c mut Images<'_, '_>) -> Context<'c> {
     Context {
         client: &mut a.client,
         prefix: tools.own,

@@ -4,7 +4,7 @@
 
 use backout_model::conflict::OnConflict;
 use backout_model::fault::{self, Point};
-use backout_model::target::{Gate, Images, Manner, Refusal, Report, Summary, TargetError};
+use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 
 use super::apply::{self, cannot_run, uncaptured};
 use super::capture::{Capture, Sessions};
@@ -15,6 +15,7 @@ use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
 use super::{Postgres, counters, foreign, guard, loose, rebuild, table};
+use crate::shown;
 
 /// Which way a step is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Postgres {
         let done = match reader.index.way.clone() {
             Way::Captured => self.undo_captured(&mut reader, manner, gate),
             Way::ByScript { shown } => self.undo_by_script(&mut reader, &shown, gate),
-            Way::Never { because } => return Err(never(&reader.index.shown, &because)),
+            Way::Never { because } => return Err(shown::never(&reader.index.shown, &because)),
         };
         self.after_step();
         done
@@ -217,6 +218,12 @@ impl Postgres {
         let redo = replay.direction == Direction::Redo;
         if !(redo && reader.index.unenforced) {
             foreign::check(&mut self.a, replay, &tables, &loaded)?;
+        }
+        // Where steps are tried one after the other, a type that the next one drops must not be in use.
+        let images: Vec<String> = loaded.drain(..).flat_map(|one| [one.from, one.to]).collect();
+        if !images.is_empty() {
+            let drop = format!("DROP TABLE {}", images.join(", "));
+            self.a.run(&drop).map_err(|source| self.failed("cannot drop images in", source))?;
         }
         if let Err(error) = self.unsilence(&mut quiet, capture) {
             if replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() && !self.a.client.is_closed() {
@@ -384,15 +391,6 @@ impl Postgres {
         })?;
         Ok(changes)
     }
-}
-
-fn never(shown: &str, because: &str) -> TargetError {
-    TargetError::Refused(Refusal {
-        place: shown.to_owned(),
-        what: "the undo of this script".to_owned(),
-        why: format!("it was declared to have none, because: {because}"),
-        ways_out: vec!["go back to a backup".to_owned()],
-    })
 }
 
 /// What a step comes to.

@@ -2,6 +2,7 @@
 //!
 //! Never leaves a part of a script behind: after any error before the commit the transaction is rolled back.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
@@ -24,9 +25,10 @@ use super::numbering::{Numbered, Numbering};
 use super::replay::Direction;
 use super::split::{self, Statement};
 use super::stream::{Event, Index, Way};
+use super::succession::Succession;
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, dependents, foreign, fts, held, limits, namesakes};
+use super::{Sqlite, ailing, counters, ddl, ddl_hold, dependents, foreign, fts, held, limits, namesakes};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -48,6 +50,7 @@ impl Sqlite {
                 .map_err(|source| TargetError::failed(format!("cannot read {}", self.label), source))?,
             Some(_) => None,
         };
+        self.succession.borrow_mut().gone.clear();
         let mut step = Step::new(self, script, &capture, watch.as_ref(), whole);
         let done = step.run(gate);
         // What ran unwatched by these rules may have set anything.
@@ -70,27 +73,12 @@ impl Sqlite {
 
     /// What a change of the schema works on; `f` gets it.
     pub(super) fn next_hold(&self) -> Result<u64, TargetError> {
-        next_hold(&self.conn, &self.prefix, &self.label)
+        ddl_hold::next_hold(&self.conn, &self.prefix, &self.label)
     }
 }
 
 fn has_temporary(conn: &Connection) -> rusqlite::Result<bool> {
     conn.prepare("SELECT 1 FROM temp.sqlite_schema WHERE name NOT LIKE 'backout%'")?.exists([])
-}
-
-/// The lowest number that no hold of this site has.
-pub fn next_hold(conn: &Connection, prefix: &str, label: &str) -> Result<u64, TargetError> {
-    let failed = |source| TargetError::failed(format!("cannot read the schema of {label}"), source);
-    let mut statement = conn
-        .prepare("SELECT substr(name, length(?1) + 1) FROM main.sqlite_schema WHERE substr(name, 1, length(?1)) = ?1")
-        .map_err(failed)?;
-    let names = statement.query_map([format!("{prefix}h")], |row| row.get::<_, String>(0)).map_err(failed)?;
-    let mut next = 1;
-    for name in names {
-        let digits: String = name.map_err(failed)?.chars().take_while(char::is_ascii_digit).collect();
-        next = next.max(digits.parse::<u64>().unwrap_or(0).saturating_add(1));
-    }
-    Ok(next)
 }
 
 /// One step under way.
@@ -110,6 +98,7 @@ struct Step<'a> {
     numbering: Numbering,
     next_hold: Option<u64>,
     copying: Copying,
+    succession: &'a RefCell<Succession>,
     /// None where nothing is captured.
     whole: Option<Whole>,
     /// Whether the script asks for `changes()`; none as long as nobody had to know.
@@ -148,6 +137,7 @@ impl<'a> Step<'a> {
             numbering: Numbering::default(),
             next_hold: None,
             copying: Copying::default(),
+            succession: &database.succession,
             whole,
             counts_changes: None,
             schema_changed: false,
@@ -276,6 +266,9 @@ impl<'a> Step<'a> {
         self.capture.pause(false);
         self.capture.settle(self.conn).map_err(|source| self.uncaptured(source))?;
         let event = event?.of_rows(digest).with_falls(falls);
+        let copying = &self.succession.borrow().copying;
+        let into = event.dropped().map(|table| copying.successors(table).to_vec()).unwrap_or_default();
+        let event = event.copied_into(&into);
         Ok(if few.is_some() { event.after_emptying() } else { event })
     }
 
@@ -336,6 +329,7 @@ impl<'a> Step<'a> {
         ran.map_err(|source| cannot_run(place, &statement.sql, source))?;
         if writes {
             self.copying.statement(&statement.sql, self.index.foreign_keys);
+            self.succession.borrow_mut().copying.statement(&statement.sql, self.index.foreign_keys);
         }
         self.capture.statement(statement.line, &statement.sql, false).map_err(|source| self.uncaptured(source))?;
         Ok(())
@@ -347,7 +341,7 @@ impl<'a> Step<'a> {
     ) -> Result<T, TargetError> {
         let mut next = match self.next_hold {
             Some(next) => next,
-            None => next_hold(self.conn, self.prefix, self.label)?,
+            None => ddl_hold::next_hold(self.conn, self.prefix, self.label)?,
         };
         let result = work(&mut ddl::Context {
             conn: self.conn,
@@ -365,6 +359,13 @@ impl<'a> Step<'a> {
 
     fn note_ddl(&mut self, statement: &Statement, event: DdlEvent) -> Result<(), TargetError> {
         self.numbering.renew(&event.renumbers());
+        let mut succession = self.succession.borrow_mut();
+        let rows = succession
+            .changed(self.conn, &event, self.copying.made())
+            .map_err(|source| cannot_run(&self.script.shown, &statement.sql, source))?;
+        succession.copying.changed(&event);
+        drop(succession);
+        let event = if rows.is_some() { event.of_rows(rows) } else { event };
         self.copying.changed(&event);
         let noted = Event::Ddl { line: statement.line, sql: statement.sql.clone(), event: Box::new(event.clone()) };
         self.capture.ddl(noted).map_err(|source| self.uncaptured(source))?;

@@ -36,6 +36,8 @@ pub struct Carry {
     /// Their values in rows that are gone from the new table, or have another key there.
     pub orphans: Conflicts,
     pub(super) late: Late,
+    /// Whatever row has the key is the one that was copied.
+    by_key: bool,
 }
 
 /// A value to bind as it is.
@@ -48,13 +50,14 @@ impl ToSql for Bound<'_> {
 }
 
 impl Carry {
-    /// Looks at the two tables; none where they have no primary key in common, so that nobody can say which row is which,
+    /// Looks at the two tables (`by_key`: what was found by comparing knows rows by nothing but their keys); none where they have no primary key in common, so that nobody can say which row is which,
     /// or where text would not come over whole.
     pub fn begin(
         conn: &Connection,
         target: &str,
         pair: &Pair,
         on_conflict: OnConflict,
+        by_key: bool,
     ) -> Result<Option<Self>, TargetError> {
         let read = |table: &str| {
             schema::shape(conn, table)
@@ -87,6 +90,7 @@ impl Carry {
             vanished,
             orphans: Conflicts::default(),
             late,
+            by_key,
         }))
     }
 
@@ -142,12 +146,18 @@ impl Carry {
             return Ok(now.is_none());
         }
         let old = quote(&self.old);
-        let there: bool = conn
-            .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM main.{old} WHERE {})", self.where_key(1)))
-            .and_then(|mut select| select.query_row(params_from_iter(key.iter().copied().map(Bound)), |row| row.get(0)))
-            .map_err(|error| self.cannot(error))?;
-        if !there {
-            return Ok(false);
+        if !self.is_source(conn, table, &key, expect).map_err(|error| self.cannot(error))? {
+            // The copy gave rows other keys or values: which row of the old table it was nobody can say.
+            let left = format!("a row with the key {shown}, copied from one that held something else");
+            let found = match now {
+                None => Conflict { left, ..self.conflict(ConflictKind::Missing, &shown, "") },
+                Some(_) => {
+                    Conflict { left, ..self.conflict(ConflictKind::Changed, &shown, "a row that others changed") }
+                }
+            };
+            self.lost.push(found.clone());
+            conflicts.push(found);
+            return Ok(true);
         }
         let Some(now) = now else {
             self.note_orphans(conn, &key, &shown).map_err(|error| self.cannot(error))?;
@@ -173,6 +183,35 @@ impl Carry {
             parked.map_err(|error| self.cannot(error))?;
         }
         Ok(true)
+    }
+
+    /// Whether the row of the old table with that key holds what was copied, as far as both tables have the same columns. A
+    /// value that was none, or that a column of another type has in another form, may be the same.
+    fn is_source(
+        &self,
+        conn: &Connection,
+        table: &Table,
+        key: &[ValueRef<'_>],
+        copied: &[ValueRef<'_>],
+    ) -> rusqlite::Result<bool> {
+        let is_of_key = |name: &str| self.key.iter().any(|key| key.eq_ignore_ascii_case(name));
+        let shared = table.columns.iter().zip(copied).filter(|(column, _)| {
+            !self.by_key
+                && !column.generated
+                && !is_of_key(&column.name)
+                && self.old_shape.stored().any(|old| old.name.eq_ignore_ascii_case(&column.name))
+        });
+        let (mut sql, mut values) = (String::new(), key.to_vec());
+        for (column, value) in shared {
+            values.push(*value);
+            let (name, at) = (quote(&column.name), values.len());
+            sql.push_str(&format!(
+                " AND ({name} IS NULL OR {name} IS ?{at} OR CAST({name} AS TEXT) IS CAST(?{at} AS TEXT))"
+            ));
+        }
+        let old = quote(&self.old);
+        conn.prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM main.{old} WHERE {}{sql})", self.where_key(1)))?
+            .query_row(params_from_iter(values.iter().copied().map(Bound)), |row| row.get(0))
     }
 
     /// A row of the old table is about to go, since that of the new one is gone: its values in columns that the new one

@@ -3,6 +3,7 @@
 //! That takes the write lock. So what is not done in a moment is broken off, and done again on a private copy, while
 //! others write; only where the copy would cost more than the undo are they kept out for as long as it takes.
 
+use std::collections::HashSet;
 use std::io::SeekFrom;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use super::guard::Guard;
 use super::lessons::{Lessons, as_error};
 use super::numbering::Numbering;
 use super::replay::{Direction, Halt, Replay};
-use super::stream::{Reader, Way};
-use super::undo::{quiet, summary_of, undo_events};
-use super::{CACHE_KIB, Sqlite};
+use super::stream::{Event, Reader, Way};
+use super::undo::{quiet, undo_events};
+use super::{CACHE_KIB, Sqlite, succession};
 
 /// How long a check may keep others from writing.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -42,10 +43,12 @@ impl Sqlite {
         on_conflict: OnConflict,
     ) -> Result<Report, TargetError> {
         let mut steps: Vec<Box<dyn Images>> = steps.collect();
+        self.note_replacing(&mut steps)?;
         // Under `stop` the search goes on behind a conflict, too, so that all of them are listed.
         let seek = if on_conflict == OnConflict::Stop { OnConflict::Keep } else { on_conflict };
         let over = self.end_after(MOMENT)?;
-        let done = self.attempts(&mut steps, seek, &over);
+        let keeps = on_conflict == OnConflict::Keep;
+        let done = self.attempts(&mut steps, seek, keeps, &over);
         let done = self.after_replay(done, false);
         self.never_end()?;
         if !over.load(Ordering::Relaxed) {
@@ -54,10 +57,24 @@ impl Sqlite {
         drop(done);
         let unlimited = AtomicBool::new(false);
         if let Some(copy) = self.copy(&mut steps)? {
-            return copy.attempts(&mut steps, seek, &unlimited);
+            return copy.attempts(&mut steps, seek, keeps, &unlimited);
         }
-        let done = self.attempts(&mut steps, seek, &unlimited);
+        let done = self.attempts(&mut steps, seek, keeps, &unlimited);
         self.after_replay(done, false)
+    }
+
+    /// What takes the place of what, over all steps; the latest comes first.
+    fn note_replacing(&self, steps: &mut [Box<dyn Images>]) -> Result<(), TargetError> {
+        let mut changes: Vec<Vec<Event>> = Vec::new();
+        for images in steps.iter_mut().rev() {
+            let reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
+            changes.push(reader.index.events.into_iter().filter(|event| event.ddl().is_some()).collect());
+        }
+        let changes: Vec<&[Event]> = changes.iter().map(Vec::as_slice).collect();
+        let mut succession = self.succession.borrow_mut();
+        succession.replacing = succession::replacing(&changes);
+        succession.gone.clear();
+        Ok(())
     }
 
     /// Has statements fail once they have taken so long altogether, counted from the first; whether that came.
@@ -80,17 +97,19 @@ impl Sqlite {
             .map_err(|source| TargetError::failed(format!("cannot set up {}", self.label), source))
     }
 
-    /// Undoes the steps and takes that back, as often as there is something to learn from it.
+    /// Undoes the steps and takes that back, as often as there is something to learn from it. `keeps`: what nothing keeps away
+    /// ends it.
     fn attempts(
         &self,
         steps: &mut [Box<dyn Images>],
         on_conflict: OnConflict,
+        keeps: bool,
         over: &AtomicBool,
     ) -> Result<Report, TargetError> {
         quiet(&self.conn, &self.label, true)?;
         let mut lessons = vec![Lessons::default(); steps.len()];
         loop {
-            match attempt(self, steps, &lessons, on_conflict) {
+            match attempt(self, steps, &lessons, on_conflict, keeps) {
                 Err((step, halt))
                     if !over.load(Ordering::Relaxed)
                         && lessons.get_mut(step).is_some_and(|lessons| lessons.learn(&halt)) =>
@@ -125,6 +144,7 @@ impl Sqlite {
             marker: self.marker.clone(),
             prefix: self.prefix.clone(),
             epoch: None,
+            succession: self.succession.clone(),
         }))
     }
 
@@ -149,6 +169,7 @@ fn attempt(
     steps: &mut [Box<dyn Images>],
     lessons: &[Lessons],
     on_conflict: OnConflict,
+    keeps: bool,
 ) -> Result<Report, (usize, Halt)> {
     let (conn, label) = (&database.conn, database.label.as_str());
     let manner = Manner { on_conflict, in_doubt: false };
@@ -156,6 +177,7 @@ fn attempt(
     let found = Numbering::read(conn, &database.marker, label).map_err(|error| (usize::MAX, error.into()))?;
     let guard = Guard::new(conn, label, on_conflict);
     let mut replay = Replay::new(conn, label, Direction::Undo, guard, None, found);
+    replay.guard.gone = Some(HashSet::new());
     let mut summary = Summary::default();
     for (number, images) in steps.iter_mut().enumerate() {
         let here = |halt: Halt| (number, halt);
@@ -167,7 +189,7 @@ fn attempt(
         }
         let before = replay.rows;
         undo_events(database, &mut reader, manner, &lessons, &mut replay, &mut |_| {}).map_err(here)?;
-        let this = summary_of(&reader.index, replay.rows - before);
+        let this = reader.index.summary(replay.rows - before);
         summary.changes += this.changes;
         summary.rows += this.rows;
         summary.objects.extend(this.objects);
@@ -175,8 +197,8 @@ fn attempt(
     summary.objects.sort_unstable();
     summary.objects.dedup();
     summary.objects.truncate(Summary::OBJECTS_KEPT);
-    let Guard { conflicts, notes, already, needed, stays, .. } = &mut replay.guard;
-    let stays = *stays && on_conflict == OnConflict::Overwrite;
+    let Guard { conflicts, notes, already, needed, stays, unkept, .. } = &mut replay.guard;
+    let stays = *stays && on_conflict == OnConflict::Overwrite || keeps && !unkept.is_empty();
     // What a later undo needs first: of the rest only so many are told.
     let (needed, already) = (std::mem::take(needed), std::mem::take(already));
     let (conflicts, notes) = (std::mem::take(conflicts), std::mem::take(notes));

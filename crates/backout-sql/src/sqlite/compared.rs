@@ -120,7 +120,7 @@ impl<'a> Comparison<'a> {
             index,
             numbering: found.clone(),
             found,
-            next_hold: apply::next_hold(conn, &database.prefix, label)?,
+            next_hold: ddl_hold::next_hold(conn, &database.prefix, label)?,
             notes: Vec::new(),
         })
     }

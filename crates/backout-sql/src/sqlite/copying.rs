@@ -34,7 +34,7 @@ const WAVERING: [&str; 15] = [
 const SELECT: &[u8] = b"select";
 
 /// Follows a step: whether it may copy rows in a way that a redo can't repeat.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Copying {
     /// The tables that it made.
     made: Vec<String>,
@@ -83,6 +83,11 @@ impl Copying {
     /// The tables that the step made so far, where it copied rows into one from the table of that name.
     pub fn successors(&self, table: &str) -> &[String] {
         if self.words.contains(&table.to_ascii_lowercase()) { &self.made } else { &[] }
+    }
+
+    /// The tables that the step made so far.
+    pub fn made(&self) -> &[String] {
+        &self.made
     }
 
     pub fn is_unsteady(&self) -> bool {

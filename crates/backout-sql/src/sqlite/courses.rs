@@ -52,6 +52,15 @@ impl Course {
         self.created == event || self.dropped == event || self.names.iter().any(|(given, _)| *given == event)
     }
 
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|(_, name)| name.as_str())
+    }
+
+    /// Whether it was renamed or dropped.
+    pub fn is_moved(&self) -> bool {
+        self.dropped.is_some() || self.names.len() > 1
+    }
+
     /// Whether the table ever had this name.
     pub fn has_been(&self, name: &str) -> bool {
         self.names.iter().any(|(_, one)| one.eq_ignore_ascii_case(name))
@@ -129,7 +138,9 @@ pub fn pairs(courses: &[Course]) -> Vec<Pair> {
             let is_there = new.dropped.is_none_or(|gone| gone > drop);
             // Renamed before, its rows would be found under two names.
             let known = pairs.iter().any(|other| other.create == create || other.drop == drop);
-            if is_there && new.names_before(drop) == 1 && !known && old.shares_a_name(new) {
+            // And so would those that were copied from it under another name than it went by.
+            let keeps_its_name = old.names_before(create) == old.names_before(drop);
+            if is_there && new.names_before(drop) == 1 && keeps_its_name && !known && old.shares_a_name(new) {
                 pairs.push(Pair {
                     create,
                     drop,

@@ -51,6 +51,10 @@ pub struct DdlEvent {
     /// What went with the column or the table, where a redo must know whether others wrote to it since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) falls: Vec<Falls>,
+    /// The tables, in lower case, into which rows of the dropped one may have been copied: the step made them and named it where
+    /// it filled them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) into: Vec<String>,
     /// It was found by comparing, and what stands here as its statement need not be what was run: it is done again by its
     /// result, which stands at its place in the schema.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -169,6 +173,7 @@ impl DdlEvent {
             rows_held: None,
             digest: None,
             falls: Vec::new(),
+            into: Vec::new(),
             found: false,
             legacy: false,
         }
@@ -238,6 +243,15 @@ impl DdlEvent {
     /// Notes what the rows of the table were that it dropped.
     pub fn of_rows(self, digest: Option<u64>) -> Self {
         Self { digest, ..self }
+    }
+
+    pub fn into(&self) -> impl Iterator<Item = String> {
+        self.into.iter().cloned()
+    }
+
+    /// Notes into which tables the rows of the dropped one may have been copied.
+    pub fn copied_into(self, tables: &[String]) -> Self {
+        Self { into: tables.iter().map(|table| table.to_ascii_lowercase()).collect(), ..self }
     }
 
     pub fn falls(&self) -> &[Falls] {
@@ -334,4 +348,14 @@ pub enum Change<'a> {
     Create(&'a str),
     Rename { from: &'a str, to: &'a str },
     Drop(&'a str),
+}
+
+impl<'a> Change<'a> {
+    /// The name that a table has by it.
+    pub fn gives(&self) -> Option<&'a str> {
+        match self {
+            Self::Create(name) | Self::Rename { to: name, .. } => Some(name),
+            Self::Drop(_) => None,
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 use backout_model::conflict::{ConflictKind, Conflicts};
 use backout_model::target::TargetError;
+use rusqlite::Connection;
 
 use super::ddl::{Context, execute, refused};
 use super::ddl_event::{DdlEvent, Hold};
@@ -359,4 +360,19 @@ fn copy(context: &Context<'_>, shape: &Shape, from: (&str, &str), to: &str) -> r
 pub fn is_constraint(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{ConstraintViolation, TypeMismatch};
     matches!(error.sqlite_error_code(), Some(ConstraintViolation | TypeMismatch))
+}
+
+/// The lowest number that no hold of this site has.
+pub fn next_hold(conn: &Connection, prefix: &str, label: &str) -> Result<u64, TargetError> {
+    let failed = |source| TargetError::failed(format!("cannot read the schema of {label}"), source);
+    let mut statement = conn
+        .prepare("SELECT substr(name, length(?1) + 1) FROM main.sqlite_schema WHERE substr(name, 1, length(?1)) = ?1")
+        .map_err(failed)?;
+    let names = statement.query_map([format!("{prefix}h")], |row| row.get::<_, String>(0)).map_err(failed)?;
+    let mut next = 1;
+    for name in names {
+        let digits: String = name.map_err(failed)?.chars().take_while(char::is_ascii_digit).collect();
+        next = next.max(digits.parse::<u64>().unwrap_or(0).saturating_add(1));
+    }
+    Ok(next)
 }

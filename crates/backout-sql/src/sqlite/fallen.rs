@@ -146,30 +146,49 @@ pub fn fallen(conn: &Connection, event: &DdlEvent, carried: &HashSet<String>) ->
     Ok(fallen)
 }
 
-/// How many rows of the table that the event of that number is about to drop were not there when it was dropped first,
-/// or held something else.
+/// How many rows of a table others wrote since it was dropped first, and whether they took rows out of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Others {
+    pub wrote: u64,
+    pub took: bool,
+}
+
+impl Others {
+    pub fn any(self) -> bool {
+        self.wrote > 0 || self.took
+    }
+}
+
+/// How the rows of the table that the event of that number is about to drop differ from those of the first time.
 pub fn rows_of_others(
     conn: &Connection,
     label: &str,
     reader: &mut Reader<'_>,
     number: usize,
     event: &DdlEvent,
-) -> Result<u64, TargetError> {
-    let Some(name) = event.dropped() else { return Ok(0) };
+) -> Result<Others, TargetError> {
+    let Some(name) = event.dropped() else { return Ok(Others::default()) };
     let failed = |source| TargetError::failed(format!("cannot read {name} of {label}"), source);
     let there = schema::object(conn, "table", name).map_err(failed)?;
     if there.is_none_or(|there| there.rootpage == 0) {
-        return Ok(0);
+        // What others wrote to a virtual table is told by what falls with it; what they took is not there to fall.
+        let took = event
+            .falls()
+            .iter()
+            .filter(|known| known.column.is_none())
+            .any(|known| fall(conn, name, None).is_ok_and(|now| now.is_some_and(|now| now.sum != known.sum)));
+        return Ok(Others { wrote: 0, took });
     }
     let before = number.checked_sub(1).and_then(|before| reader.index.events.get(before)).cloned();
     if let (Some(_), Some(Event::Rows { start, end, .. })) = (event.emptied(), before) {
         let (table, rows) = deleted(reader, (start, end), name)
             .map_err(|source| TargetError::Images { target: label.to_owned(), what: source.to_string() })?;
-        return table.map_or(Ok(0), |table| others(conn, &table, rows).map_err(failed));
+        return table.map_or(Ok(Others::default()), |table| others(conn, &table, rows).map_err(failed));
     }
     let sql = format!("SELECT count(*) FROM main.{}", quote(name));
     let rows: i64 = conn.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
-    Ok(rows.unsigned_abs().saturating_sub(event.rows_held()))
+    let (now, then) = (rows.unsigned_abs(), event.rows_held());
+    Ok(Others { wrote: now.saturating_sub(then), took: now < then })
 }
 
 /// The few rows that were deleted before the table went, each with how often it was there.
@@ -200,23 +219,23 @@ fn deleted(
     Ok((found, rows))
 }
 
-/// How many rows of the table are none of `known`.
-fn others(conn: &Connection, table: &Table, mut known: HashMap<Vec<u8>, u64>) -> rusqlite::Result<u64> {
+/// How many rows of the table are none of `known`, and whether some of those are not there.
+fn others(conn: &Connection, table: &Table, mut known: HashMap<Vec<u8>, u64>) -> rusqlite::Result<Others> {
     let shape = schema::shape(conn, &table.name)?;
     if table.columns.iter().any(|column| shape.column(&column.name).is_none()) {
         // Its definition is another: that is a conflict of its own.
-        return Ok(0);
+        return Ok(Others::default());
     }
     let columns: Vec<String> = table.columns.iter().map(|column| quote(&column.name)).collect();
     let mut select = conn.prepare(&format!("SELECT {} FROM main.{}", columns.join(", "), quote(&table.name)))?;
     let mut rows = select.query([])?;
-    let mut others = 0;
+    let mut wrote = 0;
     while let Some(row) = rows.next()? {
         let values: Vec<ValueRef<'_>> = (0..columns.len()).map(|at| row.get_ref(at)).collect::<Result<_, _>>()?;
         match known.get_mut(&encoded(&values)).filter(|left| **left > 0) {
             Some(left) => *left -= 1,
-            None => others += 1,
+            None => wrote += 1,
         }
     }
-    Ok(others)
+    Ok(Others { wrote, took: known.values().any(|left| *left > 0) })
 }

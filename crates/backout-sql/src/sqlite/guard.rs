@@ -3,7 +3,7 @@
 //! The usual row is compared by SQLite itself, in the statement that changes it. Where that finds nothing to change,
 //! the row is looked at, and compared here to the bit: only then something is merged, or is a conflict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use backout_model::conflict::{Conflict, Conflicts, OnConflict};
 use backout_model::target::TargetError;
@@ -14,7 +14,8 @@ use super::carry::Carry;
 use super::ddl_hold::is_constraint;
 use super::ddl_undo::needed;
 use super::form::{
-    Form, Kind, Statements, bind_all, bind_place, blurred, guarded, is_keyless, is_nameless, keys, place, set, written,
+    Form, Kind, Statements, bind_all, bind_place, blurred, guarded, is_keyless, is_nameless, keys, place, set,
+    shown_key, written,
 };
 use super::numbering::Known;
 use super::schema;
@@ -87,6 +88,16 @@ pub fn decoded(bytes: &[u8]) -> Result<Vec<ValueRef<'_>>, Damage> {
     Ok(values)
 }
 
+/// A hash of a row by its key.
+pub fn of_row(table: &Table, rowid: i64, values: &[ValueRef<'_>]) -> u64 {
+    of_object(&format!("{} {}", table.name, shown_key(table, rowid, values)))
+}
+
+/// A hash of an object of the schema, as people are shown it.
+pub fn of_object(shown: &str) -> u64 {
+    value::short(&blake3::hash(shown.to_ascii_lowercase().as_bytes()))
+}
+
 /// The reverse of [`decoded`].
 pub fn encoded(values: &[ValueRef<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -113,6 +124,13 @@ pub struct Guard<'c> {
     pub carries: Vec<Carry>,
     /// The tables that replace others from which no row can be carried over, and what others took out of them.
     pub uncarried: Vec<(String, Conflicts)>,
+    /// The tables in whose place others come back, see [`super::succession`]: what others took out of them comes back with those.
+    pub replacing: HashMap<String, String>,
+    /// Hashes of the rows and objects that were gone when a step was to take them away: an earlier step of the same deployment
+    /// that had one like it taken away must not bring it back unsaid. None for a redo.
+    pub gone: Option<HashSet<u64>>,
+    /// Such rows, which nothing can keep away.
+    pub unkept: Conflicts,
     /// Columns that tables have beside those of the images, with their defaults: others made them, so that a row with
     /// a value of its own there is not only the deployment's.
     pub strangers: BTreeMap<String, Vec<Stranger>>,
@@ -141,9 +159,20 @@ impl<'c> Guard<'c> {
             notes: Vec::new(),
             carries: Vec::new(),
             uncarried: Vec::new(),
+            replacing: HashMap::new(),
+            gone: None,
+            unkept: Conflicts::default(),
             strangers: BTreeMap::new(),
             statements: Statements::new(conn),
         }
+    }
+
+    /// Whether others took the row away that a later step of the same deployment had put back.
+    pub(super) fn was_taken(&self, table: &Table, change: &Change<'_>) -> bool {
+        let (Some(want), Some(gone)) = (change.want, self.gone.as_ref().filter(|gone| !gone.is_empty())) else {
+            return false;
+        };
+        !is_nameless(table, want) && gone.contains(&of_row(table, change.new_rowid, want))
     }
 
     pub fn overwrites(&self) -> bool {
@@ -190,6 +219,7 @@ impl<'c> Guard<'c> {
             return Ok(Outcome::Unexpected);
         }
         let done = match (change.expect, change.want) {
+            (None, Some(_)) if self.was_taken(table, change) => return Ok(Outcome::Unexpected),
             (None, Some(want)) => return self.insert(number, table, change.new_rowid, want, false),
             (Some(expect), None) => {
                 if blurred(table, expect, 0..expect.len()) || self.strangers.contains_key(&table.name) {

@@ -3,6 +3,7 @@
 //! A step's images go to the journal through the gate; the marker commits with the change itself. Never changes the
 //! user's database outside a transaction that asserts the lock's epoch, and never leaves a PRAGMA behind.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::holder::sanitised;
 mod ailing;
 mod apply;
 mod beside;
+mod by_script;
 mod capture;
 mod carry;
 mod carry_late;
@@ -79,6 +81,7 @@ mod snapshot;
 mod spared;
 mod split;
 mod stream;
+mod succession;
 mod survive;
 mod token;
 mod touched;
@@ -118,6 +121,7 @@ pub struct Sqlite {
     prefix: String,
     /// Of the lock that this process took.
     epoch: Option<u64>,
+    succession: RefCell<succession::Succession>,
 }
 
 impl Sqlite {
@@ -126,7 +130,15 @@ impl Sqlite {
         let label = format!("database {}", options.name);
         let conn = connect(&options.path, options.create, &label)?;
         let marker = format!("backout_{}", sanitised(&options.site));
-        Ok(Self { conn, label, prefix: format!("{marker}_"), marker, options, epoch: None })
+        Ok(Self {
+            conn,
+            label,
+            prefix: format!("{marker}_"),
+            marker,
+            options,
+            epoch: None,
+            succession: RefCell::default(),
+        })
     }
 
     /// A fresh connection, for a state that only a new one is sure to have.

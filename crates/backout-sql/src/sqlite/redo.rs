@@ -10,6 +10,7 @@ use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 use backout_model::words;
 
 use super::apply;
+use super::by_script::{each_kept, run_kept};
 use super::capture::Capture;
 use super::carry::ignore_checks;
 use super::copying::{self, Copy};
@@ -22,9 +23,9 @@ use super::numbering::{Numbered, Numbering};
 use super::replay::{Direction, Halt, Replay, Span};
 use super::stream::{Event, Index, Reader, Record, Way};
 use super::token::each_token;
-use super::undo::{begin_step, each_kept, end_step, quiet, run_kept};
+use super::undo::{begin_step, end_step, quiet};
 use super::watch::Watch;
-use super::{Sqlite, ailing, counters, ddl, pragma, schema};
+use super::{Sqlite, ailing, counters, ddl, pragma, schema, succession};
 
 impl Sqlite {
     pub(super) fn redo_step(
@@ -69,6 +70,18 @@ impl Sqlite {
             Err(TargetError::Conflicts(conflicts)) => Err(TargetError::Conflicts(as_told(conflicts))),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Sqlite {
+    /// Has what takes the place of what followed from step to step.
+    fn follow(&self, event: &DdlEvent, made: &[String]) -> Result<(), TargetError> {
+        let mut succession = self.succession.borrow_mut();
+        succession
+            .made_again(&self.conn, event)
+            .and_then(|()| succession.changed(&self.conn, event, made))
+            .map_err(|source| TargetError::failed(format!("cannot read the tables of {}", self.label), source))
+            .map(drop)
     }
 }
 
@@ -156,6 +169,8 @@ fn redo_attempt(
     // The tables, by the event that makes them, into which rows come as they were the first time.
     let mut by_images: HashSet<usize> = HashSet::new();
     let mut copied = false;
+    // The tables that the step made so far, and those that it gave another name.
+    let mut made: Vec<String> = Vec::new();
     // The words of the statements that copied the rows of now.
     let mut carried: HashSet<String> = HashSet::new();
     for number in 0..reader.index.events.len() {
@@ -213,20 +228,25 @@ fn redo_attempt(
                     let came_again = pair.filter(|pair| by_images.contains(&pair.create));
                     if let Some(pair) = came_again {
                         // A digest tells more, and more cheaply.
-                        let rows = match event.digest() {
-                            Some(_) => 0,
-                            None => rows_of_others(conn, label, reader, number, event)?,
+                        let others = match event.digest() {
+                            Some(_) => false,
+                            None => rows_of_others(conn, label, reader, number, event)?.any(),
                         };
-                        nothing_is_lost(database, event, &mut replay, manner, pair, rows)?;
+                        nothing_is_lost(database, event, &mut replay, manner, pair, others)?;
                     }
                     nothing_goes_along(database, event, &mut replay, number, &carried)?;
                     let is_copied = pair.is_some_and(|pair| carried.contains(&pair.old.to_ascii_lowercase()));
                     if came_again.is_none() && !is_copied && !replay.track.is_made(number) {
                         let rows = rows_of_others(conn, label, reader, number, event)?;
-                        nothing_falls(database, event, &mut replay, number, rows)?;
+                        nothing_falls(database, event, &mut replay, number, rows.wrote)?;
+                        if let Some(table) = event.dropped() {
+                            database.succession.borrow_mut().dropped(table, rows.took);
+                        }
                     }
                     redo_ddl(database, event, manner, index.foreign_keys, &mut replay, &mut next_hold)?
                 };
+                database.follow(&again, &made)?;
+                made.extend(event.change().and_then(|change| change.gives()).map(str::to_owned));
                 let done = again.lasts() || !event.lasts();
                 replay.note_outcome(number, event, done)?;
                 if !done {
@@ -244,6 +264,12 @@ fn redo_attempt(
     replay.guard.forget_statements();
     let span = counters::Span { left: &reader.index.before, wanted: &reader.index.after, now: &index.before };
     counters::put_back(conn, label, &span, &replay.track.passages(), &mut replay.guard)?;
+    let stale = database
+        .succession
+        .borrow()
+        .stale(conn)
+        .map_err(|source| TargetError::failed(format!("cannot read {label}"), source))?;
+    replay.guard.conflicts.extend(all_of(stale.iter().map(|table| succession::conflict(label, table))));
     end_step(conn, label, &mut replay, &reader.index, lessons)?;
     let (conflicts, notes) = (replay.guard.conflicts.clone(), replay.guard.notes.clone());
     let already = replay.guard.already.clone();
@@ -297,22 +323,25 @@ fn copy_again(
     Ok(())
 }
 
-/// Before a table goes whose rows were copied in a way that can't be repeated: others must not have changed them. `rows`:
-/// how many are theirs, where the event has no digest of all.
+/// Before a table goes whose rows were copied in a way that can't be repeated: others must not have changed them. `others`:
+/// whether they did, where the event has no digest of all.
 fn nothing_is_lost(
     database: &Sqlite,
     event: &DdlEvent,
     replay: &mut Replay<'_>,
     manner: Manner,
     pair: &Pair,
-    rows: u64,
+    others: bool,
 ) -> Result<(), Halt> {
     // Where the rows themselves are in the images, those that others deleted were found to be gone already.
     let is_gone = |replay: &Replay<'_>| {
         replay.guard.already.listed.iter().any(|one| one.key.is_some() && one.object.eq_ignore_ascii_case(&pair.old))
     };
     let is_same = || -> rusqlite::Result<bool> {
-        let Some(digest) = event.digest() else { return Ok(rows == 0 && !is_gone(replay)) };
+        if is_gone(replay) {
+            return Ok(false);
+        }
+        let Some(digest) = event.digest() else { return Ok(!others) };
         // One that is not there is the conflict of its DROP TABLE.
         let there = schema::object(&database.conn, "table", &pair.old)?.is_some();
         Ok(!there || copying::digest(&database.conn, &pair.old)? == digest)
@@ -462,6 +491,7 @@ fn redo_ddl(
         capture.pause(false);
     }
     *next_hold = Some(next);
-    let again = done?.of_rows(event.digest()).with_falls(event.falls().to_vec());
+    let again =
+        done?.of_rows(event.digest()).with_falls(event.falls().to_vec()).copied_into(&event.into().collect::<Vec<_>>());
     Ok(if emptied { again.after_emptying() } else { again })
 }

@@ -8,9 +8,10 @@ use backout_model::target::TargetError;
 use rusqlite::types::ValueRef;
 
 use super::form::{Form, Kind, bind_all, bind_place, guarded, keys, set, shown_key, written};
-use super::guard::{Change, Found, Guard, Outcome, Settled, encoded};
+use super::guard::{Change, Found, Guard, Outcome, Settled, encoded, of_row};
 use super::rivals::rivals;
 use super::stream::Table;
+use super::succession::content_of;
 use super::value;
 
 /// In the place of a row that was not there.
@@ -32,7 +33,17 @@ impl Guard<'_> {
         self.lose_gone(table, change);
         match (change.expect, change.want) {
             (Some(expect), None) => self.settle_removal(number, table, change, expect)?,
-            (None, Some(want)) => self.settle_return(number, table, change, want)?,
+            (None, Some(want)) => {
+                if self.was_taken(table, change) {
+                    let (before, left) = (shown_row(table, want), format!("{} again", shown_row(table, want)));
+                    let at = self.conflict_at(table, change.new_rowid, want, ConflictKind::Missing);
+                    self.conflicts.push(Conflict { before, left, ..at });
+                    if self.on_conflict != OnConflict::Overwrite {
+                        return Ok(Settled::Done);
+                    }
+                }
+                self.settle_return(number, table, change, want)?;
+            }
             (Some(expect), Some(want)) => return self.settle_merge(number, table, change, expect, want, wait),
             (None, None) => {}
         }
@@ -93,14 +104,29 @@ impl Guard<'_> {
                 left: shown_row(table, expect),
                 ..self.conflict_at(table, change.rowid, expect, ConflictKind::Missing)
             };
-            match self.uncarried.iter_mut().find(|(new, _)| new.eq_ignore_ascii_case(&table.name)) {
+            let is_of = |new: &String| {
+                new.eq_ignore_ascii_case(&table.name) || content_of(new).eq_ignore_ascii_case(&table.name)
+            };
+            match self.uncarried.iter_mut().find(|(new, _)| is_of(new)) {
                 // With the old table it would come back.
                 Some((_, lost)) => {
                     lost.push(missing.clone());
                     self.conflicts.push(missing);
                 }
-                // Where it is gone already, nothing of anybody's is lost.
-                None => self.already.push(missing),
+                None => match self.replacing.get(&table.name.to_ascii_lowercase()) {
+                    Some(known) => {
+                        let missing = Conflict { object: known.clone(), ..missing };
+                        self.unkept.push(missing.clone());
+                        self.conflicts.push(missing);
+                    }
+                    // Where it is gone already, nothing of anybody's is lost.
+                    None => {
+                        if let Some(gone) = &mut self.gone {
+                            gone.insert(of_row(table, change.rowid, expect));
+                        }
+                        self.already.push(missing);
+                    }
+                },
             }
             return Ok(());
         };

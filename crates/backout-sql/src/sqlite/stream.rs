@@ -1,6 +1,7 @@
 //! What the images of a step on SQLite hold: rows before and after, statements, and the index. The bytes around them are
 //! those of [`crate::container`].
 
+use backout_model::target::Summary;
 use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,17 @@ impl Event {
             Self::Ddl { event, .. } => Some(event),
             Self::Rows { .. } => None,
         }
+    }
+}
+
+impl Index {
+    /// What an undo or redo of the step comes to.
+    pub fn summary(&self, rows: u64) -> Summary {
+        let mut objects: Vec<String> = self.tables.iter().map(|table| table.name.clone()).collect();
+        objects.sort_unstable();
+        objects.dedup();
+        objects.truncate(Summary::OBJECTS_KEPT);
+        Summary { changes: self.statements, rows, objects, ..Summary::default() }
     }
 }
 

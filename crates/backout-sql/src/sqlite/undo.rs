@@ -4,11 +4,12 @@
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::fault::{self, Point};
-use backout_model::target::{Gate, Images, Manner, Refusal, Report, Summary, TargetError};
+use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::apply::{self, cannot_run};
+use super::apply;
+use super::by_script::{each_kept, run_kept};
 use super::capture::Capture;
 use super::carry::Carry;
 use super::classify::Rules;
@@ -16,17 +17,18 @@ use super::ddl_event::DdlEvent;
 use super::ddl_undo::{conflict, needed};
 use super::dependents::Dependents;
 use super::foreign::Tally;
-use super::guard::Guard;
+use super::guard::{Guard, of_object};
 use super::hangers::Hangers;
 use super::lessons::{Lessons, as_error, heed_indexes, leave_nothing_broken, stay_together};
 use super::needed::Stands;
 use super::numbering::{Numbered, Numbering};
 use super::replay::{Direction, Halt, Replay, Span};
 use super::split::Statement;
-use super::stream::{Block, Event, Index, Reader, Record, Way};
+use super::stream::{Event, Index, Reader, Way};
 use super::watch::Watch;
 use super::wrapping::{Turn, Wrapping};
-use super::{Sqlite, ailing, counters, ddl, ddl_side, foreign, fts, namesakes, naming};
+use super::{Sqlite, ailing, counters, ddl, ddl_side, foreign, fts, namesakes, naming, succession};
+use crate::shown;
 
 /// The connection as undo and redo of captured rows need it: the images already hold what triggers and cascades did.
 /// Back to usual with `quiet(false)`.
@@ -53,7 +55,7 @@ impl Sqlite {
         match reader.index.way.clone() {
             Way::Captured => {}
             Way::ByScript { shown } => return self.undo_by_script(&mut reader, &shown, gate),
-            Way::Never { because } => return Err(never(&reader.index.shown, &because)),
+            Way::Never { because } => return Err(shown::never(&reader.index.shown, &because)),
         }
         // Others' values go only under `overwrite`: then they are kept.
         let capture = match manner.on_conflict {
@@ -142,48 +144,8 @@ impl Sqlite {
     }
 }
 
-fn never(shown: &str, because: &str) -> TargetError {
-    TargetError::Refused(Refusal {
-        place: shown.to_owned(),
-        what: "the undo of this script".to_owned(),
-        why: format!("it was declared to have none, because: {because}"),
-        ways_out: vec!["go back to a backup".to_owned()],
-    })
-}
-
 fn has_virtual_tables(conn: &Connection) -> rusqlite::Result<bool> {
     conn.prepare("SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0")?.exists([])
-}
-
-/// Hands on the statements that the images hold of a script that was not captured: its own, or those of its undo script.
-pub fn each_kept(
-    label: &str,
-    reader: &mut Reader<'_>,
-    wanted: bool,
-    each: &mut dyn FnMut(u32, &str) -> Result<(), TargetError>,
-) -> Result<(), TargetError> {
-    let damaged =
-        |source: super::stream::StreamError| TargetError::Images { target: label.to_owned(), what: source.to_string() };
-    let mut block = Block::default();
-    let (mut at, end) = reader.extent();
-    while at < end {
-        let head = reader.head(at).map_err(damaged)?;
-        reader.block(&head, &mut block).map_err(damaged)?;
-        for number in 0..block.len() {
-            match block.record(number).map_err(|source| damaged(source.into()))? {
-                Record::Statement { line, sql, undo, .. } if undo == wanted => each(line, sql)?,
-                _ => {}
-            }
-        }
-        at = head.end();
-    }
-    Ok(())
-}
-
-/// Runs a statement of a script that is not captured.
-pub fn run_kept(conn: &Connection, watch: &Watch, place: &str, sql: &str) -> Result<(), TargetError> {
-    fault::point(Point::Statement).map_err(|source| cannot_run(place, sql, source))?;
-    watch.over(|| apply::execute(conn, sql)).map_err(|source| cannot_run(place, sql, source))
 }
 
 fn undo_attempt(
@@ -199,17 +161,22 @@ fn undo_attempt(
     let found = Numbering::read(conn, &database.marker, label)?;
     let guard = Guard::new(conn, label, manner.on_conflict);
     let mut replay = Replay::new(conn, label, Direction::Undo, guard, capture, found.clone());
+    replay.guard.gone = Some(database.succession.borrow().gone.clone());
     let of = reader.index.rows;
     undo_events(database, reader, manner, lessons, &mut replay, &mut |rows| gate.progress(rows, Some(of)))?;
     let (conflicts, notes) = (replay.guard.conflicts.clone(), replay.guard.notes.clone());
     let stays = manner.on_conflict == OnConflict::Overwrite && replay.guard.stays;
+    let (unkept, gone) = (std::mem::take(&mut replay.guard.unkept), std::mem::take(&mut replay.guard.gone));
     let (rows, mut numbering) = (replay.rows, replay.numbering.clone());
     drop(replay);
     // What cannot be brought back is no more overwritten than it is undone.
     if stays || manner.on_conflict == OnConflict::Stop && !conflicts.is_empty() {
         return Err(TargetError::Conflicts(conflicts).into());
     }
-    let mut summary = summary_of(&reader.index, rows);
+    if manner.on_conflict == OnConflict::Keep && !unkept.is_empty() {
+        return Err(TargetError::Conflicts(unkept).into());
+    }
+    let mut summary = reader.index.summary(rows);
     if !conflicts.is_empty() {
         // Announced with the undo: after a crash nobody else could say what it left as others made it.
         summary.note = serde_json::json!({ "settled": conflicts });
@@ -221,6 +188,7 @@ fn undo_attempt(
     }
     let numbering = numbering.text(conn, label, true)?;
     super::seal(conn, &database.marker, label, &numbering, &summary, gate)?;
+    database.succession.borrow_mut().gone = gone.unwrap_or_default();
     Ok(Report { summary, conflicts, notes, ..Report::default() })
 }
 
@@ -236,6 +204,8 @@ pub fn undo_events(
     let (conn, label) = (&database.conn, database.label.as_str());
     let now = counters::read(conn, label)?;
     let stands = Stands::look(conn, label, &reader.index.events)?;
+    replay.guard.replacing = succession::replacing(&[&reader.index.events]);
+    replay.guard.replacing.extend(database.succession.borrow().replacing.clone());
     for object in namesakes::touched(&reader.index) {
         replay.guard.needs(needed(label, &format!("{}{object}", Summary::MADE), None));
     }
@@ -311,7 +281,7 @@ fn undo_change(
     if !done {
         return stay_together(events, number, lessons, replay, listed);
     }
-    Ok(begin_carry(&database.conn, &database.label, replay, manner, number)?)
+    Ok(begin_carry(&database.conn, &database.label, replay, manner, number, events)?)
 }
 
 /// What every replay of a step begins with. `watched`: whether foreign keys are checked, and whether the step changes
@@ -381,9 +351,15 @@ fn begin_carry(
     replay: &mut Replay<'_>,
     manner: Manner,
     number: usize,
+    events: &[Event],
 ) -> Result<(), TargetError> {
     let Some(pair) = replay.track.pairs.iter().find(|pair| pair.drop == number) else { return Ok(()) };
-    match Carry::begin(conn, label, pair, manner.on_conflict)? {
+    let renamed = (pair.drop + 1).min(events.len());
+    let found = events[pair.create.min(renamed)..events.len().min(renamed + 1)]
+        .iter()
+        .filter_map(Event::ddl)
+        .any(|one| one.found);
+    match Carry::begin(conn, label, pair, manner.on_conflict, found)? {
         Some(carry) => replay.guard.carries.push(carry),
         None => {
             replay.guard.needs(needed(label, replay.track.known_after(pair), None));
@@ -463,13 +439,25 @@ fn undo_ddl(
             ..conflict(&context, &format!("table {table}"), ConflictKind::NotFound, "no key")
         });
     }
+    let taken = event
+        .gone
+        .first()
+        .filter(|row| event.drops() && guard.gone.as_ref().is_some_and(|gone| gone.contains(&of_object(&row.shown()))));
+    if let Some(row) = taken {
+        let at = conflict(&context, &row.shown(), ConflictKind::Missing, "");
+        guard.conflicts.push(Conflict { left: format!("{}, made anew", row.shown()), ..at });
+    }
+    let stays_away = taken.is_some() && manner.on_conflict != OnConflict::Overwrite;
     // The column stays away rather than come back with other rows' values; they stay held.
-    let done = if adrift.is_some() && manner.on_conflict != OnConflict::Stop {
+    let done = if stays_away || adrift.is_some() && manner.on_conflict != OnConflict::Stop {
         Ok(false)
     } else {
         ddl::undo(&mut context, event, manner, &mut guard.conflicts, &mut guard.notes)
     };
-    guard.already.extend(std::mem::take(&mut context.already));
+    let already = std::mem::take(&mut context.already);
+    let gone = already.listed.iter().filter(|one| one.kind == ConflictKind::Missing);
+    guard.gone.iter_mut().for_each(|known| known.extend(gone.clone().map(|one| of_object(&one.left))));
+    guard.already.extend(already);
     guard.stays |= context.stays;
     for taken in std::mem::take(&mut context.needed).listed {
         let object = replay.track.known_as_a_whole(&taken.object).unwrap_or(&taken.object).to_owned();
@@ -486,13 +474,4 @@ fn undo_ddl(
         replay.guard.known.undone(&event.renumbers());
     }
     Ok(done)
-}
-
-/// What the undo or redo of a step comes to.
-pub fn summary_of(index: &Index, rows: u64) -> Summary {
-    let mut objects: Vec<String> = index.tables.iter().map(|table| table.name.clone()).collect();
-    objects.sort_unstable();
-    objects.dedup();
-    objects.truncate(Summary::OBJECTS_KEPT);
-    Summary { changes: index.statements, rows, objects, ..Summary::default() }
 }

@@ -1,8 +1,8 @@
-//! The stage of captured commands: the site of SQLite, and commands that change rows, definitions and files there, in a
+//! The stage of captured commands: the site of SQLite, and that of PostgreSQL, and commands that change rows, definitions and files there, in a
 //! package and in a child of it, between steps of other kinds.
 
 use super::flag;
-use crate::package::{Kind, Pkg, captured, captured_sql, child, sql};
+use crate::package::{Kind, Pkg, captured, captured_psql, captured_sql, child, sql};
 
 /// Commands that do everything; with the same times whenever they run.
 pub fn package() -> Pkg {
@@ -31,4 +31,28 @@ pub fn package() -> Pkg {
         .step(flag("flag-all"))
         .step(child(inner))
         .step(sql("INSERT INTO made (t) VALUES ('c'); UPDATE product SET stock = 2").with("database", "main"))
+}
+
+/// The same on PostgreSQL: rows, tables made, dropped, altered and made anew, types and counters.
+pub fn on_postgres() -> Pkg {
+    let inner = Pkg::new("inner")
+        .step(captured_psql(
+            "ALTER TYPE mood ADD VALUE 'merry'; UPDATE product SET mood = 'merry' WHERE id = 3;
+             ALTER TABLE settings ALTER value TYPE text; DELETE FROM bulk WHERE n % 2 = 0; SELECT setval('ticket', 40)",
+        ))
+        .step(flag("flag-images"))
+        .step(captured(
+            "echo more >> \"$BACKOUT_ROOT_WEB/index.php\"; touch -d 2020-02-02T02:02:02.5 \"$BACKOUT_ROOT_WEB/index.php\" \"$BACKOUT_ROOT_WEB\"",
+        ));
+    Pkg::new("all")
+        .step(sql("UPDATE product SET price = price + 1 WHERE id = 1; DROP INDEX by_price"))
+        .step(captured_psql(
+            "UPDATE product SET price = 5 WHERE id < 3; INSERT INTO product VALUES (4, 'sledge', 80, 'well');
+             ALTER TABLE wide DROP COLUMN drop_me; ALTER TABLE wide ADD COLUMN added text DEFAULT 'x'; UPDATE wide SET added = 'y' WHERE id = 1;
+             DROP TABLE gone; DROP VIEW cheap; CREATE TABLE made (id serial PRIMARY KEY, t text UNIQUE);
+             INSERT INTO made (t) VALUES ('a'), ('b'); UPDATE part SET half = 2 WHERE id = 1; TRUNCATE audit",
+        ))
+        .step(flag("flag-all"))
+        .step(child(inner))
+        .step(sql("INSERT INTO made VALUES (9, 'c'); UPDATE product SET price = 6 WHERE id = 1"))
 }

@@ -30,6 +30,8 @@ pub enum Cast {
     /// On SQLite, by commands whose changes are captured.
     Captured,
     Postgres(&'static Server),
+    /// There, by commands whose changes are captured.
+    CapturedPostgres(&'static Server),
     /// The server is reached through the proxy.
     Through(&'static Server, &'static Proxy),
     Mariadb(&'static MariadbServer),
@@ -39,7 +41,7 @@ impl Cast {
     pub fn site(self) -> TestSite {
         match self {
             Cast::Sqlite | Cast::Captured => sqlite::site(),
-            Cast::Postgres(server) => postgres::site(server, None),
+            Cast::Postgres(server) | Cast::CapturedPostgres(server) => postgres::site(server, None),
             Cast::Through(server, proxy) => postgres::site(server, Some(proxy)),
             Cast::Mariadb(server) => mariadb::site(server),
         }
@@ -49,6 +51,7 @@ impl Cast {
         match self {
             Cast::Sqlite => sqlite::package(),
             Cast::Captured => captured::package(),
+            Cast::CapturedPostgres(_) => captured::on_postgres(),
             Cast::Postgres(_) | Cast::Through(..) => postgres::package(),
             Cast::Mariadb(_) => mariadb::package(),
         }
@@ -59,7 +62,7 @@ impl Cast {
         match self {
             Cast::Sqlite => 1,
             // Its commands take their time.
-            Cast::Captured => 19,
+            Cast::Captured | Cast::CapturedPostgres(_) => 19,
             Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 10,
         }
     }
@@ -167,6 +170,10 @@ impl Stage {
                 return Err(format!("{state:?}, and this is left in {}: {left}", database.name));
             }
             let own = postgres_dump::own_objects(database);
+            let is_copy = |name: &&String| name.split('.').next().is_some_and(|schema| schema.contains("_c"));
+            if let Some(copy) = own.iter().find(is_copy) {
+                return Err(format!("{state:?}, and the copy {copy} of before a command is left in {}", database.name));
+            }
             let is_marker = |name: &String| matches!(name.as_str(), "backout_shop" | "backout_shop.marker");
             if state == State::Original
                 && let Some(other) = own.iter().find(|name| !is_marker(name))

@@ -605,7 +605,17 @@ impl World {
                         self.files.remove(path);
                     }
                 }
-                (Node::Tree(_), Some(Node::Dir)) => drop(self.cut(path)),
+                (Node::Tree(held), Some(Node::Dir)) => {
+                    let now = self.clone().cut(path);
+                    let alike = now.keys().eq(held.keys())
+                        && now.iter().zip(held.values()).all(|((_, now), then)| same_content(now, then));
+                    if !alike {
+                        conflict("holds something else");
+                    }
+                    if alike || overwrite {
+                        self.cut(path);
+                    }
+                }
                 (from, Some(now)) if same_content(&now, from) => {
                     // It is kept with the mode that others gave it.
                     if now != *from {
