@@ -124,8 +124,12 @@ fn application(dir: &Path, args: &Args, site: &str) -> Result<Option<Application
              and a state elsewhere with --root and --state",
         ));
     }
-    let mut names: Vec<String> = std::fs::read_dir(dir)
-        .map_err(|source| CliError::io(format!("list {}", dir.display()), source))?
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(none) if none.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(CliError::io(format!("list {}", dir.display()), source)),
+    };
+    let mut names: Vec<String> = entries
         .flatten()
         .filter(|entry| entry.path().is_dir())
         .filter_map(|entry| entry.file_name().into_string().ok())

@@ -13,6 +13,7 @@ use super::courses::Pair;
 use super::ddl_hold::is_constraint;
 use super::ddl_orphans::without_row;
 use super::late::Late;
+use super::same_key::Tables;
 use super::schema::{self, Shape};
 use super::stream::{Affinity, Table};
 use super::survive::survives;
@@ -36,7 +37,7 @@ pub struct Carry {
     /// Their values in rows that are gone from the new table, or have another key there.
     pub orphans: Conflicts,
     pub(super) late: Late,
-    /// Whatever row has the key is the one that was copied.
+    /// Whatever row of the old table has the key is the one that was copied.
     by_key: bool,
 }
 
@@ -50,14 +51,14 @@ impl ToSql for Bound<'_> {
 }
 
 impl Carry {
-    /// Looks at the two tables (`by_key`: what was found by comparing knows rows by nothing but their keys); none where they have no primary key in common, so that nobody can say which row is which,
-    /// or where text would not come over whole.
+    /// Looks at the two tables; none where they have no primary key in common, so that nobody can say which row is which,
+    /// or where text would not come over whole. `by_key`: whether a row is known to have the key that it was copied from.
     pub fn begin(
         conn: &Connection,
         target: &str,
         pair: &Pair,
         on_conflict: OnConflict,
-        by_key: bool,
+        by_key: impl FnOnce(&Tables<'_>) -> Result<bool, TargetError>,
     ) -> Result<Option<Self>, TargetError> {
         let read = |table: &str| {
             schema::shape(conn, table)
@@ -78,6 +79,7 @@ impl Carry {
         let vanished =
             old_shape.stored().filter(is_gone).map(|column| (column.name.clone(), default(column))).collect();
         let late = Late::of(&pair.old, &old_shape);
+        let by_key = by_key(&Tables { pair, new: &new_shape, old: &old_shape })?;
         Ok(Some(Self {
             target: target.to_owned(),
             on_conflict,
@@ -185,8 +187,9 @@ impl Carry {
         Ok(true)
     }
 
-    /// Whether the row of the old table with that key holds what was copied, as far as both tables have the same columns. A
-    /// value that was none, or that a column of another type has in another form, may be the same.
+    /// Whether the row of the old table with that key is the one that was copied; where the statements don't tell, whether
+    /// it holds the same, as far as both tables have the same columns. A value that was none, or that a column of another
+    /// type has in another form, may be the same.
     fn is_source(
         &self,
         conn: &Connection,

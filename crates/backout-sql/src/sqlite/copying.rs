@@ -113,7 +113,7 @@ fn may_waver(sql: &str) -> bool {
 }
 
 /// The first word of an INSERT, REPLACE, UPDATE or DELETE, and the table that it names; none for all else.
-fn target(sql: &str) -> Option<(&str, String)> {
+pub fn target(sql: &str) -> Option<(&str, String)> {
     let mut words = each_token(sql);
     let verb =
         words.next().filter(|word| ["INSERT", "REPLACE", "UPDATE", "DELETE"].iter().any(|verb| word.is(verb)))?;

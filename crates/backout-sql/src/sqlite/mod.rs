@@ -73,6 +73,7 @@ mod pragma;
 mod redo;
 mod replay;
 mod rivals;
+mod same_key;
 mod schema;
 mod script;
 mod script_rows;

@@ -55,8 +55,15 @@ impl Succession {
     /// Hears of a change of the schema, before rows come into what it made; `made`: the tables that its step made. What a redo
     /// must know of the rows of the table whose name it takes.
     pub fn changed(&mut self, conn: &Connection, event: &DdlEvent, made: &[String]) -> rusqlite::Result<Option<u64>> {
+        let is_made = |table: &str| made.iter().any(|made| made.eq_ignore_ascii_case(table));
+        // One that was there before may have been renamed before, too.
+        let was_there = |table: &str| self.renamed.values().any(|now| now.eq_ignore_ascii_case(table));
         match event.change() {
-            Some(Change::Rename { from, to }) if !made.iter().any(|made| made.eq_ignore_ascii_case(from)) => {
+            Some(Change::Drop(table)) => {
+                self.renamed.retain(|_, now| !now.eq_ignore_ascii_case(table));
+                Ok(None)
+            }
+            Some(Change::Rename { from, to }) if !is_made(from) || was_there(from) => {
                 let (from, to) = (from.to_ascii_lowercase(), to.to_ascii_lowercase());
                 self.renamed.values_mut().filter(|now| **now == from).for_each(|now| now.clone_from(&to));
                 self.renamed.insert(from, to);

@@ -23,6 +23,7 @@ use super::lessons::{Lessons, as_error, heed_indexes, leave_nothing_broken, stay
 use super::needed::Stands;
 use super::numbering::{Numbered, Numbering};
 use super::replay::{Direction, Halt, Replay, Span};
+use super::same_key::Tables;
 use super::split::Statement;
 use super::stream::{Event, Index, Reader, Way};
 use super::watch::Watch;
@@ -221,21 +222,18 @@ pub fn undo_events(
                 replay.span_by_net(reader, span, &mut |_| Ok(()))
             }
             (Event::Rows { .. }, Some(span)) => replay.span(reader, span, progress, &mut |_| Ok(())),
-            (Event::Ddl { event, .. }, _) => {
-                let index = &reader.index;
-                undo_change(
-                    database,
-                    &events,
-                    number,
-                    event,
-                    manner,
-                    index,
-                    lessons,
-                    replay,
-                    &mut hangers,
-                    &mut next_hold,
-                )
-            }
+            (Event::Ddl { event, .. }, _) => undo_change(
+                database,
+                &events,
+                number,
+                event,
+                manner,
+                reader,
+                lessons,
+                replay,
+                &mut hangers,
+                &mut next_hold,
+            ),
             (Event::Rows { .. }, None) => Ok(()),
         });
         if let Err(halt) = done {
@@ -263,7 +261,7 @@ fn undo_change(
     number: usize,
     event: &DdlEvent,
     manner: Manner,
-    index: &Index,
+    reader: &mut Reader<'_>,
     lessons: &Lessons,
     replay: &mut Replay<'_>,
     hangers: &mut Hangers,
@@ -275,13 +273,13 @@ fn undo_change(
     if goes {
         hangers.take_off(&database.conn, &database.label, number)?;
     }
-    let done = goes && undo_ddl(database, event, manner, index, replay, next_hold)?;
+    let done = goes && undo_ddl(database, event, manner, &reader.index, replay, next_hold)?;
     replay.guard.stays |= !done;
     replay.note_outcome(number, event, done)?;
     if !done {
         return stay_together(events, number, lessons, replay, listed);
     }
-    Ok(begin_carry(&database.conn, &database.label, replay, manner, number, events)?)
+    Ok(begin_carry(database, reader, replay, manner, number, events)?)
 }
 
 /// What every replay of a step begins with. `watched`: whether foreign keys are checked, and whether the step changes
@@ -346,20 +344,25 @@ pub fn end_step(
 
 /// Once the old table is back beside the one that replaced it, rows that others changed go over to it.
 fn begin_carry(
-    conn: &Connection,
-    label: &str,
+    database: &Sqlite,
+    reader: &mut Reader<'_>,
     replay: &mut Replay<'_>,
     manner: Manner,
     number: usize,
     events: &[Event],
 ) -> Result<(), TargetError> {
+    let (conn, label) = (&database.conn, database.label.as_str());
     let Some(pair) = replay.track.pairs.iter().find(|pair| pair.drop == number) else { return Ok(()) };
     let renamed = (pair.drop + 1).min(events.len());
     let found = events[pair.create.min(renamed)..events.len().min(renamed + 1)]
         .iter()
         .filter_map(Event::ddl)
         .any(|one| one.found);
-    match Carry::begin(conn, label, pair, manner.on_conflict, found)? {
+    // What was found by comparing knows rows by nothing but their keys.
+    let by_key = |tables: &Tables<'_>| -> Result<bool, TargetError> {
+        Ok(found || tables.kept_keys(reader, events).map_err(|source| database.damaged(source))?)
+    };
+    match Carry::begin(conn, label, pair, manner.on_conflict, by_key)? {
         Some(carry) => replay.guard.carries.push(carry),
         None => {
             replay.guard.needs(needed(label, replay.track.known_after(pair), None));

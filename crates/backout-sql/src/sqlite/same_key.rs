@@ -1,0 +1,194 @@
+//! Whether the statements that fill a new table gave each row the key that it had in the old one, as a rebuild does. Reads
+//! their text; what it does not understand it takes for a copy under other keys.
+
+use super::copying::target;
+use super::courses::Pair;
+use super::schema::Shape;
+use super::stream::{Block, Event, Reader, Record, StreamError};
+use super::token::{Kind, Token, tokens};
+
+/// The two tables of a pair, by the columns that each has.
+pub struct Tables<'a> {
+    pub pair: &'a Pair,
+    pub new: &'a Shape,
+    pub old: &'a Shape,
+}
+
+impl Tables<'_> {
+    /// Whether all that a step did to the new table, while the old one was there, kept the keys.
+    pub fn kept_keys(&self, reader: &mut Reader<'_>, events: &[Event]) -> Result<bool, StreamError> {
+        let mut block = Block::default();
+        for event in events.get(self.pair.create..self.pair.drop).unwrap_or_default() {
+            let Event::Rows { start, end, .. } = event else { continue };
+            let mut at = *start;
+            while at < *end {
+                let head = reader.head(at)?;
+                at = head.end();
+                reader.block(&head, &mut block)?;
+                for number in 0..block.len() {
+                    if let Record::Statement { sql, .. } = block.record(number)? {
+                        if !self.keeps_keys(sql) {
+                            return Ok(false);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn keeps_keys(&self, sql: &str) -> bool {
+        let is = |name: &str, other: &str| name.eq_ignore_ascii_case(other);
+        let words = tokens(sql);
+        match target(sql) {
+            Some((verb, table)) if is(&table, &self.pair.new) => {
+                is(verb, "DELETE")
+                    || is(verb, "UPDATE") && !self.sets_key(&words)
+                    || !is(verb, "UPDATE") && self.copies_key(&words).is_some()
+            }
+            Some((verb, table)) => !is(&table, &self.pair.old) || is(verb, "DELETE"),
+            None => {
+                let speaks = |one: &Token<'_>| one.name().is_some_and(|name| is(&name, &self.pair.new));
+                !words.iter().any(speaks)
+            }
+        }
+    }
+
+    fn is_key(&self, word: &Token<'_>) -> bool {
+        word.name().is_some_and(|name| self.new.key().iter().any(|key| key.name.eq_ignore_ascii_case(&name)))
+            || ["rowid", "oid", "_rowid_"].iter().any(|one| word.is(one))
+    }
+
+    fn sets_key(&self, words: &[Token<'_>]) -> bool {
+        let from = words.iter().position(|word| word.is("SET")).unwrap_or(0);
+        words[from..].iter().take_while(|word| !word.is("WHERE")).any(|word| self.is_key(word))
+    }
+
+    /// Of `INSERT INTO new (…) SELECT … FROM old`: some where each column of the key comes from the one of that name.
+    fn copies_key(&self, words: &[Token<'_>]) -> Option<()> {
+        let select = words.iter().position(|word| word.is("SELECT"))?;
+        let into: Vec<String> = match words[..select].iter().position(|word| word.is_sign(b'(')) {
+            Some(open) => {
+                parts(&words[open + 1..select - 1]).map(|part| part.first()?.name()).collect::<Option<_>>()?
+            }
+            None => self.new.stored().map(|column| column.name.clone()).collect(),
+        };
+        let from = select + outside(&words[select..]).find(|(_, word)| word.is("FROM"))?.0;
+        let mut list = &words[select + 1..from];
+        if list.first()?.is("DISTINCT") || list.first()?.is("ALL") {
+            list = &list[1..];
+        }
+        let mut source = &words[from + 1..];
+        if source.first()?.is("main") && source.get(1)?.is_sign(b'.') {
+            source = &source[2..];
+        }
+        let is_old = source.first()?.name()?.eq_ignore_ascii_case(&self.pair.old);
+        let more = ["JOIN", "UNION", "EXCEPT", "INTERSECT"];
+        let is_other = outside(source)
+            .take_while(|(_, word)| !["WHERE", "ORDER", "GROUP"].iter().any(|end| word.is(end)))
+            .any(|(_, word)| word.is_sign(b','))
+            || outside(source).any(|(_, word)| more.iter().any(|one| word.is(one)));
+        if !is_old || is_other {
+            return None;
+        }
+        let given: Vec<Option<String>> = match list {
+            [all] if all.is_sign(b'*') => self.old.columns.iter().map(|column| Some(column.name.clone())).collect(),
+            _ => parts(list).map(column).collect(),
+        };
+        let comes = |key: &str| {
+            let at = into.iter().position(|name| name.eq_ignore_ascii_case(key))?;
+            given.get(at)?.as_deref().filter(|name| name.eq_ignore_ascii_case(key)).map(|_| ())
+        };
+        self.new.key().iter().all(|key| comes(&key.name).is_some()).then_some(())
+    }
+}
+
+/// The words that stand in no parentheses, each with its place.
+fn outside<'a, 'b>(words: &'b [Token<'a>]) -> impl Iterator<Item = (usize, &'b Token<'a>)> {
+    let mut depth = 0_usize;
+    words.iter().enumerate().filter(move |(_, word)| match word.kind {
+        Kind::Sign(b'(') => {
+            depth += 1;
+            false
+        }
+        Kind::Sign(b')') => {
+            depth = depth.saturating_sub(1);
+            false
+        }
+        _ => depth == 0,
+    })
+}
+
+/// What stands between commas.
+fn parts<'a, 'b>(words: &'b [Token<'a>]) -> impl Iterator<Item = &'b [Token<'a>]> {
+    let mut ends: Vec<usize> = outside(words).filter(|(_, word)| word.is_sign(b',')).map(|(at, _)| at).collect();
+    ends.push(words.len());
+    let mut start = 0;
+    ends.into_iter().map(move |end| {
+        let part = words.get(start..end).unwrap_or_default();
+        start = end + 1;
+        part
+    })
+}
+
+/// The column that an expression is, be it under a table's name or with another one of its own.
+fn column(part: &[Token<'_>]) -> Option<String> {
+    let part = match part {
+        [rest @ .., word, _] if word.is("AS") => rest,
+        _ => part,
+    };
+    match part {
+        [name] if name.kind != Kind::Text => name.name(),
+        [_, dot, name] if dot.is_sign(b'.') => name.name(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::super::schema;
+    use super::*;
+
+    #[test]
+    fn what_keeps_the_key_is_told_from_what_may_not() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE n(id INTEGER PRIMARY KEY, v, w)")
+            .unwrap();
+        let (new, old) = (schema::shape(&conn, "n").unwrap(), schema::shape(&conn, "t").unwrap());
+        let pair = Pair { create: 0, drop: 3, new: "n".to_owned(), old: "t".to_owned() };
+        let tables = Tables { pair: &pair, new: &new, old: &old };
+        for sql in [
+            "",
+            "INSERT INTO n(id, v) SELECT * FROM t",
+            "INSERT INTO n(v, id) SELECT upper(v), id FROM t",
+            "INSERT OR IGNORE INTO \"n\" (\"id\", v) SELECT t.\"id\" AS id, coalesce(v, (SELECT 1, 2 FROM t)) FROM main.\"t\" WHERE id IN (1, 2)",
+            "REPLACE INTO n(id, v) SELECT id, v FROM t x ORDER BY v, id",
+            "UPDATE n SET v = upper(v) WHERE id = 3",
+            "DELETE FROM n WHERE id = 3",
+            "DELETE FROM t",
+            "INSERT INTO other SELECT id + 1 FROM t",
+            "WITH x AS (SELECT 1) INSERT INTO other SELECT * FROM x",
+        ] {
+            assert!(tables.keeps_keys(sql), "{sql}");
+        }
+        for sql in [
+            "INSERT INTO n SELECT id + 1, v, v FROM t",
+            // A star beside others is not taken apart.
+            "INSERT INTO n SELECT *, 1 FROM t",
+            "INSERT INTO n(id, v) SELECT v, id FROM t",
+            "INSERT INTO n(v) SELECT v FROM t",
+            "INSERT INTO n(id, v) SELECT id, v FROM other",
+            "INSERT INTO n(id, v) SELECT id, v FROM t, other",
+            "INSERT INTO n(id, v) SELECT other.id, v FROM t JOIN other",
+            "INSERT INTO n(id, v) SELECT id, v FROM t UNION SELECT id + 1, v FROM t",
+            "INSERT INTO n(id, v) VALUES (1, 2)",
+            "UPDATE n SET id = id + 1",
+            "UPDATE t SET id = id + 1",
+            "WITH x AS (SELECT * FROM t) INSERT INTO n SELECT * FROM x",
+        ] {
+            assert!(!tables.keeps_keys(sql), "{sql}");
+        }
+    }
+}
