@@ -234,6 +234,7 @@ impl Follower<'_> {
             Step::Child { .. } => None,
         };
         let Some(effect) = effect else { return false };
+        self.kept.taken.clear();
         *self.order += 1;
         self.deployment.steps.retain(|step| (step.frame.as_str(), step.index) != (frame, index));
         self.deployment.steps.push(Done {
@@ -505,7 +506,7 @@ impl Deployment {
     ) -> Meanwhile {
         let (mut all, mut undone) = (Found::default(), Vec::new());
         for at in self.steps_to_undo(part) {
-            let (mut next, mut found) = (world.clone(), Found::default());
+            let (mut next, mut found) = (world.clone(), Found { taken: all.taken.clone(), ..Found::default() });
             let before = self.steps[at].clone();
             self.undo_step(at, OnConflict::Stop, &mut next, number, order, &mut found);
             if !found.is_clear() {
@@ -519,6 +520,7 @@ impl Deployment {
             *world = next;
             all.lost.append(&mut found.lost);
             all.left.append(&mut found.left);
+            all.taken = found.taken;
             undone.push(at);
             writes.get(&undone.len()).into_iter().flatten().for_each(|write| write.apply(world));
         }

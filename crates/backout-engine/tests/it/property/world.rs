@@ -147,6 +147,9 @@ pub struct Effect {
     pub touched: BTreeSet<(String, Key)>,
 }
 
+/// How a conflict ends about what one step took away, a later one put there again, and others took away.
+pub const PUT_BACK: &str = "was put there again";
+
 /// Which way an effect is turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -170,6 +173,9 @@ pub struct Found {
     pub left: Vec<String>,
     /// Directories that stay, since they hold what others put there: a later step, or the application.
     pub filled: Vec<String>,
+    /// Rows and paths that others had taken away when an undo was to: an earlier step does not bring back what was there
+    /// before.
+    pub taken: BTreeSet<String>,
     /// Something was kept by an earlier undo, and a redo since has no images of it.
     pub left_before: bool,
 }
@@ -188,6 +194,9 @@ impl Effect {
         let loose = |name: &String| world.tables.get(name).is_some_and(|table| table.form == Form::Loose);
         if self.era != world.era && self.parts.iter().any(|part| part.tables().into_iter().any(loose)) {
             found.unknown.push("rows without a key may have been numbered anew".to_owned());
+        }
+        if turn == Turn::Redo {
+            found.taken.clear();
         }
         let mut parts = Vec::new();
         let mut each = |part: &Part, world: &mut World| parts.push(part.turn(world, turn, manner, found));
@@ -335,8 +344,21 @@ impl Table {
         let conflicts = &mut found.conflicts;
         match (from, to, now) {
             (None, None, _) => {}
-            (Some(_), None, None) => found.left.push(say("is gone")),
-            (None, Some(to), None) => drop(self.rows.insert(key.clone(), to.clone())),
+            (Some(_), None, None) => {
+                found.left.push(say("is gone"));
+                if self.dialect.remembers_rows() && self.form != Form::Loose {
+                    found.taken.insert(say(""));
+                }
+            }
+            (None, Some(to), None) => {
+                let is_taken = found.taken.contains(&say(""));
+                if is_taken {
+                    conflicts.push(say(PUT_BACK));
+                }
+                if !is_taken || overwrite {
+                    self.rows.insert(key.clone(), to.clone());
+                }
+            }
             (None, Some(to), Some(now)) if now == *to => found.left.push(say("is back")),
             // It comes back beside the one that has its rowid now, under another.
             (None, Some(_), Some(_)) if self.form == Form::Loose => found.unknown.push(say("has its rowid taken")),
@@ -569,7 +591,7 @@ impl World {
         let overwrite = manner == OnConflict::Overwrite;
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let now = if self.is_dir(parent) { self.files.get(path).cloned() } else { None };
-        let Found { conflicts, lost, left, filled, .. } = found;
+        let Found { conflicts, lost, left, filled, taken, .. } = found;
         let mut conflict = |kind: &str| {
             conflicts.push(format!("{path} {kind}"));
             lost.push(path.to_owned());
@@ -584,7 +606,18 @@ impl World {
                         self.place(path, to);
                     }
                 }
-                None => self.place(path, to),
+                None => {
+                    let below = |tree: &BTreeMap<String, Node>| {
+                        tree.keys().any(|below| taken.contains(&format!("{path}/{below}")))
+                    };
+                    let is_taken = taken.contains(path) || matches!(to, Node::Tree(tree) if below(tree));
+                    if is_taken {
+                        conflict(PUT_BACK);
+                    }
+                    if !is_taken || overwrite {
+                        self.place(path, to);
+                    }
+                }
                 Some(Node::Dir) if *to == Node::Dir => left.push(path.to_owned()),
                 Some(ref now) if same_content(now, to) => left.push(path.to_owned()),
                 Some(_) => {
@@ -596,7 +629,10 @@ impl World {
                 }
             },
             (Some(from), None) => match (from, now) {
-                (_, None) => lost.push(path.to_owned()),
+                (_, None) => {
+                    lost.push(path.to_owned());
+                    taken.insert(path.to_owned());
+                }
                 (Node::Dir, Some(Node::Dir)) => {
                     let inside = format!("{path}/");
                     if self.files.keys().any(|name| name.starts_with(&inside)) {

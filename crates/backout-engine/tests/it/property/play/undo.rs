@@ -12,7 +12,7 @@ use backout_testkit::site::{Done, TestSite};
 use super::super::application::meanwhile;
 use super::super::history::{self, FrameState, contains, join};
 use super::super::shared::{Shared, shared};
-use super::super::world::{Form, Found};
+use super::super::world::{Form, Found, PUT_BACK};
 use super::Run;
 
 impl Run<'_> {
@@ -82,7 +82,9 @@ impl Run<'_> {
         if manner == OnConflict::Stop && expected == Status::Done && self.generator.chance(25) {
             return self.undo_meanwhile(at, &part, what.as_deref());
         }
-        let fault = self.fault();
+        // What others had taken away is known to the process that met it, no longer than that runs.
+        let is_remembered = manner == OnConflict::Keep && found.conflicts.iter().any(|told| told.ends_with(PUT_BACK));
+        let fault = if is_remembered { Fault::None } else { self.fault() };
         self.log.push(format!("undo {what:?} {manner:?} {fault:?}, foreseen {expected:?}: {found:?}"));
         let came = self.with_fault(fault, |site| site.undo_on(what.as_deref(), manner))?;
         let began = came.events.contains(&Event::DeploymentUndoing);
