@@ -26,10 +26,10 @@ impl Tables<'_> {
                 at = head.end();
                 reader.block(&head, &mut block)?;
                 for number in 0..block.len() {
-                    if let Record::Statement { sql, .. } = block.record(number)? {
-                        if !self.keeps_keys(sql) {
-                            return Ok(false);
-                        }
+                    if let Record::Statement { sql, .. } = block.record(number)?
+                        && !self.keeps_keys(sql)
+                    {
+                        return Ok(false);
                     }
                 }
             }
