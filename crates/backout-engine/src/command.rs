@@ -72,7 +72,7 @@ pub fn shown(argv: &[OsString]) -> String {
 }
 
 /// Runs a command to its end, whatever signals come meanwhile: a command that is left alone would go on beside its
-/// undo. Its whole process group is ended at the timeout.
+/// undo. Its whole process group is ended at the timeout, and where it failed: what it started would go on beside its undo.
 pub fn run(invocation: &Invocation<'_>) -> Result<Ended, CommandError> {
     let error = |began: bool, source: std::io::Error| CommandError { command: shown(invocation.argv), began, source };
     let cannot = |source| error(false, source);
@@ -107,16 +107,20 @@ pub fn run(invocation: &Invocation<'_>) -> Result<Ended, CommandError> {
     })
 }
 
-/// Waits for the end of a child; at the timeout, and where it cannot be watched, its group is killed first. Returns
-/// whether the time was over. Never returns while the child lives.
+/// Waits for the end of a child; at the timeout, and where it cannot be watched, its group is killed first; where it failed,
+/// afterwards. Returns whether the time was over. Never returns while the child lives.
 fn wait(child: &mut Child, group: &Group, timeout: Option<Duration>) -> std::io::Result<(ExitStatus, bool)> {
     let ended = match timeout {
         Some(timeout) => pid(child.id()).and_then(|pid| ends_within(pid, timeout)),
         None => Ok(true),
     };
-    let killed = if matches!(ended, Ok(true)) { Ok(()) } else { group.kill() };
+    let by_itself = matches!(ended, Ok(true));
+    let killed = if by_itself { Ok(()) } else { group.kill() };
     let status = child.wait()?;
     killed?;
+    if by_itself && !status.success() {
+        group.kill()?;
+    }
     Ok((status, !ended?))
 }
 
@@ -205,6 +209,16 @@ mod tests {
         let daemon: u32 = ended.output.trim().parse().unwrap();
         assert!(backout_journal::process::started(daemon).unwrap().is_some());
         rustix::process::kill_process(pid(daemon).unwrap(), rustix::process::Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn what_a_command_that_failed_started_does_not_go_on() {
+        for end in ["exit 1", "kill -KILL $$"] {
+            let ended = invoke(&format!("sleep 600 > /dev/null 2>&1 & echo $!; {end}"), None);
+            let at_work: u32 = ended.output.trim().parse().unwrap();
+            assert!(!ended.ok());
+            assert_eq!(backout_journal::process::started(at_work).unwrap(), None, "{end}");
+        }
     }
 
     #[test]

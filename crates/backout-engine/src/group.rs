@@ -35,6 +35,7 @@ struct Note {
 pub struct Group {
     keeper: Child,
     leader: Pid,
+    session: u32,
     note: PathBuf,
 }
 
@@ -50,8 +51,8 @@ impl Group {
             .spawn()
             .map_err(|error| wrapped("cannot start cat(1), which every command is run beside", error))?;
         let leader = pid(keeper.id())?;
-        let group = Self { keeper, leader, note: note.to_owned() };
-        let session = session(group.keeper.id())?;
+        let session = session(keeper.id())?;
+        let group = Self { keeper, leader, session, note: note.to_owned() };
         let text = serde_json::to_vec(&Note { keeper: ProcessFacts::of(group.keeper.id())?, session })?;
         write(note, &text).map_err(|error| wrapped(&format!("cannot note it in {}", note.display()), error))?;
         Ok(group)
@@ -62,8 +63,9 @@ impl Group {
         self.leader.as_raw_nonzero().get()
     }
 
+    /// Kills whatever is in it, and waits until that has ended.
     pub fn kill(&self) -> io::Result<()> {
-        kill(self.leader)
+        kill_all(self.leader, self.session).map(|_| ())
     }
 
     /// Nothing of the command is to be ended any more: what it left behind on purpose stays.
@@ -115,13 +117,18 @@ fn end_group(keeper: &ProcessFacts, session: u32) -> io::Result<bool> {
     if started(keeper.pid)?.is_some_and(|started| started != keeper.started) {
         return Ok(false);
     }
-    let leader = pid(keeper.pid)?;
+    kill_all(pid(keeper.pid)?, session)
+}
+
+/// Kills all processes of a group and waits until they have ended; whether there were others than its keeper.
+fn kill_all(leader: Pid, session: u32) -> io::Result<bool> {
+    let keeper = leader.as_raw_nonzero().get().unsigned_abs();
     let deadline = Instant::now() + PATIENCE;
     let mut found = false;
     loop {
-        let living = members(keeper.pid, session)?;
+        let living = members(keeper, session)?;
         // The keeper ends by itself, a little after the tool did.
-        found |= living.iter().any(|pid| *pid != keeper.pid);
+        found |= living.iter().any(|pid| *pid != keeper);
         if living.is_empty() {
             return Ok(found);
         }
