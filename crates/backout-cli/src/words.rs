@@ -240,6 +240,7 @@ pub fn status(status: &Status) -> Vec<String> {
         lines.extend(needing.causes.iter().map(|cause| format!("  because {}", short(cause))));
         lines.extend(needing.left.iter().map(|left| format!("  left: {}", short(left))));
         lines.push(format!("  go on with: {}", needing.command));
+        lines.extend(needing.way_back.iter().map(|way| format!("  or: {way}")));
     }
     if let Some(Awaiting { deployment, until_ms, overdue }) = &status.confirm {
         let until = time(*until_ms);

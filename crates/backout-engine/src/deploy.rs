@@ -15,6 +15,7 @@ use backout_package::site::Site;
 use backout_package::snapshot::snapshot;
 use serde_json::Value;
 
+use crate::backup::way_back;
 use crate::confirm;
 use crate::error::EngineError;
 use crate::frame::{Applying, Trouble};
@@ -335,6 +336,7 @@ impl Run<'_, '_> {
         if self.view.steps.values().any(own) {
             outcome.hints.push(format!("backout undo {id} --on-conflict keep  goes on without the undo that failed"));
         }
+        outcome.hints.extend(self.view.backup.as_ref().map(way_back));
         outcome.deployment = Some(id);
         outcome.causes = causes;
         self.notes.retain(|note| !left.contains(note));

@@ -129,6 +129,9 @@ pub struct NeedsHand {
     pub left: Vec<String>,
     /// The command that goes on.
     pub command: String,
+    /// The command that goes back to the backup of before it, and what that costs; none where none was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<String>,
 }
 
 impl Status {
@@ -175,6 +178,7 @@ fn needing(reader: &Reader, rows: &[DeploymentRow]) -> Result<Vec<NeedsHand>, En
             causes: view.why.causes,
             left: view.why.left,
             command: format!("backout undo {}", row.id),
+            way_back: view.backup.as_ref().map(backup::way_back),
         });
     }
     Ok(needing)
@@ -189,7 +193,8 @@ pub fn left_to_a_hand(reader: &Reader) -> Result<Option<Outcome>, EngineError> {
         format!("Needs a hand: nothing was changed; `{}` goes on from here.", first.command),
     );
     outcome.deployment = Some(first.deployment.id.clone());
-    for NeedsHand { deployment, causes, left, .. } in &needing {
+    for NeedsHand { deployment, causes, left, way_back, .. } in &needing {
+        outcome.hints.extend(way_back.clone());
         outcome.causes.push(format!("{} ({}) needs a hand", deployment.package, deployment.id));
         outcome.causes.extend(causes.iter().cloned());
         outcome.notes.extend(left.iter().map(|left| format!("left: {left}")));

@@ -10,6 +10,7 @@ use backout_model::target::{Described, Images, TargetError};
 use serde_json::Value;
 
 use crate::act::Act;
+use crate::backup::way_back;
 use crate::error::EngineError;
 use crate::history::{Part, StepView, View, Why, payload};
 use crate::later::{LaterStep, OfLater, Overlap, is_needed};
@@ -391,7 +392,7 @@ impl Run<'_, '_> {
         if in_doubt {
             let mut outcome = self.needs_hand(causes, Left::default())?;
             if !conflicts.is_empty() {
-                outcome.hints = ways_out(&name_of_part(&self.view, part), possible(tried));
+                outcome.hints.splice(0..0, ways_out(&name_of_part(&self.view, part), possible(tried)));
             }
             outcome.conflicts_total = conflicts.total;
             outcome.conflicts = conflicts.listed;
@@ -425,6 +426,7 @@ impl Run<'_, '_> {
             let mut outcome = Outcome::new(status, NOTHING_CHANGED);
             outcome.deployment = Some(self.view.id.clone());
             outcome.causes = causes;
+            outcome.hints.extend(self.view.backup.as_ref().map(way_back));
             outcome
         } else {
             refused(self, conflicts, overlaps, part, tried)

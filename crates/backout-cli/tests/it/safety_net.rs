@@ -75,7 +75,9 @@ fn safe(site: &TestSite, package: &Pkg, break_it: impl FnOnce(&TestSite)) {
     assert!(closing.starts_with("Needs a hand: "), "{broken}");
     assert_eq!(last_told(&told, 2), ("needs-hand".to_owned(), closing));
     assert!(!before.differences(&Fingerprint::of(site)).is_empty(), "{broken}");
-    run(site, &["status"]).exits(0).answers("needs a hand: ").answers("go on with: backout undo");
+    let way_back = "backout restore ";
+    assert!(broken.stderr.contains(way_back), "{broken}");
+    run(site, &["status"]).exits(0).answers("needs a hand: ").answers("go on with: backout undo").answers(way_back);
     let at = site.write(package);
     run(site, &["deploy", at.to_str().unwrap()]).exits(4).says("needs a hand first");
 
