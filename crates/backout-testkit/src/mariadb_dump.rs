@@ -27,7 +27,11 @@ pub fn read(database: &Database<'_>) -> Lines {
             continue;
         }
         let row: mysql::Row = conn.query_first(format!("SHOW CREATE TABLE `{name}`")).unwrap().unwrap();
-        let text: String = row.get(1).unwrap();
+        // A default of bytes is no text.
+        let text: Vec<u8> = row.get(1).unwrap();
+        let text = text.utf8_chunks().fold(String::new(), |text, chunk| {
+            chunk.invalid().iter().fold(text + chunk.valid(), |text, byte| format!("{text}\\x{byte:02x}"))
+        });
         for (at, line) in text.lines().enumerate() {
             lines.insert(format!("table {name} {at:03}"), line.to_owned());
         }

@@ -4,6 +4,7 @@
 use backout_engine::outcome::Status;
 use backout_model::conflict::OnConflict;
 use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::mariadb;
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
 
@@ -206,4 +207,44 @@ fn a_table_that_takes_over_under_another_name_brings_back_no_row_of_others() {
         site.undo(None).expect(Status::Refused);
         assert_eq!(site.value("SELECT group_concat(id) FROM t"), "1,3");
     }
+}
+
+const ON_SERVERS: &str =
+    "CREATE TABLE t (id INTEGER PRIMARY KEY, v varchar(9)); INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c');";
+
+/// `server`: a site with that table; `run`: runs a statement there.
+fn no_row_that_others_deleted_comes_back_with_the_old_table(server: fn() -> TestSite, run: fn(&TestSite, &str)) {
+    let make = "CREATE TABLE n (id INTEGER PRIMARY KEY, v varchar(9), w varchar(9));";
+    let again = "ALTER TABLE t RENAME TO o; CREATE TABLE t (id INTEGER PRIMARY KEY, v varchar(9), w varchar(9));";
+    for steps in [
+        vec![format!("{make} {FILL}; {TURN};")],
+        vec![format!("{make} {FILL};"), format!("{TURN};")],
+        vec![make.to_owned(), format!("{FILL};"), "DROP TABLE t;".to_owned(), "ALTER TABLE n RENAME TO t;".to_owned()],
+        vec![format!("{again} INSERT INTO t (id, v) SELECT id, v FROM o;")],
+        vec![again.to_owned(), "INSERT INTO t (id, v) SELECT id, v FROM o; DROP TABLE o;".to_owned()],
+    ] {
+        let site = server();
+        let before = Fingerprint::of(&site);
+        site.deploy(&package(&steps)).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), &format!("{steps:?}: undone"));
+        site.redo().expect(Status::Done);
+        run(&site, "DELETE FROM t WHERE id = 2");
+        let now = Fingerprint::of(&site);
+        for manner in [OnConflict::Stop, OnConflict::Keep] {
+            let outcome = site.undo_on(None, manner);
+            assert_eq!(outcome.status(), Status::Refused, "{steps:?} {manner:?}: {outcome:?}");
+            now.assert_same(&Fingerprint::of(&site), &format!("{steps:?}: {manner:?} refused"));
+        }
+        site.undo_on(None, OnConflict::Overwrite).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), &format!("{steps:?}: overwritten"));
+    }
+}
+
+#[test]
+fn on_mariadb_no_row_that_others_deleted_comes_back_with_the_old_table() {
+    no_row_that_others_deleted_comes_back_with_the_old_table(
+        || TestSite::builder().mariadb("main", mariadb::Server::shared(), ON_SERVERS).build(),
+        |site, sql| drop(site.mariadb("main").unwrap().script(sql)),
+    );
 }

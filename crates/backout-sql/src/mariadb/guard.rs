@@ -8,7 +8,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::TargetError;
 use mysql::Error;
 
-use super::replay::Replay;
+use super::replay::{Direction, Replay};
 use super::session::{Row, Session, ident, is_taken};
 use super::table::{Compared, ForeignKey, Side, Table};
 
@@ -112,7 +112,17 @@ impl<'a> Rows<'a> {
             self.live(),
             table.keyed(X, F)
         );
-        self.already(a, replay, ConflictKind::Missing, F, &gone)
+        if replay.direction != Direction::Undo || !replay.replacing.contains(&table.name) {
+            return self.already(a, replay, ConflictKind::Missing, F, &gone);
+        }
+        let before = replay.conflicts.total;
+        let columns = format!("{}, {}", table.shown_key(F), table.shown_row(F));
+        self.list(a, replay, &columns, &gone, |replay, row| {
+            let conflict = replay.conflict(&table.name, row[0].clone(), ConflictKind::Missing);
+            Conflict { left: row[1].clone().unwrap_or_default(), now: "no such row".to_owned(), ..conflict }
+        })?;
+        replay.unkept |= replay.conflicts.total > before;
+        Ok(())
     }
 
     /// Rows to be changed back: those that are gone, and columns that both changed.

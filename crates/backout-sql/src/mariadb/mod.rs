@@ -3,7 +3,7 @@
 //! Never changes anything without the lock's epoch being asserted in the same transaction, or, where a statement commits
 //! by itself, right before it in a session that holds the lock's name until the statement has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ mod session;
 mod setting;
 mod split;
 mod stream;
+mod succession;
 mod survey;
 mod sweep;
 mod table;
@@ -90,6 +91,8 @@ pub struct Mariadb {
     epoch: Option<u64>,
     /// What statements of the script under way can act through.
     bodies: run::Bodies,
+    /// What [`succession::replacing`] says of the whole deployment whose undo was looked at last.
+    replacing: BTreeSet<String>,
 }
 
 impl Mariadb {
@@ -105,7 +108,18 @@ impl Mariadb {
             .map_err(|source| TargetError::failed(format!("cannot read {label}"), source))?
             .unwrap_or_default();
         let names = Names::of(&options.site);
-        Ok(Self { route, label, names, database, version, a: None, b, epoch: None, bodies: run::Bodies::default() })
+        Ok(Self {
+            route,
+            label,
+            names,
+            database,
+            version,
+            a: None,
+            b,
+            epoch: None,
+            bodies: run::Bodies::default(),
+            replacing: BTreeSet::new(),
+        })
     }
 
     fn failed(&self, act: &str, source: mysql::Error) -> TargetError {

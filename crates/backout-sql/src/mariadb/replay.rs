@@ -1,5 +1,7 @@
 //! One replay under way: what it met and did.
 
+use std::collections::BTreeSet;
+
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 
 /// Which way a step is replayed.
@@ -21,12 +23,27 @@ pub struct Replay<'a> {
     pub rows: u64,
     /// What is done again left rows that point at nothing the first time, too.
     pub unchecked: bool,
+    /// See [`super::succession::replacing`].
+    pub replacing: BTreeSet<String>,
+    /// A row that is gone would come back with the table that is replaced: nothing can keep it away.
+    pub unkept: bool,
 }
 
 impl<'a> Replay<'a> {
     pub fn new(label: &'a str, direction: Direction, on_conflict: OnConflict) -> Self {
         let (conflicts, notes) = (Conflicts::default(), Vec::new());
-        Self { label, direction, on_conflict, conflicts, already: None, notes, rows: 0, unchecked: false }
+        Self {
+            label,
+            direction,
+            on_conflict,
+            conflicts,
+            already: None,
+            notes,
+            rows: 0,
+            unchecked: false,
+            replacing: BTreeSet::new(),
+            unkept: false,
+        }
     }
 
     pub fn overwrites(&self) -> bool {

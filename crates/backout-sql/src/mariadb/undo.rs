@@ -19,7 +19,7 @@ use super::segment::{self, Detail, Held, Segment, State};
 use super::session::Session;
 use super::stream::{Index, Kept, Reader, StreamError, Way};
 use super::table::{self, Table, There};
-use super::{Mariadb, marker};
+use super::{Mariadb, marker, succession};
 use crate::shown;
 
 /// An error of the target, or of the images.
@@ -85,14 +85,17 @@ impl Mariadb {
         segments.reverse();
         self.put_counters_back(&last, &mut Vec::new())?;
         let label = self.label.clone();
+        let mut replacing = succession::replacing(segments.iter().rev());
+        replacing.extend(self.replacing.iter().cloned());
         if manner.on_conflict == OnConflict::Stop && segments.len() > 1 {
             let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop);
+            replay.replacing.clone_from(&replacing);
             self.try_segments(&segments, &mut replay)?;
             if !replay.conflicts.is_empty() {
                 return Err(TargetError::Conflicts(replay.conflicts));
             }
         }
-        let replay = Replay::new(&label, Direction::Undo, manner.on_conflict);
+        let replay = Replay { replacing, ..Replay::new(&label, Direction::Undo, manner.on_conflict) };
         let mut act = Act { replay, ticket: None, summary: summary_of(index, &segments), gate, seals: true };
         self.walk(&mut segments, &mut act)?;
         self.conclude(&mut act)?;
@@ -132,16 +135,22 @@ impl Mariadb {
         Ok(segments)
     }
 
-    /// Replays segments one after the other. Under `stop`, a conflict puts back what was replayed of an undo so far.
+    /// Replays segments one after the other. A conflict that is not to be settled, or can't be, puts back what was replayed of
+    /// an undo so far.
     pub(super) fn walk(&mut self, segments: &mut [Segment], act: &mut Act<'_, '_>) -> Result<(), TargetError> {
         let count = segments.len();
         for at in 0..count {
             fault::point(Point::Statement)
                 .map_err(|source| TargetError::failed(format!("cannot change {}", self.label), source))?;
             let last = at + 1 == count && act.seals;
-            self.replay_segment(&mut segments[at], last, act)?;
-            if act.replay.is_stopped() {
-                let conflicts = std::mem::take(&mut act.replay.conflicts);
+            let met = match self.replay_segment(&mut segments[at], last, act) {
+                Err(TargetError::Conflicts(conflicts)) => Some(conflicts),
+                Err(error) => return Err(error),
+                Ok(()) => act.replay.is_stopped().then(|| std::mem::take(&mut act.replay.conflicts)),
+            };
+            if let Some(conflicts) = met {
+                let ended = self.a()?.run("ROLLBACK");
+                ended.map_err(|source| self.failed("cannot roll back in", source))?;
                 if act.replay.direction == Direction::Undo {
                     self.put_back(&mut segments[..at], act)?;
                 }
@@ -330,6 +339,9 @@ impl Mariadb {
                 return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)));
             }
         }
+        if replay.on_conflict == OnConflict::Keep && replay.unkept {
+            return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)));
+        }
         if replay.is_stopped() {
             return Ok(());
         }
@@ -421,6 +433,8 @@ impl Mariadb {
             summary.objects.extend(this.objects);
             all.extend(segments);
         }
+        self.replacing = succession::replacing(all.iter().rev());
+        replay.replacing.clone_from(&self.replacing);
         self.try_segments(&all, &mut replay)?;
         summary.rows = replay.rows;
         summary.objects.sort_unstable();

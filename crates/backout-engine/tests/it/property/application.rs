@@ -27,7 +27,7 @@ impl Application {
             Write::Sql(_, text) => self.database.attempt(text),
             Write::File(write) => FileWrite::run(write, &self.root),
             Write::Table(name) => self.database.execute(&format!("CREATE TABLE {name} (x integer)")),
-            Write::Vacuum => self.database.execute("VACUUM"),
+            Write::Vacuum => self.database.execute(self.database.dialect().vacuum()),
         }
     }
 }

@@ -105,8 +105,8 @@ impl Generator {
     }
 
     pub fn table(&mut self, parents: &[String], rows: usize) -> Table {
-        let forms = [Form::Integer, Form::Autoincrement, Form::Text, Form::Pair, Form::Loose];
-        let form = forms[self.rng.usize(0..5)];
+        let forms = self.dialect.forms();
+        let form = forms[self.rng.usize(0..forms.len())];
         let mut columns: Vec<Column> = (0..self.rng.usize(1..4)).map(|_| self.column(true)).collect();
         if let Some(parent) = self.pick(parents).cloned()
             && self.chance(50)
@@ -203,7 +203,7 @@ impl Generator {
             }
             world.tables.insert(table.name.clone(), table);
         }
-        if self.dialect == Dialect::Postgres {
+        if self.dialect.is_server() {
             let table = self.busy();
             world.tables.insert(table.name.clone(), table);
         }
@@ -471,7 +471,9 @@ impl Generator {
         }
         let tables: Vec<&Table> = world.tables.values().filter(|table| !table.busy).collect();
         let table: Table = (*self.pick(&tables)?).clone();
-        let column = self.pick(&table.columns)?.name.clone();
+        let column =
+            self.pick(&table.columns).filter(|one| one.references.is_none() || self.dialect.indexes_links())?;
+        let column = column.name.clone();
         let name = format!("{INDEX}{}", self.fresh());
         Some(Statement::CreateIndex { name, index: Index { table: table.name, column } })
     }

@@ -3,50 +3,104 @@
 use std::collections::BTreeMap;
 
 use backout_testkit::site::TestSite;
+use mysql::consts::ColumnType;
+use mysql::prelude::Queryable as _;
 use postgres::Client;
 use postgres::error::SqlState;
 use postgres::types::Type as Kind;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use super::dialect::Dialect;
 use super::index::INDEX;
 use super::world::Value;
 
 pub enum Live {
     Sqlite(Connection),
     Postgres(Box<Client>),
+    Mariadb(Box<mysql::Conn>),
+}
+
+/// Two that wait for each other, or one that waited long enough.
+const CONTENDED_POSTGRES: [&str; 2] = ["40P01", "55P03"];
+const CONTENDED_MARIADB: [u16; 2] = [1213, 1205];
+/// MariaDB: a foreign key needs an index that is to be dropped.
+const NEEDED: u16 = 1553;
+
+/// Why a database does not take what an application writes; nothing of it is there then.
+#[derive(Debug)]
+pub enum Refused {
+    /// Integrity constraints, and names that mean nothing.
+    Objects(String),
+    /// Others are in the way just now.
+    Contended,
+    Failed(String),
+}
+
+impl Refused {
+    fn by(state: &str, contended: bool, why: String) -> Self {
+        match state.get(..2) {
+            _ if contended => Refused::Contended,
+            Some("23" | "42") => Refused::Objects(why),
+            _ => Refused::Failed(why),
+        }
+    }
 }
 
 impl Live {
     pub fn of(site: &TestSite) -> Self {
-        match site.postgres("main") {
-            Some(database) => Live::Postgres(Box::new(database.connect())),
-            None => Live::Sqlite(site.connect("main")),
+        match (site.postgres("main"), site.mariadb("main")) {
+            (Some(database), _) => Live::Postgres(Box::new(database.connect())),
+            (None, Some(database)) => Live::Mariadb(Box::new(database.connect())),
+            (None, None) => Live::Sqlite(site.connect("main")),
+        }
+    }
+
+    /// Runs statements; why not, where the database does not take them.
+    pub fn run(&mut self, text: &str) -> Result<(), Refused> {
+        match self {
+            Live::Sqlite(connection) => connection.execute_batch(text).map_err(|error| match &error {
+                rusqlite::Error::SqliteFailure(failure, _)
+                    if !matches!(
+                        failure.code,
+                        rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::Unknown
+                    ) =>
+                {
+                    Refused::Failed(format!("{error:?}"))
+                }
+                _ => Refused::Objects(format!("{error:?}")),
+            }),
+            Live::Postgres(client) => client.batch_execute(text).map_err(|error| {
+                let code = error.code().map(SqlState::code).unwrap_or_default();
+                Refused::by(code, CONTENDED_POSTGRES.contains(&code), format!("{error:?}"))
+            }),
+            Live::Mariadb(conn) => conn.query_drop(text).map_err(|error| match &error {
+                mysql::Error::MySqlError(own) if own.code == NEEDED => Refused::Objects(format!("{error:?}")),
+                mysql::Error::MySqlError(own) => {
+                    Refused::by(&own.state, CONTENDED_MARIADB.contains(&own.code), format!("{error:?}"))
+                }
+                _ => Refused::Failed(format!("{error:?}")),
+            }),
         }
     }
 
     /// Where the database objects (a table is gone, a key points at nothing) nothing happens.
     pub fn attempt(&mut self, text: &str) {
-        match self {
-            Live::Sqlite(connection) => match connection.execute_batch(text) {
-                Ok(()) => {}
-                Err(rusqlite::Error::SqliteFailure(error, _))
-                    if !matches!(
-                        error.code,
-                        rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::Unknown
-                    ) =>
-                {
-                    panic!("the application cannot write: {error:?}: {text}")
-                }
-                Err(_) => {}
-            },
-            Live::Postgres(client) => {
-                let Err(error) = client.batch_execute(text) else { return };
-                let code = error.code().map(SqlState::code).unwrap_or_default();
-                // Integrity constraints, and names that mean nothing.
-                let objects = code.starts_with("23") || code.starts_with("42");
-                assert!(objects, "the application cannot write: {error:?}: {text}");
+        loop {
+            match self.run(text) {
+                Ok(()) | Err(Refused::Objects(_)) => return,
+                // Those who write all the time are in the way.
+                Err(Refused::Contended) => {}
+                Err(Refused::Failed(why)) => panic!("the application cannot write: {why}: {text}"),
             }
+        }
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Live::Sqlite(_) => Dialect::Sqlite,
+            Live::Postgres(_) => Dialect::Postgres,
+            Live::Mariadb(_) => Dialect::Mariadb,
         }
     }
 
@@ -54,6 +108,7 @@ impl Live {
         match self {
             Live::Sqlite(connection) => connection.execute_batch(text).unwrap(),
             Live::Postgres(client) => client.batch_execute(text).unwrap(),
+            Live::Mariadb(conn) => conn.query_drop(text).unwrap(),
         }
     }
 
@@ -69,6 +124,10 @@ impl Live {
                  WHERE relkind = 'r' AND nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
                  AND nspname NOT LIKE 'backout%'"
             }
+            Live::Mariadb(_) => {
+                "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()
+                 AND TABLE_NAME NOT LIKE 'backout%'"
+            }
         };
         self.texts(text)
     }
@@ -79,6 +138,10 @@ impl Live {
             Live::Postgres(_) => format!(
                 "SELECT attname::text FROM pg_attribute WHERE attrelid = 'public.{table}'::regclass AND attnum > 0
                  AND NOT attisdropped ORDER BY attnum"
+            ),
+            Live::Mariadb(_) => format!(
+                "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE()
+                 AND TABLE_NAME = '{table}' ORDER BY ORDINAL_POSITION"
             ),
         };
         self.texts(&text)
@@ -91,6 +154,10 @@ impl Live {
             Live::Postgres(_) => {
                 "SELECT indexname::text, replace(replace(indexdef, ' USING btree', ''), 'public.', '') FROM pg_indexes
                  WHERE schemaname = 'public'"
+            }
+            Live::Mariadb(_) => {
+                "SELECT INDEX_NAME, CONCAT('CREATE INDEX ', INDEX_NAME, ' ON ', TABLE_NAME, ' (', COLUMN_NAME, ')')
+                 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'backout%'"
             }
         };
         let ours = |name: &str| name.strip_prefix(INDEX).is_some_and(|number| number.parse::<u64>().is_ok());
@@ -118,7 +185,29 @@ impl Live {
                 let rows = client.query(query, &[]).unwrap();
                 rows.iter().map(|row| (0..row.len()).map(|at| cell(row, at)).collect()).collect()
             }
+            Live::Mariadb(conn) => {
+                // Numbers come as numbers from what was prepared.
+                let rows: Vec<mysql::Row> = conn.exec(query, ()).unwrap();
+                rows.iter().map(|row| (0..row.len()).map(|at| field(row, at)).collect()).collect()
+            }
         }
+    }
+}
+
+/// The character set of bytes that are no text.
+const BINARY: u16 = 63;
+
+fn field(row: &mysql::Row, at: usize) -> Value {
+    let column = &row.columns_ref()[at];
+    match &row[at] {
+        mysql::Value::NULL => Value::Null,
+        mysql::Value::Int(number) => Value::Integer(*number),
+        mysql::Value::Double(number) => Value::Real(number.to_bits()),
+        mysql::Value::Bytes(bytes) if column.character_set() == BINARY => Value::Blob(bytes.clone()),
+        mysql::Value::Bytes(bytes) if column.column_type() != ColumnType::MYSQL_TYPE_LONGLONG => {
+            Value::Text(String::from_utf8(bytes.clone()).unwrap())
+        }
+        other => panic!("the model has no {other:?}"),
     }
 }
 

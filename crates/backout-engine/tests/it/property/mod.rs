@@ -22,14 +22,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use backout_testkit::postgres::{Server, Setup};
+use backout_testkit::mariadb;
+use backout_testkit::postgres::{self, Setup};
 use backout_testkit::seeds::seeds;
 use backout_testkit::site::memory;
 use rusqlite::Connection;
 
 use dialect::Dialect;
 use live::stored;
-use play::Setting;
+use play::{Server, Setting};
 use world::{Column, Form, Table, Type, World};
 
 #[test]
@@ -46,10 +47,17 @@ fn three_hundred_histories_with_real_syncs() {
 #[test]
 fn three_hundred_histories_on_postgres() {
     let settings = vec![("max_connections", "100".to_owned()), ("synchronous_commit", "off".to_owned())];
-    histories(300, false, Some(Box::leak(Box::new(Server::with(&Setup { settings, ..Setup::default() })))));
+    let server = postgres::Server::with(&Setup { settings, ..Setup::default() });
+    histories(300, false, Some(Server::Postgres(Box::leak(Box::new(server)))));
 }
 
-fn histories(usual: u64, syncs: bool, server: Option<&'static Server>) {
+/// Likewise.
+#[test]
+fn three_hundred_histories_on_mariadb() {
+    histories(300, false, Some(Server::Mariadb(Box::leak(Box::new(mariadb::Server::fresh())))));
+}
+
+fn histories(usual: u64, syncs: bool, server: Option<Server>) {
     let seeds = seeds(usual);
     let below = if syncs { None } else { memory().map(PathBuf::from) };
     println!("syncs {}", if syncs { "issued" } else { "counted only" });

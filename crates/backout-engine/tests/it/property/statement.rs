@@ -187,7 +187,7 @@ impl Statement {
             Statement::Upsert { table: name, key, row, column } => table(name).map_or_else(gone, |table| {
                 let insert = table.insert(Verb::Insert, &[(key.clone(), row.clone())]);
                 let keys = table.key_columns().join(", ");
-                format!("{insert} ON CONFLICT ({keys}) DO UPDATE SET {column} = excluded.{column}")
+                format!("{insert}{}", world.dialect.upsert(&keys, column))
             }),
             Statement::Update { table: name, set, filter } => table(name).map_or_else(gone, |table| {
                 let set: Vec<String> =
@@ -209,7 +209,9 @@ impl Statement {
             Statement::Create(table) => table.create(&table.name).trim_end_matches(';').to_owned(),
             Statement::Drop { table } => format!("DROP TABLE {table}"),
             Statement::CreateIndex { name, index } => index.sql(name),
-            Statement::DropIndex { name } => format!("DROP INDEX {name}"),
+            Statement::DropIndex { name } => {
+                world.indexes.get(name).map_or_else(gone, |index| world.dialect.drop_index(name, &index.table))
+            }
             Statement::AddColumn { table, column, .. } => {
                 format!("ALTER TABLE {table} ADD COLUMN {}", world.dialect.column(column))
             }

@@ -15,8 +15,8 @@ use backout_model::state::Event;
 use backout_testkit::database::integrity;
 use backout_testkit::faults::{Fault, play};
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::postgres::Server;
 use backout_testkit::site::{Done, TestSite};
+use backout_testkit::{mariadb, postgres};
 
 use super::application::Application;
 use super::compare;
@@ -26,6 +26,13 @@ use super::history::{Deployment, Follower, Foresight, Heard, Spec, Step, Write, 
 use super::noise::{BUSY, Noise, Told};
 use super::world::{Found, World};
 
+/// A server whose databases runs are played on.
+#[derive(Clone, Copy)]
+pub enum Server {
+    Postgres(&'static postgres::Server),
+    Mariadb(&'static mariadb::Server),
+}
+
 /// Where and how runs are played.
 #[derive(Clone)]
 pub struct Setting {
@@ -34,7 +41,7 @@ pub struct Setting {
     /// The sample database and what of it the model knows.
     pub sample: Option<Arc<(Vec<u8>, World)>>,
     /// The server whose databases they are played on; SQLite without.
-    pub server: Option<&'static Server>,
+    pub server: Option<Server>,
     /// What others did meanwhile, all in all.
     pub noise: Arc<Mutex<Told>>,
 }
@@ -60,7 +67,11 @@ struct Run<'s> {
 
 /// One history. An error tells all that happened and what is wrong.
 pub fn run(seed: u64, setting: &Setting) -> Result<(), String> {
-    let dialect = if setting.server.is_some() { Dialect::Postgres } else { Dialect::Sqlite };
+    let dialect = match setting.server {
+        None => Dialect::Sqlite,
+        Some(Server::Postgres(_)) => Dialect::Postgres,
+        Some(Server::Mariadb(_)) => Dialect::Mariadb,
+    };
     let mut generator = Generator::new(seed, dialect);
     let sample = setting.sample.clone().filter(|_| generator.chance(6));
     let mut world = generator.world();
@@ -74,10 +85,11 @@ pub fn run(seed: u64, setting: &Setting) -> Result<(), String> {
     let builder = match (&sample, setting.server) {
         (Some(sample), _) => builder.database_from("main", &sample.0, &script),
         (None, None) => builder.database("main", &script),
-        (None, Some(server)) => builder.postgres("main", server, &script),
+        (None, Some(Server::Postgres(server))) => builder.postgres("main", server, &script),
+        (None, Some(Server::Mariadb(server))) => builder.mariadb("main", server, &script),
     };
     let site = builder.build();
-    let noise = site.postgres("main").map(|database| Noise::on(database, seed));
+    let noise = dialect.is_server().then(|| Noise::on(&site, seed));
     let mut run = Run {
         setting,
         generator,
@@ -232,8 +244,9 @@ impl Run<'_> {
     /// Of all but what others write all the time.
     fn fingerprint(&self) -> Fingerprint {
         let mut fingerprint = Fingerprint::of(&self.site);
-        let busy = format!("COPY public.{BUSY} ");
-        fingerprint.parts.values_mut().for_each(|lines| lines.retain(|name, _| !name.starts_with(&busy)));
+        let busy = [format!("COPY public.{BUSY} "), format!("row {BUSY} ")];
+        let is_busy = |name: &String| busy.iter().any(|busy| name.starts_with(busy));
+        fingerprint.parts.values_mut().for_each(|lines| lines.retain(|name, _| !is_busy(name)));
         fingerprint
     }
 

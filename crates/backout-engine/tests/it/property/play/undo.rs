@@ -64,7 +64,7 @@ impl Run<'_> {
             return self.unforeseen(|site| site.undo_on(what.as_deref(), manner));
         }
         let required = self.is_required(at, &part) || self.shares(at, &part, &found) == Shared::Surely;
-        if self.generator.chance(15) {
+        if self.generator.chance(15) && (self.world.dialect.looks_ahead() || found.is_clear()) {
             let (_, plan) = self.site.undo_plan(what.as_deref(), manner);
             let clear = found.is_clear() && !required;
             if plan.status() != if clear { Status::Done } else { Status::Refused } {
@@ -102,7 +102,8 @@ impl Run<'_> {
             return Err(format!("it came to {status:?}"));
         }
         // With nobody writing meanwhile, all conflicts are found before anything is undone.
-        if !came.struck && status == Status::Refused && came.events.contains(&Event::StepUndone) {
+        let looks_ahead = self.world.dialect.looks_ahead();
+        if looks_ahead && !came.struck && status == Status::Refused && came.events.contains(&Event::StepUndone) {
             return Err("a conflict was found only on the way".to_owned());
         }
         if happened {
