@@ -176,6 +176,11 @@ impl Turn<'_> {
         };
         if let Some(to) = to {
             let Some(stat) = held else {
+                if self.direction == Direction::Forth && from.is_none() && now.image().is_none() {
+                    // The undo found it so.
+                    self.note(Some(format!("{} was gone before the undo, and stays away", change.path)));
+                    return Ok(Decision::Leave);
+                }
                 if self.direction == Direction::Forth {
                     self.not_kept(change, to, "the hold has nothing in its place".to_owned());
                     return Ok(Decision::Leave);

@@ -29,14 +29,18 @@ fn lines(path: &Path, out: &mut impl Write) -> Result<(), Box<dyn std::error::Er
     conn.busy_timeout(super::sqlite::PATIENCE)?;
     conn.execute_batch("BEGIN")?;
     for pragma in ["user_version", "application_id", "encoding"] {
-        let value = conn.query_row(&format!("PRAGMA {pragma}"), [], |row| Ok(format!("{:?}", row.get_ref(0)?)))?;
+        let value = conn.query_row(&format!("PRAGMA {pragma}"), [], |row| Ok(shown(row.get_ref(0)?)))?;
         writeln!(out, "{pragma} {value}")?;
     }
     let mut schema = conn.prepare(SCHEMA)?;
     let mut found = schema.query([])?;
     while let Some(row) = found.next()? {
-        let texts: [Option<String>; 4] = [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
-        writeln!(out, "{texts:?}")?;
+        let (kind, name, table): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let sql: Option<String> = row.get(3)?;
+        let of = if name == table { String::new() } else { format!(" of {table}") };
+        // One line each, whatever its text holds.
+        let sql = sql.map_or_else(|| "by itself".to_owned(), |sql| sql.escape_debug().to_string());
+        writeln!(out, "{kind} {name}{of}: {sql}")?;
     }
     let mut tables = conn.prepare(TABLES)?;
     let tables = tables.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)))?;
@@ -52,10 +56,21 @@ fn lines(path: &Path, out: &mut impl Write) -> Result<(), Box<dyn std::error::Er
             conn.prepare("SELECT name, seq FROM sqlite_sequence WHERE lower(name) NOT GLOB 'backout*' ORDER BY name")?;
         let mut found = counters.query([])?;
         while let Some(row) = found.next()? {
-            writeln!(out, "the counter of {:?}: {:?}", row.get_ref(0)?, row.get_ref(1)?)?;
+            writeln!(out, "the counter of {}: {}", shown(row.get_ref(0)?), shown(row.get_ref(1)?))?;
         }
     }
     Ok(())
+}
+
+/// A value as people write it.
+fn shown(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => "NULL".to_owned(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => format!("{number:?}"),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Blob(bytes) => format!("{} bytes", bytes.len()),
+    }
 }
 
 /// A name of the rowid that is no column's.

@@ -58,7 +58,7 @@ impl Carry {
         target: &str,
         pair: &Pair,
         on_conflict: OnConflict,
-        by_key: impl FnOnce(&Tables<'_>) -> Result<bool, TargetError>,
+        by_key: impl FnOnce(&Tables<'_>, bool) -> Result<bool, TargetError>,
     ) -> Result<Option<Self>, TargetError> {
         let read = |table: &str| {
             schema::shape(conn, table)
@@ -79,7 +79,9 @@ impl Carry {
         let vanished =
             old_shape.stored().filter(is_gone).map(|column| (column.name.clone(), default(column))).collect();
         let late = Late::of(&pair.old, &old_shape);
-        let by_key = by_key(&Tables { pair, new: &new_shape, old: &old_shape })?;
+        let nulls = has_nulls(conn, &pair.old, &key)
+            .map_err(|error| TargetError::failed(format!("cannot read {} of {target}", pair.old), error))?;
+        let by_key = by_key(&Tables { pair, new: &new_shape, old: &old_shape }, nulls)?;
         Ok(Some(Self {
             target: target.to_owned(),
             on_conflict,
@@ -148,13 +150,18 @@ impl Carry {
             return Ok(now.is_none());
         }
         let old = quote(&self.old);
-        if !self.is_source(conn, table, &key, expect).map_err(|error| self.cannot(error))? {
-            // The copy gave rows other keys or values: which row of the old table it was nobody can say.
-            let left = format!("a row with the key {shown}, copied from one that held something else");
+        if !self.is_source(conn, &key).map_err(|error| self.cannot(error))? {
+            // The copy may have given rows other keys: which row of the old table it was nobody can say.
+            let left = format!("a row with the key {shown}, copied from one that may have had another");
             let found = match now {
                 None => Conflict { left, ..self.conflict(ConflictKind::Missing, &shown, "") },
                 Some(_) => {
-                    Conflict { left, ..self.conflict(ConflictKind::Changed, &shown, "a row that others changed") }
+                    let before = "a row that nobody can tell now".to_owned();
+                    Conflict {
+                        before,
+                        left,
+                        ..self.conflict(ConflictKind::Changed, &shown, "a row that others changed")
+                    }
                 }
             };
             self.lost.push(found.clone());
@@ -187,34 +194,13 @@ impl Carry {
         Ok(true)
     }
 
-    /// Whether the row of the old table with that key is the one that was copied; where the statements don't tell, whether
-    /// it holds the same, as far as both tables have the same columns. A value that was none, or that a column of another
-    /// type has in another form, may be the same.
-    fn is_source(
-        &self,
-        conn: &Connection,
-        table: &Table,
-        key: &[ValueRef<'_>],
-        copied: &[ValueRef<'_>],
-    ) -> rusqlite::Result<bool> {
-        let is_of_key = |name: &str| self.key.iter().any(|key| key.eq_ignore_ascii_case(name));
-        let shared = table.columns.iter().zip(copied).filter(|(column, _)| {
-            !self.by_key
-                && !column.generated
-                && !is_of_key(&column.name)
-                && self.old_shape.stored().any(|old| old.name.eq_ignore_ascii_case(&column.name))
-        });
-        let (mut sql, mut values) = (String::new(), key.to_vec());
-        for (column, value) in shared {
-            values.push(*value);
-            let (name, at) = (quote(&column.name), values.len());
-            sql.push_str(&format!(
-                " AND ({name} IS NULL OR {name} IS ?{at} OR CAST({name} AS TEXT) IS CAST(?{at} AS TEXT))"
-            ));
+    /// Whether the old table has the row that was copied, under the same key.
+    fn is_source(&self, conn: &Connection, key: &[ValueRef<'_>]) -> rusqlite::Result<bool> {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE {})", quote(&self.old), self.where_key(1));
+        if !self.by_key {
+            return Ok(false);
         }
-        let old = quote(&self.old);
-        conn.prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM main.{old} WHERE {}{sql})", self.where_key(1)))?
-            .query_row(params_from_iter(values.iter().copied().map(Bound)), |row| row.get(0))
+        conn.prepare_cached(&sql)?.query_row(params_from_iter(key.iter().copied().map(Bound)), |row| row.get(0))
     }
 
     /// A row of the old table is about to go, since that of the new one is gone: its values in columns that the new one

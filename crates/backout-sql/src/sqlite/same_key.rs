@@ -4,7 +4,7 @@
 use super::copying::target;
 use super::courses::Pair;
 use super::schema::Shape;
-use super::stream::{Block, Event, Reader, Record, StreamError};
+use super::stream::{Affinity, Block, Event, Reader, Record, StreamError};
 use super::token::{Kind, Token, tokens};
 
 /// The two tables of a pair, by the columns that each has.
@@ -15,8 +15,18 @@ pub struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// Whether all that a step did to the new table, while the old one was there, kept the keys.
-    pub fn kept_keys(&self, reader: &mut Reader<'_>, events: &[Event]) -> Result<bool, StreamError> {
+    /// Whether the key's columns take values alike in both tables: else a value may become that of another row.
+    fn has_like_keys(&self) -> bool {
+        let affinity = |shape: &Shape, name: &str| shape.column(name).map(|column| Affinity::of(&column.declared));
+        self.new.key().iter().all(|key| affinity(self.new, &key.name) == affinity(self.old, &key.name))
+    }
+
+    /// Whether all that a step did to the new table, while the old one was there, kept the keys. `nulls`: the old table has
+    /// rows with a NULL in their key, of which the new one may make a number.
+    pub fn kept_keys(&self, reader: &mut Reader<'_>, events: &[Event], nulls: bool) -> Result<bool, StreamError> {
+        if nulls || !self.has_like_keys() {
+            return Ok(false);
+        }
         let mut block = Block::default();
         for event in events.get(self.pair.create..self.pair.drop).unwrap_or_default() {
             let Event::Rows { start, end, .. } = event else { continue };
@@ -78,28 +88,80 @@ impl Tables<'_> {
         if list.first()?.is("DISTINCT") || list.first()?.is("ALL") {
             list = &list[1..];
         }
-        let mut source = &words[from + 1..];
-        if source.first()?.is("main") && source.get(1)?.is_sign(b'.') {
-            source = &source[2..];
+        let source = self.source(&words[from + 1..])?;
+        let mut given: Vec<Option<String>> = Vec::new();
+        for part in parts(list) {
+            match part {
+                [all] if all.is_sign(b'*') && source.is_alone => given.extend(self.old_columns()),
+                [of, dot, all] if dot.is_sign(b'.') && all.is_sign(b'*') => match source.has(of) {
+                    true => given.extend(self.old_columns()),
+                    false => return None,
+                },
+                [all] if all.is_sign(b'*') => return None,
+                part => given.push(source.column(part)),
+            }
         }
-        let is_old = source.first()?.name()?.eq_ignore_ascii_case(&self.pair.old);
-        let more = ["JOIN", "UNION", "EXCEPT", "INTERSECT"];
-        let is_other = outside(source)
-            .take_while(|(_, word)| !["WHERE", "ORDER", "GROUP"].iter().any(|end| word.is(end)))
-            .any(|(_, word)| word.is_sign(b','))
-            || outside(source).any(|(_, word)| more.iter().any(|one| word.is(one)));
-        if !is_old || is_other {
-            return None;
-        }
-        let given: Vec<Option<String>> = match list {
-            [all] if all.is_sign(b'*') => self.old.columns.iter().map(|column| Some(column.name.clone())).collect(),
-            _ => parts(list).map(column).collect(),
-        };
         let comes = |key: &str| {
             let at = into.iter().position(|name| name.eq_ignore_ascii_case(key))?;
             given.get(at)?.as_deref().filter(|name| name.eq_ignore_ascii_case(key)).map(|_| ())
         };
         self.new.key().iter().all(|key| comes(&key.name).is_some()).then_some(())
+    }
+
+    fn old_columns(&self) -> impl Iterator<Item = Option<String>> {
+        self.old.columns.iter().map(|column| Some(column.name.clone()))
+    }
+
+    /// What follows FROM; none where rows don't come from the old table first, or from another SELECT as well.
+    fn source(&self, mut words: &[Token<'_>]) -> Option<Source> {
+        if words.first()?.is("main") && words.get(1)?.is_sign(b'.') {
+            words = &words[2..];
+        }
+        let own = words.first()?.name().filter(|name| name.eq_ignore_ascii_case(&self.pair.old))?;
+        if outside(words).any(|(_, word)| ["UNION", "EXCEPT", "INTERSECT"].iter().any(|one| word.is(one))) {
+            return None;
+        }
+        let alias = match words.get(1..)? {
+            [as_, alias, ..] if as_.is("AS") => alias.name(),
+            [alias, ..] if !FOLLOWS.iter().any(|word| alias.is(word)) => alias.name(),
+            _ => None,
+        };
+        let ends = |word: &Token<'_>| ["WHERE", "ORDER", "GROUP", "LIMIT"].iter().any(|end| word.is(end));
+        let mut tables = outside(words).map(|(_, word)| word).take_while(|word| !ends(word));
+        let is_alone = !tables.any(|word| word.is_sign(b',') || word.is("JOIN"));
+        Some(Source { known_as: alias.unwrap_or(own), is_alone })
+    }
+}
+
+/// Words that may come after a table's name and are not another one for it.
+const FOLLOWS: [&str; 14] = [
+    "WHERE", "ORDER", "GROUP", "LIMIT", "JOIN", "LEFT", "RIGHT", "FULL", "INNER", "CROSS", "NATURAL", "INDEXED", "NOT",
+    "ON",
+];
+
+/// The old table as the source of a copy.
+struct Source {
+    known_as: String,
+    /// No other table stands beside it.
+    is_alone: bool,
+}
+
+impl Source {
+    fn has(&self, table: &Token<'_>) -> bool {
+        table.name().is_some_and(|name| name.eq_ignore_ascii_case(&self.known_as))
+    }
+
+    /// The column of the old table that an expression is, be it under a name of its own.
+    fn column(&self, part: &[Token<'_>]) -> Option<String> {
+        let part = match part {
+            [rest @ .., word, _] if word.is("AS") => rest,
+            _ => part,
+        };
+        match part {
+            [name] if name.kind != Kind::Text && self.is_alone => name.name(),
+            [table, dot, name] if dot.is_sign(b'.') && self.has(table) => name.name(),
+            _ => None,
+        }
     }
 }
 
@@ -131,19 +193,6 @@ fn parts<'a, 'b>(words: &'b [Token<'a>]) -> impl Iterator<Item = &'b [Token<'a>]
     })
 }
 
-/// The column that an expression is, be it under a table's name or with another one of its own.
-fn column(part: &[Token<'_>]) -> Option<String> {
-    let part = match part {
-        [rest @ .., word, _] if word.is("AS") => rest,
-        _ => part,
-    };
-    match part {
-        [name] if name.kind != Kind::Text => name.name(),
-        [_, dot, name] if dot.is_sign(b'.') => name.name(),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rusqlite::Connection;
@@ -166,6 +215,9 @@ mod tests {
             "INSERT OR IGNORE INTO \"n\" (\"id\", v) SELECT t.\"id\" AS id, coalesce(v, (SELECT 1, 2 FROM t)) FROM main.\"t\" WHERE id IN (1, 2)",
             "REPLACE INTO n(id, v) SELECT id, v FROM t x ORDER BY v, id",
             "UPDATE n SET v = upper(v) WHERE id = 3",
+            "INSERT INTO n SELECT *, 1 FROM t",
+            "INSERT INTO n SELECT x.*, o.name FROM t AS x LEFT JOIN other o ON o.id = x.v ORDER BY 1",
+            "INSERT INTO n(v, id) SELECT o.name, t.id FROM t JOIN other o USING (v)",
             "DELETE FROM n WHERE id = 3",
             "DELETE FROM t",
             "INSERT INTO other SELECT id + 1 FROM t",
@@ -175,8 +227,10 @@ mod tests {
         }
         for sql in [
             "INSERT INTO n SELECT id + 1, v, v FROM t",
-            // A star beside others is not taken apart.
-            "INSERT INTO n SELECT *, 1 FROM t",
+            "INSERT INTO n SELECT 1, * FROM t",
+            "INSERT INTO n SELECT *, 1 FROM t JOIN other",
+            "INSERT INTO n(id, v) SELECT o.id, t.v FROM t, other o",
+            "INSERT INTO n(id, v) SELECT 'id', v FROM t",
             "INSERT INTO n(id, v) SELECT v, id FROM t",
             "INSERT INTO n(v) SELECT v FROM t",
             "INSERT INTO n(id, v) SELECT id, v FROM other",

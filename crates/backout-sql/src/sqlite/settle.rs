@@ -50,7 +50,7 @@ impl Guard<'_> {
         Ok(Settled::Done)
     }
 
-    /// Values that are to come back into columns that are gone: conflicts, which nothing can overwrite.
+    /// Values that are to come back into columns that are gone: for an undo conflicts, which nothing can overwrite.
     fn lose_gone(&mut self, table: &Table, change: &Change<'_>) {
         let Some(want) = change.want else { return };
         for (at, column) in table.columns.iter().enumerate().filter(|(_, column)| column.gone) {
@@ -58,7 +58,16 @@ impl Guard<'_> {
                 Some(_) => change.changed.contains(&at),
                 None => !matches!(want[at], ValueRef::Null),
             };
-            if is_lost {
+            if is_lost && self.gone.is_none() {
+                // A redo does again what it can: before the undo it may have been as it is now.
+                let note = format!(
+                    "{}: {} has no column {} now: what the deployment wrote there does not come again",
+                    self.label, table.name, column.name
+                );
+                if !self.notes.contains(&note) {
+                    self.notes.push(note);
+                }
+            } else if is_lost {
                 self.stays = true;
                 self.conflicts.push(Conflict {
                     column: Some(column.name.clone()),

@@ -359,8 +359,8 @@ fn begin_carry(
         .filter_map(Event::ddl)
         .any(|one| one.found);
     // What was found by comparing knows rows by nothing but their keys.
-    let by_key = |tables: &Tables<'_>| -> Result<bool, TargetError> {
-        Ok(found || tables.kept_keys(reader, events).map_err(|source| database.damaged(source))?)
+    let by_key = |tables: &Tables<'_>, nulls: bool| -> Result<bool, TargetError> {
+        Ok(found || tables.kept_keys(reader, events, nulls).map_err(|source| database.damaged(source))?)
     };
     match Carry::begin(conn, label, pair, manner.on_conflict, by_key)? {
         Some(carry) => replay.guard.carries.push(carry),

@@ -88,7 +88,11 @@ impl Live {
     pub fn attempt(&mut self, text: &str) {
         loop {
             match self.run(text) {
-                Ok(()) | Err(Refused::Objects(_)) => return,
+                Ok(()) => return,
+                Err(Refused::Objects(why)) => {
+                    eprintln!("the application could not: {why}: {text}");
+                    return;
+                }
                 // Those who write all the time are in the way.
                 Err(Refused::Contended) => {}
                 Err(Refused::Failed(why)) => panic!("the application cannot write: {why}: {text}"),
