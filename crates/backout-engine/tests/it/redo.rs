@@ -4,7 +4,7 @@ use std::fs;
 
 use backout_engine::outcome::Status;
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::package::{Pkg, captured, child, sql, sql_is};
+use backout_testkit::package::{Pkg, captured, child, files, sql, sql_is};
 use backout_testkit::site::TestSite;
 use backout_testkit::tree::Tree;
 
@@ -250,4 +250,34 @@ fn what_others_put_into_a_directory_does_not_go_with_it() {
             }
         }
     }
+}
+
+/// What a redo brings back is the site as it was before the undo, also where that came after the undo of an earlier one.
+#[test]
+fn what_was_gone_before_the_undo_stays_away() {
+    let site = shop();
+    let first =
+        site.deploy(&Pkg::new("one").step(sql("ALTER TABLE product ADD COLUMN x DEFAULT 'q'"))).expect(Status::Done);
+    site.deploy(&Pkg::new("two").step(sql("INSERT INTO product (id, name, price) VALUES (70, 'seventy', 7)")))
+        .expect(Status::Done);
+    site.undo(first.deployment.map(|id| id.to_string()).as_deref()).expect(Status::Done);
+    let between = Fingerprint::of(&site);
+    site.undo(None).expect(Status::Done);
+    let outcome = site.redo().expect(Status::Done);
+    assert!(outcome.notes.iter().any(|note| note.contains("has no column x")), "{outcome:?}");
+    between.assert_same(&Fingerprint::of(&site), "redone");
+    site.redo().expect(Status::Done);
+    assert_eq!(site.value("SELECT x FROM product WHERE id = 70"), "q");
+
+    // A file that others removed before the undo.
+    let site = shop();
+    let tree = |path: &str| Tree::new().file(path, "new");
+    site.deploy(&Pkg::new("p").step(files(tree("kept"))).step(files(tree("d/n")))).expect(Status::Done);
+    fs::remove_file(site.root("web").join("d/n")).unwrap();
+    let before = Fingerprint::of(&site);
+    site.undo(None).expect(Status::Done);
+    let outcome = site.redo().expect(Status::Done);
+    assert!(outcome.notes.iter().any(|note| note.contains("d/n was gone before the undo")), "{outcome:?}");
+    before.without_directory_times().assert_same(&Fingerprint::of(&site).without_directory_times(), "redone");
+    site.undo(None).expect(Status::Done);
 }

@@ -267,7 +267,7 @@ impl<'a> Step<'a> {
         self.capture.settle(self.conn).map_err(|source| self.uncaptured(source))?;
         let event = event?.of_rows(digest).with_falls(falls);
         let copying = &self.succession.borrow().copying;
-        let into = event.dropped().map(|table| copying.successors(table).to_vec()).unwrap_or_default();
+        let into = event.dropped().map(|table| copying.successors(table)).unwrap_or_default();
         let event = event.copied_into(&into);
         Ok(if few.is_some() { event.after_emptying() } else { event })
     }

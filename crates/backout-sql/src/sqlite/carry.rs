@@ -13,7 +13,7 @@ use super::courses::Pair;
 use super::ddl_hold::is_constraint;
 use super::ddl_orphans::without_row;
 use super::late::Late;
-use super::same_key::Tables;
+use super::same_key::{Constants, Tables};
 use super::schema::{self, Shape};
 use super::stream::{Affinity, Table};
 use super::survive::survives;
@@ -37,8 +37,10 @@ pub struct Carry {
     /// Their values in rows that are gone from the new table, or have another key there.
     pub orphans: Conflicts,
     pub(super) late: Late,
-    /// Whatever row of the old table has the key is the one that was copied.
-    by_key: bool,
+    /// Whatever row of the old table has the key is the one that was copied; with what the copy gave to all rows.
+    by_key: Option<Constants>,
+    /// Whether the old table has rows with a NULL in their key, once that was asked.
+    nulls: Option<bool>,
 }
 
 /// A value to bind as it is.
@@ -52,13 +54,13 @@ impl ToSql for Bound<'_> {
 
 impl Carry {
     /// Looks at the two tables; none where they have no primary key in common, so that nobody can say which row is which,
-    /// or where text would not come over whole. `by_key`: whether a row is known to have the key that it was copied from.
+    /// or where text would not come over whole. `by_key`: some where a row is known to have the key that it was copied from.
     pub fn begin(
         conn: &Connection,
         target: &str,
         pair: &Pair,
         on_conflict: OnConflict,
-        by_key: impl FnOnce(&Tables<'_>, bool) -> Result<bool, TargetError>,
+        by_key: impl FnOnce(&Tables<'_>) -> Result<Option<Constants>, TargetError>,
     ) -> Result<Option<Self>, TargetError> {
         let read = |table: &str| {
             schema::shape(conn, table)
@@ -79,9 +81,7 @@ impl Carry {
         let vanished =
             old_shape.stored().filter(is_gone).map(|column| (column.name.clone(), default(column))).collect();
         let late = Late::of(&pair.old, &old_shape);
-        let nulls = has_nulls(conn, &pair.old, &key)
-            .map_err(|error| TargetError::failed(format!("cannot read {} of {target}", pair.old), error))?;
-        let by_key = by_key(&Tables { pair, new: &new_shape, old: &old_shape }, nulls)?;
+        let by_key = by_key(&Tables { pair, new: &new_shape, old: &old_shape })?;
         Ok(Some(Self {
             target: target.to_owned(),
             on_conflict,
@@ -95,6 +95,7 @@ impl Carry {
             orphans: Conflicts::default(),
             late,
             by_key,
+            nulls: None,
         }))
     }
 
@@ -194,13 +195,19 @@ impl Carry {
         Ok(true)
     }
 
-    /// Whether the old table has the row that was copied, under the same key.
-    fn is_source(&self, conn: &Connection, key: &[ValueRef<'_>]) -> rusqlite::Result<bool> {
-        let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE {})", quote(&self.old), self.where_key(1));
-        if !self.by_key {
+    /// Whether the old table has the row that was copied, under the same key. Of a NULL the copy may have made any number.
+    fn is_source(&mut self, conn: &Connection, key: &[ValueRef<'_>]) -> rusqlite::Result<bool> {
+        if self.by_key.is_none() {
             return Ok(false);
         }
-        conn.prepare_cached(&sql)?.query_row(params_from_iter(key.iter().copied().map(Bound)), |row| row.get(0))
+        // Only now are its rows back, too.
+        let nulls = match self.nulls {
+            Some(nulls) => nulls,
+            None => *self.nulls.insert(has_nulls(conn, &self.old, &self.key)?),
+        };
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE {})", quote(&self.old), self.where_key(1));
+        let mut select = conn.prepare_cached(&sql)?;
+        Ok(!nulls && select.query_row(params_from_iter(key.iter().copied().map(Bound)), |row| row.get(0))?)
     }
 
     /// A row of the old table is about to go, since that of the new one is gone: its values in columns that the new one
@@ -318,6 +325,13 @@ impl Carry {
         })
     }
 
+    /// Whether a column of the new table alone has what the deployment gave to every row: nothing of others is in it.
+    fn is_of_all(&self, column: &schema::Column, quoted: &str) -> bool {
+        let given = self.by_key.as_ref().and_then(|constants| constants.get(&column.name.to_ascii_lowercase()));
+        column.default.as_deref().is_some_and(|default| is_default(default, quoted))
+            || given.is_some_and(|values| values.iter().any(|value| value == quoted))
+    }
+
     fn carry_rest(&mut self, conn: &Connection, conflicts: &mut Conflicts) -> Result<bool, TargetError> {
         let (new, old) = (quote(&self.new), quote(&self.old));
         let stored: Vec<_> = self.new_shape.stored().collect();
@@ -388,7 +402,7 @@ impl Carry {
             }
             for (at, column) in extra.iter().enumerate() {
                 let now: String = row.get(first + at).map_err(|error| self.cannot(error))?;
-                if now != "NULL" && !column.default.as_deref().is_some_and(|default| is_default(default, &now)) {
+                if now != "NULL" && !self.is_of_all(column, &now) {
                     let found = Conflict {
                         column: Some(column.name.clone()),
                         before: "no such column".to_owned(),

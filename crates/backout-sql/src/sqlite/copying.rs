@@ -1,7 +1,7 @@
 //! Copies of rows into tables that a step makes itself: which of them a redo can run again, so that it copies the rows of
 //! now, and how it sees whether others changed those that it can't copy again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::Connection;
 
@@ -38,8 +38,8 @@ const SELECT: &[u8] = b"select";
 pub struct Copying {
     /// The tables that it made.
     made: Vec<String>,
-    /// The words, in lower case, of the statements that copied rows into one of those.
-    words: HashSet<String>,
+    /// For each of those into which rows were copied the words of the statements that did; all in lower case.
+    copied: BTreeMap<String, HashSet<String>>,
     unsteady: bool,
 }
 
@@ -52,10 +52,11 @@ impl Copying {
         let is_made = |table: &str| self.made.iter().any(|made| made.eq_ignore_ascii_case(table));
         if sql.len() >= SELECT.len()
             && sql.as_bytes().windows(SELECT.len()).any(|part| part.eq_ignore_ascii_case(SELECT))
-            && target(sql).is_some_and(|(_, table)| is_made(&table))
+            && let Some((_, table)) = target(sql).filter(|(_, table)| is_made(table))
         {
             let names = each_token(sql).filter_map(|token| token.name());
-            self.words.extend(names.map(|name| name.to_ascii_lowercase()));
+            let words = self.copied.entry(table.to_ascii_lowercase()).or_default();
+            words.extend(names.map(|name| name.to_ascii_lowercase()));
         }
         if self.unsteady {
             return;
@@ -80,9 +81,17 @@ impl Copying {
         }
     }
 
-    /// The tables that the step made so far, where it copied rows into one from the table of that name.
-    pub fn successors(&self, table: &str) -> &[String] {
-        if self.words.contains(&table.to_ascii_lowercase()) { &self.made } else { &[] }
+    /// The tables that the step made so far and into which it copied rows from the table of that name, be it by way of others.
+    pub fn successors(&self, table: &str) -> Vec<String> {
+        let mut found = vec![table.to_ascii_lowercase()];
+        let mut at = 0;
+        while let Some(from) = found.get(at).cloned() {
+            at += 1;
+            let into = self.copied.iter().filter(|(_, words)| words.contains(&from)).map(|(into, _)| into.clone());
+            let more: Vec<String> = into.filter(|into| !found.contains(into)).collect();
+            found.extend(more);
+        }
+        found.split_off(1)
     }
 
     /// The tables that the step made so far.

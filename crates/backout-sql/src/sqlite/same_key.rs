@@ -1,5 +1,7 @@
-//! Whether the statements that fill a new table gave each row the key that it had in the old one, as a rebuild does. Reads
-//! their text; what it does not understand it takes for a copy under other keys.
+//! Whether the statements that fill a new table gave each row the key that it had in the old one, as a rebuild does, and the
+//! values that they gave to all rows. Reads their text; what it does not understand it takes for a copy under other keys.
+
+use std::collections::BTreeMap;
 
 use super::copying::target;
 use super::courses::Pair;
@@ -14,6 +16,16 @@ pub struct Tables<'a> {
     pub old: &'a Shape,
 }
 
+/// By columns, in lower case, the values that a copy gave to all rows, as `quote()` writes them.
+pub type Constants = BTreeMap<String, Vec<String>>;
+
+/// Where a value of a copied row comes from.
+enum Given {
+    Column(String),
+    Constant(String),
+    Else,
+}
+
 impl Tables<'_> {
     /// Whether the key's columns take values alike in both tables: else a value may become that of another row.
     fn has_like_keys(&self) -> bool {
@@ -21,12 +33,13 @@ impl Tables<'_> {
         self.new.key().iter().all(|key| affinity(self.new, &key.name) == affinity(self.old, &key.name))
     }
 
-    /// Whether all that a step did to the new table, while the old one was there, kept the keys. `nulls`: the old table has
-    /// rows with a NULL in their key, of which the new one may make a number.
-    pub fn kept_keys(&self, reader: &mut Reader<'_>, events: &[Event], nulls: bool) -> Result<bool, StreamError> {
-        if nulls || !self.has_like_keys() {
-            return Ok(false);
+    /// The values that the step gave to all rows of the new table; none where what it did there, while the old one was there,
+    /// may not have kept the keys.
+    pub fn kept_keys(&self, reader: &mut Reader<'_>, events: &[Event]) -> Result<Option<Constants>, StreamError> {
+        if !self.has_like_keys() {
+            return Ok(None);
         }
+        let mut constants = Constants::new();
         let mut block = Block::default();
         for event in events.get(self.pair.create..self.pair.drop).unwrap_or_default() {
             let Event::Rows { start, end, .. } = event else { continue };
@@ -37,24 +50,24 @@ impl Tables<'_> {
                 reader.block(&head, &mut block)?;
                 for number in 0..block.len() {
                     if let Record::Statement { sql, .. } = block.record(number)?
-                        && !self.keeps_keys(sql)
+                        && !self.keeps_keys(sql, &mut constants)
                     {
-                        return Ok(false);
+                        return Ok(None);
                     }
                 }
             }
         }
-        Ok(true)
+        Ok(Some(constants))
     }
 
-    fn keeps_keys(&self, sql: &str) -> bool {
+    fn keeps_keys(&self, sql: &str, constants: &mut Constants) -> bool {
         let is = |name: &str, other: &str| name.eq_ignore_ascii_case(other);
         let words = tokens(sql);
         match target(sql) {
             Some((verb, table)) if is(&table, &self.pair.new) => {
                 is(verb, "DELETE")
                     || is(verb, "UPDATE") && !self.sets_key(&words)
-                    || !is(verb, "UPDATE") && self.copies_key(&words).is_some()
+                    || !is(verb, "UPDATE") && self.copies_key(&words, constants).is_some()
             }
             Some((verb, table)) => !is(&table, &self.pair.old) || is(verb, "DELETE"),
             None => {
@@ -75,7 +88,7 @@ impl Tables<'_> {
     }
 
     /// Of `INSERT INTO new (…) SELECT … FROM old`: some where each column of the key comes from the one of that name.
-    fn copies_key(&self, words: &[Token<'_>]) -> Option<()> {
+    fn copies_key(&self, words: &[Token<'_>], constants: &mut Constants) -> Option<()> {
         let select = words.iter().position(|word| word.is("SELECT"))?;
         let into: Vec<String> = match words[..select].iter().position(|word| word.is_sign(b'(')) {
             Some(open) => {
@@ -89,7 +102,7 @@ impl Tables<'_> {
             list = &list[1..];
         }
         let source = self.source(&words[from + 1..])?;
-        let mut given: Vec<Option<String>> = Vec::new();
+        let mut given: Vec<Given> = Vec::new();
         for part in parts(list) {
             match part {
                 [all] if all.is_sign(b'*') && source.is_alone => given.extend(self.old_columns()),
@@ -98,18 +111,24 @@ impl Tables<'_> {
                     false => return None,
                 },
                 [all] if all.is_sign(b'*') => return None,
-                part => given.push(source.column(part)),
+                part => given.push(source.given(part)),
             }
         }
         let comes = |key: &str| {
             let at = into.iter().position(|name| name.eq_ignore_ascii_case(key))?;
-            given.get(at)?.as_deref().filter(|name| name.eq_ignore_ascii_case(key)).map(|_| ())
+            matches!(given.get(at)?, Given::Column(name) if name.eq_ignore_ascii_case(key)).then_some(())
         };
-        self.new.key().iter().all(|key| comes(&key.name).is_some()).then_some(())
+        self.new.key().iter().all(|key| comes(&key.name).is_some()).then_some(())?;
+        for (name, given) in into.iter().zip(given) {
+            if let Given::Constant(value) = given {
+                constants.entry(name.to_ascii_lowercase()).or_default().push(value);
+            }
+        }
+        Some(())
     }
 
-    fn old_columns(&self) -> impl Iterator<Item = Option<String>> {
-        self.old.columns.iter().map(|column| Some(column.name.clone()))
+    fn old_columns(&self) -> impl Iterator<Item = Given> {
+        self.old.columns.iter().map(|column| Given::Column(column.name.clone()))
     }
 
     /// What follows FROM; none where rows don't come from the old table first, or from another SELECT as well.
@@ -151,17 +170,24 @@ impl Source {
         table.name().is_some_and(|name| name.eq_ignore_ascii_case(&self.known_as))
     }
 
-    /// The column of the old table that an expression is, be it under a name of its own.
-    fn column(&self, part: &[Token<'_>]) -> Option<String> {
+    /// What an expression is, be it under a name of its own.
+    fn given(&self, part: &[Token<'_>]) -> Given {
         let part = match part {
             [rest @ .., word, _] if word.is("AS") => rest,
             _ => part,
         };
-        match part {
-            [name] if name.kind != Kind::Text && self.is_alone => name.name(),
+        let column = match part {
+            [value] if matches!(value.kind, Kind::Text | Kind::Literal) => {
+                return Given::Constant(value.text.to_owned());
+            }
+            [minus, value] if minus.is_sign(b'-') && value.kind == Kind::Literal => {
+                return Given::Constant(format!("-{}", value.text));
+            }
+            [name] if self.is_alone => name.name(),
             [table, dot, name] if dot.is_sign(b'.') && self.has(table) => name.name(),
             _ => None,
-        }
+        };
+        column.map_or(Given::Else, Given::Column)
     }
 }
 
@@ -223,7 +249,7 @@ mod tests {
             "INSERT INTO other SELECT id + 1 FROM t",
             "WITH x AS (SELECT 1) INSERT INTO other SELECT * FROM x",
         ] {
-            assert!(tables.keeps_keys(sql), "{sql}");
+            assert!(tables.keeps_keys(sql, &mut Constants::new()), "{sql}");
         }
         for sql in [
             "INSERT INTO n SELECT id + 1, v, v FROM t",
@@ -242,7 +268,11 @@ mod tests {
             "UPDATE t SET id = id + 1",
             "WITH x AS (SELECT * FROM t) INSERT INTO n SELECT * FROM x",
         ] {
-            assert!(!tables.keeps_keys(sql), "{sql}");
+            assert!(!tables.keeps_keys(sql, &mut Constants::new()), "{sql}");
         }
+        let mut constants = Constants::new();
+        assert!(tables.keeps_keys("INSERT INTO n(id, V, w) SELECT id, 'it''s', -1 AS w FROM t", &mut constants));
+        assert_eq!(constants["v"], ["'it''s'"]);
+        assert_eq!(constants["w"], ["-1"]);
     }
 }

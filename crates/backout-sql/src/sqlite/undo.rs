@@ -23,7 +23,7 @@ use super::lessons::{Lessons, as_error, heed_indexes, leave_nothing_broken, stay
 use super::needed::Stands;
 use super::numbering::{Numbered, Numbering};
 use super::replay::{Direction, Halt, Replay, Span};
-use super::same_key::Tables;
+use super::same_key::{Constants, Tables};
 use super::split::Statement;
 use super::stream::{Event, Index, Reader, Way};
 use super::watch::Watch;
@@ -359,8 +359,9 @@ fn begin_carry(
         .filter_map(Event::ddl)
         .any(|one| one.found);
     // What was found by comparing knows rows by nothing but their keys.
-    let by_key = |tables: &Tables<'_>, nulls: bool| -> Result<bool, TargetError> {
-        Ok(found || tables.kept_keys(reader, events, nulls).map_err(|source| database.damaged(source))?)
+    let by_key = |tables: &Tables<'_>| match found {
+        true => Ok(Some(Constants::new())),
+        false => tables.kept_keys(reader, events).map_err(|source| database.damaged(source)),
     };
     match Carry::begin(conn, label, pair, manner.on_conflict, by_key)? {
         Some(carry) => replay.guard.carries.push(carry),
