@@ -15,6 +15,7 @@ use super::capture::{Capture, Sessions};
 use super::capture_error::CaptureError;
 use super::classify::{self, Class};
 use super::ddl::Drawn;
+use super::gone::Gone;
 use super::held::Held;
 use super::notify::{self, Senders};
 use super::schema::{self, Tools};
@@ -31,6 +32,7 @@ impl Postgres {
     /// See [`crate::database::Database::apply`].
     pub(super) fn apply_script(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {
         self.ready()?;
+        self.gone = Gone::default();
         let way = match &script.undo {
             ScriptUndo::Captured => Way::Captured,
             ScriptUndo::ByScript { shown, .. } => Way::ByScript { shown: shown.clone() },
@@ -349,6 +351,7 @@ impl Step<'_> {
             passing: &[],
             drawn,
             already: None,
+            gone: &mut Gone::default(),
         };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
         let event = schema::run(&mut sessions, &mut self.capture, &mut tools, statement, place)

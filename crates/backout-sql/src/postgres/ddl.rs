@@ -14,6 +14,7 @@ use super::ddl_keep::Kept;
 use super::ddl_turn::TurnError;
 pub use super::drawn::Drawn;
 pub use super::event_triggers::EventTriggers;
+pub use super::gone::Gone;
 use super::prepared::{self, Client};
 use super::table::plain;
 use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe, drawn};
@@ -191,6 +192,8 @@ pub struct Context<'a> {
     pub drawn: &'a [Drawn],
     /// Where an undo that is tried tells what is as it is to be already.
     pub already: Option<&'a mut Conflicts>,
+    /// What an undo was to take away and others had.
+    pub gone: &'a mut Gone,
 }
 
 impl Context<'_> {

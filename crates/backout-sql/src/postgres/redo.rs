@@ -6,6 +6,7 @@ use backout_model::conflict::OnConflict;
 use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 
 use super::apply::uncaptured;
+use super::gone::Gone;
 use super::load::Replay;
 use super::stream::{Kept, Reader, Way};
 use super::undo::{Direction, Halt, summary_of};
@@ -20,6 +21,7 @@ impl Postgres {
     ) -> Result<Report, TargetError> {
         let mut reader = Reader::open(images).map_err(|source| self.damaged(source))?;
         self.ready()?;
+        self.gone = Gone::default();
         let done = match reader.index.way {
             Way::Captured => self.redo_captured(&mut reader, manner, gate),
             Way::ByScript { .. } | Way::Never { .. } => self.rerun(&mut reader, gate),

@@ -14,6 +14,7 @@ mod notify;
 mod owner;
 mod pooler;
 mod proof;
+mod put_back;
 mod rounds;
 mod rows;
 mod rows_random;
