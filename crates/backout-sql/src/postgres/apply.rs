@@ -148,8 +148,10 @@ struct Step<'a> {
 impl Step<'_> {
     /// Runs all statements in a transaction that stays open.
     fn run(&mut self, gate: &mut dyn Gate) -> Result<(), TargetError> {
-        let begun = self.database.a.plain().and_then(|()| self.database.a.run("BEGIN"));
-        begun.map_err(|source| self.database.failed("cannot begin a transaction in", source))?;
+        self.database
+            .a
+            .begin_plain()
+            .map_err(|source| self.database.failed("cannot begin a transaction in", source))?;
         if self.way == Way::Captured {
             self.look_at_functions()?;
         }
