@@ -99,6 +99,12 @@ impl DdlEvent {
         self.changes.iter().filter_map(|change| change.after.as_ref()).any(|object| kinds(object.kind))
     }
 
+    /// The tables at which foreign keys point that it made, by their plain names.
+    pub fn points_at(&self) -> impl Iterator<Item = String> {
+        let made = self.changes.iter().filter(|change| change.before.is_none());
+        made.filter_map(|change| Some(plain(change.after.as_ref()?.part("references")?)))
+    }
+
     /// What becomes of a table: its name afterwards, none where it was dropped and is held.
     pub fn course<'a>(&'a self, table: &'a str) -> Option<&'a str> {
         let is_it = |object: &Object| object.kind == Kind::Table && object.id() == table;
@@ -455,7 +461,7 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
                 "a column that was a parent's becomes the table's own for good"
             }
             (Some(before), Some(after)) if before.kind == Kind::Enum && labels(before) != labels(after) => {
-                "a label cannot be taken out of an enum again"
+                "a label cannot be taken out of an enum again; one that no row holds may as well stay (`undo: none`)"
             }
             (Some(before), Some(after))
                 if before.kind == Kind::MaterializedView
@@ -463,7 +469,7 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
                     && before.part("empty").is_none()
                     && !ddl_names::starts_with(statement.sql, "ALTER") =>
             {
-                "the rows that a materialized view held cannot be brought back"
+                "the rows that a materialized view held cannot be brought back; a command of `finally:` refreshes it after an undo, too"
             }
             _ => continue,
         };

@@ -14,7 +14,7 @@ use super::quiet::Quiet;
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
-use super::{Postgres, counters, foreign, guard, loose, rebuild, table};
+use super::{Postgres, counters, foreign, guard, loose, rebuild, redo, table};
 use crate::shown;
 
 /// Which way a step is replayed.
@@ -137,10 +137,11 @@ impl Postgres {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Halt> {
         let mut events = reader.index.events.clone();
-        if replay.direction == Direction::Undo {
-            events.reverse();
-        }
         let tables = reader.index.tables.clone();
+        match replay.direction {
+            Direction::Undo => events.reverse(),
+            Direction::Redo => redo::made_rows_first(&mut events, &tables),
+        }
         let mut quiet = Quiet::begin(&mut self.a, &self.label)?;
         replay.cascades = !quiet.replica;
         replay.replaces = rebuild::may_replace(&reader.index);
