@@ -137,6 +137,8 @@ const CATALOGS: &[Catalog] = &[
         key: "CASE WHEN x.classoid = 1259 AND x.objsubid = 0 AND c.relkind IN ('i', 'I') THEN {index} \
               WHEN x.classoid = 1247 AND t.typrelid <> 0 THEN '1259,'||t.typrelid||',0' \
               WHEN x.classoid = 1259 AND c.oid IS NULL THEN '' \
+              WHEN x.classoid NOT IN (826, 1247, 1255, 1259, 2606, 2615, 2618, 2620, 3079, 3256, 3381, 6104) \
+              THEN '!the comment on '||pg_describe_object(x.classoid, x.objoid, x.objsubid) \
               ELSE x.classoid||','||x.objoid||','||x.objsubid END",
         joins: "LEFT JOIN pg_class c ON x.classoid = 1259 AND c.oid = x.objoid \
                 LEFT JOIN pg_type t ON x.classoid = 1247 AND t.oid = x.objoid",
@@ -319,6 +321,15 @@ impl Touched {
     }
 }
 
+/// Numbers below are those of objects that the server brought along ("System Catalog Initial Data", FirstNormalObjectId).
+const FIRST_OF_USERS: u32 = 16384;
+/// The schema `public`, which is everybody's.
+const PUBLIC: u32 = 2200;
+
+fn is_the_servers(key: Key) -> bool {
+    key.oid < FIRST_OF_USERS && !(key.class == class::SCHEMA && key.oid == PUBLIC)
+}
+
 /// Finds what was written since the mark.
 pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
     let now = counters(client, prepared::first_rows)?;
@@ -343,8 +354,9 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         }
         if counts[0] > before[0] || counts[1] > before[1] {
             touched.writes.insert(catalog.name, Writes { inserted: counts[0] - before[0], keys: Vec::new() });
-            // Nobody writes to the columns of what the server brought along; this finds the others by an index.
-            let narrow = if catalog.name == "pg_attribute" { "x.attrelid >= 16384 AND " } else { "" };
+            // Columns of what the server brought along come from nobody; this finds the others by an index.
+            let only_new = catalog.name == "pg_attribute" && counts[1] == before[1];
+            let narrow = if only_new { "x.attrelid >= 16384 AND " } else { "" };
             asked.push(Asked::new(catalog.query(&format!("{narrow}{OWN}")), "xid, bigint", values.clone()));
         }
     }
@@ -363,6 +375,9 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         }
         if let Some(words) = key.strip_prefix('!') {
             touched.unhandled.push(words.to_owned());
+        }
+        if parsed.is_some_and(is_the_servers) {
+            touched.unhandled.push("what the server itself brought along".to_owned());
         }
         // What a composite type is made of is a part of it.
         if let Some(key) = parsed.filter(|key| key.sub > 0) {

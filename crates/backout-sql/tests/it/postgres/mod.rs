@@ -19,7 +19,7 @@ mod rounds;
 mod rows;
 mod rows_random;
 mod sequences;
-mod stage;
+pub mod stage;
 mod surroundings;
 mod trips;
 mod values;
