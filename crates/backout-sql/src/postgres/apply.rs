@@ -22,7 +22,7 @@ use super::schema::{self, Tools};
 use super::split::{self, Statement};
 use super::stream::{Event, Sequence, Way};
 use super::wrapping::Wrapping;
-use super::{Postgres, counters, drawn, marker};
+use super::{Postgres, counters, deferred, drawn, marker};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -95,15 +95,18 @@ impl Postgres {
         senders: &Senders,
         gate: &mut dyn Gate,
     ) -> Result<Report, TargetError> {
+        let schema_changed = capture.index().events.iter().any(|event| matches!(event, Event::Ddl { .. }));
         if let ScriptUndo::Captured = script.undo {
             let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
-            capture.flush(&mut sessions, None).map_err(|source| refused_or(&self.label, &script.shown, source))?;
+            let done = capture
+                .flush(&mut sessions, None)
+                .and_then(|()| if schema_changed { deferred::none_is_silenced(&mut sessions) } else { Ok(()) });
+            done.map_err(|source| refused_or(&self.label, &script.shown, source))?;
         }
         let to_be_proven = capture.index().is_to_be_proven();
         if to_be_proven {
             capture.let_go(&mut self.a).map_err(|source| uncaptured(&self.label, source))?;
         }
-        let schema_changed = capture.index().events.iter().any(|event| matches!(event, Event::Ddl { .. }));
         let notes = senders.notes(&mut self.a, &self.label, schema_changed);
         let notes = notes.map_err(|source| self.failed("cannot read the triggers of", source))?;
         let summary = self.finish(capture, &before)?;

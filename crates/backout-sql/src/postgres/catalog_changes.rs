@@ -17,7 +17,7 @@ struct Catalog {
     /// What tells its rows apart.
     row: &'static str,
     /// `class,oid,sub` of the object that a row belongs to; empty for what PostgreSQL keeps for itself; with `!` in
-    /// front the words for what is not handled.
+    /// front the words for what is not handled; with `~` in front the key of the object without which it does not change.
     key: &'static str,
     joins: &'static str,
     /// Which rows can be the user's.
@@ -103,7 +103,9 @@ const CATALOGS: &[Catalog] = &[
         row: "x.oid::text",
         key: "CASE WHEN x.typrelid <> 0 THEN CASE (SELECT relkind FROM pg_class r WHERE r.oid = x.typrelid) \
               WHEN 'c' THEN '1259,'||x.typrelid||',0' ELSE '' END \
-              WHEN x.typtype = 'm' OR x.typcategory = 'A' AND x.typelem <> 0 THEN '' \
+              WHEN x.typtype = 'm' THEN '~1247,'||(SELECT d.refobjid FROM pg_depend d WHERE d.classid = 1247 \
+              AND d.objid = x.oid AND d.refclassid = 1247 AND d.deptype = 'i')||',0' \
+              WHEN x.typcategory = 'A' AND x.typelem <> 0 THEN '' \
               WHEN x.typtype IN ('e', 'd', 'r') THEN '1247,'||x.oid||',0' ELSE '!type '||x.oid::regtype END",
         joins: "",
         users: "x.oid >= 16384",
@@ -135,6 +137,8 @@ const CATALOGS: &[Catalog] = &[
         name: "pg_description",
         row: "x.classoid||'.'||x.objoid||'.'||x.objsubid",
         key: "CASE WHEN x.classoid = 1259 AND x.objsubid = 0 AND c.relkind IN ('i', 'I') THEN {index} \
+              WHEN x.classoid = 1247 AND (t.typtype = 'm' OR t.typcategory = 'A' AND t.typelem <> 0 OR t.typrelid <> 0 \
+              AND (SELECT relkind FROM pg_class r WHERE r.oid = t.typrelid) <> 'c') THEN '!the comment on type '||x.objoid::regtype \
               WHEN x.classoid = 1247 AND t.typrelid <> 0 THEN '1259,'||t.typrelid||',0' \
               WHEN x.classoid = 1259 AND c.oid IS NULL THEN '' \
               WHEN x.classoid NOT IN (826, 1247, 1255, 1259, 2606, 2615, 2618, 2620, 3079, 3256, 3381, 6104) \
@@ -360,6 +364,7 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
             asked.push(Asked::new(catalog.query(&format!("{narrow}{OWN}")), "xid, bigint", values.clone()));
         }
     }
+    let mut followers = Vec::new();
     for row in prepared::first_rows(client, &asked)? {
         let [name, row, key, kind] = row.as_slice() else { continue };
         let parsed = Key::parse(key);
@@ -376,6 +381,7 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         if let Some(words) = key.strip_prefix('!') {
             touched.unhandled.push(words.to_owned());
         }
+        followers.extend(key.strip_prefix('~').and_then(Key::parse));
         if parsed.is_some_and(is_the_servers) {
             touched.unhandled.push("what the server itself brought along".to_owned());
         }
@@ -387,6 +393,9 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         if let Some(writes) = touched.writes.get_mut(name.as_str()) {
             writes.keys.push(parsed);
         }
+    }
+    if followers.iter().any(|key| !touched.written.contains(key)) {
+        touched.unhandled.push("a multirange type by itself".to_owned());
     }
     Ok(touched)
 }

@@ -57,6 +57,9 @@ const UNDONE: &[&str] = &[
      CREATE OR REPLACE RULE no_delete AS ON DELETE TO cheap DO INSTEAD SELECT 1",
     "CREATE TABLE typed OF pair (PRIMARY KEY (a)); ALTER TABLE typed NOT OF",
     "ALTER TABLE item ALTER twice DROP EXPRESSION; ALTER SEQUENCE counter AS smallint MAXVALUE 1000",
+    "ALTER TABLE child DISABLE TRIGGER ALL; INSERT INTO child VALUES (9, 1); ALTER TABLE child ENABLE TRIGGER ALL",
+    "ALTER TYPE span OWNER TO writer; ALTER TYPE span RENAME TO spans",
+    "ALTER TYPE span SET SCHEMA app; DROP TYPE app.span",
     "DROP ROUTINE twice(int); ALTER FUNCTION app.plus(int, int) RENAME TO add",
 ];
 
@@ -91,6 +94,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("DO $$ BEGIN COMMENT ON CAST (pair AS text) IS 'x'; END $$", "comment on cast"),
     ("DO $$ BEGIN COMMENT ON COLLATION app.said IS NULL; END $$", "comment on collation"),
     ("DO $$ BEGIN COMMENT ON LANGUAGE plpgsql IS 'x'; END $$", "comment on language"),
+    ("COMMENT ON TYPE item IS 'x'", "comment on type"),
+    ("ALTER TYPE span_multirange RENAME TO sm", "multirange"),
+    ("ALTER TYPE span_multirange SET SCHEMA app", "multirange"),
+    ("ALTER TABLE item DISABLE TRIGGER ALL", "TRIGGER ALL"),
+    ("DO $$ BEGIN ALTER TABLE parent DISABLE TRIGGER ALL; END $$", "TRIGGER ALL"),
     // What the server brought along is in a dump where it is granted to others.
     ("GRANT EXECUTE ON FUNCTION pg_ls_dir(text) TO reader", "the server itself"),
     ("REVOKE ALL ON FUNCTION pg_sleep(double precision) FROM PUBLIC", "the server itself"),
