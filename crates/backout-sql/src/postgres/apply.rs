@@ -15,13 +15,14 @@ use super::capture::{Capture, Sessions};
 use super::capture_error::CaptureError;
 use super::classify::{self, Class};
 use super::ddl::Drawn;
+use super::gone::Gone;
 use super::held::Held;
 use super::notify::{self, Senders};
 use super::schema::{self, Tools};
 use super::split::{self, Statement};
 use super::stream::{Event, Sequence, Way};
 use super::wrapping::Wrapping;
-use super::{Postgres, counters, drawn, marker};
+use super::{Postgres, counters, deferred, drawn, marker};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -31,6 +32,7 @@ impl Postgres {
     /// See [`crate::database::Database::apply`].
     pub(super) fn apply_script(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {
         self.ready()?;
+        self.gone = Gone::default();
         let way = match &script.undo {
             ScriptUndo::Captured => Way::Captured,
             ScriptUndo::ByScript { shown, .. } => Way::ByScript { shown: shown.clone() },
@@ -93,15 +95,18 @@ impl Postgres {
         senders: &Senders,
         gate: &mut dyn Gate,
     ) -> Result<Report, TargetError> {
+        let schema_changed = capture.index().events.iter().any(|event| matches!(event, Event::Ddl { .. }));
         if let ScriptUndo::Captured = script.undo {
             let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
-            capture.flush(&mut sessions, None).map_err(|source| refused_or(&self.label, &script.shown, source))?;
+            let done = capture
+                .flush(&mut sessions, None)
+                .and_then(|()| if schema_changed { deferred::none_is_silenced(&mut sessions) } else { Ok(()) });
+            done.map_err(|source| refused_or(&self.label, &script.shown, source))?;
         }
         let to_be_proven = capture.index().is_to_be_proven();
         if to_be_proven {
             capture.let_go(&mut self.a).map_err(|source| uncaptured(&self.label, source))?;
         }
-        let schema_changed = capture.index().events.iter().any(|event| matches!(event, Event::Ddl { .. }));
         let notes = senders.notes(&mut self.a, &self.label, schema_changed);
         let notes = notes.map_err(|source| self.failed("cannot read the triggers of", source))?;
         let summary = self.finish(capture, &before)?;
@@ -146,8 +151,10 @@ struct Step<'a> {
 impl Step<'_> {
     /// Runs all statements in a transaction that stays open.
     fn run(&mut self, gate: &mut dyn Gate) -> Result<(), TargetError> {
-        let begun = self.database.a.plain().and_then(|()| self.database.a.run("BEGIN"));
-        begun.map_err(|source| self.database.failed("cannot begin a transaction in", source))?;
+        self.database
+            .a
+            .begin_plain()
+            .map_err(|source| self.database.failed("cannot begin a transaction in", source))?;
         if self.way == Way::Captured {
             self.look_at_functions()?;
         }
@@ -349,6 +356,7 @@ impl Step<'_> {
             passing: &[],
             drawn,
             already: None,
+            gone: &mut Gone::default(),
         };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };
         let event = schema::run(&mut sessions, &mut self.capture, &mut tools, statement, place)

@@ -17,7 +17,7 @@ struct Catalog {
     /// What tells its rows apart.
     row: &'static str,
     /// `class,oid,sub` of the object that a row belongs to; empty for what PostgreSQL keeps for itself; with `!` in
-    /// front the words for what is not handled.
+    /// front the words for what is not handled; with `~` in front the key of the object without which it does not change.
     key: &'static str,
     joins: &'static str,
     /// Which rows can be the user's.
@@ -103,7 +103,9 @@ const CATALOGS: &[Catalog] = &[
         row: "x.oid::text",
         key: "CASE WHEN x.typrelid <> 0 THEN CASE (SELECT relkind FROM pg_class r WHERE r.oid = x.typrelid) \
               WHEN 'c' THEN '1259,'||x.typrelid||',0' ELSE '' END \
-              WHEN x.typtype = 'm' OR x.typcategory = 'A' AND x.typelem <> 0 THEN '' \
+              WHEN x.typtype = 'm' THEN '~1247,'||(SELECT d.refobjid FROM pg_depend d WHERE d.classid = 1247 \
+              AND d.objid = x.oid AND d.refclassid = 1247 AND d.deptype = 'i')||',0' \
+              WHEN x.typcategory = 'A' AND x.typelem <> 0 THEN '' \
               WHEN x.typtype IN ('e', 'd', 'r') THEN '1247,'||x.oid||',0' ELSE '!type '||x.oid::regtype END",
         joins: "",
         users: "x.oid >= 16384",
@@ -135,8 +137,12 @@ const CATALOGS: &[Catalog] = &[
         name: "pg_description",
         row: "x.classoid||'.'||x.objoid||'.'||x.objsubid",
         key: "CASE WHEN x.classoid = 1259 AND x.objsubid = 0 AND c.relkind IN ('i', 'I') THEN {index} \
+              WHEN x.classoid = 1247 AND (t.typtype = 'm' OR t.typcategory = 'A' AND t.typelem <> 0 OR t.typrelid <> 0 \
+              AND (SELECT relkind FROM pg_class r WHERE r.oid = t.typrelid) <> 'c') THEN '!the comment on type '||x.objoid::regtype \
               WHEN x.classoid = 1247 AND t.typrelid <> 0 THEN '1259,'||t.typrelid||',0' \
               WHEN x.classoid = 1259 AND c.oid IS NULL THEN '' \
+              WHEN x.classoid NOT IN (826, 1247, 1255, 1259, 2606, 2615, 2618, 2620, 3079, 3256, 3381, 6104) \
+              THEN '!the comment on '||pg_describe_object(x.classoid, x.objoid, x.objsubid) \
               ELSE x.classoid||','||x.objoid||','||x.objsubid END",
         joins: "LEFT JOIN pg_class c ON x.classoid = 1259 AND c.oid = x.objoid \
                 LEFT JOIN pg_type t ON x.classoid = 1247 AND t.oid = x.objoid",
@@ -319,6 +325,15 @@ impl Touched {
     }
 }
 
+/// Numbers below are those of objects that the server brought along ("System Catalog Initial Data", FirstNormalObjectId).
+const FIRST_OF_USERS: u32 = 16384;
+/// The schema `public`, which is everybody's.
+const PUBLIC: u32 = 2200;
+
+fn is_the_servers(key: Key) -> bool {
+    key.oid < FIRST_OF_USERS && !(key.class == class::SCHEMA && key.oid == PUBLIC)
+}
+
 /// Finds what was written since the mark.
 pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
     let now = counters(client, prepared::first_rows)?;
@@ -343,11 +358,13 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         }
         if counts[0] > before[0] || counts[1] > before[1] {
             touched.writes.insert(catalog.name, Writes { inserted: counts[0] - before[0], keys: Vec::new() });
-            // Nobody writes to the columns of what the server brought along; this finds the others by an index.
-            let narrow = if catalog.name == "pg_attribute" { "x.attrelid >= 16384 AND " } else { "" };
+            // Columns of what the server brought along come from nobody; this finds the others by an index.
+            let only_new = catalog.name == "pg_attribute" && counts[1] == before[1];
+            let narrow = if only_new { "x.attrelid >= 16384 AND " } else { "" };
             asked.push(Asked::new(catalog.query(&format!("{narrow}{OWN}")), "xid, bigint", values.clone()));
         }
     }
+    let mut followers = Vec::new();
     for row in prepared::first_rows(client, &asked)? {
         let [name, row, key, kind] = row.as_slice() else { continue };
         let parsed = Key::parse(key);
@@ -364,6 +381,10 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         if let Some(words) = key.strip_prefix('!') {
             touched.unhandled.push(words.to_owned());
         }
+        followers.extend(key.strip_prefix('~').and_then(Key::parse));
+        if parsed.is_some_and(is_the_servers) {
+            touched.unhandled.push("what the server itself brought along".to_owned());
+        }
         // What a composite type is made of is a part of it.
         if let Some(key) = parsed.filter(|key| key.sub > 0) {
             touched.written.insert(Key { sub: 0, ..key });
@@ -372,6 +393,9 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
         if let Some(writes) = touched.writes.get_mut(name.as_str()) {
             writes.keys.push(parsed);
         }
+    }
+    if followers.iter().any(|key| !touched.written.contains(key)) {
+        touched.unhandled.push("a multirange type by itself".to_owned());
     }
     Ok(touched)
 }

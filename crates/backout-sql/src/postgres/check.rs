@@ -3,6 +3,7 @@
 use backout_model::conflict::OnConflict;
 use backout_model::target::{Images, Manner, Report, Summary, TargetError};
 
+use super::gone::Gone;
 use super::load::Replay;
 use super::stream::{Reader, Way};
 use super::undo::{Direction, Halt, summary_of};
@@ -19,6 +20,7 @@ impl Postgres {
         on_conflict: OnConflict,
     ) -> Result<Report, TargetError> {
         self.ready()?;
+        self.gone = Gone::default();
         let done = self.check_steps(steps, on_conflict);
         self.after_step();
         done

@@ -200,7 +200,9 @@ fn schema(sql: &str) -> Result<Class, No> {
         return Err(No::undo("what belongs to an extension, and which version, cannot be put back"));
     }
     if head.verb == Verb::Alter && head.object == Object::Type && adds_label(sql) {
-        return Err(No::undo("a label cannot be taken out of an enum again"));
+        return Err(No::undo(
+            "a label cannot be taken out of an enum again; one that no row holds may as well stay (`undo: none`)",
+        ));
     }
     if head.concurrently && head.object == Object::Index {
         let why = "it cannot run inside of a transaction, and a failure would leave half of an index";

@@ -20,6 +20,7 @@ use super::compared_schema::{self, Dependence, Differences, Grain, OTHERS};
 use super::ddl_hold::Moved;
 use super::ddl_keep::{Kept, What};
 use super::ddl_turn::TurnError;
+use super::gone::Gone;
 use super::schema::{self, Images, LOCK_PAUSE, Tools};
 use super::session::{Session, ident};
 use super::snapshot::{Before, Copied, Other, Stood};
@@ -244,6 +245,7 @@ impl Postgres {
             passing: &[],
             drawn: &[],
             already: None,
+            gone: &mut Gone::default(),
         };
         let mut images = Images { capture: None, reader: None, label: &label };
         let mut context = schema::context(&mut self.a, &mut tools, &mut images);

@@ -14,6 +14,7 @@ use super::ddl_keep::Kept;
 use super::ddl_turn::TurnError;
 pub use super::drawn::Drawn;
 pub use super::event_triggers::EventTriggers;
+pub use super::gone::Gone;
 use super::prepared::{self, Client};
 use super::table::plain;
 use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe, drawn};
@@ -96,6 +97,12 @@ impl DdlEvent {
     pub fn constrains(&self) -> bool {
         let kinds = |kind: Kind| matches!(kind, Kind::Constraint | Kind::Domain);
         self.changes.iter().filter_map(|change| change.after.as_ref()).any(|object| kinds(object.kind))
+    }
+
+    /// The tables at which foreign keys point that it made, by their plain names.
+    pub fn points_at(&self) -> impl Iterator<Item = String> {
+        let made = self.changes.iter().filter(|change| change.before.is_none());
+        made.filter_map(|change| Some(plain(change.after.as_ref()?.part("references")?)))
     }
 
     /// What becomes of a table: its name afterwards, none where it was dropped and is held.
@@ -191,6 +198,8 @@ pub struct Context<'a> {
     pub drawn: &'a [Drawn],
     /// Where an undo that is tried tells what is as it is to be already.
     pub already: Option<&'a mut Conflicts>,
+    /// What an undo was to take away and others had.
+    pub gone: &'a mut Gone,
 }
 
 impl Context<'_> {
@@ -452,7 +461,7 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
                 "a column that was a parent's becomes the table's own for good"
             }
             (Some(before), Some(after)) if before.kind == Kind::Enum && labels(before) != labels(after) => {
-                "a label cannot be taken out of an enum again"
+                "a label cannot be taken out of an enum again; one that no row holds may as well stay (`undo: none`)"
             }
             (Some(before), Some(after))
                 if before.kind == Kind::MaterializedView
@@ -460,7 +469,7 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
                     && before.part("empty").is_none()
                     && !ddl_names::starts_with(statement.sql, "ALTER") =>
             {
-                "the rows that a materialized view held cannot be brought back"
+                "the rows that a materialized view held cannot be brought back; a command of `finally:` refreshes it after an undo, too"
             }
             _ => continue,
         };

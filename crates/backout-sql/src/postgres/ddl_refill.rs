@@ -34,10 +34,8 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &[Kept], manner: Manner)
     context.client.batch_execute(&silence.begin).map_err(failed)?;
     let mut conflicts = Vec::new();
     for kept in kept {
-        if let What::Rows { columns, block } = &kept.what
-            && let Some(now) = one_table(context, &kept.table, columns, *block, manner)?
-        {
-            conflicts.push(Found { table: kept.table.clone(), kind: ConflictKind::Appeared, now });
+        if let What::Rows { columns, block } = &kept.what {
+            conflicts.append(&mut one_table(context, &kept.table, columns, *block, manner)?);
         }
     }
     context.client.batch_execute(&silence.end).map_err(failed)?;
@@ -109,20 +107,32 @@ fn one_table(
     columns: &[String],
     block: u64,
     manner: Manner,
-) -> Result<Option<String>, TargetError> {
+) -> Result<Vec<Found>, TargetError> {
     let failed = |error: Error| TargetError::failed(format!("cannot put the rows of {table} back"), error);
     let list = columns.join(", ");
     bring(context.client, context.keep, table, &list, block)?;
     let client = &mut *context.client;
     let excluding = Excluding::of(client, table).map_err(failed)?;
     let same: Vec<String> = excluding.all().map(|condition| format!("({condition})")).collect();
-    let mut conflict = None;
+    let mut conflicts = Vec::new();
+    if let Some(taken) = context.gone.is_one_of(table, columns, "t") {
+        let rows = count(client, "pg_temp.backout_rows t", &taken).map_err(failed)?;
+        if rows > 0 {
+            let now =
+                format!("{} that a later step had made anew, gone since", words::count(rows.unsigned_abs(), "row"));
+            conflicts.push(Found { table: table.to_owned(), kind: ConflictKind::Missing, now });
+        }
+        if manner.on_conflict != OnConflict::Overwrite {
+            client.batch_execute(&format!("DELETE FROM pg_temp.backout_rows t WHERE {taken}")).map_err(failed)?;
+        }
+    }
     if !same.is_empty() {
         let same = same.join(" OR ");
         let there = format!("ONLY {table} x JOIN pg_temp.backout_rows t ON {same}");
         let rows = count(client, &there, "true").map_err(failed)?;
         if rows > 0 {
-            conflict = Some(format!("{rows} row{} with keys of old rows", if rows == 1 { "" } else { "s" }));
+            let now = format!("{} with keys of old rows", words::count(rows.unsigned_abs(), "row"));
+            conflicts.push(Found { table: table.to_owned(), kind: ConflictKind::Appeared, now });
             let sql = match manner.on_conflict {
                 OnConflict::Overwrite => {
                     format!("DELETE FROM ONLY {table} x USING pg_temp.backout_rows t WHERE {same}")
@@ -137,7 +147,7 @@ fn one_table(
     let insert =
         format!("INSERT INTO {table} ({list}) OVERRIDING SYSTEM VALUE SELECT {list} FROM pg_temp.backout_rows");
     client.batch_execute(&format!("{insert}; DROP TABLE pg_temp.backout_rows")).map_err(failed)?;
-    Ok(conflict)
+    Ok(conflicts)
 }
 
 /// Rows that point at nothing in tables that were not emptied. What points at another emptied table points at what it did.

@@ -16,6 +16,7 @@ use super::ddl_observe::pinned;
 use super::ddl_refill::Found;
 use super::ddl_shape::{ShapeError, Unfit};
 use super::ddl_turn::{self, Pair, Reach, TurnError};
+use super::load::MADE_ANEW;
 use super::prepared::Client;
 use super::table::plain;
 use super::{ddl_make, ddl_refill, ddl_rows, ddl_shape};
@@ -241,6 +242,7 @@ impl Undo<'_, '_> {
     fn guard_made(&mut self, after: &Object, now: Option<Object>, aim: &mut Aim) {
         let Some(now) = now else {
             if !self.manner.in_doubt && after.of().is_empty() {
+                self.context.gone.note_object(after.shown());
                 self.notes.push(format!("{}: {} was dropped since", self.context.target, after.shown()));
             }
             return;
@@ -254,6 +256,14 @@ impl Undo<'_, '_> {
             let text = shown_definition(&now);
             self.conflict(&before.shown(), ConflictKind::Appeared, text);
             aim.in_the_way.push(now);
+        } else if self.context.gone.has_object(&before.shown()) {
+            self.push(
+                &before.shown(),
+                ConflictKind::Missing,
+                shown_definition(before),
+                MADE_ANEW.to_owned(),
+                String::new(),
+            );
         }
         aim.pairs.push((None, Some(before.clone())));
     }

@@ -8,11 +8,12 @@ use backout_model::target::TargetError;
 
 use super::admit::{self, Excluding};
 use super::foreign::{self, Followed, Following};
-use super::load::{Loaded, NO_ROW, Replay};
+use super::load::{Loaded, MADE_ANEW, NO_ROW, Replay};
 use super::session::{Row, Session, ident};
 use super::stream::Table;
 use super::table::{self, quoted};
 use super::terms::{all_same, keyed, same, shown, shown_key, shown_row};
+use super::undo::Direction;
 
 /// What the settling of one table needs all the time.
 pub(super) struct Rows<'s, 'r> {
@@ -107,6 +108,9 @@ impl Rows<'_, '_> {
         }
         let gone = format!("{from} AS f WHERE NOT EXISTS (SELECT FROM ONLY {live} AS x WHERE {key}){only}");
         self.already(ConflictKind::Missing, "f", &gone)?;
+        if self.replay.direction == Direction::Undo {
+            self.replay.gone.note_rows(self.a, table, "f", &gone)?;
+        }
         let untouched = self.loaded.untouched();
         let done = self
             .a
@@ -409,7 +413,23 @@ impl Rows<'_, '_> {
         let back =
             format!("{to} AS t JOIN ONLY {} AS x ON {key} WHERE {}{only}", self.live, all_same(table, &all, "x", "t"));
         self.already(ConflictKind::Appeared, "t", &back)?;
-        let free = format!("{to} AS t WHERE NOT EXISTS (SELECT FROM ONLY {} AS x WHERE {key}){only}", self.live);
+        let mut free = format!("{to} AS t WHERE NOT EXISTS (SELECT FROM ONLY {} AS x WHERE {key}){only}", self.live);
+        if let Some(taken) = self.replay.gone.is_one(table, "t") {
+            let columns = format!("{}, {}", shown_key(table, "t"), shown_row(table, "t"));
+            self.look(&columns, "1", &format!("{free} AND {taken}"), "", |replay, table, row| {
+                let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Missing);
+                let before = row[1].clone().unwrap_or_default();
+                replay.conflicts.push(Conflict {
+                    before,
+                    left: MADE_ANEW.to_owned(),
+                    now: NO_ROW.to_owned(),
+                    ..conflict
+                });
+            })?;
+            if !self.replay.overwrites() {
+                free += &format!(" AND NOT {taken}");
+            }
+        }
         if self.insert(&free)? == wanted {
             return Ok(());
         }

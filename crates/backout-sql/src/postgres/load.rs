@@ -5,6 +5,7 @@ use backout_model::target::TargetError;
 
 use super::counters::Positions;
 use super::fitting::Stranger;
+use super::gone::Gone;
 use super::session::{Session, ident};
 use super::stream::{Column, Damage, Reader, Span, StreamError, Table};
 use super::table::{self, list, quoted};
@@ -12,6 +13,9 @@ use super::undo::{Direction, Halt};
 
 /// How it is said that there is, or was, none.
 pub const NO_ROW: &str = "no such row";
+
+/// How it is said that a later step made it again.
+pub const MADE_ANEW: &str = "made anew";
 
 /// One replay under way: what it met and did.
 pub struct Replay<'a> {
@@ -30,6 +34,8 @@ pub struct Replay<'a> {
     pub replaces: bool,
     /// Tables that the change of the schema at hand made and the same step dropped.
     pub passing: Vec<String>,
+    /// What an undo was to take away and others had.
+    pub gone: Gone,
     /// Where sequences stood when it began.
     pub began: Positions,
     /// Numbers the temporary tables.
@@ -57,6 +63,7 @@ impl<'a> Replay<'a> {
             cascades: false,
             replaces: false,
             passing: Vec::new(),
+            gone: Gone::default(),
             began,
             loads: 0,
         }

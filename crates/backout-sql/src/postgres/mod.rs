@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use self::conn::Route;
 use self::event_triggers::EventTriggers;
+use self::gone::Gone;
 use self::place::Place;
 use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
@@ -70,6 +71,7 @@ mod fitting;
 mod followers;
 mod foreign;
 mod functions;
+mod gone;
 mod guard;
 mod head;
 mod held;
@@ -147,6 +149,8 @@ pub struct Postgres {
     event_triggers: EventTriggers,
     /// The snapshot of which a comparison is to be made in the coarser grain: the finer one was refused.
     coarse: Option<Value>,
+    /// What the undo of a later step was to take away and others had.
+    gone: Gone,
 }
 
 impl Postgres {
@@ -166,7 +170,18 @@ impl Postgres {
         let reading = |source| TargetError::failed(format!("cannot read {label}"), source);
         examine::known_version(&mut a, &label)?;
         let place = Place::find(&mut a, &own).map_err(reading)?;
-        Ok(Self { route, label, own, place, a, b, epoch: None, event_triggers: EventTriggers::default(), coarse: None })
+        Ok(Self {
+            route,
+            label,
+            own,
+            place,
+            a,
+            b,
+            epoch: None,
+            event_triggers: EventTriggers::default(),
+            coarse: None,
+            gone: Gone::default(),
+        })
     }
 
     fn failed(&self, act: &str, source: postgres::Error) -> TargetError {

@@ -50,11 +50,13 @@ impl Postgres {
         let unread = |source| TargetError::failed("cannot read back the images of the step", source);
         let mut images = gate.written().map_err(unread)?;
         let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
-        if back {
+        let began = if back {
             // Of a sequence it can be seen without a try, and others need it.
             reader.index.sequences.clear();
-        }
-        let began = counters::read(&mut self.a, &self.label)?;
+            counters::Positions::new()
+        } else {
+            counters::read(&mut self.a, &self.label)?
+        };
         let failed = |this: &Self, source| this.failed("cannot set a savepoint in", source);
         self.a.run("SAVEPOINT backout_proof").map_err(|source| failed(self, source))?;
         let label = self.label.clone();

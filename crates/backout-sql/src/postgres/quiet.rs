@@ -26,8 +26,10 @@ pub struct Quiet {
 impl Quiet {
     pub fn begin(a: &mut Session, label: &str) -> Result<Self, TargetError> {
         let failed = |source| TargetError::failed(format!("cannot silence the triggers of {label}"), source);
-        let replica = may_be_replica(&mut a.client, a.version).map_err(failed)?;
-        let was = a.value("SHOW session_replication_role").map_err(failed)?.unwrap_or_default();
+        let sql = format!("SELECT {}, pg_catalog.current_setting('session_replication_role') {ROLE}", may(a.version));
+        let found = catalog::rows(&mut a.client, &sql).map_err(failed)?;
+        let [may, was] = <[String; 2]>::try_from(found.into_iter().next().unwrap_or_default()).unwrap_or_default();
+        let replica = may == "t";
         Ok(Self { replica, was, back: Vec::new(), done: Vec::new() })
     }
 
@@ -129,11 +131,17 @@ impl Quiet {
 
 /// True where the role may set `session_replication_role`: superusers, and from 15 on whom it was granted to.
 pub fn may_be_replica(client: &mut Client, version: u32) -> Result<bool, postgres::Error> {
-    let granted = if version >= 15 {
-        "pg_catalog.has_parameter_privilege(current_user, 'session_replication_role', 'SET')"
-    } else {
-        "false"
-    };
-    let sql = format!("SELECT rolsuper OR {granted} FROM pg_catalog.pg_roles WHERE rolname = current_user");
+    let sql = format!("SELECT {} {ROLE}", may(version));
     Ok(catalog::column(client, &sql)?.into_iter().flatten().next().as_deref() == Some("t"))
+}
+
+const ROLE: &str = "FROM pg_catalog.pg_roles WHERE rolname = current_user";
+
+/// The same as an expression over [`ROLE`].
+fn may(version: u32) -> &'static str {
+    if version >= 15 {
+        "rolsuper OR pg_catalog.has_parameter_privilege(current_user, 'session_replication_role', 'SET')"
+    } else {
+        "rolsuper"
+    }
 }

@@ -6,10 +6,30 @@ use backout_model::conflict::OnConflict;
 use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 
 use super::apply::uncaptured;
+use super::gone::Gone;
 use super::load::Replay;
-use super::stream::{Kept, Reader, Way};
+use super::stream::{Event, Kept, Reader, Table, Way};
 use super::undo::{Direction, Halt, summary_of};
-use super::{Postgres, counters};
+use super::{Postgres, counters, table};
+
+/// Rows of tables that the step made come last in the images. Where a foreign key looks for them before, they come before it,
+/// unless their table is not yet what it is in the end.
+pub(super) fn made_rows_first(events: &mut [Event], tables: &[Table]) {
+    for at in 0..events.len() {
+        let Event::Rows { table, .. } = &events[at] else { continue };
+        let Some(table) = tables.get(*table as usize).filter(|table| table.made) else { continue };
+        let name = table::shown(table);
+        let points_at_it =
+            |event: &Event| matches!(event, Event::Ddl { event, .. } if event.points_at().any(|parent| parent == name));
+        let is_about_it =
+            |event: &Event| matches!(event, Event::Ddl { event, .. } if event.about().any(|one| one == name));
+        if let Some(first) = events[..at].iter().position(points_at_it)
+            && !events[first..at].iter().any(is_about_it)
+        {
+            events[first..=at].rotate_right(1);
+        }
+    }
+}
 
 impl Postgres {
     pub(super) fn redo_step(
@@ -20,6 +40,7 @@ impl Postgres {
     ) -> Result<Report, TargetError> {
         let mut reader = Reader::open(images).map_err(|source| self.damaged(source))?;
         self.ready()?;
+        self.gone = Gone::default();
         let done = match reader.index.way {
             Way::Captured => self.redo_captured(&mut reader, manner, gate),
             Way::ByScript { .. } | Way::Never { .. } => self.rerun(&mut reader, gate),

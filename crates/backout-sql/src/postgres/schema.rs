@@ -13,6 +13,7 @@ use super::apply::{refused_or, uncaptured};
 use super::capture::{Capture, Sessions};
 use super::ddl::{self, Context, DdlEvent, Drawn, Keep};
 use super::event_triggers::EventTriggers;
+use super::gone::Gone;
 use super::prepared::Client;
 use super::rebuild;
 use super::session::{Session, is_lock_timeout, literal};
@@ -94,6 +95,8 @@ pub struct Tools<'a> {
     pub drawn: &'a [Drawn],
     /// Where an undo that is tried tells what is as it is to be already.
     pub already: Option<&'a mut Conflicts>,
+    /// What an undo was to take away and others had.
+    pub gone: &'a mut Gone,
 }
 
 impl Postgres {
@@ -285,5 +288,6 @@ pub(super) fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: 
         passing: tools.passing,
         drawn: tools.drawn,
         already: tools.already.as_deref_mut(),
+        gone: tools.gone,
     }
 }

@@ -150,6 +150,12 @@ impl Session {
         self.run(PLAIN)
     }
 
+    /// The same, and begins a transaction.
+    pub fn begin_plain(&mut self) -> Result<(), postgres::Error> {
+        self.client.settle(false);
+        self.run(&format!("{PLAIN}; BEGIN"))
+    }
+
     /// Ends the transaction, where one is open, and forgets what a script left in the session. Advisory locks and the
     /// tool's own prepared questions stay, and the neutral settings come back.
     pub fn forget(&mut self) -> Result<(), postgres::Error> {

@@ -36,6 +36,21 @@ pub fn keyed(table: &Table, one: &str, other: &str) -> String {
     parts.join(" AND ")
 }
 
+/// A digest of a row's key, as an expression: the same one for equal keys.
+pub fn key_digest(table: &Table, alias: &str) -> String {
+    let parts: Vec<String> = table
+        .key
+        .iter()
+        .map(|key| {
+            let column = &table.columns[key.column];
+            let value = format!("{alias}.{}", ident(&column.name));
+            if column.kind.starts_with("numeric") { format!("trim_scale({value})") } else { value }
+        })
+        .collect();
+    let form = vec!["%L"; parts.len()].join(",");
+    format!("hashtextextended(format('{form}', {}), 0)", parts.join(", "))
+}
+
 /// So many letters of a value are shown.
 pub const CUT: usize = 60;
 /// So many columns of a row without a key.

@@ -14,7 +14,7 @@ use super::quiet::Quiet;
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
-use super::{Postgres, counters, foreign, guard, loose, rebuild, table};
+use super::{Postgres, counters, foreign, guard, loose, rebuild, redo, table};
 use crate::shown;
 
 /// Which way a step is replayed.
@@ -82,10 +82,11 @@ impl Postgres {
             OnConflict::Stop | OnConflict::Keep => None,
         };
         let mut replay = Replay::new(&label, Direction::Undo, manner.on_conflict, before.clone());
+        replay.gone = std::mem::take(&mut self.gone);
         let of = reader.index.rows;
         self.replay(reader, manner, &mut replay, capture.as_mut(), &mut |rows| gate.progress(rows, Some(of)))
             .map_err(|halt| self.halted(halt))?;
-        let Replay { conflicts, notes, rows, .. } = replay;
+        let Replay { conflicts, notes, rows, gone, .. } = replay;
         if manner.on_conflict == OnConflict::Stop && !conflicts.is_empty() {
             return Err(TargetError::Conflicts(conflicts));
         }
@@ -100,6 +101,7 @@ impl Postgres {
             summary.bytes = self.finish(capture, &before)?.bytes;
         }
         self.seal(&summary, gate)?;
+        self.gone = gone;
         Ok(Report { summary, conflicts, notes, ..Report::default() })
     }
 
@@ -135,10 +137,11 @@ impl Postgres {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Halt> {
         let mut events = reader.index.events.clone();
-        if replay.direction == Direction::Undo {
-            events.reverse();
-        }
         let tables = reader.index.tables.clone();
+        match replay.direction {
+            Direction::Undo => events.reverse(),
+            Direction::Redo => redo::made_rows_first(&mut events, &tables),
+        }
         let mut quiet = Quiet::begin(&mut self.a, &self.label)?;
         replay.cascades = !quiet.replica;
         replay.replaces = rebuild::may_replace(&reader.index);
@@ -327,7 +330,7 @@ impl Postgres {
         next_hold: &mut u64,
     ) -> Result<Option<DdlEvent>, TargetError> {
         let label = self.label.clone();
-        let Replay { direction, conflicts, notes, already, passing, .. } = replay;
+        let Replay { direction, conflicts, notes, already, passing, gone, .. } = replay;
         let mut tools = Tools {
             own: &self.own,
             label: &label,
@@ -337,6 +340,7 @@ impl Postgres {
             passing: passing.as_slice(),
             drawn: &[],
             already: already.as_mut(),
+            gone,
         };
         let shown = reader.index.shown.clone();
         let mut work = |a: &mut Session, capture: Option<&mut Capture>| {

@@ -26,6 +26,7 @@ mod postgres_bed;
 mod postgres_ddl;
 mod postgres_ddl_conflicts;
 mod postgres_ddl_random;
+mod postgres_kinds;
 mod rows;
 mod rows_random;
 mod stage;

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use backout_model::conflict::{Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
-use backout_sql::postgres::ddl::{self, Context, DdlEvent, EventTriggers, Keep, Statement};
+use backout_sql::postgres::ddl::{self, Context, DdlEvent, EventTriggers, Gone, Keep, Statement};
 use backout_sql::postgres::prepared::Client;
 use backout_testkit::postgres::{Database, Server};
 
@@ -61,6 +61,7 @@ impl Deployer {
             passing: &[],
             drawn: &[],
             already: None,
+            gone: &mut Gone::default(),
         };
         let done = work(&mut context);
         self.client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).unwrap();

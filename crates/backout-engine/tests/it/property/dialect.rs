@@ -57,11 +57,6 @@ impl Dialect {
         self == Dialect::Sqlite
     }
 
-    /// An undo remembers which rows others had taken away before it.
-    pub fn remembers_rows(self) -> bool {
-        self == Dialect::Sqlite
-    }
-
     /// An index goes with a column that it is on. Else it keeps the column there.
     pub fn indexes_go_with_columns(self) -> bool {
         self.is_server()

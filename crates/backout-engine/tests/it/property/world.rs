@@ -346,7 +346,7 @@ impl Table {
             (None, None, _) => {}
             (Some(_), None, None) => {
                 found.left.push(say("is gone"));
-                if self.dialect.remembers_rows() && self.form != Form::Loose {
+                if self.form != Form::Loose {
                     found.taken.insert(say(""));
                 }
             }
