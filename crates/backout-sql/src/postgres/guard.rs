@@ -104,6 +104,7 @@ impl Rows<'_, '_> {
                 let conflict = replay.conflict(table, row[0].clone(), ConflictKind::Missing);
                 let left = row[1].clone().unwrap_or_default();
                 replay.conflicts.push(Conflict { left, now: NO_ROW.to_owned(), ..conflict });
+                replay.unkept = true;
             })?;
         }
         let gone = format!("{from} AS f WHERE NOT EXISTS (SELECT FROM ONLY {live} AS x WHERE {key}){only}");

@@ -32,6 +32,8 @@ pub struct Replay<'a> {
     pub cascades: bool,
     /// A table that the step made may stand in place of one that it dropped.
     pub replaces: bool,
+    /// A row that is gone would come back with the table that was replaced: nothing can keep it away.
+    pub unkept: bool,
     /// Tables that the change of the schema at hand made and the same step dropped.
     pub passing: Vec<String>,
     /// What an undo was to take away and others had.
@@ -62,6 +64,7 @@ impl<'a> Replay<'a> {
             rows: 0,
             cascades: false,
             replaces: false,
+            unkept: false,
             passing: Vec::new(),
             gone: Gone::default(),
             began,

@@ -86,8 +86,9 @@ impl Postgres {
         let of = reader.index.rows;
         self.replay(reader, manner, &mut replay, capture.as_mut(), &mut |rows| gate.progress(rows, Some(of)))
             .map_err(|halt| self.halted(halt))?;
-        let Replay { conflicts, notes, rows, gone, .. } = replay;
-        if manner.on_conflict == OnConflict::Stop && !conflicts.is_empty() {
+        let Replay { conflicts, notes, rows, gone, unkept, .. } = replay;
+        let is_stopped = manner.on_conflict == OnConflict::Stop && !conflicts.is_empty();
+        if is_stopped || manner.on_conflict == OnConflict::Keep && unkept {
             return Err(TargetError::Conflicts(conflicts));
         }
         let mut summary = Summary { rows, ..summary_of(&reader.index) };
