@@ -440,7 +440,10 @@ impl Mariadb {
         summary.objects.sort_unstable();
         summary.objects.dedup();
         summary.objects.truncate(Summary::OBJECTS_KEPT);
-        let Replay { conflicts, notes, already, .. } = replay;
+        let Replay { conflicts, notes, already, unkept, .. } = replay;
+        if on_conflict == OnConflict::Keep && unkept {
+            return Err(TargetError::Conflicts(conflicts));
+        }
         Ok(Report { summary, conflicts, notes, already: already.unwrap_or_default(), ..Report::default() })
     }
 

@@ -57,6 +57,9 @@ impl Postgres {
         summary.objects.sort_unstable();
         summary.objects.dedup();
         summary.objects.truncate(Summary::OBJECTS_KEPT);
+        if on_conflict == OnConflict::Keep && replay.unkept {
+            return Err(TargetError::Conflicts(replay.conflicts));
+        }
         Ok(Report {
             summary,
             conflicts: replay.conflicts,

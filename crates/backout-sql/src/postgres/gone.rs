@@ -3,8 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::ddl::DdlEvent;
 use super::session::Session;
 use super::stream::Table;
+use super::succession::Succession;
 use super::table::{self, plain};
 use super::terms::key_digest;
 
@@ -14,6 +16,7 @@ pub struct Gone {
     rows: HashMap<String, (Table, HashSet<i64>)>,
     /// Objects of the schema, as people are shown them.
     objects: HashSet<String>,
+    succession: Succession,
 }
 
 impl Gone {
@@ -55,6 +58,14 @@ impl Gone {
         } else {
             None
         }
+    }
+
+    /// An event was undone: the tables so far that had rows which others took away and which come back with the table in whose
+    /// place they are.
+    pub fn undone(&mut self, event: &DdlEvent) -> Vec<String> {
+        self.succession.note(event);
+        let lacks = |names: &HashSet<String>| names.iter().any(|name| self.rows.contains_key(name));
+        self.succession.replacing().filter(|(_, names)| lacks(names)).map(|(last, _)| last.clone()).collect()
     }
 
     pub fn note_object(&mut self, shown: String) {

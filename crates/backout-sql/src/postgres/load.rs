@@ -4,6 +4,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::TargetError;
 
 use super::counters::Positions;
+use super::ddl::DdlEvent;
 use super::fitting::Stranger;
 use super::gone::Gone;
 use super::session::{Session, ident};
@@ -76,6 +77,27 @@ impl<'a> Replay<'a> {
     pub fn looking_for_what_is_already(mut self) -> Self {
         self.already = Some(Conflicts::default());
         self
+    }
+
+    /// A change of the schema was undone: with the table that came back may have come rows that others deleted since.
+    pub fn lack_rows(&mut self, event: &DdlEvent) {
+        for object in self.gone.undone(event) {
+            let lacking = Conflict {
+                target: self.label.to_owned(),
+                object,
+                key: None,
+                column: None,
+                kind: ConflictKind::Missing,
+                before: String::new(),
+                left: "all rows that it wrote".to_owned(),
+                now: "others deleted some, which would come back with the table of before".to_owned(),
+            };
+            // Within one step the rows themselves are told.
+            if !self.replaces && !self.conflicts.listed.contains(&lacking) {
+                self.conflicts.push(lacking);
+                self.unkept = true;
+            }
+        }
     }
 
     /// What it met and did so far.

@@ -104,6 +104,7 @@ mod split;
 #[cfg(test)]
 mod split_psql;
 mod stream;
+mod succession;
 mod surroundings;
 mod table;
 mod terms;

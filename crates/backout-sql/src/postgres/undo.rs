@@ -204,6 +204,9 @@ impl Postgres {
                     let again =
                         self.replay_ddl(reader, event, manner, replay, capture.as_deref_mut(), &mut next_hold)?;
                     let redo = replay.direction == Direction::Redo;
+                    if !redo {
+                        replay.lack_rows(event);
+                    }
                     if redo && replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() {
                         // What comes next builds on what was left undone.
                         return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
