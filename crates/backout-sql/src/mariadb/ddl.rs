@@ -3,6 +3,8 @@
 //! What can be is made a matter of names, which the server changes all or not at all: a table or view that is dropped
 //! is renamed into the hold, one that is emptied or replaced changes places with a new one.
 
+use std::collections::BTreeSet;
+
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, TargetError, Ticket};
 use mysql::Error;
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Mariadb;
 use super::apply::{Chain, cannot_run};
 use super::capture::patiently;
+use super::compared_links::parents;
 use super::ddl_alter::Altered;
 use super::ddl_shape::{Shape, without_counter};
 use super::ddl_text::{self, Kind, Text, Told};
@@ -29,17 +32,33 @@ pub struct Gone {
     /// Its triggers, in the order in which they fire.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<(String, Text)>,
+    /// Where it lies, where that is the copy that was made of it before a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+    /// The checksum of its rows where it may go again only with these; empty where it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
+}
+
+impl Gone {
+    /// Its name in the hold; `at`: which of those it is that went together.
+    fn hold(&self, at: usize, hold: &dyn Fn(&str) -> String) -> String {
+        self.held.clone().unwrap_or_else(|| hold(&format!("t{at}")))
+    }
 }
 
 /// What one statement changed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "what")]
 pub enum Change {
-    /// `rows`: the checksum of a table that was made with rows in it.
+    /// `rows`: the checksum of a table that was made with rows in it. `replaces`: it took the place of one that comes back
+    /// when it goes, with all rows of then.
     Made {
         name: String,
         definition: String,
         rows: Option<String>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replaces: bool,
     },
     Dropped {
         gone: Vec<Gone>,
@@ -73,6 +92,14 @@ impl Change {
         names.into_iter()
     }
 
+    /// The tables that foreign keys which come or go with it point at.
+    pub fn parents(&self) -> BTreeSet<String> {
+        match self {
+            Change::Altered(altered) if altered.links => parents(&altered.before),
+            _ => BTreeSet::new(),
+        }
+    }
+
     /// The table of whose triggers it is about one.
     pub fn triggered(&self) -> Option<&str> {
         match self {
@@ -101,7 +128,7 @@ impl Change {
         match self {
             Change::Made { name, .. } => vec![(hold("t0"), name.clone())],
             Change::Dropped { gone } => {
-                gone.iter().enumerate().map(|(at, one)| (one.name.clone(), hold(&format!("t{at}")))).collect()
+                gone.iter().enumerate().map(|(at, one)| (one.name.clone(), one.hold(at, hold))).collect()
             }
             Change::Swapped { name, .. } => vec![(name.clone(), hold("t0")), (hold("s"), name.clone())],
             Change::Renamed { pairs, .. } => pairs.clone(),
@@ -262,7 +289,7 @@ impl Mariadb {
             Change::Renamed { triggers, .. } => return triggers.iter_mut().try_for_each(|told| self.learn_text(told)),
             _ => {}
         }
-        let Change::Made { name, definition: text, rows } = change else { return Ok(()) };
+        let Change::Made { name, definition: text, rows, .. } = change else { return Ok(()) };
         let found = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
         *text = found.unwrap_or_default();
         let looked = rows_in(&mut self.b, name);
@@ -281,9 +308,8 @@ impl Mariadb {
         }
         let held: Vec<(String, Vec<(String, String)>)> = match change {
             Change::Dropped { gone } => {
-                let one = |(at, gone): (usize, &Gone)| {
-                    (segment.object(&self.names, &format!("t{at}")), Shape::of(&gone.definition).links)
-                };
+                let hold = |what: &str| segment.object(&self.names, what);
+                let one = |(at, gone): (usize, &Gone)| (gone.hold(at, &hold), Shape::of(&gone.definition).links);
                 gone.iter().enumerate().map(one).collect()
             }
             Change::Made { definition, .. } => vec![(segment.object(&self.names, "t0"), Shape::of(definition).links)],
@@ -348,7 +374,8 @@ impl Mariadb {
         let mut there = |name: &str| table::there(&mut self.b, name).map(|there| there != There::Nothing);
         let found = match change {
             Change::Made { name, .. } => there(&hold("t0")).and_then(|held| Ok(!held && there(name)?)),
-            Change::Dropped { .. } | Change::Swapped { .. } => there(&hold("t0")),
+            Change::Dropped { gone } => there(&gone.first().map_or_else(|| hold("t0"), |one| one.hold(0, &hold))),
+            Change::Swapped { .. } => there(&hold("t0")),
             Change::Renamed { pairs, .. } => {
                 let (gone, _) = net_names(pairs);
                 gone.first().map_or(Ok(true), |from| there(from).map(|there| !there))

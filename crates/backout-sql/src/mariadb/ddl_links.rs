@@ -151,7 +151,7 @@ pub fn orphans(a: &mut Session, table: &str, from: &Shape, to: &Shape) -> Result
 }
 
 /// The columns, the table and its columns of a foreign key as the server writes it.
-fn link(line: &str) -> Option<(Vec<String>, String, Vec<String>)> {
+pub fn link(line: &str) -> Option<(Vec<String>, String, Vec<String>)> {
     let mut words = reader(line);
     words.find(|token| token.is("FOREIGN"))?;
     words.takes("KEY");

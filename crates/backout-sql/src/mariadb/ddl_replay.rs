@@ -7,7 +7,7 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
-use super::ddl::{Change, definition, net_names, rename, rows_in};
+use super::ddl::{Change, Gone, definition, net_names, rename, rows_in};
 use super::ddl_text::Text;
 use super::marker;
 use super::replay::{Direction, Replay};
@@ -87,18 +87,21 @@ impl Mariadb {
 
     /// Rows that others put into a table that would go.
     fn look_at_rows(&mut self, name: &str, change: &Change, replay: &mut Replay<'_>) -> Result<(), TargetError> {
-        if replay.direction == Direction::Redo {
-            return Ok(());
-        }
-        let left = match change {
-            Change::Made { rows, .. } => rows.clone(),
-            Change::Swapped { .. } => None,
+        let undo = replay.direction == Direction::Undo;
+        // Where another table comes in its place, rows that others took away would be there again.
+        let (left, replaces) = match change {
+            Change::Made { rows, replaces, .. } if undo => (rows.clone(), *replaces),
+            Change::Swapped { .. } if undo => (None, false),
+            Change::Dropped { gone } if !undo => match gone.iter().find(|one| one.name == name) {
+                Some(Gone { rows: Some(rows), .. }) => (Some(rows.clone()).filter(|rows| !rows.is_empty()), true),
+                _ => return Ok(()),
+            },
             _ => return Ok(()),
         };
         // In the act's session: what it has taken back so far may not be committed.
         let looked = rows_in(self.a()?, name);
         let now = looked.map_err(|source| self.reading(source))?;
-        if now != left && now.is_some() {
+        if now != left && (now.is_some() || replaces) {
             let conflict = replay.conflict(name, None, ConflictKind::NotEmpty);
             replay.conflicts.push(Conflict { now: "rows that the deployment did not leave".to_owned(), ..conflict });
         }

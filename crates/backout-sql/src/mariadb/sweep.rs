@@ -2,6 +2,8 @@
 //!
 //! Never drops the hold of a segment that took effect.
 
+use std::collections::BTreeSet;
+
 use backout_model::target::TargetError;
 use mysql::Error;
 
@@ -19,6 +21,13 @@ impl Mariadb {
     /// What is left of one segment.
     pub(super) fn sweep_segment(&mut self, step: u64, number: u32) -> Result<(), TargetError> {
         self.swept(Some((step, number))).map_err(|source| self.failed("cannot tidy up in", source))
+    }
+
+    /// What is left of a step.
+    pub(super) fn sweep_step(&mut self, step: u64) -> Result<(), TargetError> {
+        let objects = self.segment_objects().map_err(|source| self.failed("cannot tidy up in", source))?;
+        let numbers: BTreeSet<u32> = objects.iter().filter(|one| one.1 == step).map(|one| one.2).collect();
+        numbers.into_iter().try_for_each(|number| self.sweep_segment(step, number))
     }
 
     fn swept(&mut self, only: Option<(u64, u32)>) -> Result<(), Error> {
@@ -61,6 +70,9 @@ impl Mariadb {
             if of == step {
                 self.drop_object(&name)?;
             }
+        }
+        for name in self.held_copies(Some(step))? {
+            self.drop_object(&name)?;
         }
         self.b.run(&format!("DELETE FROM `{}` WHERE step = {step}", self.names.segments()))
     }
