@@ -13,6 +13,7 @@
 //! Never changes what is the user's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket};
@@ -32,6 +33,10 @@ use super::stream::{Index, Writer};
 use super::undo::summary_of;
 use super::{Mariadb, marker};
 
+/// How often, and after how long each time, is looked whether statements have ended: ten minutes.
+const LOOKS: u32 = 3000;
+const BETWEEN: Duration = Duration::from_millis(200);
+
 impl Mariadb {
     /// See [`backout_model::target::Target::compare`].
     pub(super) fn compare_with(
@@ -46,7 +51,28 @@ impl Mariadb {
         done
     }
 
+    /// Waits for the statements that are under way: that of a client which was killed goes on in the server.
+    fn let_statements_end(&mut self) -> Result<(), Error> {
+        let own = [self.b.conn.connection_id(), self.a.as_ref().map_or(0, |a| a.conn.connection_id())];
+        let running = format!(
+            "SELECT QUERY_ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND COMMAND IN ('Query', 'Execute', 'Killed')
+             AND ID NOT IN ({}, {})",
+            own[0], own[1]
+        );
+        let first = self.b.rows(&running)?;
+        for _ in 0..LOOKS {
+            let now = self.b.rows(&running)?;
+            if !first.iter().any(|one| now.contains(one)) {
+                break;
+            }
+            std::thread::sleep(BETWEEN);
+        }
+        // One that takes longer than that is somebody else's, or the locks wait for it.
+        Ok(())
+    }
+
     fn compared(&mut self, note: &Value, shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        self.let_statements_end().map_err(|source| self.uncompared(source))?;
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
         let was = self.before(note)?;
@@ -69,7 +95,9 @@ impl Mariadb {
         let broken = is.texts.iter().find(|one| one.broken && was.text(one.kind, &one.name) != Some(&one.text));
         let why = match (is.others.first(), broken) {
             (Some(other), _) => format!("it left the {}, which cannot be captured: {}", other.what, other.why),
-            (_, Some(view)) => format!("it left the view {}, of which the server does not find all that it is made of", view.name),
+            (_, Some(view)) => {
+                format!("it left the view {}, of which the server does not find all that it is made of", view.name)
+            }
             _ if was.collation != is.collation => "it changed the character set of the database".to_owned(),
             _ => return Ok(()),
         };
@@ -82,13 +110,19 @@ impl Mariadb {
     }
 
     /// The tables that differ from their copies and can only be told as made anew; and those whose rows differ.
-    pub(super) fn other_rows(&mut self, was: &Schema, is: &Schema) -> Result<(BTreeSet<String>, BTreeSet<String>), TargetError> {
+    pub(super) fn other_rows(
+        &mut self,
+        was: &Schema,
+        is: &Schema,
+    ) -> Result<(BTreeSet<String>, BTreeSet<String>), TargetError> {
         let (mut whole, mut rows) = (BTreeSet::new(), BTreeSet::new());
         for (old, new) in Tables::of(was, is, &whole).stay {
             fault::point(Point::Statement).map_err(|source| TargetError::failed(self.cannot_compare(), source))?;
             let differs = compared_rows::differ(self.a()?, old).map_err(|source| self.uncompared(source))?;
             if differs || old.counter != new.counter {
-                let told = if old.is_keyed() { &mut rows } else { &mut whole };
+                // A counter that went down was set, and rows that come back would move it again.
+                let keyed = old.is_keyed() && old.counter <= new.counter;
+                let told = if keyed { &mut rows } else { &mut whole };
                 told.insert(old.table.name.clone());
             }
         }
@@ -123,9 +157,7 @@ impl Mariadb {
         let done = telling.after_rows(self.a()?);
         done.map_err(|source| self.uncompared(source))?;
         let mut segments = telling.segments;
-        let moves = |segment: &Segment| {
-            matches!(&segment.detail, Detail::Ddl { change, .. } if matches!(**change, Change::Dropped { .. } | Change::Made { .. }))
-        };
+        let moves = |segment: &Segment| matches!(&segment.detail, Detail::Ddl { change, .. } if matches!(**change, Change::Dropped { .. } | Change::Made { .. }));
         let moved = segments.iter().any(moves);
         if let Some(Detail::Rows { unchecked, .. }) = segments.get_mut(at).map(|segment| &mut segment.detail) {
             // A redo does the rows before the tables that they may point at.
@@ -156,7 +188,13 @@ impl Mariadb {
     }
 
     /// Announces the step, and writes in one transaction that it was done.
-    fn sealed(&mut self, step: u64, segments: &[Segment], shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+    fn sealed(
+        &mut self,
+        step: u64,
+        segments: &[Segment],
+        shown: &str,
+        gate: &mut dyn Gate,
+    ) -> Result<Report, TargetError> {
         let struck = |source| TargetError::failed(self.cannot_compare(), source);
         let statements = segments.iter().map(|segment| segment.held().len().max(1) as u64).sum();
         let index = Index { shown: shown.to_owned(), step, statements, ..Index::default() };

@@ -8,7 +8,6 @@ use mysql::Error;
 use super::compared_links::{Relinked, in_order, of_one_that_stays};
 use super::compared_schema::{OneTable, Schema};
 use super::ddl::{Change, Gone, rows_in};
-use super::ddl_alter::Altered;
 use super::ddl_links::orphans;
 use super::ddl_shape::Shape;
 use super::ddl_text::{Kind, Text, Told};
@@ -65,7 +64,8 @@ impl<'s> Telling<'s> {
     pub fn new(step: u64, settings: String, was: &'s Schema, is: &'s Schema, tables: &'s Tables<'s>) -> Self {
         let names = |all: &[&OneTable]| all.iter().map(|one| one.table.name.clone()).collect::<BTreeSet<_>>();
         let (gone, made) = (names(&tables.gone), names(&tables.made));
-        let links = tables.stay.iter().map(|(old, new)| (old.table.name.as_str(), of_one_that_stays(old, new, &gone, &made)));
+        let links =
+            tables.stay.iter().map(|(old, new)| (old.table.name.as_str(), of_one_that_stays(old, new, &gone, &made)));
         Self { step, settings, was, is, tables, links: links.collect(), segments: Vec::new() }
     }
 
@@ -97,12 +97,8 @@ impl<'s> Telling<'s> {
         let (from, to) = (Shape::of(&one.before), Shape::of(&one.after));
         // Where the command left no row that points at nothing, none may come by a redo.
         let checked = matches!(orphans(a, &one.name, &from, &to), Ok(found) if found.is_empty());
-        let settings = format!("{}, foreign_key_checks = {}", self.settings, u8::from(checked));
         let (name, before, after) = (one.name.clone(), one.before.clone(), one.after.clone());
-        let (inverse, kept, counter, counter_after) = (String::new(), None, None, None);
-        let altered = Altered { name, before, after, inverse, kept, counter, counter_after, links: true };
-        let change = Box::new(Change::Altered(Box::new(altered)));
-        self.push(Detail::Ddl { line: 0, sql: one.sql.clone(), settings, change });
+        self.ddl(one.sql.clone(), Change::Relinked { name, before, after, checked });
     }
 
     /// What comes before rows: views that go, routines and events, foreign keys that go.

@@ -39,10 +39,14 @@ impl Mariadb {
         fault::point(Point::Statement).map_err(|source| TargetError::failed(act.clone(), source))?;
         let (mut whole, rows) = self.other_rows(&was, &is)?;
         whole.extend(rows);
-        self.drop_what_came(&was, &is).and_then(|()| self.make_anew(&was, &is, &Tables::of(&was, &is, &whole))).map_err(failed)?;
+        self.drop_what_came(&was, &is)
+            .and_then(|()| self.make_anew(&was, &is, &Tables::of(&was, &is, &whole)))
+            .map_err(failed)?;
         let left = self.look().map_err(failed)?;
         let (whole, rows) = self.other_rows(&was, &left)?;
-        match unlike(&was, &left).or_else(|| whole.into_iter().chain(rows).next().map(|name| format!("the rows of {name}"))) {
+        match unlike(&was, &left)
+            .or_else(|| whole.into_iter().chain(rows).next().map(|name| format!("the rows of {name}")))
+        {
             None => Ok(()),
             Some(what) => Err(TargetError::failed(
                 act,
@@ -112,7 +116,8 @@ fn unlike(was: &Schema, is: &Schema) -> Option<String> {
         });
         sides[0] != sides[1]
     });
-    let text = was.texts.iter().chain(&is.texts).find(|one| was.text(one.kind, &one.name) != is.text(one.kind, &one.name));
+    let text =
+        was.texts.iter().chain(&is.texts).find(|one| was.text(one.kind, &one.name) != is.text(one.kind, &one.name));
     let collation = (was.collation != is.collation).then(|| "the collation of the database".to_owned());
     other
         .or_else(|| tables.map(|name| format!("the table {name}")))

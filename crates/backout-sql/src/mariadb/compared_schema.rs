@@ -111,7 +111,9 @@ impl Mariadb {
                     continue;
                 }
                 "BASE TABLE" => ("table", format!("it is kept by {engine}"), format!("DROP TABLE {quoted}")),
-                "SEQUENCE" => ("sequence", "it counts outside of all transactions".to_owned(), format!("DROP SEQUENCE {quoted}")),
+                "SEQUENCE" => {
+                    ("sequence", "it counts outside of all transactions".to_owned(), format!("DROP SEQUENCE {quoted}"))
+                }
                 _ => ("table", format!("it is a {} table", kind.to_lowercase()), format!("DROP TABLE {quoted}")),
             };
             others.push(Other { what: format!("{what} {name}"), why, drop });
@@ -149,7 +151,11 @@ impl Mariadb {
         for (name, engine) in tables {
             let triggers = self.triggers_with_text(&name)?;
             if let Some(why) = quiet::why_not(&mut self.b, &name)? {
-                schema.others.push(Other { what: format!("table {name}"), why, drop: format!("DROP TABLE {}", ident(&name)) });
+                schema.others.push(Other {
+                    what: format!("table {name}"),
+                    why,
+                    drop: format!("DROP TABLE {}", ident(&name)),
+                });
             }
             let definition = definition(&mut self.b, &name)?.unwrap_or_default();
             let (counter, table) = (table::counter(&mut self.b, &name)?, Table::find(&mut self.b, &name)?);

@@ -15,6 +15,7 @@ use super::apply::{Chain, cannot_run};
 use super::capture::patiently;
 use super::compared_links::parents;
 use super::ddl_alter::Altered;
+use super::ddl_links;
 use super::ddl_shape::{Shape, without_counter};
 use super::ddl_text::{self, Kind, Text, Told};
 use super::head::{Head, Object};
@@ -76,6 +77,14 @@ pub enum Change {
         triggers: Vec<Told>,
     },
     Altered(Box<Altered>),
+    /// Foreign keys of a table that came or went with what they point at; `checked`: no row pointed at nothing by those that
+    /// came.
+    Relinked {
+        name: String,
+        before: String,
+        after: String,
+        checked: bool,
+    },
     Told(Box<Told>),
 }
 
@@ -83,7 +92,7 @@ impl Change {
     /// The tables and views that it is about.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names: Vec<&str> = match self {
-            Change::Made { name, .. } | Change::Swapped { name, .. } => vec![name],
+            Change::Made { name, .. } | Change::Swapped { name, .. } | Change::Relinked { name, .. } => vec![name],
             Change::Dropped { gone } => gone.iter().map(|one| one.name.as_str()).collect(),
             Change::Renamed { pairs, .. } => pairs.iter().flat_map(|(from, to)| [from.as_str(), to.as_str()]).collect(),
             Change::Altered(altered) => vec![&altered.name],
@@ -95,7 +104,7 @@ impl Change {
     /// The tables that foreign keys which come or go with it point at.
     pub fn parents(&self) -> BTreeSet<String> {
         match self {
-            Change::Altered(altered) if altered.links => parents(&altered.before),
+            Change::Relinked { before, after, .. } => &parents(before) | &parents(after),
             _ => BTreeSet::new(),
         }
     }
@@ -119,6 +128,7 @@ impl Change {
             Change::Swapped { name, .. } => format!("puts back {name} as it was"),
             Change::Renamed { .. } => "gives the old names back".to_owned(),
             Change::Altered(altered) => altered.words(),
+            Change::Relinked { name, .. } => format!("puts back the foreign keys of {name}"),
             Change::Told(told) => told.words(),
         }
     }
@@ -132,7 +142,7 @@ impl Change {
             }
             Change::Swapped { name, .. } => vec![(name.clone(), hold("t0")), (hold("s"), name.clone())],
             Change::Renamed { pairs, .. } => pairs.clone(),
-            Change::Altered(_) | Change::Told(_) => Vec::new(),
+            Change::Altered(_) | Change::Relinked { .. } | Change::Told(_) => Vec::new(),
         }
     }
 }
@@ -315,15 +325,13 @@ impl Mariadb {
             Change::Made { definition, .. } => vec![(segment.object(&self.names, "t0"), Shape::of(definition).links)],
             _ => Vec::new(),
         };
-        for (name, links) in held.into_iter().filter(|(_, links)| !links.is_empty()) {
+        for (name, _) in held.into_iter().filter(|(_, links)| !links.is_empty()) {
             let now = definition(&mut self.b, &name).map_err(|source| self.reading(source))?;
             let Some(now) = now else { continue };
+            // Those that the server named after the table have other names by now.
             let there = Shape::of(&now).links;
-            let drops: Vec<String> = links
-                .iter()
-                .filter(|(link, _)| there.iter().any(|(one, _)| one == link))
-                .map(|(link, _)| format!("DROP FOREIGN KEY {}", ident(link)))
-                .collect();
+            let drops: Vec<String> =
+                there.iter().map(|(link, _)| format!("DROP FOREIGN KEY {}", ident(link))).collect();
             if !drops.is_empty() {
                 let sql = format!("ALTER TABLE {} {}", ident(&name), drops.join(", "));
                 patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot put a table by in", source))?;
@@ -350,21 +358,17 @@ impl Mariadb {
             }
         }
         for (name, text) in back {
-            let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?.unwrap_or_default();
-            let there = Shape::of(&now).links;
-            let adds: Vec<String> = Shape::of(text)
-                .links
-                .into_iter()
-                .filter(|(link, _)| !there.iter().any(|(one, _)| one == link))
-                .map(|(_, line)| format!("ADD {line}"))
-                .collect();
-            if !adds.is_empty() {
-                let sql = format!("ALTER TABLE {} {}", ident(name), adds.join(", "));
-                patiently(|| self.b.run(&sql))
-                    .map_err(|source| self.failed("cannot bring foreign keys back in", source))?;
-            }
+            let done = ddl_links::lead(&mut self.b, name, text);
+            done.map_err(|source| self.failed("cannot bring foreign keys back in", source))?;
         }
         Ok(())
+    }
+
+    /// Gives a table the foreign keys that it had before what they point at went or came, or after it.
+    pub(super) fn relink(&mut self, change: &Change, undo: bool) -> Result<(), TargetError> {
+        let Change::Relinked { name, before, after, .. } = change else { return Ok(()) };
+        let done = ddl_links::lead(&mut self.b, name, if undo { before } else { after });
+        done.map_err(|source| self.failed("cannot bring foreign keys back in", source))
     }
 
     /// True where the names are as they are once the change is done.
@@ -381,6 +385,8 @@ impl Mariadb {
                 gone.first().map_or(Ok(true), |from| there(from).map(|there| !there))
             }
             Change::Altered(_) => return Ok(true),
+            Change::Relinked { name, after, .. } => definition(&mut self.b, name)
+                .map(|now| Shape::of(&now.unwrap_or_default()).links == Shape::of(after).links),
             Change::Told(told) => return self.is_told(told),
         };
         found.map_err(|source| self.reading(source))
@@ -398,6 +404,7 @@ impl Mariadb {
             let redone = segment.state == State::Intended;
             match &*change {
                 Change::Made { .. } if redone => self.bring_links(&change)?,
+                Change::Relinked { .. } => self.relink(&change, false)?,
                 _ => self.let_go_of_links(segment, &change)?,
             }
             if let (Detail::Ddl { change, .. }, true) = (&mut segment.detail, redone)
@@ -413,6 +420,7 @@ impl Mariadb {
         } else if segment.state == State::Undoing {
             match &*change {
                 Change::Made { .. } => self.let_go_of_links(segment, &change)?,
+                Change::Relinked { .. } => self.relink(&change, true)?,
                 _ => self.bring_links(&change)?,
             }
         }

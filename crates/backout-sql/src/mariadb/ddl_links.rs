@@ -4,7 +4,9 @@
 
 use mysql::Error;
 
-use super::ddl_shape::Shape;
+use super::capture::patiently;
+use super::ddl::definition;
+use super::ddl_shape::{self, Shape};
 use super::head::Head;
 use super::reader::reader;
 use super::session::{Session, ident};
@@ -119,6 +121,26 @@ pub fn clauses(from: &Shape, to: &Shape) -> Vec<String> {
     gone.map(|(name, _)| format!("DROP FOREIGN KEY {}", ident(name)))
         .chain(come.map(|(_, line)| format!("ADD {line}")))
         .collect()
+}
+
+/// Leads the foreign keys of a table to those of a definition. An index that the server had made by itself for one gives way to
+/// another when that comes again: so the keys are made what they were, too. Can be done again.
+pub fn lead(b: &mut Session, table: &str, wanted: &str) -> Result<(), Error> {
+    let to = Shape::of(wanted);
+    let mut run = |of: fn(&Shape, &Shape) -> Vec<String>| {
+        let Some(now) = definition(b, table)? else { return Ok(()) };
+        let clauses = of(&Shape::of(&now), &to);
+        if clauses.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("ALTER TABLE {} {}", ident(table), clauses.join(", "));
+        patiently(|| b.run(&sql))
+    };
+    run(clauses)?;
+    run(|from, to| {
+        let keys = |shape: &Shape| Shape { keys: shape.keys.clone(), ..Shape::default() };
+        ddl_shape::clauses(&keys(from), &keys(to), &[])
+    })
 }
 
 /// Of each foreign key that one shape has and the other has not, how many rows of the table would point at nothing.

@@ -8,6 +8,8 @@ use mysql::Error;
 use super::Mariadb;
 use super::capture::patiently;
 use super::ddl::{Change, Gone, definition, net_names, rename, rows_in};
+use super::ddl_links::orphans;
+use super::ddl_shape::Shape;
 use super::ddl_text::Text;
 use super::marker;
 use super::replay::{Direction, Replay};
@@ -32,6 +34,10 @@ impl Mariadb {
                 replay.definition(&told.name, why);
             }
             return Ok(());
+        }
+        if let Change::Relinked { name, before, after, checked } = change {
+            let (from, to) = if undo { (after, before) } else { (before, after) };
+            return self.look_at_links_of(name, from, to, undo || *checked, replay);
         }
         let expected: Vec<(&str, Option<&str>)> = match change {
             Change::Made { name, definition, .. } => vec![(name, undo.then_some(definition.as_str()))],
@@ -59,7 +65,7 @@ impl Mariadb {
                 }
                 Vec::new()
             }
-            Change::Altered(_) | Change::Told(_) => Vec::new(),
+            Change::Altered(_) | Change::Relinked { .. } | Change::Told(_) => Vec::new(),
         };
         for (name, wanted) in expected {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
@@ -81,6 +87,32 @@ impl Mariadb {
                 (Some(_), None) => replay.definition(name, "the name is taken"),
                 (Some(now), Some(_)) => replay.definition(name, now),
             }
+        }
+        Ok(())
+    }
+
+    /// A table whose definition is not what it should be, and rows that would point at nothing by foreign keys that come.
+    fn look_at_links_of(
+        &mut self,
+        name: &str,
+        from: &str,
+        to: &str,
+        checked: bool,
+        replay: &mut Replay<'_>,
+    ) -> Result<(), TargetError> {
+        let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?.unwrap_or_default();
+        if Shape::of(&now) != Shape::of(from) {
+            replay.definition(name, if now.is_empty() { "there is no such table".to_owned() } else { now });
+            return Ok(());
+        }
+        if !checked {
+            return Ok(());
+        }
+        let found = orphans(self.a()?, name, &Shape::of(from), &Shape::of(to));
+        for (link, count) in found.map_err(|source| self.reading(source))? {
+            let conflict = replay.conflict(name, None, ConflictKind::ForeignKey);
+            let now = format!("{count} of its rows point at nothing by {link}, which comes back");
+            replay.conflicts.push(Conflict { now, ..conflict });
         }
         Ok(())
     }
@@ -145,6 +177,8 @@ impl Mariadb {
             .map_err(|source| TargetError::failed(format!("cannot change the schema of {}", self.label), source))?;
         if let Change::Told(told) = &*change {
             self.put_text(told, undo)?;
+        } else if let Change::Relinked { .. } = &*change {
+            self.relink(&change, undo)?;
         } else {
             let run = rename(&moves);
             let a = self.a()?;

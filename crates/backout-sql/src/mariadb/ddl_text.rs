@@ -36,7 +36,9 @@ impl Kind {
 
     /// What DROP calls it.
     pub fn named(word: &str) -> Option<Self> {
-        [Kind::Trigger, Kind::Function, Kind::Procedure, Kind::Event, Kind::View].into_iter().find(|one| one.word() == word)
+        [Kind::Trigger, Kind::Function, Kind::Procedure, Kind::Event, Kind::View]
+            .into_iter()
+            .find(|one| one.word() == word)
     }
 
     pub fn word(self) -> &'static str {

@@ -10,8 +10,7 @@ use std::time::Duration;
 use backout_model::conflict::OnConflict;
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Snapshot, Summary, Target,
-    TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Snapshot, Summary, Target, TargetError, Ticket,
 };
 
 use serde_json::Value;
