@@ -224,7 +224,7 @@ const WORK: &str = "echo $$ > \"$BACKOUT_ROOT_WEB/../pid\"; n=0
 const WORK_ON_MARIADB: &str = "url=\"$BACKOUT_DATABASE_MAIN\"; base=\"${url%%\\?*}\"; echo $$ > \"$BACKOUT_ROOT_WEB/../pid\"; n=0
     while [ $n -lt 40 ]; do n=$((n + 1))
       echo \"CREATE TABLE t$n (id int AUTO_INCREMENT PRIMARY KEY, x int UNIQUE); INSERT INTO t$n (x) VALUES ($n), (-$n);
-            UPDATE product SET price = price + 1; ALTER TABLE product ADD COLUMN c$n int DEFAULT $n; DROP TABLE IF EXISTS t$((n - 3)); DELETE FROM log LIMIT 1\" \
+            UPDATE product SET price = price + 1; ALTER TABLE product ADD COLUMN c$n int DEFAULT $n; DROP TABLE IF EXISTS \\`t$((n - 3))\\`; DELETE FROM log LIMIT 1\" \
         | mariadb --no-defaults --socket=\"${url#*socket=}\" --user=root \"${base##*/}\" || exit 1
       echo $n >> \"$BACKOUT_ROOT_WEB/index.php\"; echo $n > \"$BACKOUT_ROOT_WEB/../far\"
     done";

@@ -3,6 +3,8 @@
 //!
 //! Others can read while it is made, and wait with what they want to write. Never changes what is copied.
 
+use std::collections::BTreeSet;
+
 use backout_model::fault::{self, Point};
 use backout_model::target::{Refusal, Summary, TargetError};
 use mysql::Error;
@@ -95,6 +97,10 @@ impl Mariadb {
         self.ready()?;
         let done = self.own_session().and_then(|()| self.copied());
         self.after_step();
+        if done.is_err() {
+            // Where that fails, whoever takes the lock next does it.
+            drop(self.sweep_copies());
+        }
         done
     }
 
@@ -165,34 +171,57 @@ impl Mariadb {
         Ok(schema)
     }
 
-    /// See [`backout_model::target::Target::give_up`]. A copy that a segment holds as a table that went is that segment's.
+    /// See [`backout_model::target::Target::give_up`].
     pub(super) fn drop_copies(&mut self, note: &Value) -> Result<(), TargetError> {
         self.ready()?;
-        let failed = |label: &str, source: Error| TargetError::failed(format!("cannot drop a copy in {label}"), source);
-        let (names, label) = (self.names.clone(), self.label.clone());
-        let begin = match note["copy"].as_u64() {
-            Some(number) => names.of_copy(number, ""),
-            None => names.object("c"),
-        };
+        fault::point(Point::Statement)
+            .map_err(|source| TargetError::failed(format!("cannot drop a copy in {}", self.label), source))?;
+        let done = self.copies_dropped(note["copy"].as_u64());
+        self.after_step();
+        done.map_err(|source| self.failed("cannot drop a copy in", source))
+    }
+
+    /// Drops one copy, or all. A table that a segment holds as one that went is that segment's.
+    fn copies_dropped(&mut self, number: Option<u64>) -> Result<(), Error> {
+        let held = self.held_copies(None)?;
+        for (of, name) in self.copied_tables()? {
+            if number.is_none_or(|number| number == of) && !held.contains(&name) {
+                patiently(|| self.b.run(&format!("DROP TABLE IF EXISTS {}", ident(&name))))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what is left of copies that were never whole, or are not any more.
+    pub(super) fn sweep_copies(&mut self) -> Result<(), Error> {
+        let numbers: BTreeSet<u64> = self.copied_tables()?.into_iter().map(|(number, _)| number).collect();
+        for number in numbers {
+            let all = ident(&self.names.of_copy(number, "all"));
+            let whole = match self.b.value(&format!("SELECT 1 FROM {all} LIMIT 1")) {
+                Err(error) if is_missing(&error) => false,
+                found => found?.is_some(),
+            };
+            if !whole {
+                self.copies_dropped(Some(number))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables of copies, with the numbers of these.
+    fn copied_tables(&mut self) -> Result<Vec<(u64, String)>, Error> {
+        let begin = self.names.object("c");
         let found = self.b.rows(&format!(
             "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND LEFT(TABLE_NAME, {}) = {}",
             begin.len(),
             literal(&begin)
-        ));
-        let found = found.map_err(|source| failed(&label, source))?;
-        let held = self.held_copies(None).map_err(|source| failed(&label, source))?;
-        for mut row in found {
-            let name = row[0].take().unwrap_or_default();
-            if held.contains(&name) {
-                continue;
-            }
-            fault::point(Point::Statement)
-                .map_err(|source| TargetError::failed(format!("cannot drop a copy in {label}"), source))?;
-            let done = patiently(|| self.b.run(&format!("DROP TABLE IF EXISTS {}", ident(&name))));
-            done.map_err(|source| failed(&label, source))?;
-        }
-        self.after_step();
-        Ok(())
+        ))?;
+        let tables = found.into_iter().filter_map(|mut row| {
+            let name = row[0].take()?;
+            let number = name.strip_prefix(&begin)?.split('$').next()?.parse().ok()?;
+            Some((number, name))
+        });
+        Ok(tables.collect())
     }
 
     /// The copies that the segments of a step hold, or those of all steps.

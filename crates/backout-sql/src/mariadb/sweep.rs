@@ -34,6 +34,7 @@ impl Mariadb {
         drop_triggers(&mut self.b, &self.names, only)?;
         if only.is_none() {
             self.release_triggers()?;
+            self.sweep_copies()?;
         }
         for (name, step, number, what) in self.segment_objects()? {
             if only.is_some_and(|only| only != (step, number)) {
