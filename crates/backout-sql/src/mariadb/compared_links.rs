@@ -60,7 +60,7 @@ pub fn of_one_that_stays(
 }
 
 /// New tables, each behind those that it points at; what points in a circle is made afterwards.
-pub fn in_order<'t>(mut left: Vec<&'t OneTable>) -> (Vec<(&'t OneTable, String)>, Vec<Relinked>) {
+pub fn in_order(mut left: Vec<&OneTable>) -> (Vec<(&OneTable, String)>, Vec<Relinked>) {
     let (mut sorted, mut later) = (Vec::new(), Vec::new());
     while !left.is_empty() {
         let waits = |one: &OneTable, on: &OneTable| {

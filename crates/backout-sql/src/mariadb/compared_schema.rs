@@ -61,6 +61,9 @@ pub struct Other {
     pub drop: String,
 }
 
+/// The names of the tables that are handled, with their engines; and what is not handled.
+pub type There = (Vec<(String, String)>, Vec<Other>);
+
 /// All that there is, without the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
@@ -95,8 +98,7 @@ fn text(row: &mut Row, at: usize) -> String {
 }
 
 impl Mariadb {
-    /// The names of all tables that are handled, and what is not.
-    pub(super) fn tables_there(&mut self) -> Result<(Vec<(String, String)>, Vec<Other>), Error> {
+    pub(super) fn tables_there(&mut self) -> Result<There, Error> {
         let rows = self.b.rows(
             "SELECT TABLE_NAME, TABLE_TYPE, IFNULL(ENGINE, '') FROM information_schema.TABLES
              WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE <> 'VIEW' AND TABLE_NAME NOT LIKE 'backout\\_%' ORDER BY 1",
