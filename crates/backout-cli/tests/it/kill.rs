@@ -210,6 +210,11 @@ fn a_deployment_of_captured_commands_that_is_killed_anywhere() {
     at_every_point(Cast::Captured, Act::Deploy);
 }
 
+#[test]
+fn a_deployment_of_captured_commands_on_mariadb_that_is_killed_anywhere() {
+    at_every_point(Cast::CapturedMariadb(backout_testkit::mariadb::Server::shared()), Act::Deploy);
+}
+
 /// A command that changes rows, definitions and files in many small steps, and says how far it is.
 const WORK: &str = "echo $$ > \"$BACKOUT_ROOT_WEB/../pid\"; n=0
     while [ $n -lt 40 ]; do n=$((n + 1))

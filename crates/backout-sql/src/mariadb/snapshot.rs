@@ -95,16 +95,17 @@ impl Mariadb {
     /// See [`backout_model::target::Target::snapshot`]: the number of the copy.
     pub(super) fn copy_all(&mut self) -> Result<Value, TargetError> {
         self.ready()?;
-        let done = self.own_session().and_then(|()| self.copied());
+        let mut number = None;
+        let done = self.own_session().and_then(|()| self.copied(&mut number));
         self.after_step();
-        if done.is_err() {
-            // Where that fails, whoever takes the lock next does it.
-            drop(self.sweep_copies());
+        if done.is_err() && number.is_some() {
+            // Nobody else knows of it. Where this fails, whoever takes the lock next does it, or the engine's own sweep.
+            drop(self.copies_dropped(number));
         }
         done
     }
 
-    fn copied(&mut self) -> Result<Value, TargetError> {
+    fn copied(&mut self, taken: &mut Option<u64>) -> Result<Value, TargetError> {
         let act = format!("cannot copy {}", self.label);
         let failed = |source: Error| TargetError::failed(act.clone(), source);
         let struck = |source: std::io::Error| TargetError::failed(act.clone(), source);
@@ -112,6 +113,7 @@ impl Mariadb {
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
         let number = marker::next_step(self.a()?, &names).map_err(failed)?;
+        *taken = Some(number);
         let (keeper, schema) = self.keep_writers_out()?;
         self.may_be_copied(&schema)?;
         let all = names.of_copy(number, "all");
