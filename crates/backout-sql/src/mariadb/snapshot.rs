@@ -210,11 +210,11 @@ impl Mariadb {
         Ok(())
     }
 
-    /// The tables of copies, with the numbers of these.
+    /// The tables of copies, with the numbers of these; first the one that says that a copy is whole.
     fn copied_tables(&mut self) -> Result<Vec<(u64, String)>, Error> {
         let begin = self.names.object("c");
         let found = self.b.rows(&format!(
-            "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND LEFT(TABLE_NAME, {}) = {}",
+            "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND LEFT(TABLE_NAME, {}) = {} ORDER BY 1",
             begin.len(),
             literal(&begin)
         ))?;
