@@ -210,6 +210,13 @@ impl Walk<'_, '_> {
         let verdict = match &size {
             Ok(Some(size)) => {
                 let what = match followed {
+                    Followed::Database(_) if size.rows > 0 => {
+                        format!(
+                            "a copy of its {} with about {}",
+                            words::count(size.changes, "table"),
+                            words::count(size.rows, "row")
+                        )
+                    }
                     Followed::Database(_) if size.changes > 1 => format!("a copy of its {} tables", size.changes),
                     Followed::Database(_) => "a copy of the database".to_owned(),
                     Followed::Root(_) => format!("a copy of {}", words::count(size.changes, "path")),
@@ -222,9 +229,7 @@ impl Walk<'_, '_> {
             Ok(None) => Verdict::Refused(Refusal {
                 place: place.to_owned(),
                 what: act.words(),
-                why: format!(
-                    "what a command does to {label} cannot be captured in this version: databases of SQLite and PostgreSQL and roots can"
-                ),
+                why: format!("what a command does to {label} cannot be captured in this version"),
                 ways_out: vec![
                     "give the step an undo of its own: `undo: [a command]`".to_owned(),
                     "declare it `undo: none` with `because:`, and deploy with --accept-irreversible".to_owned(),

@@ -23,7 +23,9 @@ pub fn read(database: &Database<'_>) -> Lines {
     for (name, kind) in tables {
         if kind == "VIEW" {
             let row: mysql::Row = conn.query_first(format!("SHOW CREATE VIEW `{name}`")).unwrap().unwrap();
-            lines.insert(format!("view {name}"), row.get(1).unwrap());
+            // Of one that lacks something the server writes the database's name, too.
+            let text = row.get::<String, _>(1).unwrap().replace(&format!("`{}`.", database.name), "");
+            lines.insert(format!("view {name}"), text);
             continue;
         }
         let row: mysql::Row = conn.query_first(format!("SHOW CREATE TABLE `{name}`")).unwrap().unwrap();
@@ -44,6 +46,15 @@ pub fn read(database: &Database<'_>) -> Lines {
     lines.extend(
         triggers.into_iter().map(|(place, name, text)| (format!("trigger {place}"), format!("{name}: {text}"))),
     );
+    let texts: Vec<(String, String)> = conn
+        .query(
+            "SELECT CONCAT(LOWER(ROUTINE_TYPE), ' ', ROUTINE_NAME), CONCAT_WS('|', DTD_IDENTIFIER, ROUTINE_DEFINITION, SQL_MODE, ROUTINE_COMMENT, DEFINER)
+             FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE()
+             UNION ALL SELECT CONCAT('event ', EVENT_NAME), CONCAT_WS('|', EVENT_DEFINITION, INTERVAL_VALUE, INTERVAL_FIELD, STARTS, STATUS, EVENT_COMMENT, DEFINER)
+             FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE()",
+        )
+        .unwrap();
+    lines.extend(texts);
     lines
 }
 

@@ -100,6 +100,18 @@ pub fn captured_psql(statements: &str) -> Step {
     step
 }
 
+/// The same of statements for MariaDB, run by its own client, each by itself.
+pub fn captured_mariadb(statements: &str) -> Step {
+    let mut step = captured(
+        "url=\"$BACKOUT_DATABASE_MAIN\"; base=\"${url%%\\?*}\"; user=\"${base#*//}\"
+         printf '%s' \"$0\" | mariadb --no-defaults --default-character-set=utf8mb4 --socket=\"${url#*socket=}\" --user=\"${user%%@*}\" \"${base##*/}\"",
+    );
+    if let Kind::Run(argv) = &mut step.kind {
+        argv.push(statements.to_owned());
+    }
+    step
+}
+
 pub fn child(package: Pkg) -> Step {
     Kind::Child(Box::new(package)).into()
 }

@@ -10,7 +10,7 @@ use backout_testkit::every;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::postgres::{Server, Setup};
-use backout_testkit::site::TestSite;
+use backout_testkit::site::{Builder, TestSite};
 use backout_testkit::stage::{Act, Cast, Stage};
 
 /// Runs the binary on the site; syncs are counted, not issued: no power is lost here.
@@ -210,6 +210,11 @@ fn a_deployment_of_captured_commands_that_is_killed_anywhere() {
     at_every_point(Cast::Captured, Act::Deploy);
 }
 
+#[test]
+fn a_deployment_of_captured_commands_on_mariadb_that_is_killed_anywhere() {
+    at_every_point(Cast::CapturedMariadb(backout_testkit::mariadb::Server::shared()), Act::Deploy);
+}
+
 /// A command that changes rows, definitions and files in many small steps, and says how far it is.
 const WORK: &str = "echo $$ > \"$BACKOUT_ROOT_WEB/../pid\"; n=0
     while [ $n -lt 40 ]; do n=$((n + 1))
@@ -220,14 +225,24 @@ const WORK: &str = "echo $$ > \"$BACKOUT_ROOT_WEB/../pid\"; n=0
       echo $n > \"$BACKOUT_ROOT_WEB/../far\"
     done";
 
+/// The same on MariaDB.
+const WORK_ON_MARIADB: &str = "url=\"$BACKOUT_DATABASE_MAIN\"; base=\"${url%%\\?*}\"; echo $$ > \"$BACKOUT_ROOT_WEB/../pid\"; n=0
+    while [ $n -lt 40 ]; do n=$((n + 1))
+      echo \"CREATE TABLE t$n (id int AUTO_INCREMENT PRIMARY KEY, x int UNIQUE); INSERT INTO t$n (x) VALUES ($n), (-$n);
+            UPDATE product SET price = price + 1; ALTER TABLE product ADD COLUMN c$n int DEFAULT $n; DROP TABLE IF EXISTS \\`t$((n - 3))\\`; DELETE FROM log LIMIT 1\" \
+        | mariadb --no-defaults --socket=\"${url#*socket=}\" --user=root \"${base##*/}\" || exit 1
+      echo $n >> \"$BACKOUT_ROOT_WEB/index.php\"; echo $n > \"$BACKOUT_ROOT_WEB/../far\"
+    done";
+
+const SCHEMA: &str = "CREATE TABLE product (id INTEGER PRIMARY KEY, price INTEGER);
+    INSERT INTO product VALUES (1, 10), (2, 20); CREATE TABLE log (x int); INSERT INTO log VALUES (1), (1)";
+
 /// The tool, or the command, is killed once the command is so far; the rest is for `resume`, or for the tool.
-fn killed_at_work(far: u32, whom: &str) {
-    let schema = "CREATE TABLE product (id INTEGER PRIMARY KEY, price INTEGER);
-        INSERT INTO product VALUES (1, 10), (2, 20); CREATE TABLE log (x); INSERT INTO log VALUES (1), (1)";
+fn killed_at_work(site: Builder, work: &str, far: u32, whom: &str) {
     let web = backout_testkit::tree::Tree::new().file("index.php", "<?php").file("a/b.txt", "b");
-    let site = TestSite::builder().database("main", schema).root("web", web).build();
+    let site = site.root("web", web).build();
     let before = Fingerprint::of(&site);
-    let package = site.write(&Pkg::new("p").step(backout_testkit::package::captured(WORK)));
+    let package = site.write(&Pkg::new("p").step(backout_testkit::package::captured(work)));
     let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", site.dir()).current_dir(site.dir());
     let mut tool = command.args(["--quiet", "deploy", &package.display().to_string()]).spawn().unwrap();
@@ -256,7 +271,21 @@ fn a_captured_command_or_the_tool_that_is_killed_at_work() {
     eprintln!("seed {seed}");
     for n in 0..3 {
         let far = u32::try_from((seed / 7 + n * 13) % 37).unwrap() + 1;
-        killed_at_work(far, "tool");
-        killed_at_work(far, "command");
+        for whom in ["tool", "command"] {
+            killed_at_work(TestSite::builder().database("main", SCHEMA), WORK, far, whom);
+        }
+    }
+}
+
+#[test]
+fn a_captured_command_on_mariadb_or_the_tool_that_is_killed_at_work() {
+    let seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    for n in 0..2 {
+        let far = u32::try_from((seed / 7 + n * 13) % 37).unwrap() + 1;
+        for whom in ["tool", "command"] {
+            let site = TestSite::builder().mariadb("main", backout_testkit::mariadb::Server::shared(), SCHEMA);
+            killed_at_work(site, WORK_ON_MARIADB, far, whom);
+        }
     }
 }

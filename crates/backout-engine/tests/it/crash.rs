@@ -157,6 +157,26 @@ fn captured_commands_on_postgres_on_a_full_and_a_broken_disk() {
     at_every_point(cast, Act::Deploy, Fault::BrokenAt, none);
 }
 
+fn captured_mariadb() -> Cast {
+    Cast::CapturedMariadb(backout_testkit::mariadb::Server::shared())
+}
+
+#[test]
+fn captured_commands_on_mariadb_in_a_run_that_dies_anywhere() {
+    Act::ALL.into_iter().for_each(|act| at_every_point(captured_mariadb(), act, Fault::CrashAt, none));
+}
+
+#[test]
+fn captured_commands_on_mariadb_and_a_recovery_that_dies_too() {
+    at_every_point(captured_mariadb(), Act::Deploy, Fault::CrashAt, twice);
+}
+
+#[test]
+fn captured_commands_on_mariadb_on_a_full_and_a_broken_disk() {
+    at_every_point(captured_mariadb(), Act::Deploy, Fault::NoSpaceAt, none);
+    at_every_point(captured_mariadb(), Act::Deploy, Fault::BrokenAt, none);
+}
+
 #[test]
 fn a_deployment_on_postgres_that_dies_anywhere() {
     at_every_point(Cast::Postgres(server()), Act::Deploy, Fault::CrashAt, none);

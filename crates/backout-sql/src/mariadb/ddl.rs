@@ -3,6 +3,8 @@
 //! What can be is made a matter of names, which the server changes all or not at all: a table or view that is dropped
 //! is renamed into the hold, one that is emptied or replaced changes places with a new one.
 
+use std::collections::BTreeSet;
+
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, TargetError, Ticket};
 use mysql::Error;
@@ -11,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::Mariadb;
 use super::apply::{Chain, cannot_run};
 use super::capture::patiently;
+use super::compared_links::parents;
 use super::ddl_alter::Altered;
+use super::ddl_links;
 use super::ddl_shape::{Shape, without_counter};
 use super::ddl_text::{self, Kind, Text, Told};
 use super::head::{Head, Object};
@@ -29,17 +33,33 @@ pub struct Gone {
     /// Its triggers, in the order in which they fire.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<(String, Text)>,
+    /// Where it lies, where that is the copy that was made of it before a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+    /// The checksum of its rows where it may go again only with these; empty where it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
+}
+
+impl Gone {
+    /// Its name in the hold; `at`: which of those it is that went together.
+    fn hold(&self, at: usize, hold: &dyn Fn(&str) -> String) -> String {
+        self.held.clone().unwrap_or_else(|| hold(&format!("t{at}")))
+    }
 }
 
 /// What one statement changed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "what")]
 pub enum Change {
-    /// `rows`: the checksum of a table that was made with rows in it.
+    /// `rows`: the checksum of a table that was made with rows in it. `replaces`: it took the place of one that comes back
+    /// when it goes, with all rows of then.
     Made {
         name: String,
         definition: String,
         rows: Option<String>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replaces: bool,
     },
     Dropped {
         gone: Vec<Gone>,
@@ -57,6 +77,14 @@ pub enum Change {
         triggers: Vec<Told>,
     },
     Altered(Box<Altered>),
+    /// Foreign keys of a table that came or went with what they point at; `checked`: no row pointed at nothing by those that
+    /// came.
+    Relinked {
+        name: String,
+        before: String,
+        after: String,
+        checked: bool,
+    },
     Told(Box<Told>),
 }
 
@@ -64,13 +92,21 @@ impl Change {
     /// The tables and views that it is about.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names: Vec<&str> = match self {
-            Change::Made { name, .. } | Change::Swapped { name, .. } => vec![name],
+            Change::Made { name, .. } | Change::Swapped { name, .. } | Change::Relinked { name, .. } => vec![name],
             Change::Dropped { gone } => gone.iter().map(|one| one.name.as_str()).collect(),
             Change::Renamed { pairs, .. } => pairs.iter().flat_map(|(from, to)| [from.as_str(), to.as_str()]).collect(),
             Change::Altered(altered) => vec![&altered.name],
             Change::Told(told) => vec![&told.name],
         };
         names.into_iter()
+    }
+
+    /// The tables that foreign keys which come or go with it point at.
+    pub fn parents(&self) -> BTreeSet<String> {
+        match self {
+            Change::Relinked { before, after, .. } => &parents(before) | &parents(after),
+            _ => BTreeSet::new(),
+        }
     }
 
     /// The table of whose triggers it is about one.
@@ -92,6 +128,7 @@ impl Change {
             Change::Swapped { name, .. } => format!("puts back {name} as it was"),
             Change::Renamed { .. } => "gives the old names back".to_owned(),
             Change::Altered(altered) => altered.words(),
+            Change::Relinked { name, .. } => format!("puts back the foreign keys of {name}"),
             Change::Told(told) => told.words(),
         }
     }
@@ -101,11 +138,11 @@ impl Change {
         match self {
             Change::Made { name, .. } => vec![(hold("t0"), name.clone())],
             Change::Dropped { gone } => {
-                gone.iter().enumerate().map(|(at, one)| (one.name.clone(), hold(&format!("t{at}")))).collect()
+                gone.iter().enumerate().map(|(at, one)| (one.name.clone(), one.hold(at, hold))).collect()
             }
             Change::Swapped { name, .. } => vec![(name.clone(), hold("t0")), (hold("s"), name.clone())],
             Change::Renamed { pairs, .. } => pairs.clone(),
-            Change::Altered(_) | Change::Told(_) => Vec::new(),
+            Change::Altered(_) | Change::Relinked { .. } | Change::Told(_) => Vec::new(),
         }
     }
 }
@@ -262,7 +299,7 @@ impl Mariadb {
             Change::Renamed { triggers, .. } => return triggers.iter_mut().try_for_each(|told| self.learn_text(told)),
             _ => {}
         }
-        let Change::Made { name, definition: text, rows } = change else { return Ok(()) };
+        let Change::Made { name, definition: text, rows, .. } = change else { return Ok(()) };
         let found = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
         *text = found.unwrap_or_default();
         let looked = rows_in(&mut self.b, name);
@@ -281,23 +318,20 @@ impl Mariadb {
         }
         let held: Vec<(String, Vec<(String, String)>)> = match change {
             Change::Dropped { gone } => {
-                let one = |(at, gone): (usize, &Gone)| {
-                    (segment.object(&self.names, &format!("t{at}")), Shape::of(&gone.definition).links)
-                };
+                let hold = |what: &str| segment.object(&self.names, what);
+                let one = |(at, gone): (usize, &Gone)| (gone.hold(at, &hold), Shape::of(&gone.definition).links);
                 gone.iter().enumerate().map(one).collect()
             }
             Change::Made { definition, .. } => vec![(segment.object(&self.names, "t0"), Shape::of(definition).links)],
             _ => Vec::new(),
         };
-        for (name, links) in held.into_iter().filter(|(_, links)| !links.is_empty()) {
+        for (name, _) in held.into_iter().filter(|(_, links)| !links.is_empty()) {
             let now = definition(&mut self.b, &name).map_err(|source| self.reading(source))?;
             let Some(now) = now else { continue };
+            // Those that the server named after the table have other names by now.
             let there = Shape::of(&now).links;
-            let drops: Vec<String> = links
-                .iter()
-                .filter(|(link, _)| there.iter().any(|(one, _)| one == link))
-                .map(|(link, _)| format!("DROP FOREIGN KEY {}", ident(link)))
-                .collect();
+            let drops: Vec<String> =
+                there.iter().map(|(link, _)| format!("DROP FOREIGN KEY {}", ident(link))).collect();
             if !drops.is_empty() {
                 let sql = format!("ALTER TABLE {} {}", ident(&name), drops.join(", "));
                 patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot put a table by in", source))?;
@@ -324,21 +358,17 @@ impl Mariadb {
             }
         }
         for (name, text) in back {
-            let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?.unwrap_or_default();
-            let there = Shape::of(&now).links;
-            let adds: Vec<String> = Shape::of(text)
-                .links
-                .into_iter()
-                .filter(|(link, _)| !there.iter().any(|(one, _)| one == link))
-                .map(|(_, line)| format!("ADD {line}"))
-                .collect();
-            if !adds.is_empty() {
-                let sql = format!("ALTER TABLE {} {}", ident(name), adds.join(", "));
-                patiently(|| self.b.run(&sql))
-                    .map_err(|source| self.failed("cannot bring foreign keys back in", source))?;
-            }
+            let done = ddl_links::lead(&mut self.b, name, text);
+            done.map_err(|source| self.failed("cannot bring foreign keys back in", source))?;
         }
         Ok(())
+    }
+
+    /// Gives a table the foreign keys that it had before what they point at went or came, or after it.
+    pub(super) fn relink(&mut self, change: &Change, undo: bool) -> Result<(), TargetError> {
+        let Change::Relinked { name, before, after, .. } = change else { return Ok(()) };
+        let done = ddl_links::lead(&mut self.b, name, if undo { before } else { after });
+        done.map_err(|source| self.failed("cannot bring foreign keys back in", source))
     }
 
     /// True where the names are as they are once the change is done.
@@ -348,12 +378,15 @@ impl Mariadb {
         let mut there = |name: &str| table::there(&mut self.b, name).map(|there| there != There::Nothing);
         let found = match change {
             Change::Made { name, .. } => there(&hold("t0")).and_then(|held| Ok(!held && there(name)?)),
-            Change::Dropped { .. } | Change::Swapped { .. } => there(&hold("t0")),
+            Change::Dropped { gone } => there(&gone.first().map_or_else(|| hold("t0"), |one| one.hold(0, &hold))),
+            Change::Swapped { .. } => there(&hold("t0")),
             Change::Renamed { pairs, .. } => {
                 let (gone, _) = net_names(pairs);
                 gone.first().map_or(Ok(true), |from| there(from).map(|there| !there))
             }
             Change::Altered(_) => return Ok(true),
+            Change::Relinked { name, after, .. } => definition(&mut self.b, name)
+                .map(|now| Shape::of(&now.unwrap_or_default()).links == Shape::of(after).links),
             Change::Told(told) => return self.is_told(told),
         };
         found.map_err(|source| self.reading(source))
@@ -371,6 +404,7 @@ impl Mariadb {
             let redone = segment.state == State::Intended;
             match &*change {
                 Change::Made { .. } if redone => self.bring_links(&change)?,
+                Change::Relinked { .. } => self.relink(&change, false)?,
                 _ => self.let_go_of_links(segment, &change)?,
             }
             if let (Detail::Ddl { change, .. }, true) = (&mut segment.detail, redone)
@@ -386,6 +420,7 @@ impl Mariadb {
         } else if segment.state == State::Undoing {
             match &*change {
                 Change::Made { .. } => self.let_go_of_links(segment, &change)?,
+                Change::Relinked { .. } => self.relink(&change, true)?,
                 _ => self.bring_links(&change)?,
             }
         }

@@ -4,7 +4,9 @@
 
 use mysql::Error;
 
-use super::ddl_shape::Shape;
+use super::capture::patiently;
+use super::ddl::definition;
+use super::ddl_shape::{self, Shape};
 use super::head::Head;
 use super::reader::reader;
 use super::session::{Session, ident};
@@ -121,6 +123,26 @@ pub fn clauses(from: &Shape, to: &Shape) -> Vec<String> {
         .collect()
 }
 
+/// Leads the foreign keys of a table to those of a definition. An index that the server had made by itself for one gives way to
+/// another when that comes again: so the keys are made what they were, too. Can be done again.
+pub fn lead(b: &mut Session, table: &str, wanted: &str) -> Result<(), Error> {
+    let to = Shape::of(wanted);
+    let mut run = |of: fn(&Shape, &Shape) -> Vec<String>| {
+        let Some(now) = definition(b, table)? else { return Ok(()) };
+        let clauses = of(&Shape::of(&now), &to);
+        if clauses.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("ALTER TABLE {} {}", ident(table), clauses.join(", "));
+        patiently(|| b.run(&sql))
+    };
+    run(clauses)?;
+    run(|from, to| {
+        let keys = |shape: &Shape| Shape { keys: shape.keys.clone(), ..Shape::default() };
+        ddl_shape::clauses(&keys(from), &keys(to), &[])
+    })
+}
+
 /// Of each foreign key that one shape has and the other has not, how many rows of the table would point at nothing.
 pub fn orphans(a: &mut Session, table: &str, from: &Shape, to: &Shape) -> Result<Vec<(String, u64)>, Error> {
     let mut all = Vec::new();
@@ -151,7 +173,7 @@ pub fn orphans(a: &mut Session, table: &str, from: &Shape, to: &Shape) -> Result
 }
 
 /// The columns, the table and its columns of a foreign key as the server writes it.
-fn link(line: &str) -> Option<(Vec<String>, String, Vec<String>)> {
+pub fn link(line: &str) -> Option<(Vec<String>, String, Vec<String>)> {
     let mut words = reader(line);
     words.find(|token| token.is("FOREIGN"))?;
     words.takes("KEY");

@@ -54,7 +54,7 @@ impl Mariadb {
         let nothing = Ok(Prepared { change: None, by_names: false });
         match (head.verb, head.object) {
             (Verb::Create, Object::Table | Object::View) if !is_there => {
-                let change = Change::Made { name: first, definition: String::new(), rows: None };
+                let change = Change::Made { name: first, definition: String::new(), rows: None, replaces: false };
                 Ok(Prepared { change: Some(change), by_names: false })
             }
             (Verb::Create, Object::Table | Object::View) if head.if_not_exists => nothing,
@@ -85,7 +85,8 @@ impl Mariadb {
                         return Err(refused(why));
                     }
                     let triggers = self.triggers_with_text(&name.name).map_err(|source| self.reading(source))?;
-                    gone.push(Gone { name: name.name.clone(), definition: text.unwrap_or_default(), triggers });
+                    let (name, definition) = (name.name.clone(), text.unwrap_or_default());
+                    gone.push(Gone { name, definition, triggers, held: None, rows: None });
                 }
                 let links = table::foreign_keys(&mut self.b).map_err(|source| self.reading(source))?;
                 let checks = self.a()?.value("SELECT @@foreign_key_checks");

@@ -7,7 +7,9 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
-use super::ddl::{Change, definition, net_names, rename, rows_in};
+use super::ddl::{Change, Gone, definition, net_names, rename, rows_in};
+use super::ddl_links::orphans;
+use super::ddl_shape::Shape;
 use super::ddl_text::Text;
 use super::marker;
 use super::replay::{Direction, Replay};
@@ -32,6 +34,10 @@ impl Mariadb {
                 replay.definition(&told.name, why);
             }
             return Ok(());
+        }
+        if let Change::Relinked { name, before, after, checked } = change {
+            let (from, to) = if undo { (after, before) } else { (before, after) };
+            return self.look_at_links_of(name, from, to, undo || *checked, replay);
         }
         let expected: Vec<(&str, Option<&str>)> = match change {
             Change::Made { name, definition, .. } => vec![(name, undo.then_some(definition.as_str()))],
@@ -59,7 +65,7 @@ impl Mariadb {
                 }
                 Vec::new()
             }
-            Change::Altered(_) | Change::Told(_) => Vec::new(),
+            Change::Altered(_) | Change::Relinked { .. } | Change::Told(_) => Vec::new(),
         };
         for (name, wanted) in expected {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
@@ -85,20 +91,49 @@ impl Mariadb {
         Ok(())
     }
 
-    /// Rows that others put into a table that would go.
-    fn look_at_rows(&mut self, name: &str, change: &Change, replay: &mut Replay<'_>) -> Result<(), TargetError> {
-        if replay.direction == Direction::Redo {
+    /// A table whose definition is not what it should be, and rows that would point at nothing by foreign keys that come.
+    fn look_at_links_of(
+        &mut self,
+        name: &str,
+        from: &str,
+        to: &str,
+        checked: bool,
+        replay: &mut Replay<'_>,
+    ) -> Result<(), TargetError> {
+        let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?.unwrap_or_default();
+        if Shape::of(&now) != Shape::of(from) {
+            replay.definition(name, if now.is_empty() { "there is no such table".to_owned() } else { now });
             return Ok(());
         }
-        let left = match change {
-            Change::Made { rows, .. } => rows.clone(),
-            Change::Swapped { .. } => None,
+        if !checked {
+            return Ok(());
+        }
+        let found = orphans(self.a()?, name, &Shape::of(from), &Shape::of(to));
+        for (link, count) in found.map_err(|source| self.reading(source))? {
+            let conflict = replay.conflict(name, None, ConflictKind::ForeignKey);
+            let now = format!("{count} of its rows point at nothing by {link}, which comes back");
+            replay.conflicts.push(Conflict { now, ..conflict });
+        }
+        Ok(())
+    }
+
+    /// Rows that others put into a table that would go.
+    fn look_at_rows(&mut self, name: &str, change: &Change, replay: &mut Replay<'_>) -> Result<(), TargetError> {
+        let undo = replay.direction == Direction::Undo;
+        // Where another table comes in its place, rows that others took away would be there again.
+        let (left, replaces) = match change {
+            Change::Made { rows, replaces, .. } if undo => (rows.clone(), *replaces),
+            Change::Swapped { .. } if undo => (None, false),
+            Change::Dropped { gone } if !undo => match gone.iter().find(|one| one.name == name) {
+                Some(Gone { rows: Some(rows), .. }) => (Some(rows.clone()).filter(|rows| !rows.is_empty()), true),
+                _ => return Ok(()),
+            },
             _ => return Ok(()),
         };
         // In the act's session: what it has taken back so far may not be committed.
         let looked = rows_in(self.a()?, name);
         let now = looked.map_err(|source| self.reading(source))?;
-        if now != left && now.is_some() {
+        if now != left && (now.is_some() || replaces) {
             let conflict = replay.conflict(name, None, ConflictKind::NotEmpty);
             replay.conflicts.push(Conflict { now: "rows that the deployment did not leave".to_owned(), ..conflict });
         }
@@ -142,6 +177,8 @@ impl Mariadb {
             .map_err(|source| TargetError::failed(format!("cannot change the schema of {}", self.label), source))?;
         if let Change::Told(told) = &*change {
             self.put_text(told, undo)?;
+        } else if let Change::Relinked { .. } = &*change {
+            self.relink(&change, undo)?;
         } else {
             let run = rename(&moves);
             let a = self.a()?;

@@ -23,6 +23,20 @@ pub fn without_counter(text: &str) -> String {
     format!("{body}{}", kept.join(" "))
 }
 
+/// A definition without these foreign keys.
+pub fn without_links(text: &str, names: &[&str]) -> String {
+    let is_one = |line: &str| {
+        let link = line.trim_start().strip_prefix("CONSTRAINT ").and_then(named);
+        link.is_some_and(|(name, rest)| rest.starts_with("FOREIGN KEY") && names.contains(&name.as_str()))
+    };
+    let mut lines: Vec<&str> = text.lines().filter(|line| !is_one(line)).collect();
+    // What stands last now has no comma behind it.
+    if let Some(end) = lines.iter().position(|line| line.starts_with(')')).filter(|end| *end > 0) {
+        lines[end - 1] = lines[end - 1].trim_end_matches(',');
+    }
+    lines.join("\n")
+}
+
 /// The first name in backquotes, and what follows it.
 fn named(line: &str) -> Option<(String, &str)> {
     let rest = line.strip_prefix('`')?;
@@ -196,6 +210,17 @@ mod tests {
         assert_eq!(shape.keys[1].0, "KEY `u``k`");
         assert_eq!((shape.links.len(), shape.checks.len()), (1, 1));
         assert_eq!(shape.options, "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4");
+    }
+
+    #[test]
+    fn foreign_keys_can_be_left_out_of_a_text() {
+        let text = without_counter(TEXT);
+        let lines = |text: &str| text.lines().count();
+        assert_eq!(without_links(&text, &["c", "other"]), text, "a check is none");
+        let left = without_links(&text, &["f"]);
+        assert_eq!((lines(&left), Shape::of(&left)), (lines(&text) - 1, Shape::of(&text).without_links()));
+        let last = text.replace(",\n  CONSTRAINT `c` CHECK (`id` > 0)", "");
+        assert!(without_links(&last, &["f"]).contains("(`a``b`)\n)"), "{last}");
     }
 
     #[test]

@@ -34,7 +34,14 @@ impl Kind {
         }
     }
 
-    fn word(self) -> &'static str {
+    /// What DROP calls it.
+    pub fn named(word: &str) -> Option<Self> {
+        [Kind::Trigger, Kind::Function, Kind::Procedure, Kind::Event, Kind::View]
+            .into_iter()
+            .find(|one| one.word() == word)
+    }
+
+    pub fn word(self) -> &'static str {
         match self {
             Kind::Trigger => "TRIGGER",
             Kind::Function => "FUNCTION",

@@ -76,7 +76,8 @@ impl Mariadb {
                 }
                 Detail::Ddl { line, sql, change, .. } => each(Described {
                     change: sql,
-                    place: format!("{}:{line}", index.shown),
+                    // What a command did stands in no line.
+                    place: if line == 0 { index.shown.clone() } else { format!("{}:{line}", index.shown) },
                     undo: change.words(),
                     rows: 0,
                     bytes: 0,

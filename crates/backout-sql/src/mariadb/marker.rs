@@ -48,6 +48,11 @@ impl Names {
         format!("{}${step}${number}${what}", self.own)
     }
 
+    /// A thing that belongs to a copy of the database. No part of a step is called so.
+    pub fn of_copy(&self, number: u64, what: &str) -> String {
+        format!("{}$c{number}${what}", self.own)
+    }
+
     /// A condition on a name that holds for the tool's own objects of this site alone.
     pub fn condition(&self, column: &str) -> String {
         let (own, open) = (literal(&self.own), literal(&format!("{}$", self.own)));

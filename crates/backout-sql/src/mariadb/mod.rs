@@ -10,8 +10,10 @@ use std::time::Duration;
 use backout_model::conflict::OnConflict;
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Summary, Target, TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Snapshot, Summary, Target, TargetError, Ticket,
 };
+
+use serde_json::Value;
 
 use self::conn::Route;
 use self::marker::Names;
@@ -21,6 +23,12 @@ use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 mod apply;
 mod capture;
 mod classify;
+mod compared;
+mod compared_events;
+mod compared_links;
+mod compared_proof;
+mod compared_rows;
+mod compared_schema;
 mod conn;
 mod counters;
 mod ddl;
@@ -48,6 +56,7 @@ mod script;
 mod segment;
 mod session;
 mod setting;
+mod snapshot;
 mod split;
 mod stream;
 mod succession;
@@ -310,6 +319,26 @@ impl Target for Mariadb {
 
     fn forget(&mut self, images: &mut dyn Images) -> Result<(), TargetError> {
         self.forget_step(images)
+    }
+
+    fn snapshot_size(&mut self) -> Result<Option<Summary>, TargetError> {
+        self.copy_size().map(Some)
+    }
+
+    fn snapshot(&mut self, _snapshot: &Snapshot) -> Result<Value, TargetError> {
+        self.copy_all()
+    }
+
+    fn compare(&mut self, snapshot: &Snapshot, shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        self.compare_with(&snapshot.note, shown, gate)
+    }
+
+    fn put_back_whole(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
+        self.put_all_back(&snapshot.note)
+    }
+
+    fn give_up(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
+        self.drop_copies(&snapshot.note)
     }
 
     fn examine(&mut self) -> Result<Vec<Finding>, TargetError> {

@@ -2,6 +2,8 @@
 //!
 //! Never drops the hold of a segment that took effect.
 
+use std::collections::BTreeSet;
+
 use backout_model::target::TargetError;
 use mysql::Error;
 
@@ -21,10 +23,18 @@ impl Mariadb {
         self.swept(Some((step, number))).map_err(|source| self.failed("cannot tidy up in", source))
     }
 
+    /// What is left of a step.
+    pub(super) fn sweep_step(&mut self, step: u64) -> Result<(), TargetError> {
+        let objects = self.segment_objects().map_err(|source| self.failed("cannot tidy up in", source))?;
+        let numbers: BTreeSet<u32> = objects.iter().filter(|one| one.1 == step).map(|one| one.2).collect();
+        numbers.into_iter().try_for_each(|number| self.sweep_segment(step, number))
+    }
+
     fn swept(&mut self, only: Option<(u64, u32)>) -> Result<(), Error> {
         drop_triggers(&mut self.b, &self.names, only)?;
         if only.is_none() {
             self.release_triggers()?;
+            self.sweep_copies()?;
         }
         for (name, step, number, what) in self.segment_objects()? {
             if only.is_some_and(|only| only != (step, number)) {
@@ -61,6 +71,9 @@ impl Mariadb {
             if of == step {
                 self.drop_object(&name)?;
             }
+        }
+        for name in self.held_copies(Some(step))? {
+            self.drop_object(&name)?;
         }
         self.b.run(&format!("DELETE FROM `{}` WHERE step = {step}", self.names.segments()))
     }

@@ -375,7 +375,9 @@ impl Mariadb {
                         self.rows_of(segment, &seen, replay).and_then(|rows| self.change_rows(&rows, replay, &hidden));
                 }
                 Detail::Ddl { change, .. } => {
-                    if !change.names().any(|name| hidden.contains(name) || triggered.contains(name)) {
+                    let parents = change.parents();
+                    let named = change.names().chain(parents.iter().map(String::as_str));
+                    if !named.into_iter().any(|name| hidden.contains(name) || triggered.contains(name)) {
                         self.look_at_change(segment, change, replay)?;
                     }
                     // A table that has a trigger still which goes before it, or has none yet.

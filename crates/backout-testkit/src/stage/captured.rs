@@ -1,8 +1,8 @@
-//! The stage of captured commands: the site of SQLite, and that of PostgreSQL, and commands that change rows, definitions and files there, in a
+//! The stage of captured commands: the sites of SQLite, PostgreSQL and MariaDB, and commands that change rows, definitions and files there, in a
 //! package and in a child of it, between steps of other kinds.
 
 use super::flag;
-use crate::package::{Kind, Pkg, captured, captured_psql, captured_sql, child, sql};
+use crate::package::{Kind, Pkg, captured, captured_mariadb, captured_psql, captured_sql, child, sql};
 
 /// Commands that do everything; with the same times whenever they run.
 pub fn package() -> Pkg {
@@ -55,4 +55,29 @@ pub fn on_postgres() -> Pkg {
         .step(flag("flag-all"))
         .step(child(inner))
         .step(sql("INSERT INTO made VALUES (9, 'c'); UPDATE product SET price = 6 WHERE id = 1"))
+}
+
+/// The same on MariaDB: rows, tables made, dropped, altered and emptied, with what points at them, texts and counters.
+pub fn on_mariadb() -> Pkg {
+    let inner = Pkg::new("inner")
+        .step(captured_mariadb(
+            "ALTER TABLE made DROP FOREIGN KEY made_ibfk_1; ALTER TABLE orders DROP FOREIGN KEY orders_ibfk_1; ALTER TABLE product MODIFY id bigint NOT NULL; ALTER TABLE orders MODIFY product bigint;
+             ALTER TABLE orders ADD FOREIGN KEY (product) REFERENCES product (id); TRUNCATE bulk; UPDATE settings SET value = '42' WHERE name = 'schema'",
+        ))
+        .step(flag("flag-images"))
+        .step(captured(
+            "echo more >> \"$BACKOUT_ROOT_WEB/index.php\"; touch -d 2020-02-02T02:02:02.5 \"$BACKOUT_ROOT_WEB/index.php\" \"$BACKOUT_ROOT_WEB\"",
+        ));
+    Pkg::new("all")
+        .step(sql("UPDATE product SET price = price + 1 WHERE id = 1; DROP INDEX by_price ON product;"))
+        .step(captured_mariadb(
+            "UPDATE product SET price = 5 WHERE id < 3; INSERT INTO product VALUES (4, 'sledge', 80, 'well'); INSERT INTO orders (product, amount) VALUES (4, 1);
+             ALTER TABLE wide DROP COLUMN drop_me; ALTER TABLE wide ADD COLUMN added text DEFAULT 'x'; UPDATE wide SET added = 'y' WHERE id = 1;
+             DROP TABLE gone; DROP VIEW cheap; CREATE TABLE made (id int AUTO_INCREMENT PRIMARY KEY, t varchar(9) UNIQUE, p int, FOREIGN KEY (p) REFERENCES product (id)) ENGINE=InnoDB;
+             INSERT INTO made (t, p) VALUES ('a', 1), ('b', 4); CREATE TRIGGER t BEFORE INSERT ON made FOR EACH ROW SET NEW.t = UPPER(NEW.t);
+             CREATE PROCEDURE p() SELECT 1; CREATE VIEW dear AS SELECT id FROM product WHERE price > 50",
+        ))
+        .step(flag("flag-all"))
+        .step(child(inner))
+        .step(sql("INSERT INTO made (id, t) VALUES (9, 'c'); UPDATE product SET price = 6 WHERE id = 1;"))
 }

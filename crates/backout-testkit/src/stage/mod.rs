@@ -35,6 +35,8 @@ pub enum Cast {
     /// The server is reached through the proxy.
     Through(&'static Server, &'static Proxy),
     Mariadb(&'static MariadbServer),
+    /// There, by commands whose changes are captured.
+    CapturedMariadb(&'static MariadbServer),
 }
 
 impl Cast {
@@ -43,7 +45,7 @@ impl Cast {
             Cast::Sqlite | Cast::Captured => sqlite::site(),
             Cast::Postgres(server) | Cast::CapturedPostgres(server) => postgres::site(server, None),
             Cast::Through(server, proxy) => postgres::site(server, Some(proxy)),
-            Cast::Mariadb(server) => mariadb::site(server),
+            Cast::Mariadb(server) | Cast::CapturedMariadb(server) => mariadb::site(server),
         }
     }
 
@@ -52,6 +54,7 @@ impl Cast {
             Cast::Sqlite => sqlite::package(),
             Cast::Captured => captured::package(),
             Cast::CapturedPostgres(_) => captured::on_postgres(),
+            Cast::CapturedMariadb(_) => captured::on_mariadb(),
             Cast::Postgres(_) | Cast::Through(..) => postgres::package(),
             Cast::Mariadb(_) => mariadb::package(),
         }
@@ -62,7 +65,7 @@ impl Cast {
         match self {
             Cast::Sqlite => 1,
             // Its commands take their time.
-            Cast::Captured | Cast::CapturedPostgres(_) => 19,
+            Cast::Captured | Cast::CapturedPostgres(_) | Cast::CapturedMariadb(_) => 19,
             Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 10,
         }
     }

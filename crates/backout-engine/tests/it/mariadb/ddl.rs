@@ -8,7 +8,7 @@ use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
 
-const BASE: &str = "
+pub const BASE: &str = "
     CREATE TABLE shelf (id int AUTO_INCREMENT PRIMARY KEY, name varchar(20) COLLATE utf8mb4_general_ci NOT NULL DEFAULT 'x' COMMENT 'it''s, a `name`',
         kept float, n decimal(9,3), day date, moved timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3),
         twice int AS (id * 2) VIRTUAL, inv int INVISIBLE DEFAULT 5, KEY by_name (name, n), UNIQUE KEY u (kept), CONSTRAINT positive CHECK (inv > 0)) ENGINE=InnoDB CHARSET=utf8mb4 COMMENT='shelves';
@@ -21,7 +21,7 @@ const BASE: &str = "
     CREATE VIEW v AS SELECT id, name FROM shelf WHERE id > 1; CREATE VIEW w AS SELECT id FROM v;
     CREATE TABLE watched (a int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO watched VALUES (1); CREATE TRIGGER r BEFORE INSERT ON watched FOR EACH ROW SET @a = 1;";
 
-const SCRIPTS: &[&str] = &[
+pub const SCRIPTS: &[&str] = &[
     "CREATE TABLE made (id int AUTO_INCREMENT PRIMARY KEY, b int, FOREIGN KEY (b) REFERENCES shelf (id)) ENGINE=InnoDB; INSERT INTO made (b) VALUES (1), (2);",
     "CREATE TABLE copy AS SELECT a, b FROM plain; CREATE TABLE IF NOT EXISTS plain (x int); CREATE TABLE twin LIKE plain;",
     "DROP TABLE book; DROP TABLE IF EXISTS nothing, plain;",

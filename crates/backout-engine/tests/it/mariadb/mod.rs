@@ -1,7 +1,7 @@
 //! MariaDB as the engine drives it, on private servers of the tests' own.
 
 mod conflicts;
-mod ddl;
-mod objects;
-mod rows;
+pub mod ddl;
+pub mod objects;
+pub mod rows;
 mod server;

@@ -11,7 +11,7 @@ use backout_testkit::site::TestSite;
 use super::ddl::{go_there_and_back, is_a_conflict};
 use super::rows::is_refused;
 
-const BASE: &str = "
+pub const BASE: &str = "
     CREATE TABLE item (id int AUTO_INCREMENT PRIMARY KEY, name varchar(20) UNIQUE, made varchar(20) NOT NULL DEFAULT '', up int,
         KEY up (up), CONSTRAINT item_up FOREIGN KEY (up) REFERENCES item (id) ON DELETE CASCADE) ENGINE=InnoDB;
     CREATE TABLE log (id int AUTO_INCREMENT PRIMARY KEY, what varchar(60)) ENGINE=InnoDB;
@@ -39,7 +39,7 @@ DELIMITER ;
     CREATE VIEW named AS SELECT id, name FROM item WHERE name IS NOT NULL;
     CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01 00:00:00' DISABLE DO DELETE FROM tag;";
 
-const SCRIPTS: &[&str] = &[
+pub const SCRIPTS: &[&str] = &[
     "INSERT INTO item (name) VALUES ('five'), ('six'); UPDATE item SET name = 'ONE' WHERE id = 1;",
     "DELETE FROM item WHERE id = 4; INSERT INTO log (what) VALUES ('by hand');",
     "DELETE FROM item WHERE id = 1;",

@@ -28,7 +28,7 @@ pub const BASE: &str = "
     CREATE TABLE big (id int PRIMARY KEY, v int) ENGINE=InnoDB;
     INSERT INTO big SELECT seq, seq FROM seq_1_to_2000;";
 
-const SCRIPTS: &[&str] = &[
+pub const SCRIPTS: &[&str] = &[
     "UPDATE t SET f = 16777218, d = 0, e = 'a' WHERE id = 1;",
     "UPDATE t SET code = 'Straße' WHERE id = 2; UPDATE t SET l1 = 'A ' WHERE id = 2;",
     "DELETE FROM t;",

@@ -1,0 +1,72 @@
+//! Which rows of a table differ from its copy, found in the server.
+//!
+//! Never reads a row into this process.
+
+use mysql::Error;
+
+use super::compared_schema::OneTable;
+use super::session::{Session, ident};
+use super::table::{Compared, Side, Table};
+
+const X: Side<'static> = Side::Live("x");
+/// The copy, which has the table's own columns.
+const F: Side<'static> = Side::Live("f");
+
+/// The rows of one that the other has not, or has with other values.
+fn unlike(table: &Table, one: &str, other: &str) -> String {
+    format!(
+        "{} AS f LEFT JOIN {} AS x ON {} WHERE {} IS NULL OR NOT ({})",
+        ident(one),
+        ident(other),
+        table.keyed(X, F),
+        X.column(table, table.key[0]),
+        table.all_same(X, F)
+    )
+}
+
+/// A digest of each value, whatever it is: the rows that have all of them alike are the same.
+fn digests(table: &Table) -> String {
+    let digest = |at: usize| {
+        let value = X.column(table, at);
+        let value = match table.columns[at].compared {
+            Compared::Bytes => value,
+            Compared::Number => format!("CONCAT({value} + 0)"),
+            Compared::Float => format!("CONCAT(CAST({value} AS DOUBLE))"),
+            Compared::Plain => format!("CONCAT({value})"),
+        };
+        format!("IFNULL(SHA2({value}, 256), '-')")
+    };
+    let all: Vec<String> = (0..table.columns.len()).map(digest).collect();
+    format!("SHA2(CONCAT({}), 256)", all.join(", "))
+}
+
+/// True where a table has other rows than its copy.
+pub fn differ(a: &mut Session, was: &OneTable) -> Result<bool, Error> {
+    let (table, live, copy) = (&was.table, ident(&was.table.name), ident(&was.copy));
+    let counts = format!("SELECT (SELECT COUNT(*) FROM {live}) <> (SELECT COUNT(*) FROM {copy})");
+    if a.number(&counts)? != 0 {
+        return Ok(true);
+    }
+    let sql = match table.key.is_empty() {
+        // As many rows, and each of before is there as it was.
+        false => format!("SELECT 1 FROM {} LIMIT 1", unlike(table, &was.copy, &table.name)),
+        true if table.columns.is_empty() => return Ok(false),
+        true => {
+            let side = |name: &str, count: i8| format!("SELECT {} AS d, {count} AS n FROM {name} AS x", digests(table));
+            let both = format!("{} UNION ALL {}", side(&live, 1), side(&copy, -1));
+            format!("SELECT 1 FROM ({both}) AS u GROUP BY d HAVING SUM(n) <> 0 LIMIT 1")
+        }
+    };
+    Ok(a.value(&sql)?.is_some())
+}
+
+/// Fills the holds of a table with what differs; how many rows there are in each.
+pub fn fill(a: &mut Session, was: &OneTable, before: &str, after: &str) -> Result<(u64, u64), Error> {
+    let table = &was.table;
+    let mut fill = |hold: &str, one: &str, other: &str| {
+        a.run(&format!("CREATE TABLE `{hold}` {}", table.hold()))?;
+        let (columns, values, from) = (table.held(""), table.live("f."), unlike(table, one, other));
+        a.count(&format!("INSERT INTO `{hold}` ({columns}) SELECT {values} FROM {from}"))
+    };
+    Ok((fill(before, &was.copy, &table.name)?, fill(after, &table.name, &was.copy)?))
+}
