@@ -76,14 +76,6 @@ impl Session<'_> {
     }
 }
 
-/// The way back that is left where an undo can't be done.
-pub fn way_back(taken: &Taken) -> String {
-    format!(
-        "backout restore {}  brings back the site of before it, and loses what was written since",
-        short(&taken.snapshot)
-    )
-}
-
 /// Why there is nothing to back up to or to restore from.
 pub fn no_backup() -> EngineError {
     EngineError::Usage {

@@ -15,7 +15,6 @@ use backout_package::site::Site;
 use backout_package::snapshot::snapshot;
 use serde_json::Value;
 
-use crate::backup::way_back;
 use crate::confirm;
 use crate::error::EngineError;
 use crate::frame::{Applying, Trouble};
@@ -24,6 +23,7 @@ use crate::lookup::directories;
 use crate::observer::Happening;
 use crate::outcome::{Left, LeftOut, NOTHING_CHANGED, Outcome, Status, UNDONE_AND_VERIFIED};
 use crate::plan::plan;
+use crate::restored::way_back;
 use crate::session::{Session, Targets};
 use crate::step::{Run, surely};
 use crate::when::at;

@@ -178,7 +178,7 @@ fn needing(reader: &Reader, rows: &[DeploymentRow]) -> Result<Vec<NeedsHand>, En
             causes: view.why.causes,
             left: view.why.left,
             command: format!("backout undo {}", row.id),
-            way_back: view.backup.as_ref().map(backup::way_back),
+            way_back: view.backup.as_ref().map(restored::way_back),
         });
     }
     Ok(needing)

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use backout_journal::Reader;
+use backout_model::backup::Taken;
 use backout_model::state::Event;
 use serde::{Deserialize, Serialize};
 
@@ -57,4 +58,12 @@ pub fn interrupted(reader: &Reader) -> Result<Option<String>, EngineError> {
 /// The first characters of a snapshot's id.
 pub fn short(id: &str) -> &str {
     id.get(..SHORT).unwrap_or(id)
+}
+
+/// The way back that is left where an undo can't be done.
+pub fn way_back(taken: &Taken) -> String {
+    format!(
+        "backout restore {}  brings back the site of before it, and loses what was written since",
+        short(&taken.snapshot)
+    )
 }

@@ -10,7 +10,6 @@ use backout_model::target::{Described, Images, TargetError};
 use serde_json::Value;
 
 use crate::act::Act;
-use crate::backup::way_back;
 use crate::error::EngineError;
 use crate::history::{Part, StepView, View, Why, payload};
 use crate::later::{LaterStep, OfLater, Overlap, is_needed};
@@ -18,6 +17,7 @@ use crate::lookup::{find, now_at, split};
 use crate::observer::Happening;
 use crate::outcome::{Left, NOTHING_CHANGED, Outcome, STOPPED, Status};
 use crate::refused::{possible, refused, too_late, ways_out};
+use crate::restored::way_back;
 use crate::session::Session;
 use crate::step::{Run, surely};
 

@@ -36,7 +36,7 @@ pub fn replacing<'a>(segments: impl Iterator<Item = &'a Segment>) -> BTreeSet<St
                     }
                 }
             }
-            Change::Swapped { .. } | Change::Altered(_) | Change::Told(_) => {}
+            Change::Swapped { .. } | Change::Altered(_) | Change::Relinked { .. } | Change::Told(_) => {}
         }
     }
     let replaces = |names: &&Vec<&str>| names.iter().any(|name| given_up.contains(name));
@@ -55,7 +55,7 @@ mod tests {
     }
 
     fn made(name: &str) -> Change {
-        Change::Made { name: name.to_owned(), definition: String::new(), rows: None }
+        Change::Made { name: name.to_owned(), definition: String::new(), rows: None, replaces: false }
     }
 
     fn renamed(from: &str, to: &str) -> Change {

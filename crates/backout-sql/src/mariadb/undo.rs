@@ -124,6 +124,10 @@ impl Mariadb {
         set.map_err(|source| self.failed("cannot set up", source))
     }
 
+    fn roll_back(&mut self) -> Result<(), TargetError> {
+        self.a()?.run("ROLLBACK").map_err(|source| self.failed("cannot roll back in", source))
+    }
+
     /// The segments of a step, of which is known how far each has come.
     pub(super) fn settled_segments(&mut self, step: u64) -> Result<Vec<Segment>, TargetError> {
         let mut segments = segment::read(&mut self.b, &self.names, &self.label, step)?;
@@ -149,8 +153,7 @@ impl Mariadb {
                 Ok(()) => act.replay.is_stopped().then(|| std::mem::take(&mut act.replay.conflicts)),
             };
             if let Some(conflicts) = met {
-                let ended = self.a()?.run("ROLLBACK");
-                ended.map_err(|source| self.failed("cannot roll back in", source))?;
+                self.roll_back()?;
                 if act.replay.direction == Direction::Undo {
                     self.put_back(&mut segments[..at], act)?;
                 }
@@ -223,32 +226,24 @@ impl Mariadb {
         }
         self.change_rows(&rows, &mut act.replay, &BTreeSet::new())?;
         if act.replay.is_stopped() {
-            let ended = self.a()?.run("ROLLBACK");
-            ended.map_err(|source| self.failed("cannot roll back in", source))?;
+            self.roll_back()?;
             return if undo { Ok(()) } else { self.sweep_segment(segment.step, segment.number) };
         }
         if !undo {
             self.each_hold(segment, &rows, tables, capture::rehold)?;
         }
-        if undo {
-            if !act.replay.conflicts.is_empty() {
-                // Announced with the undo: after a crash nobody else could say what it left as others made it.
-                act.summary.note = serde_json::json!({ "settled": act.replay.conflicts });
-            }
-            let ticket = self.announced(&mut act.ticket, &act.summary, act.gate)?;
-            let done = segment.come(self.a()?, &names, State::Undone);
-            done.map_err(|source| self.failed("cannot write a segment to", source))?;
-            if last {
-                self.stamp(ticket)?;
-            }
-        } else {
-            let ticket = self.announced(&mut act.ticket, &act.summary, act.gate)?;
-            segment
-                .redone(self.a()?, &names, ticket)
-                .map_err(|source| self.failed("cannot write a segment to", source))?;
-            if last {
-                self.stamp(ticket)?;
-            }
+        if undo && !act.replay.conflicts.is_empty() {
+            // Announced with the undo: after a crash nobody else could say what it left as others made it.
+            act.summary.note = serde_json::json!({ "settled": act.replay.conflicts });
+        }
+        let ticket = self.announced(&mut act.ticket, &act.summary, act.gate)?;
+        let come = match undo {
+            true => segment.come(self.a()?, &names, State::Undone),
+            false => segment.redone(self.a()?, &names, ticket),
+        };
+        come.map_err(|source| self.failed("cannot write a segment to", source))?;
+        if last {
+            self.stamp(ticket)?;
         }
         let come = segment.clone();
         self.commit(&|b| come.is_so(b, &names))?;
@@ -390,7 +385,7 @@ impl Mariadb {
                 break;
             }
         }
-        self.a()?.run("ROLLBACK").map_err(|source| self.failed("cannot roll back in", source))?;
+        self.roll_back()?;
         match done {
             Err(TargetError::Conflicts(found)) => {
                 replay.conflicts.extend(found);

@@ -6,7 +6,8 @@ use postgres::Error;
 
 use super::catalog::{self, Key, Kind, Object, PINNED, Wanted};
 use super::catalog_changes::{self, Listing, Touched};
-use super::ddl::Change;
+use super::ddl::{Change, Context};
+use super::ddl_turn;
 use super::prepared::Client;
 
 /// Reads under the pinned settings and puts the script's own back. After an error the caller rolls back, and with that
@@ -133,4 +134,10 @@ pub(super) fn outline(changes: &[Change]) -> BTreeSet<(Kind, String, String)> {
             Some((kind, name(&change.before), name(&change.after)))
         })
         .collect()
+}
+
+/// Reads the live state under the pinned settings.
+pub(super) fn live_now(context: &mut Context<'_>, objects: &[&Object]) -> Result<Vec<Option<Object>>, postgres::Error> {
+    let version = context.version;
+    pinned(context.client, |client| ddl_turn::live(client, version, objects))
 }

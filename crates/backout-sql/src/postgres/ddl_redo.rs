@@ -6,10 +6,11 @@ use backout_model::target::{Manner, TargetError};
 use super::catalog::{self, Kind, Object, literal};
 use super::ddl::{self, Context, DdlEvent, Statement};
 use super::ddl_names;
+use super::ddl_observe::live_now;
 use super::ddl_observe::pinned;
 use super::ddl_refill::{self, Found};
 use super::ddl_turn::{self, Pair, Reach};
-use super::ddl_undo::{live_now, shown_definition};
+use super::ddl_undo::shown_definition;
 use super::{ddl_hold, ddl_keep};
 
 /// Runs an undone change again where the schema still is what the undo left, under the settings of the first run.

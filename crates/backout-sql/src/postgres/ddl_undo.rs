@@ -12,7 +12,6 @@ use super::catalog::{self, Kind, Object, Wanted, literal};
 use super::ddl::{Context, DdlEvent};
 use super::ddl_hold;
 use super::ddl_keep::{Kept, What};
-use super::ddl_observe::pinned;
 use super::ddl_refill::Found;
 use super::ddl_shape::{ShapeError, Unfit};
 use super::ddl_turn::{self, Pair, Reach, TurnError};
@@ -496,10 +495,4 @@ pub(super) fn shown_definition(object: &Object) -> String {
     let text = ddl_make::create(object, &[object]).unwrap_or_else(|| object.shown());
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= SHOWN { line } else { format!("{}…", line.chars().take(SHOWN).collect::<String>()) }
-}
-
-/// Reads the live state under the pinned settings.
-pub(super) fn live_now(context: &mut Context<'_>, objects: &[&Object]) -> Result<Vec<Option<Object>>, postgres::Error> {
-    let version = context.version;
-    pinned(context.client, |client| ddl_turn::live(client, version, objects))
 }
