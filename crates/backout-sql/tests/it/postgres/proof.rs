@@ -314,7 +314,10 @@ fn a_redo_tells_what_it_computes_anew() {
             "CREATE TABLE more (a int); INSERT INTO more VALUES (1); CREATE MATERIALIZED VIEW held AS SELECT a FROM more",
             "view public.held",
         ),
-        ("CREATE MATERIALIZED VIEW held AS SELECT 1 AS a WITH NO DATA; REFRESH MATERIALIZED VIEW held", "view public.held"),
+        (
+            "CREATE MATERIALIZED VIEW held AS SELECT 1 AS a WITH NO DATA; REFRESH MATERIALIZED VIEW held",
+            "view public.held",
+        ),
         ("CREATE MATERIALIZED VIEW held AS SELECT 1 AS a WITH NO DATA", ""),
         ("ALTER TABLE uq ADD COLUMN c int DEFAULT 7; CREATE TABLE fresh (at timestamptz DEFAULT now())", ""),
     ] {
