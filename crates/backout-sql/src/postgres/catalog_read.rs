@@ -398,7 +398,9 @@ fn types(condition: &str) -> String {
          opcname) FROM pg_opclass WHERE oid = rngsubopc), \
          'COLLATION = '||(SELECT format('%I.%I', (SELECT nspname FROM pg_namespace WHERE oid = collnamespace), \
          collname) FROM pg_collation WHERE oid = rngcollation), \
-         'CANONICAL = '||nullif(rngcanonical, 0)::regproc, 'SUBTYPE_DIFF = '||nullif(rngsubdiff, 0)::regproc) \
+         'CANONICAL = '||nullif(rngcanonical, 0)::regproc, 'SUBTYPE_DIFF = '||nullif(rngsubdiff, 0)::regproc, \
+         'MULTIRANGE_TYPE_NAME = '||(SELECT m.oid::regtype FROM pg_depend d JOIN pg_type m ON m.oid = d.objid \
+         WHERE d.classid = 1247 AND d.refclassid = 1247 AND d.refobjid = rngtypid AND d.deptype = 'i' AND m.typtype = 'm')) \
          FROM pg_range WHERE rngtypid = t.oid)) \
          FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace \
          WHERE {condition} AND typtype IN ('e', 'd', 'r') AND {USERS} AND {free}",

@@ -256,13 +256,8 @@ impl Undo<'_, '_> {
             self.conflict(&before.shown(), ConflictKind::Appeared, text);
             aim.in_the_way.push(now);
         } else if self.context.gone.has_object(&before.shown()) {
-            self.push(
-                &before.shown(),
-                ConflictKind::Missing,
-                shown_definition(before),
-                MADE_ANEW.to_owned(),
-                String::new(),
-            );
+            let text = shown_definition(before);
+            self.push(&before.shown(), ConflictKind::Missing, text, MADE_ANEW.into(), String::new());
         }
         aim.pairs.push((None, Some(before.clone())));
     }

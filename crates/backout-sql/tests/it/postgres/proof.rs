@@ -310,6 +310,15 @@ fn a_redo_tells_what_it_computes_anew() {
         ("ALTER TABLE uq ADD COLUMN t timestamptz DEFAULT now(), ADD COLUMN c varchar(9) DEFAULT 'c'", "column t of"),
         ("ALTER TABLE dup ADD COLUMN id serial PRIMARY KEY", "column id of"),
         ("ALTER TABLE uq ALTER u TYPE text USING u || md5(random()::text)", "column u of"),
+        (
+            "CREATE TABLE more (a int); INSERT INTO more VALUES (1); CREATE MATERIALIZED VIEW held AS SELECT a FROM more",
+            "view public.held",
+        ),
+        (
+            "CREATE MATERIALIZED VIEW held AS SELECT 1 AS a WITH NO DATA; REFRESH MATERIALIZED VIEW held",
+            "view public.held",
+        ),
+        ("CREATE MATERIALIZED VIEW held AS SELECT 1 AS a WITH NO DATA", ""),
         ("ALTER TABLE uq ADD COLUMN c int DEFAULT 7; CREATE TABLE fresh (at timestamptz DEFAULT now())", ""),
     ] {
         let mut stage = Stage::new(SETUP);
