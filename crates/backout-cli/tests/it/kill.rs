@@ -265,27 +265,25 @@ fn killed_at_work(site: Builder, work: &str, far: u32, whom: &str) {
     assert_eq!(verified.status.code(), Some(0), "{whom} at {far}: {}", shown(&verified));
 }
 
-#[test]
-fn a_captured_command_or_the_tool_that_is_killed_at_work() {
+/// At so many places, other ones each time.
+fn at_some_places(times: u64, mut killed: impl FnMut(u32, &str)) {
     let seed = u64::from(std::process::id());
     eprintln!("seed {seed}");
-    for n in 0..3 {
+    for n in 0..times {
         let far = u32::try_from((seed / 7 + n * 13) % 37).unwrap() + 1;
-        for whom in ["tool", "command"] {
-            killed_at_work(TestSite::builder().database("main", SCHEMA), WORK, far, whom);
-        }
+        ["tool", "command"].into_iter().for_each(|whom| killed(far, whom));
     }
 }
 
 #[test]
+fn a_captured_command_or_the_tool_that_is_killed_at_work() {
+    at_some_places(3, |far, whom| killed_at_work(TestSite::builder().database("main", SCHEMA), WORK, far, whom));
+}
+
+#[test]
 fn a_captured_command_on_mariadb_or_the_tool_that_is_killed_at_work() {
-    let seed = u64::from(std::process::id());
-    eprintln!("seed {seed}");
-    for n in 0..2 {
-        let far = u32::try_from((seed / 7 + n * 13) % 37).unwrap() + 1;
-        for whom in ["tool", "command"] {
-            let site = TestSite::builder().mariadb("main", backout_testkit::mariadb::Server::shared(), SCHEMA);
-            killed_at_work(site, WORK_ON_MARIADB, far, whom);
-        }
-    }
+    at_some_places(2, |far, whom| {
+        let site = TestSite::builder().mariadb("main", backout_testkit::mariadb::Server::shared(), SCHEMA);
+        killed_at_work(site, WORK_ON_MARIADB, far, whom);
+    });
 }

@@ -105,6 +105,14 @@ fn rows_of_others_do_not_come_again_or_stay_behind_when_the_new_table_comes_agai
     }
 }
 
+/// An undo is refused, and changes nothing.
+fn refuses_to_undo(site: &TestSite, what: &str) {
+    let now = Fingerprint::of(site);
+    let done = site.undo(None);
+    assert_eq!(done.status(), Status::Refused, "{what}: {done:?}");
+    now.assert_same(&Fingerprint::of(site), &format!("{what}: refused"));
+}
+
 /// Rows go over between the tables of a rebuild by their keys; so where it gives them others, what others did to one is no
 /// other row's.
 #[test]
@@ -115,10 +123,7 @@ fn a_rebuild_that_gives_rows_other_keys_mixes_up_none() {
             let fill = format!("INSERT INTO n (id, v) SELECT {key}, v FROM t");
             site.deploy(&package(&[format!("{MAKE}; {fill}; {TURN}")])).expect(Status::Done);
             site.execute(others);
-            let now = Fingerprint::of(&site);
-            let done = site.undo(None);
-            assert_eq!(done.status(), Status::Refused, "{key} {others}: {done:?}");
-            now.assert_same(&Fingerprint::of(&site), &format!("{key} {others}: refused"));
+            refuses_to_undo(&site, &format!("{key} {others}"));
         }
     }
 }
@@ -143,10 +148,7 @@ fn a_row_is_known_by_no_likeness() {
             let turn = "DROP TABLE item; ALTER TABLE n RENAME TO item";
             site.deploy(&package(&[format!("{make}; {fill}; {turn}")])).expect(Status::Done);
             site.execute(&format!("{others} WHERE id = (SELECT min(id) FROM item)"));
-            let now = Fingerprint::of(&site);
-            let outcome = site.undo(None);
-            assert_eq!(outcome.status(), Status::Refused, "{fill} {others}: {outcome:?}");
-            now.assert_same(&Fingerprint::of(&site), &format!("{fill} {others}"));
+            refuses_to_undo(&site, &format!("{fill} {others}"));
         }
     }
 }

@@ -82,7 +82,7 @@ impl Postgres {
             OnConflict::Stop | OnConflict::Keep => None,
         };
         let mut replay = Replay::new(&label, Direction::Undo, manner.on_conflict, before.clone());
-        replay.gone = std::mem::take(&mut self.gone);
+        replay.gone = self.gone.clone();
         let of = reader.index.rows;
         self.replay(reader, manner, &mut replay, capture.as_mut(), &mut |rows| gate.progress(rows, Some(of)))
             .map_err(|halt| self.halted(halt))?;
