@@ -283,7 +283,11 @@ impl Step<'_> {
     }
 
     fn execute(&mut self, statement: &Statement, place: &str) -> Result<u64, TargetError> {
-        execute(&mut self.database.a, &statement.sql).map_err(|source| cannot_run(place, &statement.sql, source))
+        let (a, sql) = (&mut self.database.a, statement.sql.as_str());
+        let by_key = if self.way == Way::Captured { self.capture.by_key.run(a, sql) } else { Ok(None) };
+        by_key
+            .and_then(|rows| rows.map_or_else(|| execute(a, sql), Ok))
+            .map_err(|source| cannot_run(place, sql, source))
     }
 
     fn note(&mut self, statement: &Statement, rows: u64) -> Result<(), TargetError> {

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek as _, Write as _};
 
-use super::capture::own_rows;
 use super::capture_error::{CaptureError, reading};
 use super::marks::{RowPlace, parse_ctid};
 use super::session::{Session, ident, is_lock_timeout, literal};
@@ -47,13 +46,24 @@ pub fn altered_type(a: &mut Session, oid: u32) -> Result<Option<String>, postgre
     ))
 }
 
+/// The condition that a row of `alias` was made by the transaction `top` or a part of it: whatever A sees and is still in
+/// progress is A's own. `top` itself goes first, because most rows are of it and the question is cheap. The age comes
+/// next: of old ids the server no longer knows what became of them.
+pub fn own_rows(alias: &str, top: &str) -> String {
+    format!(
+        "({alias}.xmin = '{top}'::xid8::xid OR age({alias}.xmin) <= (SELECT age('{top}'::xid8::xid))
+         AND pg_xact_status((({top} + (({alias}.xmin::text::int8 - {top}) & 4294967295))::text)::xid8) = 'in progress')"
+    )
+}
+
 /// True where a row that is no one of A's has the number of A's transaction `top` or of a part of it: numbers of transactions
-/// begin anew after 2^32 of them, and a row keeps its own. B sees these, and none of A's.
-pub fn has_namesakes(b: &mut Session, place: &str, top: &str) -> Result<bool, postgres::Error> {
+/// begin anew after 2^32 of them, and a row keeps its own. B sees these, and none of A's. `only` as in [`candidates`].
+pub fn has_namesakes(b: &mut Session, place: &str, top: &str, only: Option<&str>) -> Result<bool, postgres::Error> {
     if top.parse::<u64>().is_ok_and(|top| top <= u64::from(u32::MAX)) {
         return Ok(false);
     }
-    Ok(b.value(&format!("SELECT 1 FROM {place} AS x WHERE {} LIMIT 1", own_rows("x", top)))?.is_some())
+    let own = own_rows("x", top);
+    Ok(b.value(&format!("SELECT 1 FROM {place} AS x WHERE {own} AND {} LIMIT 1", only.unwrap_or("true")))?.is_some())
 }
 
 /// Of so many candidates at most A is told the places, so that it need not look through the whole table for them.
@@ -66,14 +76,24 @@ pub struct Candidates {
     pub places: Option<String>,
 }
 
-/// Everything that may have been changed, as B sees it: through a file, since it may be large and A has to wait for it.
-pub fn candidates(b: &mut Session, snapshot: &str, place: &str, table: &Table) -> Result<Candidates, CaptureError> {
+/// Everything that may have been changed, as B sees it, or of it the rows `x` for which `only` holds: through a file, since it
+/// may be large and A has to wait for it.
+pub fn candidates(
+    b: &mut Session,
+    snapshot: &str,
+    place: &str,
+    table: &Table,
+    only: Option<&str>,
+) -> Result<Candidates, CaptureError> {
     let failed = |source| CaptureError::Read { what: String::new(), source };
     b.run(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot)))
         .map_err(failed)?;
     let columns = table::list(table, "x");
     let columns = if columns.is_empty() { String::new() } else { format!(", {columns}") };
-    let sql = format!("COPY (SELECT x.ctid, x.xmin{columns} FROM {place} AS x WHERE x.xmax <> '0'::xid) TO STDOUT");
+    // The whole table comes in the order of places.
+    let only = only.map_or_else(String::new, |only| format!(" AND {only} ORDER BY x.ctid"));
+    let sql =
+        format!("COPY (SELECT x.ctid, x.xmin{columns} FROM {place} AS x WHERE x.xmax <> '0'::xid{only}) TO STDOUT");
     let copied = (|| -> Result<(File, u64), CaptureError> {
         let mut file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
         let mut lines = b.client.copy_out(&sql).map_err(failed)?;
@@ -113,6 +133,11 @@ fn places(file: &mut File) -> io::Result<String> {
     Ok(format!("{{{}}}", places.join(",")))
 }
 
+/// An error where rows do not come as they have to.
+pub fn odd(shown: &str) -> CaptureError {
+    CaptureError::Uncapturable(format!("the rows of {shown} did not come in the order of their places"))
+}
+
 /// Reads a line without its end; false at the end.
 pub fn read_line(from: &mut impl BufRead, into: &mut Vec<u8>) -> io::Result<bool> {
     into.clear();
@@ -150,8 +175,9 @@ mod tests {
         }
         let mut b = Session::new(live.connect()).unwrap();
         let number: u64 = b.value("SELECT xmin FROM t").unwrap().unwrap().parse().unwrap();
-        let mut in_round =
-            |round: u64, number: u64| has_namesakes(&mut b, "ONLY t", &((round << 32) + number).to_string()).unwrap();
+        let mut in_round = |round: u64, number: u64| {
+            has_namesakes(&mut b, "ONLY t", &((round << 32) + number).to_string(), None).unwrap()
+        };
         assert!(in_round(1, number) && in_round(7, number));
         assert!(!in_round(0, number), "before the first wraparound nobody is asked");
         assert!(!in_round(1, number + 1));

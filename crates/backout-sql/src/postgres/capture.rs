@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
-use super::candidates::{altered_type, candidates, has_namesakes, lock, placed, read_line};
+use super::by_key::ByKey;
+use super::candidates::{altered_type, candidates, has_namesakes, lock, odd, own_rows, placed, read_line};
 use super::capture_error::{CaptureError, reading};
 use super::deferred;
 use super::marks::{Marks, Seen};
@@ -29,7 +30,7 @@ pub struct Sessions<'a> {
 
 /// Capturing into one stream.
 pub struct Capture {
-    writer: Writer,
+    pub(super) writer: Writer,
     index: Index,
     place: Option<Place>,
     /// What the counters said when a table was last looked at.
@@ -39,6 +40,8 @@ pub struct Capture {
     /// What was written to the catalogs, by their names, as far as it is accounted for.
     catalogs: BTreeMap<String, i64>,
     marks: Marks,
+    /// Rows that plain statements changed.
+    pub(super) by_key: ByKey,
     /// The schema changed since the marks were set.
     marks_stale: bool,
     /// Tables whose images were written: what comes later is seen by marks alone.
@@ -61,6 +64,7 @@ impl Capture {
             begun: HashMap::new(),
             catalogs: BTreeMap::new(),
             marks: Marks::default(),
+            by_key: ByKey::default(),
             marks_stale: false,
             flushed: HashSet::new(),
             own_schema_changes: false,
@@ -337,7 +341,14 @@ impl Capture {
             let goes = !touched.made && (counts.updates > 0 || counts.deletes > 0);
             let comes = counts.inserts > 0 || counts.updates > 0;
             let place = format!("ONLY {}.{}", ident(&touched.schema), ident(&touched.name));
-            if comes && !touched.made && has_namesakes(sessions.b, &place, top).map_err(reading(&shown))? {
+            let by_key = self.rows_by_key(sessions, touched, &table, number, counts, top)?;
+            #[cfg(test)]
+            (self.by_key.enough[usize::from(by_key.is_none())] += 1);
+            if by_key.is_none()
+                && comes
+                && !touched.made
+                && has_namesakes(sessions.b, &place, top, None).map_err(reading(&shown))?
+            {
                 return Err(CaptureError::Uncapturable(format!(
                     "{shown} holds rows of an old transaction that had the number of this one; deploy once more"
                 )));
@@ -345,12 +356,14 @@ impl Capture {
             if !touched.made {
                 self.flushed.insert(touched.oid);
             }
-            if goes {
+            if let Some(both) = by_key {
+                both
+            } else if goes {
                 self.readable(sessions.a, touched)?;
                 lock(sessions.a, touched)?;
                 self.changed_rows(sessions, touched, &table, number, comes.then_some(top))?
             } else if comes {
-                (self.nothing()?, self.after(sessions.a, touched, &table, number, top)?)
+                (self.nothing()?, self.after(sessions.a, &table, number, &own_rows("x", top))?)
             } else {
                 (self.nothing()?, self.nothing()?)
             }
@@ -364,7 +377,7 @@ impl Capture {
     }
 
     /// An error where B would wait for A's own lock to read the rows.
-    fn readable(&self, a: &mut Session, touched: &Touched) -> Result<(), CaptureError> {
+    pub(super) fn readable(&self, a: &mut Session, touched: &Touched) -> Result<(), CaptureError> {
         let schema_changed = self.index.events.iter().any(|event| matches!(event, Event::Ddl { .. }));
         let shown = touched.shown();
         match if schema_changed { altered_type(a, touched.oid).map_err(reading(&shown))? } else { None } {
@@ -383,7 +396,7 @@ impl Capture {
         at as u32
     }
 
-    fn nothing(&mut self) -> Result<Span, CaptureError> {
+    pub(super) fn nothing(&mut self) -> Result<Span, CaptureError> {
         let at = self.writer.boundary()?;
         Ok(Span { start: at, end: at, records: 0 })
     }
@@ -403,9 +416,9 @@ impl Capture {
         let place = format!("ONLY {}.{}", ident(&touched.schema), ident(&touched.name));
         let snapshot = Seen::declare(a, &place).map_err(reading(&shown))?;
         let (candidates, after) = std::thread::scope(|scope| {
-            let b = scope.spawn(|| candidates(b, &snapshot, &place, table));
+            let b = scope.spawn(|| candidates(b, &snapshot, &place, table, None));
             let after = match top {
-                Some(top) => self.after(a, touched, table, number, top),
+                Some(top) => self.after(a, table, number, &own_rows("x", top)),
                 None => self.nothing(),
             };
             (b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), after)
@@ -433,23 +446,17 @@ impl Capture {
         Ok((Span { start, end: self.writer.boundary()?, records }, after))
     }
 
-    /// Rows as A left them: those that a transaction in progress made and A sees.
-    fn after(
+    /// Rows as A left them: those that a transaction in progress made and A sees, as `own` tells of a row `x`.
+    pub(super) fn after(
         &mut self,
         a: &mut Session,
-        touched: &Touched,
         table: &Table,
         number: u32,
-        top: &str,
+        own: &str,
     ) -> Result<Span, CaptureError> {
-        let shown = touched.shown();
-        let sql = format!(
-            "COPY (SELECT {} FROM ONLY {}.{} AS x WHERE {}) TO STDOUT",
-            table::list(table, "x"),
-            ident(&touched.schema),
-            ident(&touched.name),
-            own_rows("x", top)
-        );
+        let columns = table::list(table, "x");
+        let sql = format!("COPY (SELECT {columns} FROM ONLY {} AS x WHERE {own}) TO STDOUT", table::quoted(table));
+        let shown = format!("{}.{}", table.schema, table.name);
         let start = self.writer.boundary()?;
         let mut records = 0;
         let mut lines = a.client.copy_out(&sql).map_err(reading(&shown))?;
@@ -477,18 +484,4 @@ impl Capture {
         let bytes = self.writer.finish(&self.index)?;
         Ok((self.index, bytes))
     }
-}
-
-/// The condition that a row of `alias` was made by the transaction `top` or a part of it: whatever A sees and is still in
-/// progress is A's own. `top` itself goes first, because most rows are of it and the question is cheap. The age comes
-/// next: of old ids the server no longer knows what became of them.
-pub fn own_rows(alias: &str, top: &str) -> String {
-    format!(
-        "({alias}.xmin = '{top}'::xid8::xid OR age({alias}.xmin) <= (SELECT age('{top}'::xid8::xid))
-         AND pg_xact_status((({top} + (({alias}.xmin::text::int8 - {top}) & 4294967295))::text)::xid8) = 'in progress')"
-    )
-}
-
-fn odd(shown: &str) -> CaptureError {
-    CaptureError::Uncapturable(format!("the rows of {shown} did not come in the order of their places"))
 }

@@ -13,6 +13,7 @@ use backout_testkit::seeds::seeds;
 use fastrand::Rng;
 use postgres::Client;
 
+use super::by_key::ByKey;
 use super::capture::{Capture, Sessions};
 use super::session::Session;
 use super::stream::{Event, Reader, StreamError};
@@ -122,6 +123,33 @@ fn meddle(mut client: Client, seed: u64, stop: &AtomicBool, committed: &AtomicU6
     }
 }
 
+/// Runs one statement and notes the keys of what it changes; false where it failed, and all was rolled back.
+fn run_by_key(a: &mut Session, by_key: &mut ByKey, sql: &str) -> bool {
+    match by_key.run(a, sql) {
+        Ok(Some(_)) => true,
+        Ok(None) => a.run(sql).is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// A few plain statements, among them such as change the same rows and such as are taken back.
+fn deploy_by_key(a: &mut Session, rng: &mut Rng, by_key: &mut ByKey) -> bool {
+    for _ in 0..rng.u8(1..5) {
+        let way = rng.u8(..8);
+        if way < 2 {
+            a.run("SAVEPOINT q").unwrap();
+        }
+        let done = run_by_key(a, by_key, &statement(rng, 6));
+        match (way < 2, done && way > 0) {
+            (true, true) => a.run("RELEASE q").unwrap(),
+            (true, false) => a.run("ROLLBACK TO q; RELEASE q").unwrap(),
+            (false, _) if !done => return false,
+            _ => {}
+        }
+    }
+    a.run("SET CONSTRAINTS ALL IMMEDIATE").is_ok()
+}
+
 /// Runs the statements of one deployment; false where one of them failed for good.
 fn deploy(a: &mut Session, rng: &mut Rng) -> bool {
     let plain = rng.u8(..3) == 0;
@@ -225,18 +253,23 @@ fn held(bytes: Vec<u8>) -> (Rows, Rows) {
     (all_before, all_after)
 }
 
-/// One deployment; how many rows were captured, or none where it failed by itself.
-fn run(a: &mut Session, b: &mut Session, seed: u64) -> Option<u64> {
+/// One deployment; how many rows were captured, or none where it failed by itself. `enough` counts as [`ByKey::enough`].
+fn run(a: &mut Session, b: &mut Session, seed: u64, enough: &mut [u64; 2]) -> Option<u64> {
     let mut rng = Rng::with_seed(seed);
     let out = Shared::default();
     let mut capture = Capture::new(Box::new(out.clone()), None).unwrap();
     a.run(["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"][usize::from(rng.u8(..8) == 0)]).unwrap();
     capture.begin(a).unwrap();
-    if !deploy(a, &mut rng) {
+    capture.by_key.any = rng.bool();
+    let done = if capture.by_key.any { deploy_by_key(a, &mut rng, &mut capture.by_key) } else { deploy(a, &mut rng) };
+    if !done {
         a.roll_back().unwrap();
         return None;
     }
     capture.flush(&mut Sessions { a, b }, None).unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+    if capture.by_key.any {
+        enough.iter_mut().zip(capture.by_key.enough).for_each(|(all, one)| *all += one);
+    }
     let expected = seen(a);
     a.run(if rng.u8(..8) == 0 { "ROLLBACK" } else { "COMMIT" }).unwrap();
     let (index, _) = capture.finish().unwrap();
@@ -272,14 +305,20 @@ fn what_is_captured_is_what_row_triggers_saw() {
                 session
             };
             let (mut a, mut b) = (session(), session());
-            let (mut good, mut captured, mut seed) = (0, 0, first);
+            let (mut good, mut captured, mut seed, mut enough) = (0, 0, first, [0, 0]);
             while good < runs {
-                if let Some(rows) = run(&mut a, &mut b, seed) {
+                if let Some(rows) = run(&mut a, &mut b, seed, &mut enough) {
                     good += 1;
                     captured += rows;
                 }
                 seed = seed.wrapping_add(1);
             }
+            assert!(
+                enough.iter().all(|times| times * 10 > runs),
+                "by keys: enough {}, not enough {}",
+                enough[0],
+                enough[1]
+            );
             captured
         });
         stop.store(true, Ordering::Relaxed);

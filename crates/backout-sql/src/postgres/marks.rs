@@ -5,7 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::capture::own_rows;
+use super::candidates::own_rows;
 use super::capture_error::{CaptureError, reading};
 use super::session::{Row, Session, literal};
 use super::stream::{Side, Span, Table, Writer};

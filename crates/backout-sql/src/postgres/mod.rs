@@ -24,8 +24,10 @@ use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 mod admit;
 mod apply;
 mod blockers;
+mod by_key;
 mod candidates;
 mod capture;
+mod capture_by_key;
 mod capture_error;
 #[cfg(test)]
 mod capture_random;
