@@ -2,7 +2,7 @@
 
 use backout_engine::outcome::{NOTHING_CHANGED, Outcome, Status};
 
-use super::Context;
+use super::{Context, watch};
 use crate::end::End;
 use crate::error::CliError;
 
@@ -11,12 +11,13 @@ use crate::error::CliError;
 pub struct Args {}
 
 pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
-    context.resume(context.site()?, "resume").map(|outcome| match outcome {
-        Some(outcome) => End::of(context.ui, &outcome),
-        None => {
-            let mut outcome = Outcome::new(Status::Done, NOTHING_CHANGED);
-            outcome.answer.push("nothing had been interrupted".to_owned());
-            End::of(context.ui, &outcome)
-        }
-    })
+    let site = context.site()?;
+    let settled = context.resume(site.clone(), "resume")?;
+    watch::again(context, &site)?;
+    let outcome = settled.unwrap_or_else(|| {
+        let mut outcome = Outcome::new(Status::Done, NOTHING_CHANGED);
+        outcome.answer.push("nothing had been interrupted".to_owned());
+        outcome
+    });
+    Ok(End::of(context.ui, &outcome))
 }

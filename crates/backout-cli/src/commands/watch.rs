@@ -2,7 +2,9 @@
 //! and undoes what is not confirmed in time, or was interrupted.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -164,6 +166,37 @@ fn watch(context: &Context<'_>, site: &Site, stop: &Stop, known: Option<Seen>) {
     }
 }
 
+/// Watches over a deployment that is to be confirmed where nobody does: a reboot, or somebody who ends processes, ended the
+/// watcher, too.
+pub fn again(context: &Context<'_>, site: &Site) -> Result<(), CliError> {
+    let seen = Seen::of(site)?;
+    let Some((name, until)) = seen.until.filter(|_| !is_watched(site)) else { return Ok(()) };
+    Watcher::start(site)?.let_go(site)?;
+    let until = words::time(until);
+    context.ui.note(format!("watching over {name} again: undone {until} unless `backout confirm` comes first"));
+    Ok(())
+}
+
+/// True where a watcher of this user's, or of root's, is at work on the site.
+fn is_watched(site: &Site) -> bool {
+    let mine = |uid: u32| uid == 0 || uid == geteuid().as_raw();
+    let wanted = watching(site);
+    let watches = |process: &Path| -> io::Result<bool> {
+        let words = fs::read(process.join("cmdline"))?;
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).skip(1).filter(|word| !word.is_empty()).collect();
+        Ok(mine(fs::metadata(process)?.uid())
+            && words.iter().copied().eq(wanted.iter().map(|word| word.as_encoded_bytes())))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    // One that has ended meanwhile is none.
+    processes.into_iter().any(|process| watches(&process.path()).unwrap_or(false))
+}
+
+/// The arguments of a watcher that hangs on nothing.
+fn watching(site: &Site) -> [OsString; 4] {
+    ["--site".into(), site.file.clone().into(), "watch".into(), "--apart".into()]
+}
+
 /// What to do where the watcher cannot.
 const RESUME: &str = "`backout resume` once that is mended";
 
@@ -182,7 +215,7 @@ fn apart(site: &Site) -> io::Error {
         Err(error) => return error,
     };
     close_fds::set_fds_cloexec(3, &[]);
-    Command::new(program).arg("--site").arg(&site.file).args(["watch", "--apart"]).current_dir("/").exec()
+    Command::new(program).args(watching(site)).current_dir("/").exec()
 }
 
 /// A watcher at work.

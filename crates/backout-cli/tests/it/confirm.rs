@@ -100,6 +100,26 @@ fn what_nobody_watches_over_is_undone_by_the_next_command() {
     assert!(is_as_before(&scene));
 }
 
+/// A machine that runs `resume` when it has started has a watcher again, and one only.
+#[test]
+fn resume_watches_again_where_nobody_does() {
+    let scene = Scene::with_good_package();
+    scene.run(&["deploy", "winter", "--confirm-within", "4s"]).exits(0);
+    let first = watcher(&scene).unwrap();
+    let ran = scene.run(&["resume"]).exits(0);
+    assert!(!ran.stderr.contains("watching over"), "{ran}");
+    kill_process(first, Signal::KILL).unwrap();
+    until("the end of the first", || watcher(&scene).is_none());
+    scene.run(&["resume"]).exits(0).says("watching over winter 2026.11.1").says("again: undone ");
+    let second = watcher(&scene).unwrap();
+    scene.run(&["resume"]).exits(0);
+    assert_eq!(watcher(&scene), Some(second));
+    until("the undo", || is_as_before(&scene));
+    until("the end of the watcher", || watcher(&scene).is_none());
+    let ran = scene.run(&["resume"]).exits(0);
+    assert!(!ran.stderr.contains("watching over"), "{ran}");
+}
+
 /// The deploying process dies on its way: the watcher takes back what it had done.
 #[test]
 fn what_dies_on_its_way_is_taken_back_at_once() {
