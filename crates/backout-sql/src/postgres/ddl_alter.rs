@@ -216,7 +216,9 @@ fn column(live: &Object, wanted: &Object, part: &str) -> Setter {
             (Some(_), Some(identity)) => format!("{start} SET GENERATED {identity}"),
             (_, None) => format!("{start} DROP IDENTITY IF EXISTS"),
         },
-        "counting" | "sequence" if live.part("identity").is_none() || wanted.part("identity").is_none() => {
+        "counting" | "sequence" | "sequence comment" | "sequence acl"
+            if live.part("identity").is_none() || wanted.part("identity").is_none() =>
+        {
             return Setter::Follows;
         }
         "counting" => format!("ALTER SEQUENCE {} {}", live.text("sequence"), counting_without_type(wanted)),
@@ -224,6 +226,10 @@ fn column(live: &Object, wanted: &Object, part: &str) -> Setter {
             let name = wanted.text(part).rsplit('.').next().unwrap_or_default();
             format!("ALTER SEQUENCE {} RENAME TO {name}", live.text("sequence"))
         }
+        "sequence comment" => {
+            format!("COMMENT ON SEQUENCE {} IS {}", live.text("sequence"), text_or_null(value))
+        }
+        "sequence acl" => grants(&own_sequence(live), &own_sequence(wanted)),
         "from parent" => return Setter::Follows,
         "storage" => match value {
             Some(storage) => format!("{start} SET STORAGE {storage}"),
@@ -233,6 +239,13 @@ fn column(live: &Object, wanted: &Object, part: &str) -> Setter {
         "statistics" => format!("{start} SET STATISTICS {}", value.unwrap_or("-1")),
         _ => return Setter::Never,
     })
+}
+
+/// The sequence of an identity column, of which what is granted on it is a part of the column.
+fn own_sequence(column: &Object) -> Object {
+    let named = [("id", "sequence"), ("acl", "sequence acl"), ("builtin", "builtin")];
+    let parts = named.into_iter().filter_map(|(name, part)| Some((name.to_owned(), column.part(part)?.to_owned())));
+    Object { kind: Kind::Sequence, parts: parts.collect(), key: None }
 }
 
 fn text_or_null(value: Option<&str>) -> String {

@@ -43,8 +43,18 @@ pub(super) struct Seen {
 pub(super) fn see(client: &mut Client, touched: Touched, version: u32) -> Result<Seen, Error> {
     let wanted = Wanted { kinds: touched.kinds.clone(), ..Wanted::of(touched.written.clone()) };
     let after = catalog::read(client, &wanted, version)?;
+    let mut touched = touched;
+    touched.unhandled.extend(unread(client, touched.written.iter().copied(), &after)?);
     let listing = catalog_changes::listing(client, &touched)?;
     Ok(Seen { touched, after, listing })
+}
+
+/// Words for what is not read because it belongs to an extension.
+fn unread(client: &mut Client, keys: impl Iterator<Item = Key>, found: &[Object]) -> Result<Option<String>, Error> {
+    let read: BTreeSet<(u32, u32)> =
+        found.iter().filter_map(|object| object.key).map(|key| (key.class, key.oid)).collect();
+    let unread: Vec<Key> = keys.filter(|key| !read.contains(&(key.class, key.oid))).collect();
+    catalog_changes::member(client, &unread)
 }
 
 /// What was there before, read after the statement was taken back.
@@ -58,15 +68,19 @@ pub(super) struct Before {
 
 pub(super) fn before(client: &mut Client, seen: &Seen, version: u32) -> Result<Before, Error> {
     let listing = catalog_changes::listing(client, &seen.touched)?;
-    let missing = listing.missing_in(&seen.listing);
+    let mut missing = listing.missing_in(&seen.listing);
     let less: BTreeSet<Key> = missing
         .less
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|key| !missing.gone.contains(key) && !seen.touched.written.contains(key))
         .collect();
     let keys: BTreeSet<Key> =
-        missing.gone.into_iter().chain(less.iter().copied()).chain(seen.touched.written.iter().copied()).collect();
-    let objects = catalog::read(client, &Wanted::of(keys), version)?;
+        missing.gone.iter().copied().chain(less.iter().copied()).chain(seen.touched.written.iter().copied()).collect();
+    let objects = catalog::read(client, &Wanted::of(keys.clone()), version)?;
+    if !objects.iter().any(|object| object.kind == Kind::Extension) {
+        missing.unhandled.extend(unread(client, keys.into_iter(), &objects)?);
+    }
     Ok(Before { objects, less, unhandled: missing.unhandled })
 }
 

@@ -16,7 +16,7 @@ CREATE OPERATOR app.=== (FUNCTION = app.plus, LEFTARG = int, RIGHTARG = int);
 CREATE CAST (pair AS text) WITH INOUT;
 CREATE COLLATION app.coll (LOCALE = 'C'); CREATE COLLATION app.said (LOCALE = 'C'); COMMENT ON COLLATION app.said IS 'said';
 CREATE TEXT SEARCH DICTIONARY app.dict (TEMPLATE = simple);
-CREATE EXTENSION pg_trgm;
+CREATE EXTENSION pg_trgm; COMMENT ON FUNCTION similarity(text, text) IS 'how alike';
 CREATE TABLE puppy(age int) INHERITS (dog); INSERT INTO puppy VALUES ('bo', 4, 'yip', 1);
 CREATE TABLE cat(name text, legs int DEFAULT 3, meow text); INSERT INTO cat VALUES ('tom', 4, 'm');
 INSERT INTO animal VALUES ('eel', 0);
@@ -60,6 +60,9 @@ const UNDONE: &[&str] = &[
     "ALTER TABLE child DISABLE TRIGGER ALL; INSERT INTO child VALUES (9, 1); ALTER TABLE child ENABLE TRIGGER ALL",
     "ALTER TYPE span OWNER TO writer; ALTER TYPE span RENAME TO spans",
     "ALTER TYPE span SET SCHEMA app; DROP TYPE app.span",
+    // What is said of an identity column's sequence.
+    "COMMENT ON SEQUENCE item_code_seq IS 'x'; GRANT USAGE ON SEQUENCE item_code_seq TO reader WITH GRANT OPTION",
+    "GRANT ALL ON SEQUENCE item_code_seq TO reader; ALTER TABLE item ALTER code DROP IDENTITY",
     "DROP ROUTINE twice(int); ALTER FUNCTION app.plus(int, int) RENAME TO add",
 ];
 
@@ -93,7 +96,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("DO $$ BEGIN COMMENT ON OPERATOR app.=== (int, int) IS 'x'; END $$", "comment on operator"),
     ("DO $$ BEGIN COMMENT ON CAST (pair AS text) IS 'x'; END $$", "comment on cast"),
     ("DO $$ BEGIN COMMENT ON COLLATION app.said IS NULL; END $$", "comment on collation"),
-    ("DO $$ BEGIN COMMENT ON LANGUAGE plpgsql IS 'x'; END $$", "comment on language"),
+    ("DO $$ BEGIN COMMENT ON LANGUAGE plpgsql IS 'x'; END $$", "the server itself"),
     ("COMMENT ON TYPE item IS 'x'", "comment on type"),
     ("ALTER TYPE span_multirange RENAME TO sm", "multirange"),
     ("ALTER TYPE span_multirange SET SCHEMA app", "multirange"),
@@ -109,6 +112,20 @@ const REFUSED: &[(&str, &str)] = &[
     ("ALTER FUNCTION pg_catalog.abs(int) COST 7", "the server itself"),
     ("COMMENT ON FUNCTION pg_catalog.abs(int) IS 'x'", "the server itself"),
     ("COMMENT ON COLUMN pg_catalog.pg_class.relname IS 'x'", "the server itself"),
+    ("COMMENT ON FUNCTION pg_catalog.abs(int) IS NULL", "the server itself"),
+    ("COMMENT ON SCHEMA pg_catalog IS NULL", "the server itself"),
+    ("DO $$ BEGIN COMMENT ON LANGUAGE plpgsql IS NULL; END $$", "the server itself"),
+    ("GRANT USAGE ON TYPE item TO reader", "row type"),
+    ("REVOKE USAGE ON TYPE cheap FROM PUBLIC", "row type"),
+    ("DO $$ BEGIN ALTER TABLE item RENAME TO item2; GRANT USAGE ON TYPE item2 TO reader; END $$", "row type"),
+    // What an extension brought along is in a dump where it is granted to others.
+    ("GRANT EXECUTE ON FUNCTION similarity(text, text) TO reader", "of extension pg_trgm"),
+    ("REVOKE EXECUTE ON FUNCTION similarity(text, text) FROM PUBLIC", "of extension pg_trgm"),
+    ("ALTER FUNCTION similarity(text, text) COST 9", "of extension pg_trgm"),
+    ("ALTER FUNCTION similarity(text, text) RENAME TO alike", "of extension pg_trgm"),
+    ("COMMENT ON FUNCTION similarity(text, text) IS 'x'", "of extension pg_trgm"),
+    ("COMMENT ON TYPE gtrgm IS 'x'", "of extension pg_trgm"),
+    ("DO $$ BEGIN COMMENT ON FUNCTION similarity(text, text) IS NULL; END $$", "of extension pg_trgm"),
 ];
 
 fn filled(server: &Server) -> Database<'_> {
