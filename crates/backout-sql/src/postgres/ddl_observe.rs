@@ -155,3 +155,19 @@ pub(super) fn live_now(context: &mut Context<'_>, objects: &[&Object]) -> Result
     let version = context.version;
     pinned(context.client, |client| ddl_turn::live(client, version, objects))
 }
+
+/// Sets a savepoint and the pinned settings, which go back with it; gives the statement that gives them back without.
+pub(super) fn begin(client: &mut Client) -> Result<String, postgres::Error> {
+    let list: Vec<String> = PINNED.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
+    let set: Vec<String> =
+        PINNED.iter().map(|(name, value)| format!("SET LOCAL {name} = {}", catalog::literal(value))).collect();
+    let rows =
+        catalog::rows(client, &format!("SAVEPOINT backout_undo; SELECT {}; {}", list.join(", "), set.join("; ")))?;
+    let row = rows.into_iter().next().unwrap_or_default();
+    let back: Vec<String> = PINNED
+        .iter()
+        .zip(&row)
+        .map(|((name, _), old)| format!("set_config('{name}', {}, true)", catalog::literal(old)))
+        .collect();
+    Ok(format!("SELECT {}", back.join(", ")))
+}
