@@ -360,6 +360,7 @@ impl Step<'_> {
             passing: &[],
             drawn,
             already: None,
+            proof: false,
             gone: &mut Gone::default(),
         };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };

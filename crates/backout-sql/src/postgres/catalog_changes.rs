@@ -101,8 +101,11 @@ const CATALOGS: &[Catalog] = &[
     Catalog {
         name: "pg_type",
         row: "x.oid::text",
+        // What is granted on a row type is no part of its relation; the rest of it follows that.
         key: "CASE WHEN x.typrelid <> 0 THEN CASE (SELECT relkind FROM pg_class r WHERE r.oid = x.typrelid) \
-              WHEN 'c' THEN '1259,'||x.typrelid||',0' ELSE '' END \
+              WHEN 'c' THEN '1259,'||x.typrelid||',0' WHEN 't' THEN '' WHEN 'S' THEN '' WHEN 'f' THEN '' \
+              ELSE CASE WHEN x.typacl IS NULL THEN '~1259,'||x.typrelid||',0' \
+              ELSE '!what is granted on row type '||x.oid::regtype END END \
               WHEN x.typtype = 'm' THEN '~1247,'||(SELECT d.refobjid FROM pg_depend d WHERE d.classid = 1247 \
               AND d.objid = x.oid AND d.refclassid = 1247 AND d.deptype = 'i')||',0' \
               WHEN x.typcategory = 'A' AND x.typelem <> 0 THEN '' \
@@ -136,7 +139,10 @@ const CATALOGS: &[Catalog] = &[
     Catalog {
         name: "pg_description",
         row: "x.classoid||'.'||x.objoid||'.'||x.objsubid",
-        key: "CASE WHEN x.classoid = 1259 AND x.objsubid = 0 AND c.relkind IN ('i', 'I') THEN {index} \
+        key: "CASE WHEN x.objoid < 16384 AND NOT (x.classoid = 2615 AND x.objoid = 2200) \
+              THEN '!what the server itself brought along' \
+              WHEN x.classoid = 1259 AND x.objsubid = 0 AND c.relkind IN ('i', 'I') THEN {index} \
+              WHEN x.classoid = 1259 AND c.relkind = 'S' THEN {sequence} \
               WHEN x.classoid = 1247 AND (t.typtype = 'm' OR t.typcategory = 'A' AND t.typelem <> 0 OR t.typrelid <> 0 \
               AND (SELECT relkind FROM pg_class r WHERE r.oid = t.typrelid) <> 'c') THEN '!the comment on type '||x.objoid::regtype \
               WHEN x.classoid = 1247 AND t.typrelid <> 0 THEN '1259,'||t.typrelid||',0' \
@@ -146,7 +152,7 @@ const CATALOGS: &[Catalog] = &[
               ELSE x.classoid||','||x.objoid||','||x.objsubid END",
         joins: "LEFT JOIN pg_class c ON x.classoid = 1259 AND c.oid = x.objoid \
                 LEFT JOIN pg_type t ON x.classoid = 1247 AND t.oid = x.objoid",
-        users: "x.objoid >= 16384 OR x.classoid = 2615",
+        users: "true",
     },
     Catalog {
         name: "pg_inherits",
@@ -273,6 +279,26 @@ pub fn members(client: &mut Client) -> Result<Option<String>, Error> {
     Ok(super::catalog::column(client.unwritten(), sql)?.into_iter().flatten().next())
 }
 
+/// The first of these objects, in words, that belongs to an extension or to a relation of one.
+pub fn member(client: &mut Client, keys: &[Key]) -> Result<Option<String>, Error> {
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let pairs: Vec<String> = keys.iter().map(|key| format!("({}::oid, {}::oid)", key.class, key.oid)).collect();
+    let sql = format!(
+        "WITH k(class, oid) AS (VALUES {}), o AS (SELECT * FROM k UNION SELECT 1259, CASE class \
+         WHEN 1259 THEN (SELECT indrelid FROM pg_catalog.pg_index WHERE indexrelid = k.oid) \
+         WHEN 2606 THEN (SELECT conrelid FROM pg_catalog.pg_constraint x WHERE x.oid = k.oid) \
+         WHEN 2618 THEN (SELECT ev_class FROM pg_catalog.pg_rewrite x WHERE x.oid = k.oid) \
+         WHEN 2620 THEN (SELECT tgrelid FROM pg_catalog.pg_trigger x WHERE x.oid = k.oid) END FROM k) \
+         SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0)||' of extension '||x.extname FROM o \
+         JOIN pg_catalog.pg_depend d ON d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e' \
+         JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid ORDER BY 1 LIMIT 1",
+        pairs.join(", ")
+    );
+    Ok(super::catalog::column(client.unwritten(), &sql)?.into_iter().flatten().next())
+}
+
 /// What a statement did to the catalogs.
 #[derive(Debug, Default)]
 pub struct Touched {
@@ -394,8 +420,9 @@ pub fn since(client: &mut Client, mark: &Mark) -> Result<Touched, Error> {
             writes.keys.push(parsed);
         }
     }
-    if followers.iter().any(|key| !touched.written.contains(key)) {
-        touched.unhandled.push("a multirange type by itself".to_owned());
+    if let Some(leader) = followers.iter().find(|key| !touched.written.contains(key)) {
+        let what = if leader.class == class::TYPE { "a multirange type" } else { "the row type of a relation" };
+        touched.unhandled.push(format!("{what} by itself"));
     }
     Ok(touched)
 }

@@ -253,6 +253,10 @@ fn columns(condition: &str, version: u32) -> String {
          'counting', CASE WHEN a.attidentity <> '' THEN (SELECT {COUNTING} FROM pg_depend s JOIN pg_sequence q \
          ON q.seqrelid = s.objid WHERE s.refclassid = 1259 AND s.refobjid = a.attrelid \
          AND s.refobjsubid = a.attnum AND s.deptype = 'i' AND s.classid = 1259) END, \
+         'sequence comment', CASE WHEN a.attidentity <> '' THEN (SELECT m.description {of_sequence} \
+         JOIN pg_description m ON m.classoid = 1259 AND m.objoid = q.oid AND m.objsubid = 0) END, \
+         'sequence acl', CASE WHEN a.attidentity <> '' THEN (SELECT nullif({sequence_acl}, {builtin}) {of_sequence}) END, \
+         'builtin', CASE WHEN a.attidentity <> '' THEN (SELECT {builtin} {of_sequence} WHERE q.relacl IS NOT NULL) END, \
          'storage', CASE WHEN c.relkind IN ('r', 'p', 'm') THEN CASE a.attstorage \
          WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END, \
          'compression', {compression}, 'statistics', nullif(a.attstattarget, -1), 'options', {options}, \
@@ -267,6 +271,10 @@ fn columns(condition: &str, version: u32) -> String {
          WHERE {condition} AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'c') \
          AND {USERS} AND {free} ORDER BY a.attnum",
         options = column_options(),
+        of_sequence = "FROM pg_depend s JOIN pg_class q ON q.oid = s.objid AND s.refclassid = 1259 \
+                       AND s.refobjid = a.attrelid AND s.refobjsubid = a.attnum AND s.deptype = 'i' AND s.classid = 1259",
+        sequence_acl = acl("q.relacl", ""),
+        builtin = acl("acldefault('s', q.relowner)", ""),
         acl = acl("a.attacl", ""),
         free = not_of_extension(class::RELATION, "c.oid"),
         comment = comment(class::RELATION, "a.attrelid", "a.attnum"),

@@ -245,6 +245,7 @@ impl Postgres {
             passing: &[],
             drawn: &[],
             already: None,
+            proof: false,
             gone: &mut Gone::default(),
         };
         let mut images = Images { capture: None, reader: None, label: &label };

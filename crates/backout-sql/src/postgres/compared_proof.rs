@@ -25,7 +25,7 @@ impl Postgres {
         touched: &BTreeSet<u32>,
         gate: &mut dyn Gate,
     ) -> Result<Option<String>, TargetError> {
-        self.try_undo(gate, true, &mut |this| this.unlike(before, touched))
+        self.try_undo(gate, true, false, &mut |this| this.unlike(before, touched))
     }
 
     /// The first difference between the state of now and the one of before, in words.
@@ -111,7 +111,7 @@ impl Postgres {
             Imaged::Done { touched, .. } => touched,
             Imaged::TooFine(error) => return Err(error),
         };
-        let why = self.try_undo(&mut scratch, false, &mut |this| this.unlike(&before, &touched))?;
+        let why = self.try_undo(&mut scratch, false, false, &mut |this| this.unlike(&before, &touched))?;
         if why.is_none() {
             self.drop_others(came)?;
             let left = self.other_than(&before)?;

@@ -17,7 +17,9 @@ pub use super::event_triggers::EventTriggers;
 pub use super::gone::Gone;
 use super::prepared::{self, Client};
 use super::table::plain;
-use super::{catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_names, ddl_observe, drawn};
+use super::{
+    catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_labels, ddl_names, ddl_observe, drawn,
+};
 
 pub use super::ddl_keep::Keep;
 pub use super::ddl_redo::redo;
@@ -78,6 +80,8 @@ impl DdlEvent {
             format!("bring back {shown}{more} with the rows, which are held")
         } else if self.changes.iter().all(|change| change.after.is_none()) {
             format!("bring back {shown}{more}")
+        } else if self.adds_labels() {
+            format!("take labels out of {shown}{more}, by a new type in all tables that use it, which are written anew")
         } else {
             format!("put back the definition of {shown}{more}")
         }
@@ -91,6 +95,12 @@ impl DdlEvent {
     /// It took away or altered what was there.
     pub fn alters(&self) -> bool {
         self.destroys() || self.changes.iter().any(|change| change.before.is_some())
+    }
+
+    /// An enum got labels, which its undo takes out.
+    fn adds_labels(&self) -> bool {
+        let altered = self.changes.iter().filter_map(|change| Some((change.before.as_ref()?, change.after.as_ref()?)));
+        altered.into_iter().any(|(before, after)| ddl_labels::grew(before, after))
     }
 
     /// It changed what rows must satisfy.
@@ -153,11 +163,11 @@ impl DdlEvent {
         changed.chain(self.kept.iter().map(|kept| plain(&kept.table)))
     }
 
-    /// The domains that it altered, by their qualified names.
+    /// The domains that it altered, and the enums whose labels, by their qualified names.
     pub fn domains(&self) -> impl Iterator<Item = &str> {
         let objects = self.changes.iter().flat_map(|change| [&change.before, &change.after]).flatten();
         objects.filter_map(|object| match object.kind {
-            Kind::Domain => Some(object.id()),
+            Kind::Domain | Kind::Enum => Some(object.id()),
             Kind::Constraint if object.part("on domain").is_some() => Some(object.of()),
             _ => None,
         })
@@ -200,6 +210,8 @@ pub struct Context<'a> {
     pub already: Option<&'a mut Conflicts>,
     /// What an undo was to take away and others had.
     pub gone: &'a mut Gone,
+    /// An undo that is tried before the step commits: it locks and rewrites no table beyond those of the step.
+    pub proof: bool,
 }
 
 impl Context<'_> {
@@ -446,6 +458,14 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
         return Err(refusal(statement, why));
     }
     for change in changes {
+        if let (Some(before), Some(after)) = (&change.before, &change.after)
+            && ddl_labels::grew(before, after)
+            && let Some(why) = ddl_labels::obstacle(context.client, after)
+                .map_err(|error| context.cannot("read the catalogs", error))?
+        {
+            let why = format!("a label cannot be taken out of {} again: {why}", before.shown());
+            return Err(refusal(statement, why));
+        }
         let why = match (&change.before, &change.after) {
             (Some(before), None) if before.kind == Kind::Extension => "an extension's objects cannot be brought back",
             (Some(before), _) if before.part("aggregate").is_some() => "an aggregate's old definition cannot come back",
@@ -460,9 +480,6 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
             {
                 "a column that was a parent's becomes the table's own for good"
             }
-            (Some(before), Some(after)) if before.kind == Kind::Enum && labels(before) != labels(after) => {
-                "a label cannot be taken out of an enum again; one that no row holds may as well stay (`undo: none`)"
-            }
             (Some(before), Some(after))
                 if before.kind == Kind::MaterializedView
                     && before.part("file") != after.part("file")
@@ -476,8 +493,4 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
         return Err(refusal(statement, why.to_owned()));
     }
     Ok(())
-}
-
-fn labels(object: &Object) -> usize {
-    object.text("labels").matches("', ").count()
 }

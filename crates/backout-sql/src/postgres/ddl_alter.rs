@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::catalog::{Kind, Object, literal};
 use super::ddl_make::{counting_without_type, identity_clause, publishes, word};
-use super::spelling;
+use super::{ddl_labels, spelling};
 
 /// How a part gets its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
         (Kind::Domain, "not null") => {
             sql(format!("ALTER DOMAIN {id} {} NOT NULL", if value.is_some() { "SET" } else { "DROP" }))
         }
-        (Kind::Enum, "labels") => labels(live, wanted),
+        (Kind::Enum, "labels") => ddl_labels::setter(live, wanted),
         (Kind::Range | Kind::Domain | Kind::Extension, _) => Setter::Never,
         (Kind::Trigger | Kind::Rule, "enabled") => {
             let state = match value {
@@ -216,7 +216,9 @@ fn column(live: &Object, wanted: &Object, part: &str) -> Setter {
             (Some(_), Some(identity)) => format!("{start} SET GENERATED {identity}"),
             (_, None) => format!("{start} DROP IDENTITY IF EXISTS"),
         },
-        "counting" | "sequence" if live.part("identity").is_none() || wanted.part("identity").is_none() => {
+        "counting" | "sequence" | "sequence comment" | "sequence acl"
+            if live.part("identity").is_none() || wanted.part("identity").is_none() =>
+        {
             return Setter::Follows;
         }
         "counting" => format!("ALTER SEQUENCE {} {}", live.text("sequence"), counting_without_type(wanted)),
@@ -224,6 +226,10 @@ fn column(live: &Object, wanted: &Object, part: &str) -> Setter {
             let name = wanted.text(part).rsplit('.').next().unwrap_or_default();
             format!("ALTER SEQUENCE {} RENAME TO {name}", live.text("sequence"))
         }
+        "sequence comment" => {
+            format!("COMMENT ON SEQUENCE {} IS {}", live.text("sequence"), text_or_null(value))
+        }
+        "sequence acl" => grants(&own_sequence(live), &own_sequence(wanted)),
         "from parent" => return Setter::Follows,
         "storage" => match value {
             Some(storage) => format!("{start} SET STORAGE {storage}"),
@@ -233,6 +239,13 @@ fn column(live: &Object, wanted: &Object, part: &str) -> Setter {
         "statistics" => format!("{start} SET STATISTICS {}", value.unwrap_or("-1")),
         _ => return Setter::Never,
     })
+}
+
+/// The sequence of an identity column, of which what is granted on it is a part of the column.
+fn own_sequence(column: &Object) -> Object {
+    let named = [("id", "sequence"), ("acl", "sequence acl"), ("builtin", "builtin")];
+    let parts = named.into_iter().filter_map(|(name, part)| Some((name.to_owned(), column.part(part)?.to_owned())));
+    Object { kind: Kind::Sequence, parts: parts.collect(), key: None }
 }
 
 fn text_or_null(value: Option<&str>) -> String {
@@ -286,23 +299,6 @@ fn index_statistics(id: &str, live: Option<&str>, wanted: Option<&str>) -> Strin
         .map(|(at, to)| format!("ALTER INDEX {id} ALTER COLUMN {at} SET STATISTICS {to}"))
         .collect::<Vec<_>>()
         .join("; ")
-}
-
-/// Labels of an enum can be renamed; one that was added stays for good, unless the type is made anew.
-fn labels(live: &Object, wanted: &Object) -> Setter {
-    let of = |object: &Object| -> Vec<String> {
-        // Quoted labels, `'a', 'it''s'`: a comma between quotes ends one.
-        let text = object.text("labels");
-        text.split("', ").map(|label| format!("{}'", label.trim_end_matches('\''))).collect()
-    };
-    let (now, then) = (of(live), of(wanted));
-    if now.len() != then.len() {
-        return Setter::Anew;
-    }
-    let renames = now.iter().zip(&then).filter(|(now, then)| now != then);
-    let sql: Vec<String> =
-        renames.map(|(now, then)| format!("ALTER TYPE {} RENAME VALUE {now} TO {then}", live.id())).collect();
-    Setter::Sql(sql.join("; "))
 }
 
 /// One grant as it was read: grantee, privilege, grant option, grantor.

@@ -3,11 +3,14 @@
 use super::catalog::{Kind, Object};
 use super::ddl_turn::{Pair, Reach, TurnError, turn};
 use super::prepared::Client;
-use super::{catalog_changes, ddl_make, ddl_observe};
+use super::{catalog_changes, ddl_labels, ddl_make, ddl_observe};
 
 /// Drops `now` with its dependents, makes `wanted` in its place, and the dependents as they were. Refused where that
 /// would take rows along.
 pub(super) fn anew(client: &mut Client, version: u32, now: &Object, wanted: &Object) -> Result<(), TurnError> {
+    if now.kind == Kind::Enum {
+        return ddl_labels::take_out(client, version, now, wanted);
+    }
     let drop = format!("{} CASCADE", ddl_make::drop(now));
     let mark = catalog_changes::mark(client, "backout_anew")?;
     client.batch_execute(&drop)?;

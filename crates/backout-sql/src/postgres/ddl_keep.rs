@@ -226,7 +226,7 @@ pub(super) fn keep_before(
 }
 
 /// True where a materialized view holds what its query gives.
-fn is_fresh(client: &mut Client, view: &Object) -> Result<bool, postgres::Error> {
+pub(super) fn is_fresh(client: &mut Client, view: &Object) -> Result<bool, postgres::Error> {
     if view.part("empty").is_some() {
         return Ok(true);
     }

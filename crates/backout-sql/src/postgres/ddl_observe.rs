@@ -43,8 +43,18 @@ pub(super) struct Seen {
 pub(super) fn see(client: &mut Client, touched: Touched, version: u32) -> Result<Seen, Error> {
     let wanted = Wanted { kinds: touched.kinds.clone(), ..Wanted::of(touched.written.clone()) };
     let after = catalog::read(client, &wanted, version)?;
+    let mut touched = touched;
+    touched.unhandled.extend(unread(client, touched.written.iter().copied(), &after)?);
     let listing = catalog_changes::listing(client, &touched)?;
     Ok(Seen { touched, after, listing })
+}
+
+/// Words for what is not read because it belongs to an extension.
+fn unread(client: &mut Client, keys: impl Iterator<Item = Key>, found: &[Object]) -> Result<Option<String>, Error> {
+    let read: BTreeSet<(u32, u32)> =
+        found.iter().filter_map(|object| object.key).map(|key| (key.class, key.oid)).collect();
+    let unread: Vec<Key> = keys.filter(|key| !read.contains(&(key.class, key.oid))).collect();
+    catalog_changes::member(client, &unread)
 }
 
 /// What was there before, read after the statement was taken back.
@@ -58,15 +68,19 @@ pub(super) struct Before {
 
 pub(super) fn before(client: &mut Client, seen: &Seen, version: u32) -> Result<Before, Error> {
     let listing = catalog_changes::listing(client, &seen.touched)?;
-    let missing = listing.missing_in(&seen.listing);
+    let mut missing = listing.missing_in(&seen.listing);
     let less: BTreeSet<Key> = missing
         .less
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|key| !missing.gone.contains(key) && !seen.touched.written.contains(key))
         .collect();
     let keys: BTreeSet<Key> =
-        missing.gone.into_iter().chain(less.iter().copied()).chain(seen.touched.written.iter().copied()).collect();
-    let objects = catalog::read(client, &Wanted::of(keys), version)?;
+        missing.gone.iter().copied().chain(less.iter().copied()).chain(seen.touched.written.iter().copied()).collect();
+    let objects = catalog::read(client, &Wanted::of(keys.clone()), version)?;
+    if !objects.iter().any(|object| object.kind == Kind::Extension) {
+        missing.unhandled.extend(unread(client, keys.into_iter(), &objects)?);
+    }
     Ok(Before { objects, less, unhandled: missing.unhandled })
 }
 
@@ -140,4 +154,20 @@ pub(super) fn outline(changes: &[Change]) -> BTreeSet<(Kind, String, String)> {
 pub(super) fn live_now(context: &mut Context<'_>, objects: &[&Object]) -> Result<Vec<Option<Object>>, postgres::Error> {
     let version = context.version;
     pinned(context.client, |client| ddl_turn::live(client, version, objects))
+}
+
+/// Sets a savepoint and the pinned settings, which go back with it; gives the statement that gives them back without.
+pub(super) fn begin(client: &mut Client) -> Result<String, postgres::Error> {
+    let list: Vec<String> = PINNED.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
+    let set: Vec<String> =
+        PINNED.iter().map(|(name, value)| format!("SET LOCAL {name} = {}", catalog::literal(value))).collect();
+    let rows =
+        catalog::rows(client, &format!("SAVEPOINT backout_undo; SELECT {}; {}", list.join(", "), set.join("; ")))?;
+    let row = rows.into_iter().next().unwrap_or_default();
+    let back: Vec<String> = PINNED
+        .iter()
+        .zip(&row)
+        .map(|((name, _), old)| format!("set_config('{name}', {}, true)", catalog::literal(old)))
+        .collect();
+    Ok(format!("SELECT {}", back.join(", ")))
 }

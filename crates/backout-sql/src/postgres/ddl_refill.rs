@@ -5,12 +5,14 @@ use backout_model::conflict::{ConflictKind, OnConflict};
 use backout_model::target::{Manner, TargetError};
 use backout_model::words;
 use postgres::Error;
+use postgres::error::SqlState;
 
-use super::admit::Excluding;
+use super::admit::{Excluding, is_barred};
 use super::catalog::{self, literal};
 use super::ddl::Context;
 use super::ddl_keep::{Keep, Kept, What};
 use super::ddl_rows::count;
+use super::ddl_turn;
 use super::prepared::Client;
 use super::quiet::may_be_replica;
 
@@ -234,4 +236,16 @@ impl Silence {
         };
         Ok(Self { replica, begin: format!("{begin}{first}"), end: format!("{last};{end}") })
     }
+}
+
+/// The server's words where a foreign key does not hold, or a row is not admitted.
+pub(super) fn rejected(error: &TargetError) -> Option<(ConflictKind, String)> {
+    let TargetError::Failed { source, .. } = error else { return None };
+    let error = source.downcast_ref::<postgres::Error>()?;
+    let kind = match error.code() {
+        Some(code) if *code == SqlState::FOREIGN_KEY_VIOLATION => ConflictKind::ForeignKey,
+        _ if is_barred(error) => ConflictKind::Constraint,
+        _ => return None,
+    };
+    Some((kind, ddl_turn::reason(error)))
 }

@@ -5,9 +5,7 @@
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 use backout_model::words;
-use postgres::error::SqlState;
 
-use super::admit::is_barred;
 use super::catalog::{self, Kind, Object, Wanted, literal};
 use super::ddl::{Context, DdlEvent};
 use super::ddl_hold;
@@ -16,9 +14,8 @@ use super::ddl_refill::Found;
 use super::ddl_shape::{ShapeError, Unfit};
 use super::ddl_turn::{self, Pair, Reach, TurnError};
 use super::load::MADE_ANEW;
-use super::prepared::Client;
 use super::table::plain;
-use super::{ddl_make, ddl_refill, ddl_rows, ddl_shape};
+use super::{ddl_labels, ddl_make, ddl_observe, ddl_refill, ddl_rows, ddl_shape};
 
 /// How it is said that a change is undone already.
 pub(super) const AS_IT_WAS: &str = "as it was before";
@@ -95,7 +92,7 @@ struct Aim {
 impl Undo<'_, '_> {
     fn within(&mut self, work: impl Fn(&mut Self) -> Result<(), Left>) -> Result<(), TargetError> {
         let failed = |error: postgres::Error| TargetError::failed("cannot set a savepoint", error);
-        let settings = begin(self.context.client).map_err(failed)?;
+        let settings = ddl_observe::begin(self.context.client).map_err(failed)?;
         let error = match work(self) {
             Ok(()) => {
                 let end = format!("{settings}; RELEASE SAVEPOINT backout_undo");
@@ -206,6 +203,7 @@ impl Undo<'_, '_> {
             return Ok(Aim::default());
         }
         self.guard_families(&aim)?;
+        self.guard_labels(&mut aim)?;
         Ok(aim)
     }
 
@@ -269,10 +267,13 @@ impl Undo<'_, '_> {
             return;
         };
         let changed = before.differences(after);
+        let is_enum = now.kind == Kind::Enum && changed.contains(&"labels");
+        let labels = if is_enum { ddl_labels::back(before, after, &now) } else { None };
         let differing: Vec<&str> = changed
             .iter()
             .copied()
             .filter(|part| now.part(part) != after.part(part) && now.part(part) != before.part(part))
+            .filter(|part| !(*part == "labels" && labels.is_some()))
             .collect();
         self.compare(after, &now, &differing);
         let mut wanted = now.clone();
@@ -281,6 +282,13 @@ impl Undo<'_, '_> {
                 Some(value) => wanted.parts.insert(part.to_owned(), value.to_owned()),
                 None => wanted.parts.remove(part),
             };
+        }
+        if is_enum {
+            // Before the step commits no row can hold them, and the tables that use the type are not the step's to lock.
+            let stay =
+                self.context.proof && labels.as_ref().is_some_and(|labels| labels.len() < now.text("labels").len());
+            let labels = if stay { Some(now.text("labels").to_owned()) } else { labels };
+            wanted.parts.extend(labels.map(|labels| ("labels".to_owned(), labels)));
         }
         aim.pairs.push((Some(now), Some(wanted)));
     }
@@ -291,6 +299,29 @@ impl Undo<'_, '_> {
             let (left_text, now_text) = (text(left), text(now));
             self.push(&left.shown(), ConflictKind::Definition, String::new(), left_text, now_text);
         }
+    }
+
+    /// Rows that hold a label which goes: nobody knows what else they should hold, so it stays.
+    fn guard_labels(&mut self, aim: &mut Aim) -> Result<(), Left> {
+        let altered = aim.pairs.iter_mut().filter_map(|(from, to)| Some((from.as_ref()?, to.as_mut()?)));
+        for (now, wanted) in altered.filter(|(now, wanted)| ddl_labels::grew(wanted, now)) {
+            let gone = ddl_labels::added(wanted, now).unwrap_or_default();
+            let name = gone.join(", ");
+            let used = ddl_labels::used(self.context.client, now, &gone)?;
+            for (column, rows) in &used {
+                let left = format!("no row with label {name}");
+                let held = format!("label {name} in {}", words::count(rows.unsigned_abs(), "row"));
+                if self.manner.on_conflict == OnConflict::Overwrite {
+                    let what = format!("take label {name} out of {}", now.shown());
+                    return Err(stuck(&what, format!("{column} has {held}")).into());
+                }
+                self.push(column, ConflictKind::Changed, String::new(), left, held);
+            }
+            if !used.is_empty() {
+                wanted.parts.insert("labels".to_owned(), now.text("labels").to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// What others have put into the relations and columns that go.
@@ -430,7 +461,7 @@ impl Undo<'_, '_> {
     /// Puts the rows of emptied tables back. What they point at may be gone since: that is for a person to settle.
     fn refill(&mut self) -> Result<Vec<Found>, Left> {
         let done = ddl_refill::put_back(self.context, &self.event.kept, self.manner);
-        done.map_err(|error| match rejected(&error) {
+        done.map_err(|error| match ddl_refill::rejected(&error) {
             Some((kind, why)) => Left::Rejected(kind, why),
             None => Left::Target(error),
         })
@@ -439,18 +470,6 @@ impl Undo<'_, '_> {
 
 fn stuck(what: &str, why: String) -> TurnError {
     TurnError::Stuck { what: what.to_owned(), why }
-}
-
-/// The server's words where a foreign key does not hold, or a row is not admitted.
-fn rejected(error: &TargetError) -> Option<(ConflictKind, String)> {
-    let TargetError::Failed { source, .. } = error else { return None };
-    let error = source.downcast_ref::<postgres::Error>()?;
-    let kind = match error.code() {
-        Some(code) if *code == SqlState::FOREIGN_KEY_VIOLATION => ConflictKind::ForeignKey,
-        _ if is_barred(error) => ConflictKind::Constraint,
-        _ => return None,
-    };
-    Some((kind, ddl_turn::reason(error)))
 }
 
 /// What the statement hung on tables that get their old shape back: it may not fit that.
@@ -466,22 +485,6 @@ fn hung<'a>(aim: &'a Aim, kept: &[Kept]) -> Vec<&'a Object> {
 /// What the columns of a table may need before it can be built anew.
 fn is_type(object: &&Object) -> bool {
     matches!(object.kind, Kind::Schema | Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Function)
-}
-
-/// Sets a savepoint and the pinned settings, which go back with it; gives the statement that gives them back without.
-fn begin(client: &mut Client) -> Result<String, postgres::Error> {
-    let list: Vec<String> = catalog::PINNED.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
-    let set: Vec<String> =
-        catalog::PINNED.iter().map(|(name, value)| format!("SET LOCAL {name} = {}", literal(value))).collect();
-    let rows =
-        catalog::rows(client, &format!("SAVEPOINT backout_undo; SELECT {}; {}", list.join(", "), set.join("; ")))?;
-    let row = rows.into_iter().next().unwrap_or_default();
-    let back: Vec<String> = catalog::PINNED
-        .iter()
-        .zip(&row)
-        .map(|((name, _), old)| format!("set_config('{name}', {}, true)", literal(old)))
-        .collect();
-    Ok(format!("SELECT {}", back.join(", ")))
 }
 
 /// What an object is now, in short.

@@ -41,6 +41,8 @@ pub struct Replay<'a> {
     pub gone: Gone,
     /// Where sequences stood when it began.
     pub began: Positions,
+    /// It is tried before the step commits.
+    pub proof: bool,
     /// Numbers the temporary tables.
     loads: u32,
 }
@@ -61,6 +63,7 @@ impl<'a> Replay<'a> {
             on_conflict,
             conflicts: Conflicts::default(),
             already: None,
+            proof: false,
             notes: Vec::new(),
             rows: 0,
             cascades: false,

@@ -52,6 +52,7 @@ mod ddl_attributes;
 mod ddl_columns;
 mod ddl_hold;
 mod ddl_keep;
+mod ddl_labels;
 mod ddl_make;
 mod ddl_names;
 mod ddl_observe;

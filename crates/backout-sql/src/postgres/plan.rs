@@ -8,7 +8,7 @@ use std::io::BufReader;
 
 use backout_model::target::{PlannedChange, TargetError, Verdict};
 
-use super::classify::{Class, classify};
+use super::classify::{self, Class, classify};
 use super::head::{Head, Name, Object, Verb};
 use super::notify::Beforehand;
 use super::split;
@@ -37,6 +37,10 @@ impl Planner for ByClass {
             let class = classify(&statement, &place).map_err(|refused| refused.refusal);
             let admitted = class.and_then(|class| wrapping.admit(&class, &statement, &place).map(|()| class));
             let (verdict, locks) = match admitted {
+                Ok(Class::Ddl(head)) if is_label(&head, &statement.sql) => {
+                    let name = head.names.iter().map(shown).collect::<Vec<_>>().join(", ");
+                    (Verdict::Undoable { undo: format!("takes the label out of type {name}{ANEW}") }, None)
+                }
                 Ok(class) => match verdict(&class, &self.senders.of(&statement.sql)) {
                     Some(verdict) => (verdict, locks(&class)),
                     None => continue,
@@ -51,6 +55,12 @@ impl Planner for ByClass {
 }
 
 const REFRESH: &str = "it is refused when it runs if the view holds rows, which could not be brought back";
+
+const ANEW: &str = ", if no row holds it, by a new type in all tables that use it: they are locked and written anew";
+
+fn is_label(head: &Head, sql: &str) -> bool {
+    head.verb == Verb::Alter && head.object == Object::Type && classify::adds_label(sql)
+}
 
 /// None for what changes nothing. `sends` is what it would send.
 fn verdict(class: &Class, sends: &str) -> Option<Verdict> {
@@ -125,7 +135,8 @@ mod tests {
     fn each_statement_has_its_verdict() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let script = "SET a.b = 1; SELECT 1; UPDATE t SET a = 1; COPY t FROM STDIN;\n1\n\\.\nDO 'BEGIN END';
-            ALTER TABLE s.t ADD b int; DROP VIEW v, w; REFRESH MATERIALIZED VIEW m; CREATE INDEX ON t (a); VACUUM; COMMIT;";
+            ALTER TABLE s.t ADD b int; DROP VIEW v, w; REFRESH MATERIALIZED VIEW m; CREATE INDEX ON t (a); VACUUM; COMMIT;
+            ALTER TYPE s.e ADD VALUE 'x' BEFORE 'y';";
         file.write_all(script.as_bytes()).unwrap();
         let script = Script { path: file.path().to_owned(), shown: "a.sql".into(), undo: ScriptUndo::Captured };
         let mut planned = Vec::new();
@@ -151,6 +162,7 @@ mod tests {
                 "a.sql:5 drops index [SHARE on t]",
                 "a.sql:5 ! VACUUM cannot run inside of a transaction []",
                 "a.sql:5 ! it would commit half of the script []",
+                "a.sql:6 takes the label out of type s.e, if no row holds it, by a new type in all tables that use it: they are locked and written anew []",
             ]
         );
     }

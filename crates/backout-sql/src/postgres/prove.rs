@@ -26,7 +26,7 @@ impl Index {
 impl Postgres {
     /// Refuses the step where its undo fails.
     pub(super) fn prove(&mut self, shown: &str, gate: &mut dyn Gate) -> Result<(), TargetError> {
-        let Some(why) = self.try_undo(gate, true, &mut |_| Ok(None))? else { return Ok(()) };
+        let Some(why) = self.try_undo(gate, true, true, &mut |_| Ok(None))? else { return Ok(()) };
         Err(TargetError::Refused(Refusal {
             place: shown.to_owned(),
             what: "the step as a whole".to_owned(),
@@ -40,11 +40,13 @@ impl Postgres {
 
     /// Undoes what the gate has images of, in the open transaction, and has somebody `look` at what that leaves. Why it
     /// fails, or what was found; none where all is well. `back`: everything is as it was afterwards, whatever came of it;
-    /// else only where something is not well, and sequences are put back, too.
+    /// else only where something is not well, and sequences are put back, too. `proof`: no table is locked or rewritten beyond
+    /// those of the step; labels stay in an enum.
     pub(super) fn try_undo(
         &mut self,
         gate: &mut dyn Gate,
         back: bool,
+        proof: bool,
         look: &mut dyn FnMut(&mut Self) -> Result<Option<String>, TargetError>,
     ) -> Result<Option<String>, TargetError> {
         let unread = |source| TargetError::failed("cannot read back the images of the step", source);
@@ -61,6 +63,7 @@ impl Postgres {
         self.a.run("SAVEPOINT backout_proof").map_err(|source| failed(self, source))?;
         let label = self.label.clone();
         let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop, began);
+        replay.proof = proof;
         let manner = Manner { on_conflict: OnConflict::Stop, in_doubt: false };
         let tried = self.replay(&mut reader, manner, &mut replay, None, &mut |_| {});
         let conflicts = replay.conflicts;

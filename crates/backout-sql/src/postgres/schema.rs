@@ -95,6 +95,8 @@ pub struct Tools<'a> {
     pub drawn: &'a [Drawn],
     /// Where an undo that is tried tells what is as it is to be already.
     pub already: Option<&'a mut Conflicts>,
+    /// It is tried before the step commits.
+    pub proof: bool,
     /// What an undo was to take away and others had.
     pub gone: &'a mut Gone,
 }
@@ -288,6 +290,7 @@ pub(super) fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: 
         passing: tools.passing,
         drawn: tools.drawn,
         already: tools.already.as_deref_mut(),
+        proof: tools.proof,
         gone: tools.gone,
     }
 }

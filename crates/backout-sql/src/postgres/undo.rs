@@ -334,7 +334,7 @@ impl Postgres {
         next_hold: &mut u64,
     ) -> Result<Option<DdlEvent>, TargetError> {
         let label = self.label.clone();
-        let Replay { direction, conflicts, notes, already, passing, gone, .. } = replay;
+        let Replay { direction, conflicts, notes, already, passing, gone, proof, .. } = replay;
         let mut tools = Tools {
             own: &self.own,
             label: &label,
@@ -345,6 +345,7 @@ impl Postgres {
             drawn: &[],
             already: already.as_mut(),
             gone,
+            proof: *proof,
         };
         let shown = reader.index.shown.clone();
         let mut work = |a: &mut Session, capture: Option<&mut Capture>| {

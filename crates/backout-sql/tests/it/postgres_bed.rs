@@ -62,6 +62,7 @@ impl Deployer {
             drawn: &[],
             already: None,
             gone: &mut Gone::default(),
+            proof: false,
         };
         let done = work(&mut context);
         self.client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).unwrap();

@@ -354,7 +354,7 @@ const SCRIPTS: &[&[&str]] = &[
 
 /// Statements that are refused while they run, with a word of the reason.
 const REFUSED: &[(&str, &str)] = &[
-    ("ALTER TYPE mood ADD VALUE 'new'", "label"),
+    ("CREATE DOMAIN felt AS mood / ALTER TYPE mood ADD VALUE 'new'", "label"),
     ("ALTER TABLE dog NO INHERIT animal", "parent's"),
     ("ALTER TABLE measured DROP COLUMN v", "tree"),
     ("DROP TABLE dog", "inherits"),

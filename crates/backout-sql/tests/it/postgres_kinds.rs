@@ -16,7 +16,24 @@ CREATE OPERATOR app.=== (FUNCTION = app.plus, LEFTARG = int, RIGHTARG = int);
 CREATE CAST (pair AS text) WITH INOUT;
 CREATE COLLATION app.coll (LOCALE = 'C'); CREATE COLLATION app.said (LOCALE = 'C'); COMMENT ON COLLATION app.said IS 'said';
 CREATE TEXT SEARCH DICTIONARY app.dict (TEMPLATE = simple);
-CREATE EXTENSION pg_trgm;
+CREATE TABLE moods(m mood PRIMARY KEY DEFAULT 'ok', all_of mood[] DEFAULT '{ok,sad}', note text CHECK (note <> '' OR m = 'sad'));
+INSERT INTO moods VALUES ('sad', '{sad,NULL}', ''), ('ok', NULL, 'x'); GRANT SELECT (m) ON moods TO reader;
+CREATE TABLE mooded(m mood REFERENCES moods, n int); INSERT INTO mooded VALUES ('ok', 1);
+CREATE INDEX moods_sad ON moods(note) WHERE m = 'sad'; CREATE INDEX moods_all ON moods USING gin(all_of);
+CREATE FUNCTION of_mood(m mood, other mood DEFAULT 'sad') RETURNS mood[] LANGUAGE sql IMMUTABLE AS $$ SELECT ARRAY[m, other] $$;
+GRANT EXECUTE ON FUNCTION of_mood(mood, mood) TO reader; COMMENT ON FUNCTION of_mood(mood, mood) IS 'both';
+CREATE TABLE uses(a int DEFAULT cardinality(of_mood('ok')), b mood[] DEFAULT of_mood('sad')); INSERT INTO uses VALUES (1);
+CREATE VIEW moody AS SELECT m, of_mood(m) AS both FROM moods WHERE m > 'sad'; GRANT SELECT ON moody TO reader;
+CREATE MATERIALIZED VIEW counted AS SELECT m, count(*) AS n FROM moods GROUP BY m; CREATE UNIQUE INDEX counted_m ON counted(m);
+CREATE POLICY moody_ones ON moods USING (m = 'ok');
+CREATE TRIGGER mooded_noted BEFORE UPDATE OF m ON mooded FOR EACH ROW WHEN (NEW.m = 'sad') EXECUTE FUNCTION noted();
+CREATE TABLE felt_at(at int NOT NULL, m mood DEFAULT 'sad') PARTITION BY RANGE (at);
+CREATE TABLE felt_1 PARTITION OF felt_at FOR VALUES FROM (0) TO (9); ALTER TABLE felt_1 ALTER m SET DEFAULT 'ok';
+CREATE INDEX felt_m ON felt_at(m); INSERT INTO felt_at VALUES (1, 'sad'), (2, 'ok');
+GRANT USAGE ON TYPE mood TO reader WITH GRANT OPTION;
+CREATE TYPE stage AS ENUM ('one', 'two'); CREATE DOMAIN open_stage AS stage CHECK (VALUE <> 'two');
+CREATE TYPE size AS ENUM ('s', 'm'); CREATE TABLE sized(s size) PARTITION BY LIST (s);
+CREATE EXTENSION pg_trgm; COMMENT ON FUNCTION similarity(text, text) IS 'how alike';
 CREATE TABLE puppy(age int) INHERITS (dog); INSERT INTO puppy VALUES ('bo', 4, 'yip', 1);
 CREATE TABLE cat(name text, legs int DEFAULT 3, meow text); INSERT INTO cat VALUES ('tom', 4, 'm');
 INSERT INTO animal VALUES ('eel', 0);
@@ -60,6 +77,14 @@ const UNDONE: &[&str] = &[
     "ALTER TABLE child DISABLE TRIGGER ALL; INSERT INTO child VALUES (9, 1); ALTER TABLE child ENABLE TRIGGER ALL",
     "ALTER TYPE span OWNER TO writer; ALTER TYPE span RENAME TO spans",
     "ALTER TYPE span SET SCHEMA app; DROP TYPE app.span",
+    // Labels of an enum.
+    "ALTER TYPE mood ADD VALUE 'new'",
+    "ALTER TYPE mood ADD VALUE IF NOT EXISTS 'it''s, new' BEFORE 'ok'; ALTER TYPE mood ADD VALUE 'last'; ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'",
+    "DO $$ BEGIN ALTER TYPE mood ADD VALUE 'first' BEFORE 'sad'; COMMENT ON TYPE mood IS 'felt'; CREATE TABLE felt(m mood); END $$",
+    "INSERT INTO item(note, m) VALUES ('q', 'sad'); ALTER TYPE mood ADD VALUE 'new'; UPDATE item SET m = 'ok' WHERE note = 'q'; UPDATE moods SET note = 'z' WHERE m = 'ok'",
+    // What is said of an identity column's sequence.
+    "COMMENT ON SEQUENCE item_code_seq IS 'x'; GRANT USAGE ON SEQUENCE item_code_seq TO reader WITH GRANT OPTION",
+    "GRANT ALL ON SEQUENCE item_code_seq TO reader; ALTER TABLE item ALTER code DROP IDENTITY",
     "DROP ROUTINE twice(int); ALTER FUNCTION app.plus(int, int) RENAME TO add",
 ];
 
@@ -76,7 +101,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("COMMENT ON EXTENSION pg_trgm IS 'x'", "extension"),
     ("DO $$ BEGIN ALTER EXTENSION pg_trgm SET SCHEMA app; END $$", "extension"),
     ("UPDATE item SET amount = amount + 1; REFRESH MATERIALIZED VIEW totals", "`finally:`"),
-    ("DO $$ BEGIN ALTER TYPE mood ADD VALUE 'new'; END $$", "label"),
+    // What a type is a part of cannot change places with it.
+    ("DO $$ BEGIN ALTER TYPE stage ADD VALUE 'new'; END $$", "a label cannot be taken out"),
+    ("ALTER TYPE size ADD VALUE 'new'", "partitions"),
     ("ALTER TABLE puppy NO INHERIT dog", "parent's"),
     ("ALTER TABLE animal DROP COLUMN legs", "tree"),
     ("ALTER TABLE ONLY animal DROP COLUMN legs", "parent's"),
@@ -93,7 +120,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("DO $$ BEGIN COMMENT ON OPERATOR app.=== (int, int) IS 'x'; END $$", "comment on operator"),
     ("DO $$ BEGIN COMMENT ON CAST (pair AS text) IS 'x'; END $$", "comment on cast"),
     ("DO $$ BEGIN COMMENT ON COLLATION app.said IS NULL; END $$", "comment on collation"),
-    ("DO $$ BEGIN COMMENT ON LANGUAGE plpgsql IS 'x'; END $$", "comment on language"),
+    ("DO $$ BEGIN COMMENT ON LANGUAGE plpgsql IS 'x'; END $$", "the server itself"),
     ("COMMENT ON TYPE item IS 'x'", "comment on type"),
     ("ALTER TYPE span_multirange RENAME TO sm", "multirange"),
     ("ALTER TYPE span_multirange SET SCHEMA app", "multirange"),
@@ -109,6 +136,20 @@ const REFUSED: &[(&str, &str)] = &[
     ("ALTER FUNCTION pg_catalog.abs(int) COST 7", "the server itself"),
     ("COMMENT ON FUNCTION pg_catalog.abs(int) IS 'x'", "the server itself"),
     ("COMMENT ON COLUMN pg_catalog.pg_class.relname IS 'x'", "the server itself"),
+    ("COMMENT ON FUNCTION pg_catalog.abs(int) IS NULL", "the server itself"),
+    ("COMMENT ON SCHEMA pg_catalog IS NULL", "the server itself"),
+    ("DO $$ BEGIN COMMENT ON LANGUAGE plpgsql IS NULL; END $$", "the server itself"),
+    ("GRANT USAGE ON TYPE item TO reader", "row type"),
+    ("REVOKE USAGE ON TYPE cheap FROM PUBLIC", "row type"),
+    ("DO $$ BEGIN ALTER TABLE item RENAME TO item2; GRANT USAGE ON TYPE item2 TO reader; END $$", "row type"),
+    // What an extension brought along is in a dump where it is granted to others.
+    ("GRANT EXECUTE ON FUNCTION similarity(text, text) TO reader", "of extension pg_trgm"),
+    ("REVOKE EXECUTE ON FUNCTION similarity(text, text) FROM PUBLIC", "of extension pg_trgm"),
+    ("ALTER FUNCTION similarity(text, text) COST 9", "of extension pg_trgm"),
+    ("ALTER FUNCTION similarity(text, text) RENAME TO alike", "of extension pg_trgm"),
+    ("COMMENT ON FUNCTION similarity(text, text) IS 'x'", "of extension pg_trgm"),
+    ("COMMENT ON TYPE gtrgm IS 'x'", "of extension pg_trgm"),
+    ("DO $$ BEGIN COMMENT ON FUNCTION similarity(text, text) IS NULL; END $$", "of extension pg_trgm"),
 ];
 
 fn filled(server: &Server) -> Database<'_> {

@@ -7,6 +7,7 @@ mod dropped;
 mod event_triggers;
 mod faults;
 mod fitting;
+mod labels;
 mod large;
 mod meets;
 mod mixed;
