@@ -6,7 +6,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 use backout_model::words;
 
-use super::catalog::{self, Kind, Object, Wanted, literal};
+use super::catalog::{Kind, Object, literal};
 use super::ddl::{Context, DdlEvent};
 use super::ddl_hold;
 use super::ddl_keep::{Kept, What};
@@ -15,7 +15,7 @@ use super::ddl_shape::{ShapeError, Unfit};
 use super::ddl_turn::{self, Pair, Reach, TurnError};
 use super::load::MADE_ANEW;
 use super::table::plain;
-use super::{ddl_labels, ddl_make, ddl_observe, ddl_refill, ddl_rows, ddl_shape};
+use super::{ddl_labels, ddl_make, ddl_observe, ddl_refill, ddl_shape};
 
 /// How it is said that a change is undone already.
 pub(super) const AS_IT_WAS: &str = "as it was before";
@@ -37,7 +37,7 @@ pub fn undo(
 }
 
 /// Why something was left undone; nothing of the event has changed then.
-enum Left {
+pub(super) enum Left {
     Target(TargetError),
     Turn(TurnError),
     /// Rows that come back would point at nothing, or are not admitted; the server's words.
@@ -74,9 +74,9 @@ impl From<postgres::Error> for Left {
     }
 }
 
-struct Undo<'a, 'c> {
-    context: &'a mut Context<'c>,
-    event: &'a DdlEvent,
+pub(super) struct Undo<'a, 'c> {
+    pub(super) context: &'a mut Context<'c>,
+    pub(super) event: &'a DdlEvent,
     manner: Manner,
     conflicts: &'a mut Conflicts,
     notes: &'a mut Vec<String>,
@@ -84,8 +84,8 @@ struct Undo<'a, 'c> {
 
 /// What is to be turned: what is there, what it shall be, and what others put in the way of it.
 #[derive(Default)]
-struct Aim {
-    pairs: Vec<(Option<Object>, Option<Object>)>,
+pub(super) struct Aim {
+    pub(super) pairs: Vec<(Option<Object>, Option<Object>)>,
     in_the_way: Vec<Object>,
 }
 
@@ -141,11 +141,11 @@ impl Undo<'_, '_> {
         self.context.cannot(&format!("undo line {} ({first})", self.event.line), error)
     }
 
-    fn conflict(&mut self, object: &str, kind: ConflictKind, now: impl Into<String>) {
+    pub(super) fn conflict(&mut self, object: &str, kind: ConflictKind, now: impl Into<String>) {
         self.push(object, kind, String::new(), String::new(), now.into());
     }
 
-    fn push(&mut self, object: &str, kind: ConflictKind, before: String, left: String, now: String) {
+    pub(super) fn push(&mut self, object: &str, kind: ConflictKind, before: String, left: String, now: String) {
         let conflict = self.context.conflict(object.to_owned(), kind, left, now);
         self.conflicts.push(Conflict { before, ..conflict });
     }
@@ -202,7 +202,7 @@ impl Undo<'_, '_> {
             self.conflicts.total = total_before;
             return Ok(Aim::default());
         }
-        self.guard_families(&aim)?;
+        self.guard_along(&aim)?;
         self.guard_labels(&mut aim)?;
         Ok(aim)
     }
@@ -319,50 +319,6 @@ impl Undo<'_, '_> {
             }
             if !used.is_empty() {
                 wanted.parts.insert("labels".to_owned(), now.text("labels").to_owned());
-            }
-        }
-        Ok(())
-    }
-
-    /// What others have put into the relations and columns that go.
-    fn guard_families(&mut self, aim: &Aim) -> Result<(), Left> {
-        let going: Vec<&Object> =
-            aim.pairs.iter().filter(|(_, to)| to.is_none()).filter_map(|(from, _)| from.as_ref()).collect();
-        let tables: Vec<&Object> = going.iter().copied().filter(|object| object.kind == Kind::Table).collect();
-        let families = tables.iter().filter_map(|table| table.key.map(|key| key.oid)).collect();
-        let family =
-            catalog::read(self.context.client, &Wanted { families, ..Wanted::default() }, self.context.version)?;
-        for object in family {
-            let ours = going.iter().any(|going| going.key == object.key)
-                || object.is_inherited()
-                || object.kind == Kind::PublishedTable;
-            if !ours {
-                self.conflict(&object.shown(), ConflictKind::Definition, shown_definition(&object));
-            }
-        }
-        for table in &tables {
-            if table.part("partition key").is_some() {
-                continue;
-            }
-            let rows = ddl_rows::count(self.context.client, &format!("ONLY {}", table.id()), "true")?;
-            if rows > 0 && !self.context.passing.iter().any(|passing| passing == table.id()) {
-                let now = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
-                self.conflict(&table.shown(), ConflictKind::NotEmpty, now);
-            }
-        }
-        for column in going.iter().filter(|object| object.kind == Kind::Column) {
-            let of_going = tables.iter().any(|table| table.id() == column.of());
-            if of_going || column.part("relation").is_some() || column.is_inherited() {
-                continue;
-            }
-            let Some(condition) = ddl_rows::not_as_added(self.context.client, column, self.event.found)? else {
-                continue;
-            };
-            let rows = ddl_rows::count(self.context.client, &format!("ONLY {}", column.of()), &condition)?;
-            if rows > 0 {
-                let left = column.part("default").unwrap_or("NULL").to_owned();
-                let now = format!("another value in {rows} row{}", if rows == 1 { "" } else { "s" });
-                self.push(&column.shown(), ConflictKind::Changed, "no such column".into(), left, now);
             }
         }
         Ok(())

@@ -45,6 +45,7 @@ mod compared_schema;
 mod conn;
 mod counters;
 pub mod ddl;
+mod ddl_along;
 mod ddl_alter;
 mod ddl_anew;
 mod ddl_attach;

@@ -1,5 +1,6 @@
 //! PostgreSQL as the engine drives it, on private servers of the tests' own.
 
+mod along;
 mod already;
 mod attached;
 mod conflicts;

@@ -1,0 +1,109 @@
+//! What PostgreSQL would take along, unasked, with what an undo takes away: a conflict, and it stays.
+
+use backout_model::conflict::OnConflict;
+
+use crate::postgres::stage::Stage;
+
+const SETUP: &str = "CREATE TABLE t (a int, u int); INSERT INTO t VALUES (1, 1);
+    CREATE TABLE p (a int PRIMARY KEY, b text) PARTITION BY RANGE (a);
+    CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (5); INSERT INTO p VALUES (1, 'x');
+    CREATE TABLE old (a int); INSERT INTO old VALUES (1), (2);
+    CREATE TABLE top (a int); CREATE TABLE kid (k int) INHERITS (top); INSERT INTO kid VALUES (1, 1);
+    CREATE TABLE own (a int, c int) INHERITS (top); INSERT INTO own VALUES (1, 7);
+    CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';";
+
+/// What is deployed, and what others do then.
+const TAKEN: &[(&str, &str)] = &[
+    ("ALTER TABLE p ADD c int", "UPDATE p SET c = 5"),
+    ("ALTER TABLE p ADD c int DEFAULT 4", "INSERT INTO p VALUES (2, 'y', 9)"),
+    (
+        "ALTER TABLE p ADD c int",
+        "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (5) TO (9); INSERT INTO p VALUES (6, 'z', 1)",
+    ),
+    ("ALTER TABLE top ADD c int", "UPDATE kid SET c = 5"),
+    (
+        "CREATE TABLE n (a int) PARTITION BY RANGE (a)",
+        "CREATE TABLE n1 PARTITION OF n FOR VALUES FROM (0) TO (5); INSERT INTO n VALUES (1)",
+    ),
+    ("CREATE TABLE n (a int) PARTITION BY RANGE (a)", "ALTER TABLE n ATTACH PARTITION old FOR VALUES FROM (0) TO (5)"),
+    (
+        "CREATE TABLE n (a int) PARTITION BY RANGE (a); CREATE TABLE n1 PARTITION OF n FOR VALUES FROM (0) TO (5)",
+        "CREATE TABLE n2 PARTITION OF n FOR VALUES FROM (5) TO (9); INSERT INTO n VALUES (6)",
+    ),
+    (
+        "CREATE TABLE n (a int) PARTITION BY RANGE (a); CREATE TABLE n1 PARTITION OF n FOR VALUES FROM (0) TO (5) PARTITION BY RANGE (a)",
+        "CREATE TABLE n2 PARTITION OF n1 FOR VALUES FROM (0) TO (2); INSERT INTO n VALUES (1)",
+    ),
+    ("ALTER TABLE t ADD c int", "CREATE INDEX theirs ON t (a, c)"),
+    ("ALTER TABLE t ADD c int", "CREATE INDEX theirs ON t ((c + u))"),
+    ("ALTER TABLE t ADD c int", "CREATE INDEX theirs ON t (a) WHERE c IS NULL"),
+    ("ALTER TABLE t ADD c int", "ALTER TABLE t ADD UNIQUE (a, c)"),
+    ("ALTER TABLE t ADD c int", "ALTER TABLE t ADD CHECK (c > 0 OR a <> 0)"),
+    ("ALTER TABLE p ADD c int", "ALTER TABLE p ADD CHECK (c > 0 OR a <> 0)"),
+    ("ALTER TABLE t ADD c int", "ALTER TABLE t ADD FOREIGN KEY (c) REFERENCES p"),
+    ("ALTER TABLE t ADD c int", "CREATE STATISTICS theirs ON a, c FROM t"),
+    ("ALTER TABLE t ADD c int", "CREATE SEQUENCE theirs OWNED BY t.c"),
+    (
+        "CREATE VIEW v AS SELECT * FROM t",
+        "CREATE TRIGGER theirs INSTEAD OF INSERT ON v FOR EACH ROW EXECUTE FUNCTION noted()",
+    ),
+    ("CREATE VIEW v AS SELECT * FROM t", "CREATE RULE theirs AS ON DELETE TO v DO INSTEAD NOTHING"),
+    ("CREATE MATERIALIZED VIEW m AS SELECT * FROM t", "CREATE INDEX theirs ON m (a)"),
+    ("CREATE DOMAIN d AS int", "ALTER DOMAIN d ADD CONSTRAINT theirs CHECK (VALUE > 0)"),
+    ("CREATE SCHEMA ns", "ALTER DEFAULT PRIVILEGES IN SCHEMA ns GRANT SELECT ON TABLES TO PUBLIC"),
+    ("CREATE PUBLICATION pub FOR TABLE t", "ALTER PUBLICATION pub ADD TABLE old"),
+];
+
+/// What is theirs and loses nothing.
+const NOT_TAKEN: &[(&str, &str)] = &[
+    ("ALTER TABLE p ADD c int DEFAULT 4", "INSERT INTO p VALUES (2, 'y')"),
+    (
+        "ALTER TABLE p ADD c int",
+        "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (5) TO (9); INSERT INTO p VALUES (6, 'z')",
+    ),
+    ("ALTER TABLE top ADD c int", "UPDATE own SET c = 8"),
+    ("CREATE INDEX ours ON p (b)", "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (5) TO (9)"),
+    (
+        "CREATE TABLE n (id serial PRIMARY KEY, g int GENERATED ALWAYS AS IDENTITY, x text UNIQUE CHECK (x <> ''), r int REFERENCES p)",
+        "SELECT 1",
+    ),
+    ("CREATE SCHEMA ns CREATE TABLE a (x int PRIMARY KEY) CREATE VIEW b AS SELECT x FROM a", "SELECT 1"),
+    (
+        "CREATE DOMAIN d AS int CONSTRAINT ours CHECK (VALUE > 0); CREATE TYPE e AS ENUM ('a'); CREATE TYPE r AS RANGE (subtype = int)",
+        "SELECT 1",
+    ),
+];
+
+#[test]
+fn what_would_go_along_is_a_conflict_and_stays() {
+    let mut wrong = Vec::new();
+    for (script, theirs) in TAKEN {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply(script);
+        stage.others(theirs);
+        let all = |stage: &Stage<'_>| format!("{}\n{}", stage.pg_dump().join("\n"), stage.dump().join("\n"));
+        let before = all(&stage);
+        let undone = stage.try_undo(&images, OnConflict::Stop);
+        if undone.is_ok() || all(&stage) != before {
+            wrong.push(format!("{script}; {theirs}: {}", if undone.is_ok() { "undone" } else { "changed" }));
+            continue;
+        }
+        stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{script}; {theirs}: {error}"));
+        let kept = all(&stage);
+        if kept != before && !script.contains("PARTITION OF n") {
+            wrong.push(format!("{script}; {theirs}: not kept"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_goes_by_right_is_none() {
+    for (script, theirs) in NOT_TAKEN {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply(script);
+        stage.others(theirs);
+        let undone = stage.try_undo(&images, OnConflict::Stop);
+        assert!(undone.is_ok(), "{script}; {theirs}: {undone:?}");
+    }
+}
