@@ -31,6 +31,8 @@ const SHOP: &str = "
     INSERT INTO member (login, mail, age, tags) VALUES ('ann', 'a@x', 30, '{a,b}'), ('bob', 'b@x', 41, NULL);
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 50;
     CREATE VIEW grown AS SELECT login, age FROM member WHERE age > 17;
+    CREATE AGGREGATE total (integer) (SFUNC = int4pl, STYPE = integer, INITCOND = '7');
+    CREATE AGGREGATE many (*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0');
     CREATE SEQUENCE ticket;
     SELECT setval('ticket', 7);
     CREATE ROLE NOBODY_WRITES;
@@ -151,6 +153,8 @@ fn constraints_types_and_the_rest_go_back_and_come_again() {
         "ALTER TABLE product DROP CONSTRAINT product_name_key; UPDATE product SET name = 'same'; CREATE INDEX by_name ON product (name)",
         "ALTER TYPE mood ADD VALUE 'angry'; UPDATE product SET mood = 'angry'",
         "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'",
+        "ALTER TYPE mood ADD VALUE 'merry' BEFORE 'well'",
+        "CREATE AGGREGATE made (integer) (SFUNC = int4pl, STYPE = integer); DROP AGGREGATE total (integer); COMMENT ON AGGREGATE many (*) IS 'x'",
         "CREATE OR REPLACE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; DROP TRIGGER watch ON product",
         "CREATE OR REPLACE VIEW cheap AS SELECT id, name, price FROM product; DROP VIEW grown; CREATE VIEW grown AS SELECT login FROM member",
         "CREATE TYPE pair AS (a integer, b text); ALTER TABLE member ADD COLUMN p pair; UPDATE member SET p = (1, NULL) WHERE login = 'ann'; UPDATE member SET p = (NULL, NULL) WHERE login = 'bob'",

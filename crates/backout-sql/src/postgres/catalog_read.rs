@@ -10,11 +10,11 @@ use super::prepared::Asked;
 
 /// Leaves out what is not the user's: catalogs, temporary objects, the tool's own. Held tables are read, because what
 /// they use can be dropped from under them.
-const USERS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+pub(super) const USERS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
      AND (n.nspname !~ '^backout' OR n.nspname ~ '_h[0-9]+$')";
 
 /// What somebody may do, sorted, with the defaults spelled out: grantee, privilege, grant option, grantor.
-fn acl(column: &str, default: &str) -> String {
+pub(super) fn acl(column: &str, default: &str) -> String {
     let list = if default.is_empty() { column.to_owned() } else { format!("coalesce({column}, {default})") };
     format!(
         "CASE WHEN {list} IS NOT NULL THEN (SELECT string_agg(g, chr(10) ORDER BY g COLLATE \"C\") FROM (SELECT concat_ws(chr(9), \
@@ -38,12 +38,12 @@ fn column_options() -> &'static str {
      FROM unnest(a.attoptions) o WHERE o LIKE 'n_distinct%')"
 }
 
-fn not_of_extension(class: u32, oid: &str) -> String {
+pub(super) fn not_of_extension(class: u32, oid: &str) -> String {
     format!("NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = {class} AND e.objid = {oid} AND e.deptype = 'e')")
 }
 
 /// The comment on an object. As obj_description() has it; that is a function of SQL, which is planned anew in every question.
-fn comment(class: u32, oid: &str, sub: &str) -> String {
+pub(super) fn comment(class: u32, oid: &str, sub: &str) -> String {
     format!(
         "(SELECT remark.description FROM pg_description remark \
          WHERE remark.classoid = {class} AND remark.objoid = {oid} AND remark.objsubid = {sub})"
@@ -108,7 +108,7 @@ pub(super) fn queries(wanted: &Wanted, relations: &HashMap<u32, char>, version: 
         published_tables(condition, version)
     });
     ask(&mut all, of(class::TYPE).as_ref(), ("t.oid = ANY ($1)", &types));
-    ask(&mut all, of(class::PROCEDURE).as_ref(), ("p.oid = ANY ($1)", &functions));
+    ask(&mut all, of(class::PROCEDURE).as_ref(), ("p.oid = ANY ($1)", &super::catalog_routines::functions));
     ask(&mut all, of(class::PUBLICATION).as_ref(), ("p.oid = ANY ($1)", &publications));
     if version >= 15 {
         ask(&mut all, of(class::PUBLISHED_SCHEMA).as_ref(), ("r.oid = ANY ($1)", &published_schemas));
@@ -415,24 +415,6 @@ fn types(condition: &str) -> String {
         acl = acl("typacl", "acldefault('T', typowner)"),
         free = not_of_extension(class::TYPE, "t.oid"),
         comment = comment(class::TYPE, "t.oid", "0"),
-    )
-}
-
-fn functions(condition: &str) -> String {
-    format!(
-        "SELECT '1255,'||p.oid||',0', 'function', json_build_object('id', p.oid::regprocedure::text, \
-         'schema', quote_ident(n.nspname), 'name', quote_ident(proname), 'routine', CASE prokind WHEN 'p' \
-         THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END, \
-         'owner', quote_ident(pg_get_userbyid(proowner)), 'acl', {acl}, 'comment', {comment}, \
-         'definition', CASE WHEN prokind <> 'a' THEN substr(pg_get_functiondef(p.oid), \
-         length(format('CREATE OR REPLACE %s %I.%I', CASE prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, \
-         n.nspname, proname)) + 1) END, \
-         'aggregate', (SELECT (row_to_json(g)::jsonb - 'aggfnoid')::text FROM pg_aggregate g WHERE aggfnoid = p.oid)) \
-         FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE {condition} AND {USERS} AND {free} \
-         AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 1255 AND i.objid = p.oid AND i.deptype = 'i')",
-        acl = acl("proacl", "acldefault('f', proowner)"),
-        free = not_of_extension(class::PROCEDURE, "p.oid"),
-        comment = comment(class::PROCEDURE, "p.oid", "0"),
     )
 }
 

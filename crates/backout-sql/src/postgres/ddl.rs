@@ -468,8 +468,6 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
         }
         let why = match (&change.before, &change.after) {
             (Some(before), None) if before.kind == Kind::Extension => "an extension's objects cannot be brought back",
-            (Some(before), _) if before.part("aggregate").is_some() => "an aggregate's old definition cannot come back",
-            (None, Some(after)) if after.part("aggregate").is_some() => "a redo could not make the aggregate anew",
             // Two columns of one name: the values of the first are gone, and its place.
             (Some(before), Some(after)) if ddl_observe::is_another_column(before, after) => {
                 "it drops a column and adds another of the same name; do that by two statements"

@@ -99,7 +99,6 @@ pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
             wanted.text("name"),
             wanted.text("definition")
         )),
-        (Kind::Function, "definition" | "aggregate" | "routine") if wanted.part("aggregate").is_some() => Setter::Never,
         (Kind::Sequence, "counting") => sql(format!("ALTER SEQUENCE {id} {}", wanted.text("counting"))),
         (Kind::Sequence, "owned by") => sql(format!("ALTER SEQUENCE {id} OWNED BY {}", value.unwrap_or("NONE"))),
         (Kind::Domain, "default") => match value {

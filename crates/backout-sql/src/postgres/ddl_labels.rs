@@ -164,9 +164,8 @@ pub(super) fn obstacle(client: &mut Client, now: &Object) -> Result<Option<Strin
          SELECT why FROM ( \
          SELECT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)||' is made of it' AS why FROM d \
          LEFT JOIN pg_catalog.pg_class c ON d.classid = 1259 AND c.oid = d.objid \
-         LEFT JOIN pg_catalog.pg_proc f ON d.classid = 1255 AND f.oid = d.objid \
          WHERE CASE d.classid WHEN 1259 THEN c.relkind NOT IN ('r', 'p', 'v', 'm', 'i', 'I') OR c.relkind = 'p' AND d.objsubid = 0 \
-         WHEN 1255 THEN f.prokind = 'a' ELSE d.classid NOT IN (2604, 2606, 2618, 2620, 3256, 3381, 6106) END \
+         ELSE d.classid NOT IN (1255, 2604, 2606, 2618, 2620, 3256, 3381, 6106) END \
          UNION ALL SELECT 'rows are put into partitions of '||attrelid::regclass||' by it' FROM u \
          WHERE attnum = ANY (partattrs::int2[]) \
          UNION ALL SELECT pg_catalog.pg_describe_object(1259, attrelid, attnum)||' is computed' FROM u WHERE attgenerated <> '' \

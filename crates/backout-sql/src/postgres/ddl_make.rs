@@ -8,6 +8,8 @@ use super::spelling;
 /// The word that ALTER and DROP use for an object.
 pub(super) fn word(object: &Object) -> String {
     match object.kind {
+        // Its arguments are not written as those of an aggregate.
+        Kind::Function if object.part("routine") == Some("AGGREGATE") => "ROUTINE".to_owned(),
         Kind::Function => object.part("routine").unwrap_or("FUNCTION").to_owned(),
         kind => kind.words().to_ascii_uppercase(),
     }
@@ -64,7 +66,6 @@ fn as_defined(object: &Object, all: &[&Object]) -> Option<String> {
             let unlogged = if object.part("unlogged").is_some() { "UNLOGGED " } else { "" };
             format!("CREATE {unlogged}SEQUENCE {id} {}", object.text("counting"))
         }
-        Kind::Function if object.part("routine") == Some("AGGREGATE") => return None,
         Kind::Function => {
             let routine = object.text("routine");
             format!("CREATE OR REPLACE {routine} {}.{name}{definition}", object.text("schema"))

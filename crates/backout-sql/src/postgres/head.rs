@@ -72,7 +72,7 @@ pub struct Head {
 /// Kinds of objects by the words that name them, longer ones before those that they begin with.
 const OBJECTS: [(&str, Object); 56] = [
     ("ACCESS METHOD", Object::Other),
-    ("AGGREGATE", Object::Other),
+    ("AGGREGATE", Object::Function),
     ("CAST", Object::Other),
     ("COLLATION", Object::Other),
     ("COLUMN", Object::Column),

@@ -34,6 +34,7 @@ mod capture_random;
 pub mod catalog;
 pub mod catalog_changes;
 mod catalog_read;
+mod catalog_routines;
 mod check;
 pub mod classify;
 mod compared;

@@ -12,6 +12,15 @@ use crate::stage::told;
 const MORE: &str = "
 CREATE FUNCTION app.plus(int, int) RETURNS int LANGUAGE sql AS 'SELECT $1 + $2';
 CREATE AGGREGATE app.total(int) (SFUNC = app.plus, STYPE = int, INITCOND = '0');
+CREATE FUNCTION app.far(bigint, int) RETURNS bigint LANGUAGE sql AS 'SELECT $1 + $2';
+CREATE FUNCTION app.longer(text, text) RETURNS text LANGUAGE sql AS 'SELECT CASE WHEN length($1) > length($2) THEN $1 ELSE $2 END';
+CREATE AGGREGATE app.longest(text) (SFUNC = app.longer, STYPE = text, COMBINEFUNC = app.longer, INITCOND = 'it''s', PARALLEL = RESTRICTED,
+    SSPACE = 100, SORTOP = >);
+CREATE AGGREGATE app.many(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0', MSFUNC = int8inc, MINVFUNC = int8dec, MSTYPE = int8, MINITCOND = '0');
+COMMENT ON AGGREGATE app.many(*) IS 'how many'; GRANT EXECUTE ON FUNCTION app.many() TO reader;
+CREATE AGGREGATE app.nearest(float8 ORDER BY anyelement) (SFUNC = ordered_set_transition, STYPE = internal,
+    FINALFUNC = percentile_disc_final, FINALFUNC_EXTRA);
+CREATE VIEW totalled AS SELECT app.total(id) AS t, app.many(*) AS n FROM item;
 CREATE OPERATOR app.=== (FUNCTION = app.plus, LEFTARG = int, RIGHTARG = int);
 CREATE CAST (pair AS text) WITH INOUT;
 CREATE COLLATION app.coll (LOCALE = 'C'); CREATE COLLATION app.said (LOCALE = 'C'); COMMENT ON COLLATION app.said IS 'said';
@@ -77,6 +86,16 @@ const UNDONE: &[&str] = &[
     "ALTER TABLE child DISABLE TRIGGER ALL; INSERT INTO child VALUES (9, 1); ALTER TABLE child ENABLE TRIGGER ALL",
     "ALTER TYPE span OWNER TO writer; ALTER TYPE span RENAME TO spans",
     "ALTER TYPE span SET SCHEMA app; DROP TYPE app.span",
+    // Aggregates.
+    "CREATE AGGREGATE agg(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0'); COMMENT ON AGGREGATE agg(int) IS 'all'; DROP AGGREGATE app.nearest(float8 ORDER BY anyelement)",
+    "DROP VIEW totalled; DROP AGGREGATE app.total(int); DROP ROUTINE app.longest(text); DROP AGGREGATE app.many(*)",
+    "GRANT EXECUTE ON FUNCTION app.total(int) TO reader; COMMENT ON AGGREGATE app.many(*) IS NULL; ALTER AGGREGATE app.many(*) OWNER TO writer",
+    "DO $$ BEGIN ALTER AGGREGATE app.many(*) RENAME TO c2; ALTER AGGREGATE app.total(int) SET SCHEMA public; END $$",
+    "CREATE OR REPLACE AGGREGATE app.total(int) (SFUNC = app.plus, STYPE = int, INITCOND = '7', PARALLEL = SAFE)",
+    "DROP VIEW totalled; DROP AGGREGATE app.total(int);
+     CREATE AGGREGATE app.total(int) (SFUNC = app.far, STYPE = bigint)",
+    "ALTER FUNCTION app.far(bigint, int) RENAME TO farther",
+    "DROP AGGREGATE app.total(int) CASCADE",
     // Labels of an enum.
     "ALTER TYPE mood ADD VALUE 'new'",
     "ALTER TYPE mood ADD VALUE IF NOT EXISTS 'it''s, new' BEFORE 'ok'; ALTER TYPE mood ADD VALUE 'last'; ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'",
@@ -89,11 +108,6 @@ const UNDONE: &[&str] = &[
 ];
 
 const REFUSED: &[(&str, &str)] = &[
-    ("CREATE AGGREGATE agg(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')", "aggregate"),
-    ("DROP AGGREGATE app.total(int)", "aggregate"),
-    ("GRANT EXECUTE ON FUNCTION app.total(int) TO reader", "aggregate"),
-    ("DROP ROUTINE app.total(int)", "aggregate"),
-    ("DO $$ BEGIN ALTER AGGREGATE app.total(int) RENAME TO c2; END $$", "aggregate"),
     ("DROP FUNCTION app.plus(int, int) CASCADE", "pg_operator"),
     ("DROP SCHEMA app CASCADE", "pg_collation"),
     ("DROP EXTENSION pg_trgm", "pg_amop"),
