@@ -176,6 +176,17 @@ fn stage(server: &Server) -> Stage<'_> {
     Stage::over(live, &url)
 }
 
+/// True where the server is too old for a script; said aloud.
+fn is_left_out(script: &str) -> bool {
+    const FROM_14: [&str; 2] = ["multirange", "OR REPLACE TRIGGER"];
+    let version = Server::shared().version();
+    let out = version < 14 && FROM_14.iter().any(|words| script.contains(words));
+    if out {
+        eprintln!("NOT TESTED ON POSTGRESQL {version}: {script}");
+    }
+    out
+}
+
 /// What the definitions, the rows and the sequences are.
 fn all(stage: &Stage<'_>) -> String {
     format!("{}\n{}", dump(stage.live.server(), &stage.live), stage.dump().join("\n"))
@@ -185,7 +196,7 @@ fn all(stage: &Stage<'_>) -> String {
 fn each_is_undone_to_the_same_dump_and_done_again() {
     let server = Server::shared();
     let mut wrong = Vec::new();
-    for script in UNDONE {
+    for script in UNDONE.iter().filter(|script| !is_left_out(script)) {
         let mut stage = stage(server);
         let before = all(&stage);
         let images = stage.apply(script);
@@ -211,7 +222,7 @@ fn each_is_undone_to_the_same_dump_and_done_again() {
 fn each_is_refused_with_the_reason_and_changes_nothing() {
     let mut stage = stage(Server::shared());
     let before = all(&stage);
-    for (script, word) in REFUSED {
+    for (script, word) in REFUSED.iter().filter(|(script, _)| !is_left_out(script)) {
         let script = script.replace("{database}", &stage.live.name);
         match stage.try_apply(&script) {
             Err(TargetError::Refused(refusal)) => assert!(refusal.why.contains(word), "{script}: {}", refusal.why),
