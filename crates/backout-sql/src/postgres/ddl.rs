@@ -18,7 +18,8 @@ pub use super::gone::Gone;
 use super::prepared::{self, Client};
 use super::table::plain;
 use super::{
-    catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_labels, ddl_names, ddl_observe, drawn,
+    catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_labels, ddl_names, ddl_observe, ddl_settings,
+    drawn,
 };
 
 pub use super::ddl_keep::Keep;
@@ -39,7 +40,7 @@ pub struct Change {
 pub struct DdlEvent {
     pub line: u32,
     pub sql: String,
-    /// The script's settings that the statement ran under, for redo.
+    /// The script's settings that the statement ran under, for redo: see [`ddl_settings`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) settings: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -241,26 +242,6 @@ impl Context<'_> {
     }
 }
 
-/// Settings that decide what a statement makes, beside those that every session has.
-const SETTINGS: [&str; 7] = [
-    "role",
-    "search_path",
-    "default_tablespace",
-    "default_table_access_method",
-    "default_toast_compression",
-    "check_function_bodies",
-    "xmloption",
-];
-
-/// Their names, and the question for their values.
-fn settings(version: u32) -> (Vec<&'static str>, String) {
-    let is_known = |name: &&&str| version >= 14 || **name != "default_toast_compression";
-    let names: Vec<&str> = SETTINGS.iter().filter(is_known).copied().collect();
-    let list: Vec<String> = names.iter().map(|name| format!("pg_catalog.current_setting('{name}')")).collect();
-    let question = format!("SELECT {}", list.join(", "));
-    (names, question)
-}
-
 /// `line 3: ALTER TABLE …`, shortened.
 pub(super) fn placed(statement: Statement<'_>) -> String {
     const SHOWN: usize = 80;
@@ -326,7 +307,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let hidden = !ddl_names::is_ddl(statement.sql);
     context.client.went_back();
     let members = if hidden { catalog_changes::members(context.client).map_err(failed)? } else { None };
-    let (names, question) = settings(version);
+    let (names, question) = ddl_settings::question(version);
     let (mark, values) = catalog_changes::mark_and_ask(context.client, SAVEPOINT, &question).map_err(failed)?;
     let mut event = DdlEvent {
         line: statement.line,

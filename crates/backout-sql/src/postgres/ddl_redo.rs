@@ -3,7 +3,7 @@
 use backout_model::conflict::{ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 
-use super::catalog::{self, Kind, Object, literal};
+use super::catalog::{Kind, Object};
 use super::ddl::{self, Context, DdlEvent, Statement};
 use super::ddl_names;
 use super::ddl_observe::live_now;
@@ -11,7 +11,7 @@ use super::ddl_observe::pinned;
 use super::ddl_refill::{self, Found};
 use super::ddl_turn::{self, Pair, Reach};
 use super::ddl_undo::shown_definition;
-use super::{ddl_hold, ddl_keep};
+use super::{ddl_hold, ddl_keep, ddl_settings};
 
 /// Runs an undone change again where the schema still is what the undo left, under the settings of the first run.
 pub fn redo(
@@ -75,21 +75,10 @@ pub fn redo(
             .map_err(|error| context.cannot(&format!("run line {} again", event.line), error))?;
         return Ok(event.clone());
     }
-    let names: Vec<String> = event.settings.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
-    let old = if names.is_empty() {
-        Vec::new()
-    } else {
-        catalog::rows(context.client, &format!("SELECT {}", names.join(", "))).map_err(failed)?.remove(0)
-    };
-    let set = |values: &mut dyn Iterator<Item = (&String, &String)>| -> String {
-        values.map(|(name, value)| format!("SELECT set_config('{name}', {}, true);", literal(value))).collect()
-    };
-    let to = set(&mut event.settings.iter().map(|(name, value)| (name, value)));
-    let back = set(&mut event.settings.iter().map(|(name, _)| name).zip(&old));
-    context.client.batch_execute(&to).map_err(failed)?;
+    let before = ddl_settings::put_in_force(context.client, &event.settings).map_err(failed)?;
     let settled = context.client.settle(false);
     let done = ddl::run(context, statement)?;
-    context.client.batch_execute(&back).map_err(failed)?;
+    ddl_settings::put_in_force(context.client, &before).map_err(failed)?;
     context.client.settle(settled);
     Ok(DdlEvent { settings: event.settings.clone(), ..done })
 }

@@ -62,6 +62,7 @@ mod ddl_redo;
 mod ddl_refill;
 mod ddl_rename;
 mod ddl_rows;
+mod ddl_settings;
 mod ddl_shape;
 mod ddl_turn;
 mod ddl_undo;

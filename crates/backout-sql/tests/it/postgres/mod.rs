@@ -22,6 +22,7 @@ mod rounds;
 mod rows;
 mod rows_random;
 mod sequences;
+mod settings;
 pub mod stage;
 mod surroundings;
 mod trips;
