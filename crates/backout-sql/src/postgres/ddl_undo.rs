@@ -328,7 +328,9 @@ impl Undo<'_, '_> {
         let event = self.event;
         let overwrite = self.manner.on_conflict == OnConflict::Overwrite;
         for object in &aim.in_the_way {
-            let sql = format!("{} CASCADE", ddl_make::drop(object));
+            let alone = matches!(object.kind, Kind::PublishedTable | Kind::PublishedSchema | Kind::DefaultPrivileges);
+            let sql =
+                ddl_make::drop(object) + if alone || object.part("on domain").is_some() { "" } else { " CASCADE" };
             let act = ddl_turn::Act { sql, shown: format!("drop {}", object.shown()), drops: true };
             ddl_turn::run(self.context.client, vec![act])?;
         }

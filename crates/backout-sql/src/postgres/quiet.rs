@@ -93,14 +93,15 @@ impl Quiet {
         Ok(())
     }
 
-    /// Has the foreign keys of a table look at its rows later.
+    /// Has the foreign keys of a table look at its rows later; those of another role's tables look at once.
     fn defer(&mut self, a: &mut Session, name: &str) -> Result<(), postgres::Error> {
         let found = a.rows(&format!(
             "WITH own AS (SELECT {name}::regclass::oid AS oid UNION SELECT relid FROM pg_partition_ancestors({name}::regclass))
              SELECT format('%I.%I', n.nspname, c.relname), f.conname
              FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
              WHERE f.contype = 'f' AND f.conparentid = 0 AND NOT f.condeferrable
-                 AND (f.conrelid IN (SELECT oid FROM own) OR f.confrelid IN (SELECT oid FROM own)) ORDER BY 1, 2",
+                 AND (f.conrelid IN (SELECT oid FROM own) OR f.confrelid IN (SELECT oid FROM own))
+                 AND pg_has_role(c.relowner, 'USAGE') ORDER BY 1, 2",
             name = super::session::literal(name)
         ))?;
         for row in found {

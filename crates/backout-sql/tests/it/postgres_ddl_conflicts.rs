@@ -12,6 +12,7 @@ CREATE INDEX t_a ON t(a);
 CREATE VIEW v AS SELECT id, a FROM t;
 CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE TABLE u(id int PRIMARY KEY, t int REFERENCES t);
+CREATE PUBLICATION pub FOR TABLE t, u;
 INSERT INTO t VALUES (1, 'one', 1, 1.5), (2, 'two', 2, 2.5), (3, 'three', 3, 3.5);
 INSERT INTO u VALUES (1, 1);
 ";
@@ -30,6 +31,14 @@ const COLUMNS: &str = "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_a
                        WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped";
 
 const CASES: &[Case] = &[
+    Case {
+        script: "ALTER PUBLICATION pub DROP TABLE u",
+        theirs: "ALTER PUBLICATION pub ADD TABLE u",
+        kinds: &[Appeared],
+        query: "SELECT count(*) FROM pg_publication_tables",
+        kept: "2",
+        overwritten: "2",
+    },
     Case {
         script: "CREATE TABLE n(a int)",
         theirs: "INSERT INTO n VALUES (1), (2)",

@@ -57,6 +57,30 @@ fn an_owner_undoes_what_an_owner_may_do() {
     }
 }
 
+/// Nobody but its owner may have another role's foreign key look later.
+#[test]
+fn a_foreign_key_of_another_role_is_no_hindrance() {
+    let mut stage = stage(true);
+    stage.others(
+        "CREATE SCHEMA hidden; CREATE TABLE hidden.f (p int REFERENCES p, n int); INSERT INTO hidden.f VALUES (1, 1);
+         REVOKE ALL ON SCHEMA hidden FROM PUBLIC",
+    );
+    let before = stage.dump();
+    let images =
+        stage.apply("UPDATE p SET n = 7; DELETE FROM c; DELETE FROM p WHERE id = 2; INSERT INTO p VALUES (9, 9)");
+    let applied = stage.dump();
+    stage.undo(&images);
+    assert_eq!(stage.dump(), before);
+    let again = stage.redo(&images);
+    assert_eq!(stage.dump(), applied);
+    // What theirs points at stays, and is told.
+    stage.others("INSERT INTO hidden.f VALUES (9, 1)");
+    let then = stage.dump();
+    let refused = stage.try_undo(&again, OnConflict::Stop);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(stage.dump(), then);
+}
+
 #[test]
 fn a_cascade_never_takes_what_others_wrote() {
     let mut stage = stage(true);
