@@ -27,6 +27,7 @@ mod redo;
 mod resume;
 mod retry;
 mod scene;
+mod sequences;
 mod server;
 mod stopped;
 mod succession;

@@ -56,7 +56,10 @@ impl Postgres {
         };
         let done = step.run(gate);
         let Step { capture, database, before, set, senders, .. } = step;
-        let done = done.and_then(|()| database.commit_script(script, capture, before, &senders, gate));
+        let done = done.and_then(|()| database.commit_script(script, capture, &before, &senders, gate));
+        if done.is_err() {
+            database.failed_draws.learn(&mut database.a, &before);
+        }
         self.after_step();
         match done {
             Err(error) if !set.is_empty() => {
@@ -75,7 +78,8 @@ impl Postgres {
         marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
         // The server took back what the script called them and made.
         let set: Vec<Sequence> = set.iter().cloned().map(Sequence::under_its_old_name).collect();
-        // Where others used one since, it stays.
+        // As it left them, with what it drew. Where others used one since, it stays.
+        let set = self.failed_draws.beyond(&began, &set);
         counters::put_back(&mut self.a, &self.label, &began, &set, false, &mut Vec::new())?;
         let act = "cannot put back the sequences that a failed script set in";
         self.a.run("COMMIT").map_err(|source| self.failed(act, source))?;
@@ -91,7 +95,7 @@ impl Postgres {
         &mut self,
         script: &Script,
         mut capture: Capture,
-        before: counters::Positions,
+        before: &counters::Positions,
         senders: &Senders,
         gate: &mut dyn Gate,
     ) -> Result<Report, TargetError> {
@@ -109,7 +113,7 @@ impl Postgres {
         }
         let notes = senders.notes(&mut self.a, &self.label, schema_changed);
         let notes = notes.map_err(|source| self.failed("cannot read the triggers of", source))?;
-        let summary = self.finish(capture, &before)?;
+        let summary = self.finish(capture, before)?;
         if to_be_proven {
             self.prove(&script.shown, gate)?;
         }

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use self::conn::Route;
 use self::event_triggers::EventTriggers;
+use self::failed_draws::FailedDraws;
 use self::gone::Gone;
 use self::place::Place;
 use self::session::Session;
@@ -73,6 +74,7 @@ mod drawn;
 mod event_triggers;
 mod examine;
 mod exchange;
+mod failed_draws;
 mod fitting;
 mod followers;
 mod foreign;
@@ -158,6 +160,8 @@ pub struct Postgres {
     coarse: Option<Value>,
     /// What the undo of a later step was to take away and others had.
     gone: Gone,
+    /// What this process's steps drew that failed.
+    failed_draws: FailedDraws,
 }
 
 impl Postgres {
@@ -188,6 +192,7 @@ impl Postgres {
             event_triggers: EventTriggers::default(),
             coarse: None,
             gone: Gone::default(),
+            failed_draws: FailedDraws::default(),
         })
     }
 

@@ -41,10 +41,14 @@ impl Postgres {
         let mut reader = Reader::open(images).map_err(|source| self.damaged(source))?;
         self.ready()?;
         self.gone = Gone::default();
+        let before = counters::read(&mut self.a, &self.label)?;
         let done = match reader.index.way {
-            Way::Captured => self.redo_captured(&mut reader, manner, gate),
-            Way::ByScript { .. } | Way::Never { .. } => self.rerun(&mut reader, gate),
+            Way::Captured => self.redo_captured(&mut reader, &before, manner, gate),
+            Way::ByScript { .. } | Way::Never { .. } => self.rerun(&mut reader, &before, gate),
         };
+        if done.is_err() {
+            self.failed_draws.learn(&mut self.a, &before);
+        }
         self.after_step();
         done
     }
@@ -52,11 +56,11 @@ impl Postgres {
     fn redo_captured(
         &mut self,
         reader: &mut Reader<'_>,
+        before: &counters::Positions,
         manner: Manner,
         gate: &mut dyn Gate,
     ) -> Result<Report, TargetError> {
         let label = self.label.clone();
-        let before = counters::read(&mut self.a, &label)?;
         self.begin()?;
         let mut capture = self.capture(gate)?;
         capture.index().shown = reader.index.shown.clone();
@@ -73,15 +77,19 @@ impl Postgres {
         if reader.index.ends_behind_rows() {
             capture.index().put_last_change_behind_rows();
         }
-        let summary = self.finish(capture, &before)?;
+        let summary = self.finish(capture, before)?;
         self.seal(&summary, gate)?;
         Ok(Report { summary, conflicts, notes, ..Report::default() })
     }
 
     /// What was not captured runs again, triggers and all.
-    fn rerun(&mut self, reader: &mut Reader<'_>, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+    fn rerun(
+        &mut self,
+        reader: &mut Reader<'_>,
+        before: &counters::Positions,
+        gate: &mut dyn Gate,
+    ) -> Result<Report, TargetError> {
         let label = self.label.clone();
-        let before = counters::read(&mut self.a, &label)?;
         self.a.plain().map_err(|source| self.failed("cannot set up", source))?;
         self.begin()?;
         let mut capture = self.capture(gate)?;
@@ -98,7 +106,7 @@ impl Postgres {
                 })
                 .map_err(|halt| self.halted(halt))?;
         }
-        let bytes = self.finish(capture, &before)?.bytes;
+        let bytes = self.finish(capture, before)?.bytes;
         let summary = Summary { bytes, ..summary_of(&reader.index) };
         self.seal(&summary, gate)?;
         Ok(Report { summary, ..Report::default() })

@@ -239,8 +239,12 @@ impl Postgres {
             }
             return Err(error.into());
         }
-        let Replay { began, notes, .. } = replay;
-        counters::put_back(&mut self.a, &self.label, began, &reader.index.sequences, redo, notes)?;
+        let Replay { began, notes, direction, .. } = replay;
+        let sequences = match direction {
+            Direction::Undo => self.failed_draws.beyond(began, &reader.index.sequences),
+            Direction::Redo => reader.index.sequences.clone(),
+        };
+        counters::put_back(&mut self.a, &self.label, began, &sequences, redo, notes)?;
         Ok(())
     }
 

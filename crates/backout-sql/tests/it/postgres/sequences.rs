@@ -1,5 +1,7 @@
 //! Where sequences stand: put back whatever they are called meanwhile, and whichever sequence had the name.
 
+use backout_model::conflict::OnConflict;
+
 use crate::postgres::rows::there_and_back;
 use crate::postgres::stage::Stage;
 
@@ -112,4 +114,74 @@ fn a_position_is_set_within_the_transaction() {
             stage.undo(&images);
         });
     }
+}
+
+/// Numbers that the tool's own step drew and which then failed are nobody else's use of the sequence.
+#[test]
+fn what_a_failed_step_drew_keeps_no_position_from_going_back() {
+    let cached = "CREATE SEQUENCE c CACHE 20; CREATE SEQUENCE down INCREMENT -2 CACHE 3";
+    for (set, fails) in [
+        ("SELECT setval('s', 77)", vec!["SELECT nextval('s'); SELECT 1 / 0"]),
+        ("SELECT setval('s', 77)", vec!["SELECT nextval('s'), nextval('s'); SELECT 1 / 0"; 2]),
+        ("ALTER SEQUENCE s RESTART 500", vec!["SELECT nextval('s'); SELECT 1 / 0"]),
+        ("ALTER SEQUENCE s RESTART 500; ALTER SEQUENCE s RENAME TO z", vec!["SELECT nextval('z'); SELECT 1 / 0"]),
+        ("SELECT nextval('s')", vec!["SELECT nextval('s'); CREATE TABLE t (a int)"]),
+        (
+            "SELECT setval('c', 77), setval('down', -77)",
+            vec!["SELECT nextval('c'), nextval('down'), nextval('down'); SELECT 1 / 0"],
+        ),
+        ("SELECT setval('t_id_seq', 77)", vec!["INSERT INTO t (a) VALUES (1); SELECT 1 / 0"]),
+        (
+            "SELECT setval('s', 77)",
+            vec!["SET search_path = x; SET DateStyle = German; SELECT nextval('public.s'); SELECT 1 / 0"],
+        ),
+    ] {
+        let mut stage = Stage::new(&format!("{SETUP} {cached}"));
+        let before = stage.dump();
+        let images = stage.apply(set);
+        for fails in &fails {
+            stage.try_apply(fails).unwrap_err();
+        }
+        let report = stage.undo(&images);
+        assert_eq!(stage.dump(), before, "{set}; {fails:?}: {:?}", report.notes);
+        assert!(report.notes.is_empty(), "{set}; {fails:?}: {:?}", report.notes);
+    }
+}
+
+#[test]
+fn what_others_drew_after_a_failed_step_stays() {
+    for (when, number) in [("SELECT nextval('s'); SELECT 1 / 0", "79"), ("SELECT 1 / 0", "78")] {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply("SELECT setval('s', 77)");
+        stage.try_apply(when).unwrap_err();
+        stage.others("SELECT nextval('s')");
+        let report = stage.undo(&images);
+        assert!(report.notes.iter().any(|note| note.contains("public.s was used since")), "{:?}", report.notes);
+        assert_eq!(stage.ask("SELECT last_value FROM s"), number);
+    }
+}
+
+#[test]
+fn a_script_that_fails_leaves_no_sequence_set_and_drawn_from() {
+    let mut stage = Stage::new(SETUP);
+    let before = stage.dump();
+    stage.try_apply("SELECT setval(n::regclass, 50), nextval(n::regclass) FROM (VALUES ('s')) v(n); SELECT nextval('s'); SELECT 1 / 0").unwrap_err();
+    assert_eq!(stage.dump(), before);
+}
+
+#[test]
+fn what_a_failed_redo_drew_keeps_no_position_from_going_back() {
+    let mut stage = Stage::new(SETUP);
+    let before = stage.dump();
+    let set = stage.apply("SELECT setval('s', 77)");
+    let adds = stage.apply("ALTER TABLE i ADD z int DEFAULT nextval('s'); ALTER TABLE i ADD CHECK (z < 90)");
+    stage.undo(&adds);
+    stage.undo(&set);
+    assert_eq!(stage.dump(), before);
+    let set = stage.redo(&set);
+    stage.others("INSERT INTO i (b) SELECT 'many' FROM generate_series(1, 30)");
+    stage.try_redo(&adds, OnConflict::Stop).unwrap_err();
+    assert_eq!(stage.ask("SELECT last_value > 77 FROM s"), "t");
+    let report = stage.undo(&set);
+    assert_eq!(stage.ask("SELECT last_value FROM s"), "1", "{:?}", report.notes);
 }
