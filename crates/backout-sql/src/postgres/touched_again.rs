@@ -10,6 +10,7 @@ use super::ddl::{Change, DdlEvent};
 use super::ddl_keep::What;
 use super::joined::{Join, Pair};
 use super::meets::{Form, field, is_another};
+use super::session::ident;
 use super::stream::{Event, Reader, Sequence, Span, StreamError, Table};
 use super::table::{plain, shown};
 
@@ -183,6 +184,7 @@ fn schema(event: &DdlEvent, each: Each<'_>) -> Result<(), TargetError> {
     let mut of_all = |object: &str, aspects: &[&str]| {
         each(&Touched { object, identity: &[], aspects: Some(aspects), made: false, key: &|| None })
     };
+    let mut gone = Vec::new();
     for change in &event.changes {
         let both = || [&change.before, &change.after].into_iter().flatten();
         let kind = both().next().map(|object| object.kind);
@@ -196,12 +198,14 @@ fn schema(event: &DdlEvent, each: Each<'_>) -> Result<(), TargetError> {
             Some(Kind::Table) if is_renamed => {
                 both().try_for_each(|table| of_all(&plain(table.id()), &[RENAMED]))?;
             }
+            Some(Kind::Sequence) if is_renamed => gone.extend(&change.before),
             _ => {}
         }
     }
     for kept in event.kept.iter().filter(|kept| matches!(kept.what, What::Values { .. })) {
         of_all(&plain(&kept.table), &[Touched::KEY])?;
     }
+    gone.iter().try_for_each(|one| placed(&one.shown(), one.id(), Touched::WENT, each))?;
     event.changes.iter().try_for_each(|change| object(change, each))
 }
 
@@ -235,11 +239,23 @@ fn object(change: &Change, each: Each<'_>) -> Result<(), TargetError> {
 
 /// Where it left a sequence: one that a later step left at the same place is that one's.
 fn position(sequence: &Sequence, each: Each<'_>) -> Result<(), TargetError> {
-    if sequence.made || sequence.gone || sequence.before == sequence.after {
+    let Sequence { schema, name, before, after, .. } = sequence;
+    let (object, id) = (format!("sequence {schema}.{name}"), format!("{}.{}", ident(schema), ident(name)));
+    if sequence.gone {
+        return placed(&object, &id, Touched::WENT, each);
+    }
+    if sequence.made || before == after {
         return Ok(());
     }
-    let after = sequence.after;
-    let object = format!("sequence {}.{}", sequence.schema, sequence.name);
+    placed(&object, &id, Touched::CAME, each)?;
     let identity = format!("\0{object}\0{} {}", after.value, after.called);
     each(&Touched { object: &object, identity: identity.as_bytes(), aspects: None, made: false, key: &|| None })
+}
+
+/// A sequence came to a place, or went by its name, dropped or renamed: it comes back at that place. `id`: its name, quoted.
+fn placed(object: &str, id: &str, aspect: &str, each: Each<'_>) -> Result<(), TargetError> {
+    let identity = format!("\0sequence\0{}", plain(id));
+    let aspects = [aspect];
+    let aspects = Some(aspects.as_slice());
+    each(&Touched { object, identity: identity.as_bytes(), aspects, made: false, key: &|| None })
 }
