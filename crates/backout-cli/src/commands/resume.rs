@@ -12,12 +12,16 @@ pub struct Args {}
 
 pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
     let site = context.site()?;
-    let settled = context.resume(site.clone(), "resume")?;
-    watch::again(context, &site)?;
-    let outcome = settled.unwrap_or_else(|| {
+    let settled = context.resume(site.clone(), "resume");
+    // Also where it failed: a database that is not up yet is waited for by whoever watches.
+    let watched = watch::again(context, &site);
+    let outcome = settled?.unwrap_or_else(|| {
         let mut outcome = Outcome::new(Status::Done, NOTHING_CHANGED);
         outcome.answer.push("nothing had been interrupted".to_owned());
         outcome
     });
+    if let Err(error) = watched {
+        context.ui.warning(&error);
+    }
     Ok(End::of(context.ui, &outcome))
 }

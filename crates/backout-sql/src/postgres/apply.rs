@@ -234,6 +234,9 @@ impl Step<'_> {
         self.wrapping.admit(&class, statement, place).map_err(TargetError::Refused)?;
         fault::point(Point::Statement).map_err(|source| cannot_run(place, &statement.sql, source))?;
         let captured = self.way == Way::Captured;
+        if class != Class::Rows {
+            self.capture.by_key.forget_names();
+        }
         if captured {
             self.senders.statement(&class, &statement.sql);
         }

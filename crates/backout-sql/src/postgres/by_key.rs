@@ -12,7 +12,7 @@ use postgres::types::ToSql;
 use super::reader::reader;
 use super::session::{self, Session, ident, literal};
 use super::stream::Table;
-use super::table;
+use super::table::{self, quoted};
 use super::token::{Kind, Token};
 
 /// A smaller table, in blocks of the server's, is looked through in less time than its rows are asked for.
@@ -45,6 +45,8 @@ pub struct ByKey {
 
 /// The keys of the rows that were changed in one table.
 struct Keys {
+    /// The table's name, in quotes and with its schema: two tables of a statement may have the same one without.
+    table: String,
     /// The columns of the key and their types.
     columns: Vec<(String, String)>,
     blocks: u64,
@@ -58,7 +60,7 @@ struct Keys {
 impl Keys {
     fn of(table: &Table, blocks: u64) -> Option<Self> {
         let columns = columns(table)?;
-        Some(Self { columns, blocks, statements: 0, bytes: 0, rows: HashSet::new(), many: false })
+        Some(Self { table: quoted(table), columns, blocks, statements: 0, bytes: 0, rows: HashSet::new(), many: false })
     }
 
     /// How many rows at most it is worth while to ask for.
@@ -96,8 +98,7 @@ impl ByKey {
     /// where it was not run, because that is not the way.
     pub fn run(&mut self, a: &mut Session, sql: &str) -> Result<Option<u64>, postgres::Error> {
         let Some(plain) = Plain::of(sql) else {
-            // It may give names another meaning.
-            self.names.clear();
+            self.forget_names();
             return Ok(None);
         };
         let known = match self.names.get(&plain.name) {
@@ -116,8 +117,9 @@ impl ByKey {
             keys.give_up();
             return Ok(None);
         }
+        let called = plain.alias.as_ref().unwrap_or(&keys.table);
         let returning: Vec<String> =
-            keys.columns.iter().map(|(name, _)| format!("{}.{}::pg_catalog.text", plain.alias, ident(name))).collect();
+            keys.columns.iter().map(|(name, _)| format!("{called}.{}::pg_catalog.text", ident(name))).collect();
         let sql = format!("{}\nRETURNING {}", plain.sql, returning.join(", "));
         if !plain.values && estimate(a, &sql)?.is_none_or(|rows| rows > keys.bound()) {
             keys.give_up();
@@ -134,6 +136,11 @@ impl ByKey {
             }
         }
         Ok(Some(count))
+    }
+
+    /// A statement may have given names and tables another meaning.
+    pub fn forget_names(&mut self) {
+        self.names.clear();
     }
 
     /// The table of that name, where its rows can be named by a statement that changes them, and it is large.
@@ -162,7 +169,8 @@ impl ByKey {
         }
         let Some(keys) = Keys::of(&table::read(a, oid)?, blocks) else { return Ok(None) };
         // By another name, or after a change of the schema, it is the same one; with another key it is not.
-        let kept = self.tables.get(&oid).is_some_and(|kept| kept.columns == keys.columns);
+        let same = |kept: &Keys| kept.columns == keys.columns && kept.table == keys.table;
+        let kept = self.tables.get(&oid).is_some_and(same);
         if !kept && self.tables.insert(oid, keys).is_some() {
             self.tables.remove(&oid);
             return Ok(None);
@@ -212,8 +220,8 @@ struct Plain<'a> {
     sql: &'a str,
     /// The table as the statement names it.
     name: String,
-    /// What the statement calls it.
-    alias: String,
+    /// What the statement calls it, where it calls it anything else.
+    alias: Option<String>,
     /// It gives its rows itself.
     values: bool,
 }
@@ -234,23 +242,22 @@ impl<'a> Plain<'a> {
             let is_name = token.name().is_some() && !token.text.contains('\\');
             is_name.then(|| token.text.to_owned())
         };
-        let mut alias = part(words.next()?)?;
-        let mut name = alias.clone();
+        let mut name = part(words.next()?)?;
         while words.takes_sign(b'.') {
-            alias = part(words.next()?)?;
-            name = format!("{name}.{alias}");
+            name = format!("{name}.{}", part(words.next()?)?);
         }
+        let mut alias = None;
         if !inserts {
             words.takes_sign(b'*');
         }
         if words.takes("AS") {
-            alias = part(words.next()?)?;
+            alias = Some(part(words.next()?)?);
         } else if !inserts
             && let Some(next) = words.peek()
             && matches!(next.kind, Kind::Word | Kind::Quoted)
-            && !["SET", "USING", "WHERE"].iter().any(|word| next.is(word))
+            && !["SET", "USING", "WHERE", "RETURNING"].iter().any(|word| next.is(word))
         {
-            alias = part(words.next()?)?;
+            alias = Some(part(words.next()?)?);
         }
         let (mut values, mut selects, mut end) = (false, false, 0);
         for token in words {
@@ -275,7 +282,7 @@ mod tests {
     #[test]
     fn a_plain_statement_is_told_with_its_table() {
         for (sql, expected) in [
-            ("UPDATE item SET a = 1 WHERE id = 2;", "item item false|UPDATE item SET a = 1 WHERE id = 2"),
+            ("UPDATE item SET a = 1 WHERE id = 2;", "item - false|UPDATE item SET a = 1 WHERE id = 2"),
             (
                 "UPDATE ONLY app.\"It em\" * AS x SET a = 1 -- c",
                 "app.\"It em\" x false|UPDATE ONLY app.\"It em\" * AS x SET a = 1",
@@ -283,26 +290,29 @@ mod tests {
             ("update item i set a = 1 from b", "item i false|update item i set a = 1 from b"),
             (
                 "DELETE FROM item USING b WHERE b.id = item.id ;;",
-                "item item false|DELETE FROM item USING b WHERE b.id = item.id",
+                "item - false|DELETE FROM item USING b WHERE b.id = item.id",
             ),
-            ("INSERT INTO item VALUES (1), (2)", "item item true|INSERT INTO item VALUES (1), (2)"),
+            ("INSERT INTO item VALUES (1), (2)", "item - true|INSERT INTO item VALUES (1), (2)"),
             (
                 "INSERT INTO item AS i (a) VALUES ((SELECT 1))",
                 "item i false|INSERT INTO item AS i (a) VALUES ((SELECT 1))",
             ),
             (
                 "INSERT INTO s.item (a) SELECT 1 ON CONFLICT DO NOTHING",
-                "s.item item false|INSERT INTO s.item (a) SELECT 1 ON CONFLICT DO NOTHING",
+                "s.item - false|INSERT INTO s.item (a) SELECT 1 ON CONFLICT DO NOTHING",
             ),
         ] {
             let plain = Plain::of(sql).unwrap_or_else(|| panic!("{sql}"));
-            let told = format!("{} {} {}|{}", plain.name, plain.alias, plain.values, plain.sql);
+            let alias = plain.alias.as_deref().unwrap_or("-");
+            let told = format!("{} {alias} {}|{}", plain.name, plain.values, plain.sql);
             assert_eq!(told, expected, "{sql}");
         }
         for sql in [
             "SELECT 1",
             "WITH x AS (SELECT 1) UPDATE item SET a = 1",
             "UPDATE item SET a = 1 RETURNING a",
+            "DELETE FROM item RETURNING a",
+            "DELETE FROM item * RETURNING a",
             "DELETE FROM item WHERE CURRENT OF c",
             "DELETE FROM ONLY (item)",
             "UPDATE U&\"\\0061\" SET a = 1",

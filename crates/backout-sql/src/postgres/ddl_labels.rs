@@ -178,6 +178,11 @@ pub(super) fn obstacle(client: &mut Client, now: &Object) -> Result<Option<Strin
          FROM u JOIN pg_catalog.pg_type w ON w.oid = u.reltype JOIN pg_catalog.pg_attribute r \
          ON r.atttypid IN (w.oid, w.typarray) AND NOT r.attisdropped \
          JOIN pg_catalog.pg_class x ON x.oid = r.attrelid AND x.relkind IN ('r', 'p', 'c') \
+         UNION ALL SELECT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)||' belongs to another role' FROM d \
+         LEFT JOIN pg_catalog.pg_proc f ON d.classid = 1255 AND f.oid = d.objid \
+         LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 2618 AND w.oid = d.objid \
+         LEFT JOIN pg_catalog.pg_class c ON c.oid = coalesce(w.ev_class, CASE d.classid WHEN 1259 THEN d.objid END) \
+         WHERE NOT pg_catalog.pg_has_role(coalesce(f.proowner, c.relowner), 'USAGE') \
          UNION ALL SELECT 'another session has it in a temporary table' FROM u \
          WHERE pg_catalog.pg_is_other_temp_schema(relnamespace)) s ORDER BY why LIMIT 1",
         kind = key.oid

@@ -285,10 +285,10 @@ impl Undo<'_, '_> {
         }
         if is_enum {
             // Before the step commits no row can hold them, and the tables that use the type are not the step's to lock.
-            let stay =
-                self.context.proof && labels.as_ref().is_some_and(|labels| labels.len() < now.text("labels").len());
-            let labels = if stay { Some(now.text("labels").to_owned()) } else { labels };
             wanted.parts.extend(labels.map(|labels| ("labels".to_owned(), labels)));
+            if self.context.proof && ddl_labels::grew(&wanted, &now) {
+                wanted.parts.insert("labels".to_owned(), now.text("labels").to_owned());
+            }
         }
         aim.pairs.push((Some(now), Some(wanted)));
     }

@@ -57,6 +57,18 @@ fn an_owner_undoes_what_an_owner_may_do() {
     }
 }
 
+/// A label is taken out by building anew what uses the type, which only its owner may.
+#[test]
+fn a_label_for_what_another_role_uses_is_refused() {
+    let mut stage = stage(true);
+    stage.apply("CREATE TYPE mood AS ENUM ('a')");
+    let added = stage.apply("ALTER TYPE mood ADD VALUE 'b'");
+    stage.undo(&added);
+    stage.others("CREATE TABLE theirs (m mood)");
+    let error = stage.try_apply("ALTER TYPE mood ADD VALUE 'b'").map(drop).unwrap_err();
+    assert!(told(&error).contains("theirs belongs to another role"), "{}", told(&error));
+}
+
 /// Nobody but its owner may have another role's foreign key look later.
 #[test]
 fn a_foreign_key_of_another_role_is_no_hindrance() {
