@@ -38,7 +38,6 @@ const CHANGES: [&str; 17] = [
 #[test]
 fn a_few_rows_of_a_large_table() {
     let mut stage = Stage::new(LARGE);
-    let before = stage.dump();
     for change in CHANGES {
         // Others hold a lock on rows that are changed, too: they are no less the step's.
         let mut other = stage.other();
@@ -49,15 +48,7 @@ fn a_few_rows_of_a_large_table() {
         if exclusive {
             locks.rollback().unwrap();
         }
-        let images = stage.apply(change);
-        let applied = stage.dump();
-        assert_ne!(applied, before, "the change changes nothing: {change}");
-        stage.undo(&images);
-        assert_eq!(stage.dump(), before, "undo of {change}");
-        let again = stage.redo(&images);
-        assert_eq!(stage.dump(), applied, "redo of {change}");
-        stage.undo(&again);
-        assert_eq!(stage.dump(), before, "undo after redo of {change}");
+        stage.there_and_back(change);
     }
 }
 

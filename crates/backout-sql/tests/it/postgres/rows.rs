@@ -8,17 +8,7 @@ use crate::stage::told;
 /// Applies, undoes, redoes, undoes again; compares at each turn.
 #[track_caller]
 pub fn there_and_back(setup: &str, change: &str) {
-    let mut stage = Stage::new(setup);
-    let before = stage.dump();
-    let images = stage.apply(change);
-    let applied = stage.dump();
-    assert_ne!(applied, before, "the change changes nothing: {change}");
-    stage.undo(&images);
-    assert_eq!(stage.dump(), before, "undo of {change}");
-    let again = stage.redo(&images);
-    assert_eq!(stage.dump(), applied, "redo of {change}");
-    stage.undo(&again);
-    assert_eq!(stage.dump(), before, "undo after redo of {change}");
+    Stage::new(setup).there_and_back(change);
 }
 
 pub const PLAIN: &str = "CREATE TABLE t (id integer PRIMARY KEY, a text, b text DEFAULT 'd', c double precision);
@@ -28,7 +18,6 @@ pub const PLAIN: &str = "CREATE TABLE t (id integer PRIMARY KEY, a text, b text 
 #[test]
 fn plain_statements() {
     let mut stage = Stage::new(PLAIN);
-    let before = stage.dump();
     for change in [
         "INSERT INTO t VALUES (7, 1, 2, 3);",
         "INSERT INTO t SELECT id + 100, a, b, c FROM t;",
@@ -59,15 +48,7 @@ fn plain_statements() {
         if change.starts_with("MERGE") && Server::shared().version() < 15 {
             continue;
         }
-        let images = stage.apply(change);
-        let applied = stage.dump();
-        assert_ne!(applied, before, "the change changes nothing: {change}");
-        stage.undo(&images);
-        assert_eq!(stage.dump(), before, "undo of {change}");
-        let again = stage.redo(&images);
-        assert_eq!(stage.dump(), applied, "redo of {change}");
-        stage.undo(&again);
-        assert_eq!(stage.dump(), before, "undo after redo of {change}");
+        stage.there_and_back(change);
     }
 }
 

@@ -117,6 +117,21 @@ impl<'s> Stage<'s> {
         self.try_redo(images, OnConflict::Stop).unwrap_or_else(|error| panic!("{}", told(&error)))
     }
 
+    /// Applies, undoes, redoes, undoes again; compares at each turn.
+    #[track_caller]
+    pub fn there_and_back(&mut self, change: &str) {
+        let before = self.dump();
+        let images = self.apply(change);
+        let applied = self.dump();
+        assert_ne!(applied, before, "the change changes nothing: {change}");
+        self.undo(&images);
+        assert_eq!(self.dump(), before, "undo of {change}");
+        let again = self.redo(&images);
+        assert_eq!(self.dump(), applied, "redo of {change}");
+        self.undo(&again);
+        assert_eq!(self.dump(), before, "undo after redo of {change}");
+    }
+
     pub fn dump(&self) -> Vec<String> {
         dump(&mut self.other())
     }
