@@ -193,6 +193,12 @@ impl<'a, I: Contents> Reader<'a, I> {
         Ok(reader)
     }
 
+    /// Reads what was written so far, up to `end`, by an index that is not.
+    pub fn unfinished(from: &'a mut dyn Images, index: I, end: u64) -> Result<Self, StreamError> {
+        index.fits(HEADER, end)?;
+        Ok(Self { from, index, index_at: end })
+    }
+
     /// Where the blocks begin and end.
     pub fn extent(&self) -> (u64, u64) {
         (HEADER, self.index_at)
@@ -315,6 +321,13 @@ impl Writer {
             .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, "one row is larger than 4 GB"))?;
         self.block[start..start + 4].copy_from_slice(&length.to_le_bytes());
         if self.block.len() >= BLOCK_FULL { self.end_block() } else { Ok(()) }
+    }
+
+    /// Has all be read back that was written so far; where that ends.
+    pub fn flush(&mut self) -> io::Result<u64> {
+        let end = self.boundary()?;
+        self.out.flush()?;
+        Ok(end)
     }
 
     /// Closes the block and says where the next one starts.

@@ -30,6 +30,7 @@ mod print;
 mod prune;
 mod record;
 mod record_client;
+mod record_schema;
 mod record_servers;
 mod rehearse;
 mod rehearse_servers;

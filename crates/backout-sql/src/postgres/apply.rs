@@ -20,7 +20,7 @@ use super::held::Held;
 use super::notify::{self, Senders};
 use super::schema::{self, Tools};
 use super::split::{self, Statement};
-use super::stream::{Event, Sequence, Way};
+use super::stream::{Event, Sequence, Unsealed, Way};
 use super::wrapping::Wrapping;
 use super::{Postgres, counters, deferred, drawn, marker};
 use crate::database::{Script, ScriptUndo};
@@ -113,25 +113,33 @@ impl Postgres {
         }
         let notes = senders.notes(&mut self.a, &self.label, schema_changed);
         let notes = notes.map_err(|source| self.failed("cannot read the triggers of", source))?;
-        let summary = self.finish(capture, before)?;
+        let mut unsealed = self.unsealed(capture, before)?;
         if to_be_proven {
-            self.prove(&script.shown, gate)?;
+            self.prove(&script.shown, &mut unsealed, gate)?;
         }
+        let summary = sealed(unsealed).map_err(|source| uncaptured(&self.label, source.into()))?;
         self.seal(&summary, gate)?;
         Ok(Report { summary, notes, ..Report::default() })
     }
 
-    /// Completes the images of a step whose statements have all run.
-    pub(super) fn finish(
-        &mut self,
-        mut capture: Capture,
-        before: &counters::Positions,
-    ) -> Result<Summary, TargetError> {
+    /// Completes the images of what was all done.
+    pub(super) fn sealed(&mut self, capture: Capture, before: &counters::Positions) -> Result<Summary, TargetError> {
+        let unsealed = self.unsealed(capture, before)?;
+        sealed(unsealed).map_err(|source| uncaptured(&self.label, source.into()))
+    }
+
+    /// The same, but for the index.
+    fn unsealed(&mut self, mut capture: Capture, before: &counters::Positions) -> Result<Unsealed, TargetError> {
         self.a.stay_neutral_in_transaction().map_err(|source| self.failed("cannot set up", source))?;
         capture.index().sequences = counters::moved(&mut self.a, &self.label, before)?;
-        let (index, bytes) = capture.finish().map_err(|source| uncaptured(&self.label, source))?;
-        Ok(Summary { bytes, rows: index.rows, ..super::undo::summary_of(&index) })
+        capture.unsealed().map_err(|source| uncaptured(&self.label, source))
     }
+}
+
+/// Writes the index; what the step comes to.
+pub(super) fn sealed(unsealed: Unsealed) -> std::io::Result<Summary> {
+    let (index, bytes) = unsealed.seal()?;
+    Ok(Summary { bytes, rows: index.rows, ..super::undo::summary_of(&index) })
 }
 
 /// One step under way.

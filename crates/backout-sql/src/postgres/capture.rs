@@ -16,7 +16,7 @@ use super::marks::{Marks, Seen};
 use super::place::Place;
 use super::prepared::Client;
 use super::session::{Session, Settings, ident};
-use super::stream::{Event, Index, Side, Span, Table, Writer};
+use super::stream::{Event, Index, Side, Span, Table, Unsealed, Writer};
 use super::table;
 use super::touched::{Counts, Touched, Written, judge, note_made, touched, written};
 
@@ -478,10 +478,9 @@ impl Capture {
         self.marks.close(a).map_err(reading("what was marked"))
     }
 
-    /// Ends the stream; its length in bytes.
-    pub fn finish(mut self) -> Result<(Index, u64), CaptureError> {
+    /// Ends the stream, but for its index.
+    pub fn unsealed(mut self) -> Result<Unsealed, CaptureError> {
         self.close_statements()?;
-        let bytes = self.writer.finish(&self.index)?;
-        Ok((self.index, bytes))
+        Ok(Unsealed { writer: self.writer, index: self.index })
     }
 }

@@ -272,7 +272,9 @@ fn run(a: &mut Session, b: &mut Session, seed: u64, enough: &mut [u64; 2]) -> Op
     }
     let expected = seen(a);
     a.run(if rng.u8(..8) == 0 { "ROLLBACK" } else { "COMMIT" }).unwrap();
-    let (index, _) = capture.finish().unwrap();
+    let unsealed = capture.unsealed().unwrap();
+    let index = unsealed.index.clone();
+    unsealed.seal().unwrap();
     let bytes = out.0.lock().unwrap().clone();
     let found = held(bytes);
     for (found, expected, side) in [(found.0, expected.0, "before"), (found.1, expected.1, "after")] {

@@ -124,7 +124,7 @@ pub struct Object {
 }
 
 /// Parts that say where an object stands or how it came to be there, not what it is.
-const NOT_COMPARED: [&str; 9] =
+pub(super) const NOT_COMPARED: [&str; 9] =
     ["id", "of", "position", "number", "file", "inherited", "referenced", "index", "builtin"];
 
 impl Object {
@@ -201,7 +201,7 @@ impl Object {
     }
 
     /// SQL that finds the object's key by its name; NULL where there is none.
-    fn finder(&self) -> String {
+    pub(super) fn finder(&self) -> String {
         let (id, of, name) = (literal(self.id()), literal(self.of()), self.text("name"));
         let within = |class: u32, catalog: &str, owner: &str, column: &str| {
             format!(

@@ -267,6 +267,7 @@ pub fn mark_and_ask(client: &mut Client, savepoint: &str, question: &str) -> Res
     );
     // A number alone is no row of any table.
     let mut rows = rows(client.unwritten(), &sql)?.into_iter();
+    client.marked(savepoint);
     let answer = rows.next().unwrap_or_default();
     let next = rows.next_back().and_then(|row| row.first()?.parse().ok()).unwrap_or(0);
     Ok((Mark { counters, next }, answer))

@@ -11,6 +11,7 @@ use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Refusal, Report, Snapshot, Summary, TargetError};
 use serde_json::Value;
 
+use super::apply::sealed;
 use super::capture_error::CaptureError;
 use super::catalog::{Kind, Object};
 use super::compared_events::{self, Parts};
@@ -24,8 +25,7 @@ use super::gone::Gone;
 use super::schema::{self, Images, LOCK_PAUSE, Tools};
 use super::session::{Session, ident};
 use super::snapshot::{Before, Copied, Other, Stood};
-use super::stream::{Event, Index, Sequence, Writer};
-use super::undo::summary_of;
+use super::stream::{Event, Index, Sequence, Unsealed, Writer};
 use super::{Postgres, counters, ddl_hold, marker, rebuild, table};
 
 /// How often the tables are asked for, two seconds each, before others are let write no more.
@@ -34,7 +34,7 @@ const LOCK_TRIES: u32 = 30;
 /// What came of writing images.
 pub(super) enum Imaged {
     Done {
-        summary: Summary,
+        unsealed: Unsealed,
         /// The schema differs, too: the undo is to be tried.
         alters: bool,
         /// The tables that it is about, by the numbers that they had before.
@@ -103,13 +103,14 @@ impl Postgres {
         marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
         let before = self.before(note)?;
         self.others_are_as(&before, shown)?;
-        let (summary, alters, touched) = match self.images_of(&before, grain, shown, gate)? {
-            Imaged::Done { summary, alters, touched } => (summary, alters, touched),
+        let (mut unsealed, alters, touched) = match self.images_of(&before, grain, shown, gate)? {
+            Imaged::Done { unsealed, alters, touched } => (unsealed, alters, touched),
             Imaged::TooFine(error) => return Ok(Compared::TooFine(error)),
         };
-        if alters && let Some(why) = self.try_undo_exactly(&before, &touched, gate)? {
+        if alters && let Some(why) = self.try_undo_exactly(&before, &touched, &mut unsealed, gate)? {
             return Ok(Compared::TooFine(self.unprovable(shown, why)));
         }
+        let summary = sealed(unsealed).map_err(|source| TargetError::failed(uncompared(&self.label), source))?;
         self.seal(&summary, gate)?;
         Ok(Compared::Done(summary))
     }
@@ -201,9 +202,7 @@ impl Postgres {
         parts.into_events(&mut index, rows);
         rebuild::note_all(&mut self.a, &mut index).map_err(|source| self.uncompared(source))?;
         let alters = index.events.iter().any(|event| matches!(event, Event::Ddl { .. }));
-        let bytes = writer.finish(&index).map_err(|source| captured(source.into()))?;
-        let summary = Summary { bytes, rows: index.rows, ..summary_of(&index) };
-        Ok(Imaged::Done { summary, alters, touched })
+        Ok(Imaged::Done { unsealed: Unsealed { writer, index }, alters, touched })
     }
 
     /// What differs. From then on B reads one and the same state; where the schema differs, nobody writes meanwhile.

@@ -32,6 +32,7 @@ impl DdlEvent {
             moved: Vec::new(),
             kept: Vec::new(),
             found: true,
+            acts: Vec::new(),
             emptied: Vec::new(),
         }
     }

@@ -15,6 +15,7 @@ use super::compared_schema::{self, Grain};
 use super::ddl_turn::attempt;
 use super::session::ident;
 use super::snapshot::{Before, Copy, Other};
+use super::stream::Unsealed;
 use super::{Postgres, marker, table};
 
 impl Postgres {
@@ -23,9 +24,10 @@ impl Postgres {
         &mut self,
         before: &Before,
         touched: &BTreeSet<u32>,
+        unsealed: &mut Unsealed,
         gate: &mut dyn Gate,
     ) -> Result<Option<String>, TargetError> {
-        self.try_undo(gate, true, false, &mut |this| this.unlike(before, touched))
+        self.try_undo(unsealed, gate, true, false, &mut |this| this.unlike(before, touched))
     }
 
     /// The first difference between the state of now and the one of before, in words.
@@ -107,11 +109,12 @@ impl Postgres {
         // What they depend on goes with what the command made, and that may depend on them.
         let came = self.drop_others(came)?;
         let mut scratch = Scratch { path: snapshot.directory.join("images") };
-        let touched = match self.images_of(&before, grain, "the command", &mut scratch)? {
-            Imaged::Done { touched, .. } => touched,
+        let (mut unsealed, touched) = match self.images_of(&before, grain, "the command", &mut scratch)? {
+            Imaged::Done { unsealed, touched, .. } => (unsealed, touched),
             Imaged::TooFine(error) => return Err(error),
         };
-        let why = self.try_undo(&mut scratch, false, false, &mut |this| this.unlike(&before, &touched))?;
+        let why =
+            self.try_undo(&mut unsealed, &mut scratch, false, false, &mut |this| this.unlike(&before, &touched))?;
         if why.is_none() {
             self.drop_others(came)?;
             let left = self.other_than(&before)?;

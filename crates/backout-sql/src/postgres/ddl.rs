@@ -8,6 +8,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::{Refusal, TargetError};
 use serde::{Deserialize, Serialize};
 
+use super::acts::Act;
 use super::catalog::{self, Kind, Object, Wanted};
 use super::ddl_hold::Moved;
 use super::ddl_keep::Kept;
@@ -18,8 +19,8 @@ pub use super::gone::Gone;
 use super::prepared::{self, Client};
 use super::table::plain;
 use super::{
-    catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_labels, ddl_names, ddl_observe, ddl_settings,
-    drawn,
+    acts, catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_labels, ddl_names, ddl_observe,
+    ddl_settings, drawn,
 };
 
 pub use super::ddl_keep::Keep;
@@ -54,6 +55,9 @@ pub struct DdlEvent {
     /// No statement of it is known: it was found by comparison with what was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) found: bool,
+    /// How its undo went when it was tried; empty where it was not, or cannot be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) acts: Vec<Act>,
     /// Tables that it emptied, by their numbers, within the step.
     #[serde(skip)]
     pub(super) emptied: Vec<u32>,
@@ -90,7 +94,17 @@ impl DdlEvent {
 
     /// The same, with nothing done.
     pub fn nothing(&self) -> Self {
-        Self { changes: Vec::new(), moved: Vec::new(), kept: Vec::new(), ..self.clone() }
+        Self { changes: Vec::new(), moved: Vec::new(), kept: Vec::new(), acts: Vec::new(), ..self.clone() }
+    }
+
+    /// How its undo goes, told by that of the first time: what is held and kept lies elsewhere now.
+    pub(super) fn with_acts_of(self, first: &Self) -> Self {
+        let old_and_new: Vec<(&str, &str)> = first.holds().zip(self.holds()).collect();
+        let block = |kept: &Kept| kept.block();
+        let blocks: Vec<(u64, u64)> =
+            first.kept.iter().filter_map(block).zip(self.kept.iter().filter_map(block)).collect();
+        let acts = acts::moved(&first.acts, &old_and_new, &blocks);
+        Self { acts, ..self }
     }
 
     /// It took away or altered what was there.
@@ -99,7 +113,7 @@ impl DdlEvent {
     }
 
     /// An enum got labels, which its undo takes out.
-    fn adds_labels(&self) -> bool {
+    pub(super) fn adds_labels(&self) -> bool {
         let altered = self.changes.iter().filter_map(|change| Some((change.before.as_ref()?, change.after.as_ref()?)));
         altered.into_iter().any(|(before, after)| ddl_labels::grew(before, after))
     }
@@ -317,6 +331,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         moved: Vec::new(),
         kept: Vec::new(),
         found: false,
+        acts: Vec::new(),
         emptied: Vec::new(),
     };
     // What the text names is likely what changes: to know it beforehand saves a second run.

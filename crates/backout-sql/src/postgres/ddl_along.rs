@@ -76,9 +76,16 @@ fn along(client: &mut Client, going: &BTreeSet<Key>) -> Result<Vec<Key>, Error> 
         return Ok(Vec::new());
     }
     let going: Vec<String> = going.iter().map(|key| format!("({}, {}, {})", key.class, key.oid, key.sub)).collect();
-    let sql = format!(
+    let going = format!("SELECT v.a::oid, v.b::oid, v.c FROM (VALUES {}) AS v (a, b, c)", going.join(", "));
+    let rows = catalog::column(client, &along_sql(&going))?;
+    Ok(rows.iter().flatten().filter_map(|text| Key::parse(text)).collect())
+}
+
+/// The question for them; `going` gives class, number and column of each object that goes.
+pub(super) fn along_sql(going: &str) -> String {
+    format!(
         "WITH RECURSIVE gone (classid, objid, objsubid) AS (
-             SELECT v.a::oid, v.b::oid, v.c FROM (VALUES {}) AS v (a, b, c)
+             {going}
              UNION SELECT d.classid, d.objid, d.objsubid FROM gone g JOIN pg_catalog.pg_depend d
                  ON d.refclassid = g.classid AND d.refobjid = g.objid AND (g.objsubid = 0 OR d.refobjsubid = g.objsubid)
              WHERE d.deptype IN ('a', 'i', 'P', 'S'))
@@ -92,11 +99,8 @@ fn along(client: &mut Client, going: &BTreeSet<Key>) -> Result<Vec<Key>, Error> 
                      OR c.relkind = 'S' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = g.classid AND d.objid = g.objid AND d.deptype = 'i')
                  FROM pg_catalog.pg_class c WHERE c.oid = objid)
              ELSE false END",
-        going.join(", "),
         class::RELATION
-    );
-    let rows = catalog::column(client, &sql)?;
-    Ok(rows.iter().flatten().filter_map(|text| Key::parse(text)).collect())
+    )
 }
 
 /// The tables that lose a column where it is dropped from its own: those that have it from there alone.

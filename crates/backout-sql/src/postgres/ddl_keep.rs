@@ -28,6 +28,17 @@ pub struct Kept {
     pub what: What,
 }
 
+impl Kept {
+    /// The block of rows that an undo puts back.
+    pub(super) fn block(&self) -> Option<u64> {
+        match self.what {
+            What::Rows { block, .. } => Some(block),
+            What::Values { before, .. } => Some(before),
+            What::Position { .. } => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "what")]
 pub enum What {

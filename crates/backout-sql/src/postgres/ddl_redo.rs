@@ -80,7 +80,7 @@ pub fn redo(
     let done = ddl::run(context, statement)?;
     ddl_settings::put_in_force(context.client, &before).map_err(failed)?;
     context.client.settle(settled);
-    Ok(DdlEvent { settings: event.settings.clone(), ..done })
+    Ok(DdlEvent { settings: event.settings.clone(), ..done }.with_acts_of(event))
 }
 
 /// Turns the objects of a change that was found by comparison: of its statements nothing is known.
@@ -100,7 +100,7 @@ fn turned_again(context: &mut Context<'_>, event: &DdlEvent) -> Result<DdlEvent,
         pinned(context.client, |client| ddl_turn::turn(client, version, &pairs, &|_| None, &|_| None, Reach::Whole))
             .map_err(|error| cannot(context, error))?;
     }
-    Ok(DdlEvent { kept, ..again })
+    Ok(DdlEvent { kept, ..again }.with_acts_of(event))
 }
 
 /// Rows of emptied tables that others changed since they came back: emptied again they would go along.

@@ -232,7 +232,7 @@ fn reshape(
     client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
     for (sequence, last, called) in positions {
         let sql = format!("SELECT setval({}, {last}, {called})", catalog::literal(&sequence));
-        client.simple_query(&sql)?;
+        client.batch_execute(&sql)?;
     }
     let mut all: Vec<&Object> = wanted;
     all.extend(&owned);

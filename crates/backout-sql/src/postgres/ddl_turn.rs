@@ -100,7 +100,7 @@ pub(super) fn run(client: &mut Client, mut acts: Vec<Act>) -> Result<(), TurnErr
     acts.retain(|act| !act.sql.is_empty());
     if acts.len() > 1 {
         let all: Vec<&str> = acts.iter().map(|act| act.sql.as_str()).collect();
-        match attempt(client, &all.join("; ")) {
+        match attempt(client, &all.join(";\n")) {
             Ok(()) => return Ok(()),
             Err(error) if is_fatal(&error) => return Err(error.into()),
             Err(_) => {}

@@ -96,7 +96,7 @@ impl Undo<'_, '_> {
         let error = match work(self) {
             Ok(()) => {
                 let end = format!("{settings}; RELEASE SAVEPOINT backout_undo");
-                return self.context.client.batch_execute(&end).map_err(failed);
+                return self.context.client.unwritten().batch_execute(&end).map_err(failed);
             }
             Err(error) => error,
         };
@@ -408,7 +408,7 @@ impl Undo<'_, '_> {
         for kept in &event.kept {
             if let What::Position { last, called } = &kept.what {
                 let sql = format!("SELECT setval({}, {last}, {called})", literal(&kept.table));
-                self.context.client.simple_query(&sql)?;
+                self.context.client.batch_execute(&sql)?;
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::TargetError;
 
+use super::acts::Act;
 use super::counters::Positions;
 use super::ddl::DdlEvent;
 use super::fitting::Stranger;
@@ -43,6 +44,8 @@ pub struct Replay<'a> {
     pub began: Positions,
     /// It is tried before the step commits.
     pub proof: bool,
+    /// How changes of the schema were undone in that, by their places among the events.
+    pub acts: Vec<(usize, Vec<Act>)>,
     /// Numbers the temporary tables.
     loads: u32,
 }
@@ -64,6 +67,7 @@ impl<'a> Replay<'a> {
             conflicts: Conflicts::default(),
             already: None,
             proof: false,
+            acts: Vec::new(),
             notes: Vec::new(),
             rows: 0,
             cascades: false,

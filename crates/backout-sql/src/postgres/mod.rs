@@ -22,6 +22,7 @@ use self::place::Place;
 use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 
+mod acts;
 mod admit;
 mod apply;
 mod blockers;
@@ -104,6 +105,7 @@ mod rebuild;
 mod redo;
 mod schema;
 mod script;
+mod script_ddl;
 mod session;
 mod setting;
 mod snapshot;

@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use postgres::Error;
 use postgres::error::SqlState;
 
+use super::acts::{Act, Log};
 use super::catalog;
 
 /// A connection, what was prepared in it, and what it was told of itself, as far as this process knows.
@@ -22,11 +23,13 @@ pub struct Client {
     pinned: bool,
     /// What the server counted of the transaction's writes, where nothing was run since that may write.
     counted: Option<Vec<Vec<String>>>,
+    /// Takes down what is run, where somebody asked for that.
+    log: Option<Log>,
 }
 
 impl From<postgres::Client> for Client {
     fn from(inner: postgres::Client) -> Self {
-        Self { inner, prepared: HashSet::new(), settled: false, pinned: false, counted: None }
+        Self { inner, prepared: HashSet::new(), settled: false, pinned: false, counted: None, log: None }
     }
 }
 
@@ -43,6 +46,34 @@ impl Client {
 
     pub fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Runs statements that return nothing.
+    pub fn batch_execute(&mut self, sql: &str) -> Result<(), Error> {
+        self.counted = None;
+        self.inner.batch_execute(sql)?;
+        self.log.iter_mut().for_each(|log| log.ran(sql));
+        Ok(())
+    }
+
+    /// A savepoint was set beside a question.
+    pub fn marked(&mut self, savepoint: &str) {
+        self.log.iter_mut().for_each(|log| log.marked(savepoint));
+    }
+
+    /// A block of kept rows went into a table.
+    pub fn copied(&mut self, copy: &str, block: u64) {
+        self.log.iter_mut().for_each(|log| log.copied(copy, block));
+    }
+
+    /// Takes down from now on what changes the database.
+    pub fn take_down(&mut self) {
+        self.log = Some(Log::default());
+    }
+
+    /// What ran since.
+    pub fn taken_down(&mut self) -> Vec<Act> {
+        self.log.take().map(Log::into_acts).unwrap_or_default()
     }
 
     /// The transaction went back to a savepoint, or ended.
@@ -82,6 +113,11 @@ impl Asked {
     pub fn new(sql: String, takes: &'static str, values: String) -> Self {
         let digest = blake3::Hasher::new().update(takes.as_bytes()).update(sql.as_bytes()).finalize();
         Self { name: format!("backout_{}", &digest.to_hex()[..16]), takes, sql, values }
+    }
+
+    /// The question itself.
+    pub fn sql(&self) -> &str {
+        &self.sql
     }
 
     fn prepare(&self) -> String {

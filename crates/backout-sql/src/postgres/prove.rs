@@ -6,7 +6,7 @@ use backout_model::target::{Gate, Manner, Refusal, TargetError};
 
 use super::classify;
 use super::load::Replay;
-use super::stream::{Event, Index, Reader};
+use super::stream::{Event, Index, Reader, Unsealed};
 use super::undo::Direction;
 use super::{Postgres, counters};
 use crate::verify;
@@ -25,8 +25,13 @@ impl Index {
 
 impl Postgres {
     /// Refuses the step where its undo fails.
-    pub(super) fn prove(&mut self, shown: &str, gate: &mut dyn Gate) -> Result<(), TargetError> {
-        let Some(why) = self.try_undo(gate, true, true, &mut |_| Ok(None))? else { return Ok(()) };
+    pub(super) fn prove(
+        &mut self,
+        shown: &str,
+        unsealed: &mut Unsealed,
+        gate: &mut dyn Gate,
+    ) -> Result<(), TargetError> {
+        let Some(why) = self.try_undo(unsealed, gate, true, true, &mut |_| Ok(None))? else { return Ok(()) };
         Err(TargetError::Refused(Refusal {
             place: shown.to_owned(),
             what: "the step as a whole".to_owned(),
@@ -38,20 +43,23 @@ impl Postgres {
         }))
     }
 
-    /// Undoes what the gate has images of, in the open transaction, and has somebody `look` at what that leaves. Why it
-    /// fails, or what was found; none where all is well. `back`: everything is as it was afterwards, whatever came of it;
+    /// Undoes what the gate has images of, in the open transaction, notes how that went, and has somebody `look` at what
+    /// that leaves. Why it fails, or what was found; none where all is well. `back`: everything is as it was afterwards, whatever came of it;
     /// else only where something is not well, and sequences are put back, too. `proof`: no table is locked or rewritten beyond
     /// those of the step; labels stay in an enum.
     pub(super) fn try_undo(
         &mut self,
+        unsealed: &mut Unsealed,
         gate: &mut dyn Gate,
         back: bool,
         proof: bool,
         look: &mut dyn FnMut(&mut Self) -> Result<Option<String>, TargetError>,
     ) -> Result<Option<String>, TargetError> {
         let unread = |source| TargetError::failed("cannot read back the images of the step", source);
+        let end = unsealed.writer.flush().map_err(unread)?;
         let mut images = gate.written().map_err(unread)?;
-        let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
+        let reader = Reader::unfinished(images.as_mut(), unsealed.index.clone(), end);
+        let mut reader = reader.map_err(|source| self.damaged(source))?;
         let began = if back {
             // Of a sequence it can be seen without a try, and others need it.
             reader.index.sequences.clear();
@@ -66,7 +74,12 @@ impl Postgres {
         replay.proof = proof;
         let manner = Manner { on_conflict: OnConflict::Stop, in_doubt: false };
         let tried = self.replay(&mut reader, manner, &mut replay, None, &mut |_| {});
-        let conflicts = replay.conflicts;
+        let Replay { conflicts, acts, .. } = replay;
+        for (at, acts) in acts {
+            if let Some(Event::Ddl { event, .. }) = unsealed.index.events.get_mut(at) {
+                event.acts = acts;
+            }
+        }
         let found = match tried.map_err(|halt| self.halted(halt)) {
             Err(error) if self.a.client.is_closed() => return Err(error),
             Err(error) => Ok(Some(verify::chain(&error))),

@@ -77,7 +77,7 @@ impl Postgres {
         if reader.index.ends_behind_rows() {
             capture.index().put_last_change_behind_rows();
         }
-        let summary = self.finish(capture, before)?;
+        let summary = self.sealed(capture, before)?;
         self.seal(&summary, gate)?;
         Ok(Report { summary, conflicts, notes, ..Report::default() })
     }
@@ -106,7 +106,7 @@ impl Postgres {
                 })
                 .map_err(|halt| self.halted(halt))?;
         }
-        let bytes = self.finish(capture, before)?.bytes;
+        let bytes = self.sealed(capture, before)?.bytes;
         let summary = Summary { bytes, ..summary_of(&reader.index) };
         self.seal(&summary, gate)?;
         Ok(Report { summary, ..Report::default() })

@@ -78,6 +78,7 @@ impl Keep for Images<'_, '_> {
             })?;
         into.write_all(&chunk).map_err(|source| failed(source.into()))?;
         into.finish().map_err(|source| failed(source.into()))?;
+        client.copied(copy_in, block);
         Ok(())
     }
 }

@@ -3,24 +3,20 @@
 //!
 //! For each table that a step changed the script brings along what its rows were and what the step left, compares whole
 //! values as text, and takes back by set: rows that came are deleted, rows that changed get the columns that differ, rows
-//! that went come back. Columns that only others changed keep their values.
+//! that went come back. Columns that only others changed keep their values. Changes of the schema: see [`super::script_ddl`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write;
 
 use backout_model::target::{Images, TargetError};
 
-use super::catalog::Kind;
-use super::ddl::DdlEvent;
+use super::script_ddl::{self, STOPS, Writing};
 use super::session::{ident, literal};
 use super::stream::{Event, Reader, Span, Table};
 use super::table::{bracketed, list, quoted, shown};
-use super::undo::Halt;
+use super::undo::{Halt, made_and_dropped};
 use super::{Postgres, Session};
-
-/// What every guard says.
-const STOPS: &str = "RAISE EXCEPTION '% is no longer as the deployment left it: nothing was changed', ";
 
 impl Postgres {
     pub(super) fn script_of_undo(
@@ -30,16 +26,21 @@ impl Postgres {
     ) -> Result<Vec<String>, TargetError> {
         let mut steps: Vec<Box<dyn Images>> = steps.collect();
         let mut not = Vec::new();
-        let mut tables = BTreeSet::new();
+        // Between two changes of the schema, the last ones first.
+        let mut silenced = vec![BTreeSet::new()];
         for images in &mut steps {
             let reader = Reader::open(&mut **images).map_err(|source| self.damaged(source))?;
-            for event in &reader.index.events {
+            for event in reader.index.events.iter().rev() {
                 match event {
                     // One that the steps made has nothing of others that would act.
                     Event::Rows { table, .. } if !reader.index.tables[*table as usize].made => {
-                        tables.insert(quoted(&reader.index.tables[*table as usize]));
+                        let name = quoted(&reader.index.tables[*table as usize]);
+                        silenced.last_mut().map(|tables| tables.insert(name));
                     }
-                    Event::Ddl { event, .. } => not.extend(not_in_script(event)),
+                    Event::Ddl { event, .. } => {
+                        not.extend(script_ddl::not_in_script(event));
+                        silenced.push(BTreeSet::new());
+                    }
                     Event::Rows { .. } | Event::Statements { .. } => {}
                 }
             }
@@ -49,23 +50,32 @@ impl Postgres {
         }
         let label = self.label.clone();
         let points = self.points().map_err(|source| {
-            TargetError::failed(format!("cannot read the foreign keys of {} for the script", label), source)
+            TargetError::failed(format!("cannot read the foreign keys of {label} for the script"), source)
         })?;
-        let writing = |source| TargetError::failed(format!("cannot write the script for {}", self.label), source);
+        let writing = |source| TargetError::failed(format!("cannot write the script for {label}"), source);
         let mut last = String::new();
-        begin(&tables, out).map_err(writing)?;
+        let mut silenced = silenced.into_iter();
+        let mut silent = silenced.next().unwrap_or_default();
+        begin(out).and_then(|()| silence(&silent, out)).map_err(writing)?;
         for images in &mut steps {
             let mut reader = Reader::open(&mut **images).map_err(|source| self.damaged(source))?;
             writeln!(out, "\n-- {}", reader.index.shown.replace(['\n', '\r'], " ")).map_err(writing)?;
             let mut group = Vec::new();
-            for event in reader.index.events.clone().into_iter().rev() {
+            let events: Vec<Event> = reader.index.events.iter().rev().cloned().collect();
+            for (at, event) in events.iter().enumerate() {
                 match event {
                     Event::Rows { table, before, after } if before.records > 0 || after.records > 0 => {
-                        group.push((reader.index.tables[table as usize].clone(), before, after));
+                        group.push((reader.index.tables[*table as usize].clone(), *before, *after));
                     }
                     Event::Ddl { event, .. } => {
                         self.group(&mut reader, std::mem::take(&mut group), &points, out)?;
-                        ddl(&event, out).map_err(writing)?;
+                        unsilence(&silent, out).map_err(writing)?;
+                        let passing = made_and_dropped(event, &events[..at]);
+                        let version = self.b.version;
+                        let mut ddl = Writing { client: &mut self.b.client, version, passing, label: &label };
+                        ddl.write(event, &mut |block, out| kept(&mut reader, &label, block, out), out)?;
+                        silent = silenced.next().unwrap_or_default();
+                        silence(&silent, out).map_err(writing)?;
                     }
                     Event::Rows { .. } | Event::Statements { .. } => {}
                 }
@@ -73,7 +83,7 @@ impl Postgres {
             self.group(&mut reader, group, &points, out)?;
             sequences(&mut last, &reader);
         }
-        end(&last, out).map_err(writing)?;
+        unsilence(&silent, out).and_then(|()| writeln!(out, "{last}COMMIT;")).map_err(writing)?;
         Ok(not)
     }
 
@@ -111,11 +121,7 @@ impl Postgres {
                     bracketed(table)
                 );
                 writeln!(out, "{made}").map_err(writing)?;
-                let copied = reader.rows(span, &mut |line| -> Result<(), Halt> {
-                    out.write_all(line)
-                        .and_then(|()| out.write_all(b"\n"))
-                        .map_err(|source| Halt::Error(TargetError::failed("cannot write the script", source)))
-                });
+                let copied = reader.rows(span, &mut |line| lines(line, out).map_err(Halt::Error));
                 copied.map_err(|halt| self.halted(halt))?;
                 writeln!(out, "\\.").map_err(writing)?;
             }
@@ -148,42 +154,74 @@ fn parents_first(group: &mut Vec<(Table, Span, Span)>, points: &[(String, String
     }
 }
 
-/// Settings under which the rows were read, and what of others would act while rows go back: put away until the end.
-fn begin(tables: &BTreeSet<String>, out: &mut dyn Write) -> std::io::Result<()> {
+/// Settings under which rows and definitions were read.
+fn begin(out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "\\set ON_ERROR_STOP on\n\\encoding UTF8\nBEGIN;")?;
     for (name, value) in Session::of_scripts() {
         writeln!(out, "SET LOCAL {name} = {};", literal(value))?;
     }
-    let names: Vec<String> = tables.iter().map(|table| format!("{}::regclass", literal(table))).collect();
-    let names = if names.is_empty() { "NULL::regclass".to_owned() } else { names.join(", ") };
     writeln!(
         out,
-        "CREATE TEMP TABLE backout_triggers ON COMMIT DROP AS
-    SELECT tgrelid::regclass AS tab, tgname AS name, tgenabled AS how FROM pg_trigger
+        "SET LOCAL check_function_bodies = off;
+CREATE TEMP TABLE backout_triggers (tab regclass, name name, how \"char\") ON COMMIT DROP;"
+    )
+}
+
+/// Puts away what of others would act while rows of these tables go back.
+fn silence(tables: &BTreeSet<String>, out: &mut dyn Write) -> std::io::Result<()> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = tables.iter().map(|table| format!("{}::regclass", literal(table))).collect();
+    let names = names.join(", ");
+    writeln!(
+        out,
+        "INSERT INTO pg_temp.backout_triggers SELECT tgrelid, tgname, tgenabled FROM pg_trigger
     WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgrelid IN ({names});
 DO $backout$ DECLARE t record; BEGIN
   IF EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class IN ({names}) AND rulename <> '_RETURN') THEN
     RAISE EXCEPTION 'a rule acts on a table of the deployment: nothing was changed';
   END IF;
-  FOR t IN SELECT * FROM backout_triggers LOOP
+  FOR t IN SELECT * FROM pg_temp.backout_triggers LOOP
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', t.tab, t.name);
   END LOOP;
 END $backout$;"
     )
 }
 
-fn end(last: &str, out: &mut dyn Write) -> std::io::Result<()> {
+/// Ends that; what waits to be checked has to be before a table can be altered.
+fn unsilence(tables: &BTreeSet<String>, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "\nSET CONSTRAINTS ALL IMMEDIATE;\nSET CONSTRAINTS ALL DEFERRED;")?;
+    if tables.is_empty() {
+        return Ok(());
+    }
     writeln!(
         out,
-        "\nSET CONSTRAINTS ALL IMMEDIATE;
-DO $backout$ DECLARE t record; BEGIN
-  FOR t IN SELECT * FROM backout_triggers LOOP
+        "DO $backout$ DECLARE t record; BEGIN
+  FOR t IN SELECT * FROM pg_temp.backout_triggers LOOP
     EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', t.tab,
       CASE t.how WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END, t.name);
   END LOOP;
-END $backout$;
-{last}COMMIT;"
+  DELETE FROM pg_temp.backout_triggers;
+END $backout$;"
     )
+}
+
+/// The rows of a block that a change of the schema kept.
+fn kept(reader: &mut Reader<'_>, label: &str, block: u64, out: &mut dyn Write) -> Result<(), TargetError> {
+    let damaged = |what: String| TargetError::Images { target: label.to_owned(), what };
+    let span = usize::try_from(block).ok().and_then(|block| reader.index.kept.get(block).copied());
+    let span = span.ok_or_else(|| damaged("kept rows are missing".to_owned()))?;
+    let written = reader.rows(span, &mut |line| -> Result<(), Halt> { lines(line, out).map_err(Halt::Error) });
+    written.map_err(|halt| match halt {
+        Halt::Error(error) => error,
+        Halt::Stream(source) => damaged(source.to_string()),
+    })
+}
+
+fn lines(line: &[u8], out: &mut dyn Write) -> Result<(), TargetError> {
+    let written = out.write_all(line).and_then(|()| out.write_all(b"\n"));
+    written.map_err(|source| TargetError::failed("cannot write the script", source))
 }
 
 /// The same text: so every type can be compared, and to the last bit of it.
@@ -322,55 +360,6 @@ END $backout$;
         };
         format!("{update}{into} FROM {before} b WHERE NOT EXISTS (SELECT 1 FROM {after} a WHERE {same_key});\n")
     }
-}
-
-/// Why no script can take a change of the schema back: all but what only made objects.
-fn not_in_script(event: &DdlEvent) -> Option<String> {
-    let made: BTreeSet<&str> = made(event).map(|object| object.1).collect();
-    let only_makes = event.moved.is_empty()
-        && event.kept.is_empty()
-        && event.changes.iter().all(|change| match (&change.before, &change.after) {
-            (None, Some(object)) => {
-                let of_made = object.of().is_empty() || made.contains(object.of());
-                let plain = matches!(object.kind, Kind::Table | Kind::View | Kind::MaterializedView | Kind::Sequence);
-                (of_made && (plain || !object.of().is_empty())) || object.kind == Kind::Index
-            }
-            _ => false,
-        });
-    (!only_makes).then(|| format!("line {}: {}", event.line, event.words()))
-}
-
-/// Objects of their own that a statement made: their kind and name.
-fn made(event: &DdlEvent) -> impl Iterator<Item = (Kind, &str)> {
-    let objects = event.changes.iter().filter_map(|change| change.after.as_ref());
-    let own = objects.filter(|object| object.of().is_empty() || object.kind == Kind::Index);
-    own.map(|object| (object.kind, object.id()))
-}
-
-/// Drops what a statement made. Nothing that others hung on it goes along, and no row that they put there.
-fn ddl(event: &DdlEvent, out: &mut dyn Write) -> std::io::Result<()> {
-    let mut by_kind: BTreeMap<std::cmp::Reverse<Kind>, Vec<&str>> = BTreeMap::new();
-    for (kind, name) in made(event) {
-        by_kind.entry(std::cmp::Reverse(kind)).or_default().push(name);
-    }
-    // An index of a table that goes goes with it.
-    let tables = by_kind.get(&std::cmp::Reverse(Kind::Table)).cloned().unwrap_or_default();
-    if !tables.is_empty() {
-        by_kind.remove(&std::cmp::Reverse(Kind::Index));
-    }
-    for (std::cmp::Reverse(kind), names) in by_kind {
-        for name in names {
-            if kind == Kind::Table {
-                let what = literal(&format!("table {name}"));
-                writeln!(
-                    out,
-                    "DO $backout$ BEGIN IF EXISTS (SELECT 1 FROM {name}) THEN {STOPS}{what}; END IF; END $backout$;"
-                )?;
-            }
-            writeln!(out, "DROP {} IF EXISTS {name};", kind.words().to_uppercase())?;
-        }
-    }
-    Ok(())
 }
 
 /// Sequences go back last, for nothing takes that back: only where nobody drew from them since.

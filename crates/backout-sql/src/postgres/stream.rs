@@ -233,9 +233,28 @@ impl Writer {
         self.0.boundary()
     }
 
+    /// Has all be read back that was written so far; where that ends.
+    pub fn flush(&mut self) -> io::Result<u64> {
+        self.0.flush()
+    }
+
     /// Writes index and footer; the whole stream's length.
     pub fn finish(self, index: &Index) -> io::Result<u64> {
         self.0.finish(index)
+    }
+}
+
+/// The images of a step before their index is written: that tells how its undo went, once it was tried.
+pub struct Unsealed {
+    pub writer: Writer,
+    pub index: Index,
+}
+
+impl Unsealed {
+    /// Writes the index; the whole stream's length.
+    pub fn seal(self) -> io::Result<(Index, u64)> {
+        let bytes = self.writer.finish(&self.index)?;
+        Ok((self.index, bytes))
     }
 }
 

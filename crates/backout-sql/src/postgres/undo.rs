@@ -99,7 +99,7 @@ impl Postgres {
         if let Some(mut capture) = capture {
             capture.index().shown = reader.index.shown.clone();
             self.flush(&mut capture)?;
-            summary.bytes = self.finish(capture, &before)?.bytes;
+            summary.bytes = self.sealed(capture, &before)?.bytes;
         }
         self.seal(&summary, gate)?;
         self.gone = gone;
@@ -201,10 +201,13 @@ impl Postgres {
                         Direction::Undo => made_and_dropped(event, &events[..at]),
                         Direction::Redo => Vec::new(),
                     };
+                    self.a.client.take_down();
                     let again =
                         self.replay_ddl(reader, event, manner, replay, capture.as_deref_mut(), &mut next_hold)?;
+                    let acts = self.a.client.taken_down();
                     let redo = replay.direction == Direction::Redo;
                     if !redo {
+                        replay.acts.push((events.len() - 1 - at, acts));
                         replay.lack_rows(event);
                     }
                     if redo && replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() {
@@ -422,7 +425,7 @@ pub fn summary_of(index: &Index) -> Summary {
 }
 
 /// The tables that a change made and one of those after it, which are undone already, dropped: the last of them first.
-fn made_and_dropped(event: &DdlEvent, undone: &[Event]) -> Vec<String> {
+pub(super) fn made_and_dropped(event: &DdlEvent, undone: &[Event]) -> Vec<String> {
     let is_dropped = |made: &&str| {
         let later = undone.iter().rev().filter_map(|event| match event {
             Event::Ddl { event, .. } => Some(event),
