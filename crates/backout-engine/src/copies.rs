@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
 use backout_model::id::DeploymentId;
 use backout_model::state::DeploymentState;
+use backout_package::snapshot;
 
 use crate::deploy::remove_directory;
 use crate::error::EngineError;
+use crate::history::View;
 use crate::session::Session;
 
 /// Removes the copies that no entry needs: a process that died before its first entry, or right after its last, left
@@ -41,4 +44,25 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
         remove_directory(session, &copy);
     }
     Ok(())
+}
+
+/// What of a deployment's kept copy is not what was deployed, in words; none where all is, or where nobody knows.
+pub(crate) fn altered(copy: &Path, view: &View) -> Option<String> {
+    let digest = view.planned.as_ref()?.copy.as_deref()?;
+    let error = snapshot::check(copy, digest).err()?;
+    Some(EngineError::from(error).causes().join(": "))
+}
+
+/// Refuses an undo, or else a redo, that would run something from a copy that is not what was deployed.
+pub(crate) fn trusted(session: &Session<'_>, view: &View, undo: bool) -> Result<(), EngineError> {
+    if !view.manifest()?.runs_its_own(undo) {
+        return Ok(());
+    }
+    match altered(&session.package_copy(&view.id), view) {
+        None => Ok(()),
+        Some(why) => Err(EngineError::not_now(
+            format!("the kept copy of the package of {} is not what was deployed: {why}", view.id),
+            "put the file back as it was in the package, or take the copy from the deployment's record",
+        )),
+    }
 }

@@ -12,7 +12,7 @@ use backout_model::words;
 use backout_package::package::Package;
 use backout_package::signature::{self, Signed};
 use backout_package::site::Site;
-use backout_package::snapshot::snapshot;
+use backout_package::snapshot::{Snapshot, snapshot};
 use serde_json::Value;
 
 use crate::confirm;
@@ -55,8 +55,8 @@ pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) ->
     let copy = session.package_copy(&id);
     let digest = package.digest()?;
     private_directory(&copy)?;
-    let manifest = match snapshot(package, &copy) {
-        Ok(manifest) => manifest,
+    let Snapshot { package: manifest, digest: copied } = match snapshot(package, &copy) {
+        Ok(snapshot) => snapshot,
         Err(error) => {
             remove_directory(session, &copy);
             return Err(error.into());
@@ -68,6 +68,7 @@ pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) ->
         requires: package.requires.clone(),
         manifest,
         digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        copy: Some(copied),
         source: options.source,
         confirm_within_ms: options.confirm_within.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
     };

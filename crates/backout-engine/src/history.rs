@@ -32,6 +32,9 @@ pub struct Planned {
     pub manifest: Package,
     /// Digest of the package's files, hex.
     pub digest: String,
+    /// What the kept copy of the package is known by again; none in journals of before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<String>,
     /// Where it was deployed from, for people and for `retry`.
     #[serde(with = "backout_package::percent::path")]
     pub source: PathBuf,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use backout_journal::{DeploymentRow, Found, Reader};
 use backout_model::id::FramePath;
-use backout_model::state::DeploymentState;
+use backout_model::state::{DeploymentState, Event};
 use backout_package::package::Package;
 
 use crate::error::EngineError;
@@ -122,6 +122,13 @@ pub(crate) fn now_at(reader: &Reader) -> Result<String, EngineError> {
             left.push(row.id.to_string());
         }
     }
-    let now = "the site is now as it was before its first deployment";
+    // A journal that was made again from a record begins with what it does not know.
+    let is_whole = reader.entry(1)?.is_none_or(|first| first.event != Event::EntryLost);
+    let now = match is_whole {
+        true => "the site is now as it was before its first deployment",
+        false => {
+            "no deployment is on the site now that this journal knows of; what came before its record is not in it"
+        }
+    };
     Ok(if left.is_empty() { now.to_owned() } else { format!("{now}, except for what is left of {}", left.join(", ")) })
 }

@@ -9,6 +9,7 @@ use backout_model::target::{Summary, TargetError};
 use backout_package::package::Package;
 use serde_json::Value;
 
+use crate::copies;
 use crate::error::EngineError;
 use crate::history::{FrameStarted, FrameView, Part, StepView, payload};
 use crate::lookup::{Top, directories, now_at, top};
@@ -22,6 +23,7 @@ use crate::undo::name_of_part;
 /// Redoes the undo at the top of the stack.
 pub fn redo(session: &mut Session<'_>) -> Result<Outcome, EngineError> {
     let Top { view, since, part, .. } = top(session.journal.reader())?;
+    copies::trusted(session, &view, false)?;
     let manifest = view.manifest()?.clone();
     // What was deployed may have changed or be gone since: then its commands do with the copy.
     let source = if manifest.has_commands() { source(session, &view).ok() } else { None };

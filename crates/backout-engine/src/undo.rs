@@ -10,6 +10,7 @@ use backout_model::target::{Described, Images, TargetError};
 use serde_json::Value;
 
 use crate::act::Act;
+use crate::copies;
 use crate::error::EngineError;
 use crate::history::{Part, StepView, View, Why, payload};
 use crate::later::{LaterStep, OfLater, Overlap, is_needed};
@@ -41,6 +42,7 @@ pub(crate) struct Foreseen {
 /// Undoes the latest deployment, the named one, or one child of it (`ID/CHILD`; any unique prefix of the id serves).
 pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> Result<Outcome, EngineError> {
     let (view, part) = chosen(session.journal.reader(), what)?;
+    copies::trusted(session, &view, true)?;
     let mut run = Run::new(session, view);
     run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
     let Foreseen { conflicts, of_later, overlaps, is_impossible } =

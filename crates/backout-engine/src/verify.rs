@@ -9,6 +9,7 @@ use backout_package::site::Site;
 use serde::Serialize;
 
 use crate::act::Act;
+use crate::copies;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::marks::{ahead, behind};
@@ -61,6 +62,13 @@ pub fn verify(
             continue;
         }
         let view = View::load(reader, &row.id)?;
+        let copy = site.state.join("packages").join(view.id.as_str());
+        if !view.pruned
+            && let Some(what) = copies::altered(&copy, &view)
+        {
+            let target = format!("the kept copy of the package of {}", view.id);
+            found(Finding { target, what, grave: true }, &mut checked);
+        }
         let mut steps: Vec<&StepView> =
             view.steps.values().filter(|step| step.has_images && !matches!(step.act(), Act::Run { .. })).collect();
         steps.sort_by_key(|step| std::cmp::Reverse(step.seq));

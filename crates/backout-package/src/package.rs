@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::check::{Check, CheckKind};
 use crate::error::PackageError;
 use crate::load::Loader;
-use crate::step::{Child, Command, Step, StepKind};
+use crate::step::{Child, Command, RunUndo, SqlUndo, Step, StepKind};
 use crate::tree;
 
 /// The name of the file that makes a directory a package.
@@ -54,6 +54,20 @@ impl Package {
             || checks.any(|check| matches!(check.kind, CheckKind::Run { .. }))
             || self.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_)))
             || self.children().any(|child| child.package.has_commands())
+    }
+
+    /// True where its undo, or else its redo, runs something that it brought: programs, and scripts that take a step back.
+    pub fn runs_its_own(&self, undo: bool) -> bool {
+        let of_step = |kind: &StepKind| match kind {
+            StepKind::Run(run) => !undo || matches!(run.undo, RunUndo::Command(_)),
+            StepKind::Sql(sql) => !undo && matches!(sql.undo, SqlUndo::Script { .. }),
+            StepKind::Package(child) => child.package.runs_its_own(undo),
+            StepKind::Files(_) | StepKind::Delete(_) => false,
+        };
+        let mut checks = self.before.iter().chain(&self.after);
+        !self.finally.is_empty()
+            || !undo && checks.any(|check| matches!(check.kind, CheckKind::Run { .. }))
+            || self.steps.iter().any(|step| of_step(&step.kind))
     }
 
     /// Its child packages in the order of the steps, not theirs in turn.

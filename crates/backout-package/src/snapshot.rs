@@ -40,12 +40,22 @@ struct Index {
     file: String,
     /// Where each `files` directory was, by the path that people see.
     sources: BTreeMap<String, String>,
+    /// What was copied, by its path below `package/`: the BLAKE3 of a file's content, or where a symlink leads.
+    #[serde(default)]
+    content: BTreeMap<String, String>,
+}
+
+/// A copy of a package, and what it is known by again.
+pub struct Snapshot {
+    pub package: Package,
+    /// Of `snapshot.json`, which has those of the files: BLAKE3, hex.
+    pub digest: String,
 }
 
 /// Copies what a run of `package` needs into the directory `into`, which must be empty or not exist: everything but the
 /// directories of `files` steps, with modes, times and symlinks, synced. In the package that comes back `dir` and all
 /// scripts lie below `into`; only `FilesStep::source` still points to where it was.
-pub fn snapshot(package: &Package, into: &Path) -> Result<Package, PackageError> {
+pub fn snapshot(package: &Package, into: &Path) -> Result<Snapshot, PackageError> {
     if into.exists() {
         if fs::read_dir(into).map_err(|e| PackageError::read(into, e))?.next().is_some() {
             return Err(PackageError::unusable(into, "is not empty; a snapshot needs an empty directory"));
@@ -55,27 +65,64 @@ pub fn snapshot(package: &Package, into: &Path) -> Result<Package, PackageError>
     }
     let mut parts = Parts::default();
     parts.collect(package)?;
-    let mut written = copy(&package.dir, &into.join(COPY), &parts)?;
+    let Copied { mut written, content } = copy(&package.dir, &into.join(COPY), &parts)?;
 
     let sources = parts.sources.iter().map(|(shown, path)| (shown.clone(), encode_path(path))).collect();
-    let index = Index { format: FORMAT, file: encode_path(&package.file), sources };
+    let index = Index { format: FORMAT, file: encode_path(&package.file), sources, content };
     let path = into.join(INDEX);
     let text = serde_json::to_vec_pretty(&index).map_err(|e| PackageError::write(&path, e.into()))?;
     act(&path, Point::Stage, || File::create(&path)?.write_all(&text))?;
     written.push(path);
     sync(into, &written)?;
-    load_snapshot(into)
+    Ok(Snapshot { package: load(into)?, digest: blake3::hash(&text).to_hex().to_string() })
 }
 
-/// Reads back a snapshot, as [`snapshot`] returned it: for `resume`, `redo` and `retry`.
-pub fn load_snapshot(into: &Path) -> Result<Package, PackageError> {
+/// Checks that a snapshot is what was made then, by its digest: nothing that was copied has changed or is gone. What a
+/// command has put beside it is no matter.
+pub fn check(into: &Path, digest: &str) -> Result<(), PackageError> {
+    let path = into.join(INDEX);
+    let text = fs::read(&path).map_err(|e| PackageError::read(&path, e))?;
+    if blake3::hash(&text).to_hex().as_str() != digest {
+        return Err(PackageError::unusable(&path, "is not what was written then"));
+    }
+    for (name, was) in read(&path, &text)?.content {
+        let unnamed = || PackageError::unusable(&path, format!("has no readable path in `{name}`"));
+        let file = into.join(COPY).join(decode_path(&name).ok_or_else(unnamed)?);
+        let failed = |e| PackageError::read(&file, e);
+        let now = if fs::symlink_metadata(&file).map_err(failed)?.is_symlink() {
+            leads(&fs::read_link(&file).map_err(failed)?)
+        } else {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(File::open(&file).map_err(failed)?).map_err(failed)?;
+            hasher.finalize().to_hex().to_string()
+        };
+        if now != was {
+            return Err(PackageError::unusable(&file, "is not what was deployed"));
+        }
+    }
+    Ok(())
+}
+
+/// How an index tells a symlink.
+fn leads(target: &Path) -> String {
+    format!("-> {}", encode_path(target))
+}
+
+fn read(path: &Path, text: &[u8]) -> Result<Index, PackageError> {
+    let damaged = |what: String| PackageError::unusable(path, format!("is damaged: {what}"));
+    let index: Index = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
+    match index.format {
+        FORMAT => Ok(index),
+        other => Err(damaged(format!("it has format {other}, this version reads {FORMAT}"))),
+    }
+}
+
+/// Reads back what was just written.
+fn load(into: &Path) -> Result<Package, PackageError> {
     let path = into.join(INDEX);
     let damaged = |what: String| PackageError::unusable(&path, format!("is damaged: {what}"));
     let text = fs::read(&path).map_err(|e| PackageError::read(&path, e))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
-    if index.format != FORMAT {
-        return Err(damaged(format!("it has format {}, this version reads {FORMAT}", index.format)));
-    }
+    let index = read(&path, &text)?;
     let sources: BTreeMap<&str, Option<PathBuf>> =
         index.sources.iter().map(|(shown, path)| (shown.as_str(), decode_path(path))).collect();
     let lookup = |shown: &str| sources.get(shown).cloned().flatten();
@@ -162,12 +209,21 @@ impl Parts {
     }
 }
 
-/// Copies the tree and returns the files and directories that were made.
-fn copy(from: &Path, to: &Path, parts: &Parts) -> Result<Vec<PathBuf>, PackageError> {
+/// What was copied.
+struct Copied {
+    /// The files and directories that were made.
+    written: Vec<PathBuf>,
+    /// See [`Index::content`].
+    content: BTreeMap<String, String>,
+}
+
+/// Copies the tree.
+fn copy(from: &Path, to: &Path, parts: &Parts) -> Result<Copied, PackageError> {
     act(to, Point::MakeDir, || DirBuilder::new().mode(0o700).create(to))?;
     let mut written = vec![to.to_owned()];
     let mode = fs::metadata(from).map_err(|e| PackageError::read(from, e))?.permissions().mode() & 0o7777;
     let mut directories = vec![(to.to_owned(), mode)];
+    let mut content = BTreeMap::new();
     tree::walk(from, &mut |entry| {
         let target = to.join(entry.relative);
         let left_out = parts.is_left_out(entry.path);
@@ -182,16 +238,19 @@ fn copy(from: &Path, to: &Path, parts: &Parts) -> Result<Vec<PathBuf>, PackageEr
             Kind::Symlink => {
                 let link = fs::read_link(entry.path).map_err(|e| PackageError::read(entry.path, e))?;
                 act(&target, Point::Link, || std::os::unix::fs::symlink(&link, &target))?;
+                content.insert(encode_path(entry.relative), leads(&link));
             }
             Kind::File => {
                 let modified = entry.metadata.modified().map_err(|e| PackageError::read(entry.path, e))?;
+                let mut hasher = blake3::Hasher::new();
                 act(&target, Point::Stage, || {
                     let mut source = File::open(entry.path)?;
                     let mut file = File::create_new(&target)?;
-                    io::copy(&mut source, &mut file)?;
+                    io::copy(&mut source, &mut Both { file: &mut file, hasher: &mut hasher })?;
                     file.set_permissions(Permissions::from_mode(entry.mode()))?;
                     file.set_times(FileTimes::new().set_modified(modified))
                 })?;
+                content.insert(encode_path(entry.relative), hasher.finalize().to_hex().to_string());
                 written.push(target);
             }
         }
@@ -202,7 +261,25 @@ fn copy(from: &Path, to: &Path, parts: &Parts) -> Result<Vec<PathBuf>, PackageEr
         // The tool itself must be able to remove the copy again.
         act(path, Point::SetMetadata, || fs::set_permissions(path, Permissions::from_mode(mode | 0o700)))?;
     }
-    Ok(written)
+    Ok(Copied { written, content })
+}
+
+/// Writes to a file and takes the digest of what went into it.
+struct Both<'a> {
+    file: &'a mut File,
+    hasher: &'a mut blake3::Hasher,
+}
+
+impl Write for Both<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Makes all that was written durable.

@@ -13,6 +13,7 @@ use backout_record::error::RecordError;
 use backout_record::head::{Head, NAMESPACE};
 use backout_record::reader::{self, Checked};
 use serde::Serialize;
+use tempfile::TempDir;
 
 use super::Context;
 use crate::end::End;
@@ -58,8 +59,8 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
 /// Writes the record of a deployment that has just ended, where the site wants one of each. A failure is told and is none
 /// of the deployment's, which is done.
 pub fn at_the_end(session: &mut Session<'_>, outcome: &mut Outcome) {
-    let ended = matches!(outcome.status, Status::Done | Status::Partly);
-    let Some(id) = outcome.deployment.clone().filter(|_| ended && session.site().record) else { return };
+    let began = matches!(outcome.status, Status::Done | Status::Partly | Status::Failed | Status::NeedsHand);
+    let Some(id) = outcome.deployment.clone().filter(|_| began && session.site().record) else { return };
     match record::record(session, Some(id.as_str()), None, env!("CARGO_PKG_VERSION"), None) {
         Ok(written) => outcome.notes.push(format!("its record is {}", written.file.display())),
         Err(error) => {
@@ -69,6 +70,18 @@ pub fn at_the_end(session: &mut Session<'_>, outcome: &mut Outcome) {
     }
 }
 
+/// A site that is only to be looked at, where its state directory is lost: one that is made again is put into a place that
+/// goes with the guard.
+pub fn only_looked_at(site: &Site) -> Result<(Site, Option<TempDir>), CliError> {
+    if site.state.exists() {
+        return Ok((site.clone(), None));
+    }
+    let beside = site.state.parent().unwrap_or(Path::new("."));
+    let made = tempfile::Builder::new().prefix(".backout-look").tempdir_in(beside);
+    let room = made.map_err(|source| CliError::io(format!("make a directory in {}", beside.display()), source))?;
+    Ok((Site { state: room.path().join("state"), ..site.clone() }, Some(room)))
+}
+
 /// Makes a lost state directory again from records; the id of the deployment of the first one, or the part of it that
 /// is to be undone.
 pub fn make_again(
@@ -76,6 +89,7 @@ pub fn make_again(
     site: &Site,
     files: &[PathBuf],
     what: Option<&str>,
+    is_to_stay: bool,
 ) -> Result<String, CliError> {
     let mut records = Vec::new();
     for file in files {
@@ -93,6 +107,7 @@ pub fn make_again(
     let mut targets = wiring::targets(site)?;
     match from_record::make_again(site, &mut targets, wiring::surroundings(), &records)? {
         Found::Known(_) => context.ui.note("the state directory knows the deployment: the record is not needed"),
+        Found::MadeAgain(_) if !is_to_stay => {}
         Found::MadeAgain(_) => {
             context.ui.note(format!("made the state directory {} again from the record", site.state.display()));
         }

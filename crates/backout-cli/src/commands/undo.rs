@@ -63,10 +63,14 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         ask::must_be_possible("Overwrite what others changed since?")?;
     }
     let on_conflict = OnConflict::from(args.on_conflict);
-    let site = context.site()?;
+    let mut site = context.site()?;
+    let mut room = None;
+    if args.plan && !args.record.is_empty() {
+        (site, room) = record::only_looked_at(&site)?;
+    }
     let from_record = match args.record.is_empty() {
         true => None,
-        false => Some(record::make_again(context, &site, &args.record, args.what.as_deref())?),
+        false => Some(record::make_again(context, &site, &args.record, args.what.as_deref(), room.is_none())?),
     };
     let what = from_record.as_deref().or(args.what.as_deref());
     if args.plan {

@@ -76,6 +76,23 @@ fn a_bundle_that_is_larger_than_it_says() {
     refused(&scene);
 }
 
+/// One that says how much it is: the disk is looked at before it is filled.
+#[test]
+fn a_bundle_that_there_is_no_room_for() {
+    let scene = packed();
+    rewrite(&scene, |name, content| {
+        if name == "backout-bundle.json" {
+            let head = String::from_utf8(content.clone()).unwrap();
+            let at = head.find("\"bytes\"").unwrap();
+            let digits = at + head[at..].find(|c: char| c.is_ascii_digit()).unwrap();
+            let end = digits + head[digits..].find(|c: char| !c.is_ascii_digit()).unwrap();
+            *content = format!("{}999999999999999{}", &head[..digits], &head[end..]).into_bytes();
+        }
+    });
+    refused(&scene);
+    scene.refused(&["deploy", BUNDLE], 2).says("needs 999999999999999 bytes on the disk of");
+}
+
 #[test]
 fn a_bundle_that_leads_out() {
     let scene = packed();

@@ -21,6 +21,7 @@ mod full_disk;
 mod help;
 mod json;
 #[cfg(feature = "faults")]
+mod kept_copy;
 mod kill;
 mod lock;
 mod non_utf8;

@@ -266,3 +266,48 @@ fn a_record_of_format_1_undoes_for_ever() {
     scene.run(&["undo", "--record", "shop.record.tar.zst"]).exits(0);
     assert_eq!(scene.fingerprint(), before);
 }
+
+#[test]
+fn a_record_goes_over_no_file_of_others_and_into_nothing_of_the_sites() {
+    let scene = recorded();
+    let left = scene.fingerprint();
+    scene.write("own", "not a record");
+    for output in ["shop.sqlite", "site.yaml", "own", "web/rec", "web", ".backout/rec", ".backout/journal.db"] {
+        scene.refused(&["record", "--output", output], 2).says("hint: name another place");
+    }
+    assert_eq!(scene.fingerprint(), left);
+    assert_eq!(scene.read("own"), "not a record");
+    scene.run(&["record", "--output", "rec"]).exits(0);
+    scene.run(&["inspect", "rec"]).exits(0);
+}
+
+#[test]
+fn a_plan_from_a_record_makes_no_state_directory() {
+    let scene = recorded();
+    lose_everything(&scene);
+    let left = scene.fingerprint();
+    scene.run(&["undo", "--record", "rec", "--plan"]).exits(0).answers("undo");
+    assert!(!scene.path(".backout").exists());
+    let beside = fs::read_dir(scene.path(".")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!beside.into_iter().any(|name| name.to_string_lossy().starts_with(".backout-look")));
+    assert_eq!(scene.fingerprint(), left);
+    scene.run(&["undo", "--record", "rec"]).exits(0);
+}
+
+#[test]
+fn a_failed_deployment_has_a_record_and_a_refused_one_is_not_the_latest() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}record: true\n", scene.read("site.yaml")));
+    scene.run(&["deploy", "winter"]).exits(0);
+    scene.package("bad", "steps:\n  - sql: a.sql\n  - sql: b.sql\n");
+    scene.write("bad/a.sql", "UPDATE product SET price = 1;");
+    scene.write("bad/b.sql", "SELECT * FROM missing;");
+    let failed = scene.run(&["deploy", "bad"]).exits(1);
+    let record = failed.stderr.split("its record is ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    scene.run(&["inspect", record]).exits(0).answers("failed-clean");
+    scene.package("refused", "before:\n  - run: [\"false\"]\nsteps:\n  - sql: a.sql\n");
+    scene.write("refused/a.sql", "SELECT 1;");
+    scene.run(&["deploy", "refused"]).exits(4);
+    scene.run(&["record", "--output", "rec"]).exits(0);
+    scene.run(&["inspect", "rec"]).exits(0).answers("record of bad");
+}

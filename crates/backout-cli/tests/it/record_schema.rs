@@ -1,10 +1,10 @@
-//! Changes of the schema are taken back by `psql` alone with the `undo.sql` of a record, or that stops and changes nothing.
+//! Changes of the schema are taken back by `psql` or `mariadb` alone with the `undo.sql` of a record, or that stops.
 
 use std::fs;
 
-use backout_testkit::{postgres, postgres_dump};
+use backout_testkit::{mariadb, mariadb_dump, postgres, postgres_dump};
 
-use crate::record_servers::{client, deployed, psql, said};
+use crate::record_servers::{client, deployed, mariadb_client, psql, said};
 
 const BEFORE: &str = "
     CREATE TYPE size AS ENUM ('s', 'm');
@@ -126,4 +126,88 @@ fn psql_stops_where_the_schema_is_no_longer_as_it_was_left() {
     let output = client(psql(&database), &scene, "r/sql/main/undo.sql");
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(database.psql("SELECT name, to_regclass('beside') FROM product WHERE id = 77").trim(), "theirs|beside");
+}
+
+const MARIADB_BEFORE: &str = "
+    CREATE TABLE maker (id INT PRIMARY KEY, name VARCHAR(30) NOT NULL);
+    CREATE TABLE product (id INT AUTO_INCREMENT PRIMARY KEY, maker INT, name VARCHAR(40) DEFAULT 'x', price DECIMAL(8,2), note TEXT,
+        at TIMESTAMP NOT NULL DEFAULT '2026-01-01' ON UPDATE CURRENT_TIMESTAMP, CONSTRAINT of_maker FOREIGN KEY (maker) REFERENCES maker (id));
+    INSERT INTO maker VALUES (1, 'one'), (2, 'it''s;');
+    INSERT INTO product (maker, name, price, note) VALUES (1, 'coat', 10, 'a'), (2, 'hat', 20, 'b'), (NULL, 'scarf', 30, NULL);
+    CREATE TABLE visit (at INT, page VARCHAR(20), KEY (at)); INSERT INTO visit VALUES (1, 'a'), (1, 'a'), (2, 'b');
+    CREATE TABLE old (id INT PRIMARY KEY); INSERT INTO old VALUES (1), (2);
+    CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 15;
+    CREATE TABLE told (what VARCHAR(40));
+    CREATE TRIGGER first AFTER INSERT ON told FOR EACH ROW SET @a = 1;
+    CREATE TRIGGER second AFTER INSERT ON told FOR EACH ROW SET @b = 2;
+    CREATE TRIGGER gone AFTER DELETE ON visit FOR EACH ROW SET @c = 3;
+    CREATE PROCEDURE priced(n INT) SELECT price FROM product WHERE id = n;";
+
+const MARIADB_SCHEMA: [&str; 3] = [
+    "ALTER TABLE product ADD COLUMN stock INT NOT NULL DEFAULT 5, DROP COLUMN note, MODIFY price DECIMAL(10,3);
+     CREATE INDEX by_stock ON product (stock); UPDATE product SET stock = 9 WHERE id = 1;
+     DROP TABLE visit; TRUNCATE old; INSERT INTO old VALUES (9);
+     CREATE TABLE tag (id INT PRIMARY KEY, product INT, FOREIGN KEY (product) REFERENCES product (id)); INSERT INTO tag VALUES (1, 1);",
+    "ALTER TABLE maker RENAME TO brand; ALTER TABLE product DROP FOREIGN KEY of_maker; DROP TRIGGER first;
+     CREATE OR REPLACE VIEW cheap AS SELECT id FROM product; CREATE FUNCTION seven() RETURNS INT RETURN 7;",
+    "DROP PROCEDURE priced; CREATE TABLE copied AS SELECT id, name FROM product; UPDATE product SET price = price + 1;
+     ALTER TABLE product CHANGE name title VARCHAR(60) NOT NULL;",
+];
+
+#[test]
+fn mariadb_takes_back_changes_of_the_schema() {
+    let database = mariadb::Server::shared().database();
+    database.script(MARIADB_BEFORE);
+    let before = mariadb_dump::read(&database);
+    let scene = deployed(&database.url(), &MARIADB_SCHEMA);
+    assert_ne!(mariadb_dump::read(&database), before);
+    let output = client(mariadb_client(&database), &scene, "r/sql/main/undo.sql");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(mariadb_dump::read(&database), before);
+    // Its parts say how far they have come: the tool knows, and can do it all again.
+    scene.run(&["undo"]).exits(0);
+    assert_eq!(mariadb_dump::read(&database), before);
+    scene.run(&["verify"]).exits(0);
+    scene.run(&["redo"]).exits(0);
+    scene.run(&["undo"]).exits(0);
+    assert_eq!(mariadb_dump::read(&database), before);
+}
+
+#[test]
+fn mariadb_stops_where_the_schema_is_no_longer_as_it_was_left() {
+    let database = mariadb::Server::shared().database();
+    database.script(MARIADB_BEFORE);
+    let before = mariadb_dump::read(&database);
+    let scene = deployed(&database.url(), &MARIADB_SCHEMA);
+    for (change, back) in [
+        ("CREATE INDEX late ON product (title)", "DROP INDEX late ON product"),
+        ("ALTER TABLE brand ADD COLUMN more INT", "ALTER TABLE brand DROP COLUMN more"),
+        ("CREATE TABLE visit (other INT)", "DROP TABLE visit"),
+        ("INSERT INTO tag VALUES (2, 2)", "DELETE FROM tag WHERE id = 2"),
+        (
+            "UPDATE product SET title = 'other', at = at WHERE id = 2",
+            "UPDATE product SET title = 'hat', at = at WHERE id = 2",
+        ),
+        ("UPDATE product SET price = 1, at = at WHERE id = 3", "UPDATE product SET price = 31, at = at WHERE id = 3"),
+        ("INSERT INTO copied VALUES (7, 'x')", "DELETE FROM copied WHERE id = 7"),
+        (
+            "CREATE OR REPLACE VIEW cheap AS SELECT name FROM brand",
+            "CREATE OR REPLACE VIEW cheap AS SELECT id FROM product",
+        ),
+        ("CREATE TRIGGER late AFTER INSERT ON product FOR EACH ROW SET @d = 1", "DROP TRIGGER late"),
+        ("CREATE PROCEDURE priced() SELECT 1", "DROP PROCEDURE priced"),
+    ] {
+        let found = mariadb_dump::read(&database);
+        database.script(change);
+        let left = mariadb_dump::read(&database);
+        let output = client(mariadb_client(&database), &scene, "r/sql/main/undo.sql");
+        assert!(!output.status.success(), "{change}: it went through");
+        assert!(said(&output).contains("nothing was changed"), "{change}: {}", said(&output));
+        assert_eq!(mariadb_dump::read(&database), left, "{change}");
+        database.script(back);
+        assert_eq!(mariadb_dump::read(&database), found, "{back}");
+    }
+    let output = client(mariadb_client(&database), &scene, "r/sql/main/undo.sql");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(mariadb_dump::read(&database), before);
 }

@@ -158,7 +158,10 @@ fn a_lost_state_directory_on_mariadb_is_made_again() {
     let before = mariadb_dump::read(&database);
     let scene = deployed(
         &database.url(),
-        &[MARIADB_CHANGES[0], "ALTER TABLE orders ADD COLUMN note TEXT; CREATE TABLE more (a INT);"],
+        &[
+            MARIADB_CHANGES[0],
+            "CREATE TRIGGER t AFTER INSERT ON orders FOR EACH ROW SET @a = 1; CREATE TABLE more (a INT);",
+        ],
     );
     let refused = client(mariadb_client(&database), &scene, "r/sql/main/undo.sql");
     assert!(said(&refused).contains("no script: backout undo --record"), "{}", said(&refused));

@@ -109,6 +109,7 @@ impl<'a> Extraction<'a> {
             .ok_or_else(|| self.refused("is empty"))?
             .map_err(|e| PackageError::bundle(self.file, format!("is not a bundle, or a damaged one: {e}")))?;
         let header = self.header(&mut first)?;
+        self.fits(&header)?;
         let mut ahead = Ahead::default();
         for entry in entries {
             let mut entry = entry.map_err(&damaged)?;
@@ -219,6 +220,17 @@ impl<'a> Extraction<'a> {
                 Err(self.refused(format!("holds `{}`, which is neither file, directory nor link", relative.display())))
             }
         }
+    }
+
+    /// Refuses where the disk has less room than the bundle says that it takes: a full one is everybody's trouble.
+    fn fits(&self, header: &Header) -> Result<(), PackageError> {
+        let Ok(disk) = rustix::fs::statvfs(self.into) else { return Ok(()) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if header.bytes <= free {
+            return Ok(());
+        }
+        let into = self.into.display();
+        Err(self.refused(format!("needs {} bytes on the disk of {into}, where {free} are free", header.bytes)))
     }
 
     fn room(&self, header: &Header, size: u64) -> Result<(), PackageError> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use backout_package::package::Package;
-use backout_package::snapshot::{load_snapshot, snapshot};
+use backout_package::snapshot::{Snapshot, check, snapshot};
 use backout_package::step::{SqlUndo, StepKind};
 
 use crate::fixture::{Dir, package};
@@ -33,7 +33,7 @@ fn a_snapshot_holds_all_but_the_files_to_be_laid_over() {
     let (dir, state) = (rich(), Dir::new());
     let package = Package::load(&dir.path()).unwrap();
     let into = state.path().join("snapshot");
-    let copy = snapshot(&package, &into).unwrap();
+    let Snapshot { package: copy, digest } = snapshot(&package, &into).unwrap();
 
     assert!(copy.dir.starts_with(&into));
     assert_eq!((&copy.name, &copy.version, &copy.file), (&package.name, &package.version, &package.file));
@@ -54,33 +54,50 @@ fn a_snapshot_holds_all_but_the_files_to_be_laid_over() {
     let StepKind::Files(files) = &copy.children().next().unwrap().package.steps[0].kind else { panic!("files") };
     assert_eq!(files.source, dir.path().join("content/tree"));
 
-    // Removed, and still whole; read back, and still the same.
+    // Removed, and still whole.
     fs::remove_dir_all(dir.path()).unwrap();
     let StepKind::Sql(sql) = &copy.steps[0].kind else { panic!("sql") };
     let SqlUndo::Script { path, .. } = &sql.undo else { panic!("script") };
     assert_eq!(fs::read_to_string(&sql.path).unwrap() + &fs::read_to_string(path).unwrap(), "SELECT 1;SELECT 2;");
-    assert_eq!(load_snapshot(&into).unwrap(), copy);
+    check(&into, &digest).unwrap();
 }
 
 #[test]
 fn a_snapshot_of_a_snapshot_is_one() {
     let (dir, state) = (rich(), Dir::new());
-    let first = snapshot(&Package::load(&dir.path()).unwrap(), &state.path().join("a")).unwrap();
-    let second = snapshot(&first, &state.path().join("b")).unwrap();
+    let first = snapshot(&Package::load(&dir.path()).unwrap(), &state.path().join("a")).unwrap().package;
+    let second = snapshot(&first, &state.path().join("b")).unwrap().package;
     assert_eq!(first.children().count(), second.children().count());
     assert!(second.dir.join("docroot/in/x.sql").exists());
 }
 
 #[test]
-fn a_damaged_snapshot_is_an_error() {
+fn an_altered_snapshot_is_an_error() {
     let (dir, state) = (rich(), Dir::new());
     let package = Package::load(&dir.path()).unwrap();
     let into = state.path().join("a");
-    snapshot(&package, &into).unwrap();
+    let digest = snapshot(&package, &into).unwrap().digest;
     assert!(snapshot(&package, &into).is_err());
-    fs::write(into.join("snapshot.json"), "{").unwrap();
-    assert!(load_snapshot(&into).unwrap_err().to_string().contains("is damaged"));
-    fs::write(into.join("snapshot.json"), r#"{"format": 9, "file": "x", "sources": {}}"#).unwrap();
-    assert!(load_snapshot(&into).unwrap_err().to_string().contains("format 9"));
-    assert!(load_snapshot(&state.path().join("none")).is_err());
+    let file = |path: &str| into.join("package").join(path);
+    // What a command leaves beside is no matter.
+    fs::write(file("beside"), "").unwrap();
+    check(&into, &digest).unwrap();
+    for path in ["sql/a.sql", "docroot/nested/helper.sh", "package.yaml"] {
+        let was = fs::read(file(path)).unwrap();
+        fs::write(file(path), "altered").unwrap();
+        assert!(check(&into, &digest).unwrap_err().to_string().contains("not what was deployed"), "{path}");
+        fs::remove_file(file(path)).unwrap();
+        assert!(check(&into, &digest).is_err(), "{path}");
+        fs::write(file(path), was).unwrap();
+        check(&into, &digest).unwrap();
+    }
+    fs::remove_file(file("sql/link")).unwrap();
+    symlink("b.sql", file("sql/link")).unwrap();
+    assert!(check(&into, &digest).is_err());
+    fs::remove_file(file("sql/link")).unwrap();
+    symlink("a.sql", file("sql/link")).unwrap();
+    check(&into, &digest).unwrap();
+    fs::write(into.join("snapshot.json"), r#"{"format": 1, "file": "x", "sources": {}}"#).unwrap();
+    assert!(check(&into, &digest).unwrap_err().to_string().contains("not what was written"));
+    assert!(check(&state.path().join("none"), &digest).is_err());
 }

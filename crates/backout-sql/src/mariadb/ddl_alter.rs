@@ -312,6 +312,11 @@ impl Mariadb {
                 return Err(failed(source));
             }
         }
+        if altered.links {
+            // An index that the server had made for a foreign key goes behind the others when the key comes again.
+            let led = self.a()?.aside(|a| ddl_links::lead(a, &altered.name, &altered.before));
+            led.map_err(failed)?;
+        }
         fault::point(Point::Committed)
             .map_err(|source| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source))?;
         if let Some(kept) = &altered.kept {

@@ -155,22 +155,28 @@ pub fn list_changed(a: &mut Session, kept: &Kept, holds: &Holds, replay: &mut Re
 
 /// Brings kept values back, but for rows that stay as others made them. Can be done again.
 pub fn refill(a: &mut Session, altered: &Altered, kept: &Kept, holds: &Holds) -> Result<(), Error> {
+    let now = Table::find(a, &altered.name)?;
+    let moving = now.columns.iter().filter(|column| column.moves).map(|column| column.name.as_str());
+    a.run(&refilled(moving, kept, holds))
+}
+
+/// The statement for that; `moving` columns change by themselves unless they are set.
+pub fn refilled<'n>(moving: impl Iterator<Item = &'n str>, kept: &Kept, holds: &Holds) -> String {
     let table = &kept.before;
     let (live, hold, skipped) = (ident(&table.name), ident(&holds.before), ident(&holds.skipped));
     let (x, t, s) = (Side::Live(&live), Side::Held(&hold), Side::Held(&skipped));
     let mut set: Vec<String> = (table.key.len()..table.columns.len())
         .map(|at| format!("{} = {}", x.column(table, at), t.column(table, at)))
         .collect();
-    let now = Table::find(a, &altered.name)?;
-    for column in now.columns.iter().filter(|column| column.moves) {
-        if !table.columns.iter().skip(table.key.len()).any(|one| one.name == column.name) {
-            set.push(format!("{live}.{0} = {live}.{0}", ident(&column.name)));
+    for column in moving {
+        if !table.columns.iter().skip(table.key.len()).any(|one| one.name == column) {
+            set.push(format!("{live}.{0} = {live}.{0}", ident(column)));
         }
     }
-    a.run(&format!(
+    format!(
         "UPDATE {live} JOIN {hold} ON {} SET {} WHERE NOT EXISTS (SELECT 1 FROM {skipped} WHERE {})",
         table.keyed(x, t),
         set.join(", "),
         table.keyed(t, s)
-    ))
+    )
 }

@@ -67,6 +67,22 @@ pub struct Text {
 }
 
 impl Text {
+    /// As SET takes them.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    pub fn grants(&self) -> &[String] {
+        &self.grants
+    }
+
+    /// The statement that makes it, before the one that it went before where that `is_there`.
+    pub fn made(&self, is_there: impl FnOnce(&str) -> bool) -> String {
+        let sql = self.sql.strip_prefix("CREATE ").unwrap_or(&self.sql);
+        let placed = self.next.as_deref().filter(|next| is_there(next)).and_then(|next| quiet::placed(sql, next));
+        format!("CREATE OR REPLACE {}", placed.as_deref().unwrap_or(sql))
+    }
+
     /// The same for one that comes after all of its like.
     pub fn without_place(self) -> Self {
         Self { next: None, ..self }
@@ -153,20 +169,16 @@ pub fn put(b: &mut Session, kind: Kind, name: &str, text: Option<&Text>) -> Resu
     let Some(text) = text else {
         return patiently(|| b.run(&format!("DROP {} IF EXISTS {}", kind.word(), ident(name))));
     };
-    let sql = text.sql.strip_prefix("CREATE ").unwrap_or(&text.sql);
     let place = match (&text.next, kind) {
-        (Some(next), Kind::Trigger) if quiet::is_trigger(b, next)? => Some(next),
-        _ => None,
+        (Some(next), Kind::Trigger) => quiet::names(b)?.contains(next),
+        _ => false,
     };
-    let sql = match place {
-        Some(next) => quiet::placed(sql, next).unwrap_or_else(|| sql.to_owned()),
-        None => sql.to_owned(),
-    };
+    let sql = text.made(|_| place);
     b.aside(|b| {
         for (name, value) in &text.settings {
             b.run(&format!("SET {name} = {}", literal(value)))?;
         }
-        patiently(|| b.run(&format!("CREATE OR REPLACE {sql}")))
+        patiently(|| b.run(&sql))
     })?;
     text.grants.iter().try_for_each(|grant| b.run(grant))
 }

@@ -53,6 +53,7 @@ mod redo;
 mod replay;
 mod run;
 mod script;
+mod script_ddl;
 mod segment;
 mod session;
 mod setting;

@@ -116,8 +116,9 @@ pub fn names_in_order(b: &mut Session, table: &str) -> Result<Vec<String>, Error
     Ok(find(b, Some(&[table]))?.into_iter().map(|trigger| trigger.name).collect())
 }
 
-pub fn is_trigger(b: &mut Session, name: &str) -> Result<bool, Error> {
-    Ok(find(b, None)?.iter().any(|trigger| trigger.name == name))
+/// The names of all triggers.
+pub fn names(b: &mut Session) -> Result<Vec<String>, Error> {
+    Ok(find(b, None)?.into_iter().map(|trigger| trigger.name).collect())
 }
 
 /// The text of a trigger, without its CREATE, that goes before another of the same table.

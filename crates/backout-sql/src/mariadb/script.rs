@@ -1,20 +1,24 @@
-//! Writes a script for `mariadb` that takes back steps which changed rows: one transaction that stops at the first row
-//! that is not as the steps left it. Changes nothing.
+//! Writes a script for `mariadb` that takes steps back and stops at the first thing that is not as the steps left it.
+//! Changes nothing.
 //!
-//! Images of rows stay in the database (see [`super::segment`]), and so the script reads them there. Changes of the schema
-//! commit by themselves and so have no place in a transaction: for those the script says that only the tool takes them back.
+//! Images of rows stay in the database (see [`super::segment`]), and so the script reads them there. Rows alone go back in one
+//! transaction. Changes of the schema commit by themselves: the script looks beforehand at all that can be looked at then, and
+//! notes how far it has come where the tool does, so that this can go on from there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::Write;
 
 use backout_model::target::{Images, TargetError};
 use mysql::Error;
 
 use super::Mariadb;
+use super::ddl::Change;
+use super::script_ddl::{self, Back, Triggers};
 use super::segment::{self, Detail, Held, Segment, State};
 use super::session::{Session, ident, literal};
 use super::stream::Reader;
-use super::table::{self, ForeignKey, Side, There};
+use super::table::{self, ForeignKey, Side, Table, There};
 
 const X: Side<'static> = Side::Live("x");
 /// What the steps left, and what was before.
@@ -30,7 +34,6 @@ impl Mariadb {
         let label = self.label.clone();
         let reading =
             |source: Error| TargetError::failed(format!("cannot read the holds of {label} for the script"), source);
-        let writing = |source: io::Error| TargetError::failed("cannot write the script", source);
         let (mut segments, mut not) = (Vec::new(), Vec::new());
         for mut images in steps {
             let reader = Reader::open(&mut *images).map_err(|source| self.damaged(source))?;
@@ -40,126 +43,275 @@ impl Mariadb {
             of_step.reverse();
             segments.extend(of_step.into_iter().map(|segment| (shown.clone(), segment)));
         }
-        let keys = table::foreign_keys(&mut self.b).map_err(reading)?;
-        let mut tables: Vec<&str> = Vec::new();
+        let mut writing = Writing {
+            keys: table::foreign_keys(&mut self.b).map_err(reading)?,
+            triggers: Triggers::read(&mut self.b).map_err(reading)?,
+            segments: self.names.segments(),
+            alters: false,
+            touched: BTreeSet::new(),
+            altered: BTreeSet::new(),
+            left: BTreeMap::new(),
+            first: String::new(),
+            body: String::new(),
+            pointing: String::new(),
+            counters: Vec::new(),
+        };
+        let alters = |(_, segment): &(String, Segment)| matches!(segment.detail, Detail::Ddl { .. });
+        writing.alters = segments.iter().any(alters);
         for (shown, segment) in &segments {
-            not.extend(not_in_script(shown, segment, &mut self.b).map_err(reading)?);
-            tables.extend(segment.held().iter().map(|held| held.table.name.as_str()));
+            not.extend(self.write_segment(shown, segment, &mut writing).map_err(reading)?);
         }
         if !not.is_empty() {
             return Ok(not);
         }
-        tables.sort_unstable();
-        tables.dedup();
-        begin(&tables, &mut self.b, out).map_err(|error| match error {
-            Trouble::Read(source) => reading(source),
-            Trouble::Write(source) => writing(source),
-        })?;
-        let (mut last, mut counters) = (String::new(), Vec::new());
-        for (shown, segment) in &segments {
-            for held in segment.held().iter().rev() {
-                let hold = |what: &str| segment.object(&self.names, &format!("{}{what}", held.at));
-                let body = rows(held, &hold("a"), &hold("b"));
-                writeln!(out, "\n-- {}\n{body}", shown.replace(['\n', '\r'], " ")).map_err(writing)?;
-                pointing(&mut last, held, &hold("a"), &keys);
-                counters.extend(held.counter.map(|(was, left)| counter(&held.table.name, was, left)));
+        writing.commit();
+        let names: Vec<&str> = writing.touched.iter().map(String::as_str).collect();
+        let engines = engines(&names, &mut self.b).map_err(reading)?;
+        let settings: Vec<String> =
+            Session::of_scripts().map(|(name, value)| format!("SET SESSION {name} = {value};\n")).collect();
+        let Writing { first, body, .. } = writing;
+        let first = if first.is_empty() { first } else { block(&first) };
+        write!(
+            out,
+            "{engines}{}SET SESSION autocommit = 0;\nDELIMITER $$backout$$\n{first}{body}DELIMITER ;\n",
+            settings.concat()
+        )
+        .map_err(|source| TargetError::failed("cannot write the script", source))?;
+        Ok(not)
+    }
+
+    /// Adds what takes a segment back; or says why nothing can.
+    fn write_segment(&mut self, shown: &str, segment: &Segment, writing: &mut Writing) -> Result<Vec<String>, Error> {
+        let mut not = Vec::new();
+        match &segment.detail {
+            Detail::Rows { tables, .. } => {
+                writing.begin(shown);
+                for held in tables.iter().rev() {
+                    let name = &held.table.name;
+                    let mut triggers = table::triggers(&mut self.b, name)?;
+                    triggers.extend(writing.triggers.back_on(name).map(str::to_owned));
+                    if held.table.key.is_empty() {
+                        not.push(format!("{shown}: table {name} has no primary key"));
+                    } else if !triggers.is_empty() {
+                        let triggers = triggers.join(", ");
+                        not.push(format!(
+                            "{shown}: table {name} has triggers, which would act on rows that go back: {triggers}"
+                        ));
+                    }
+                    let hold = |what: &str| segment.object(&self.names, &format!("{}{what}", held.at));
+                    let (left, was) = (hold("a"), hold("b"));
+                    let stop = signal("a table has a trigger, which would act on rows that go back");
+                    writing.first += &format!(
+                        "  IF EXISTS (SELECT 1 FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = {}) THEN {stop}; END IF;\n",
+                        literal(name)
+                    );
+                    let end = if writing.alters { GOES_ON } else { NOTHING };
+                    if writing.alters && !writing.left.contains_key(name) {
+                        let columns = self.still_there(&held.table)?;
+                        writing.first += &looks(held, &left, &was, &columns, NOTHING);
+                    }
+                    writing.body += &rows(held, &left, &was, end);
+                    writing.left.entry(name.clone()).or_default().push((held.table.clone(), left.clone()));
+                    if let Some(key) = pointing(&mut writing.pointing, held, &left, &writing.keys) {
+                        not.push(format!("{shown}: foreign key {key} points at columns that have other names by then"));
+                    }
+                    writing.counters.extend(held.counter.map(|(was, left)| script_ddl::counter(name, was, left)));
+                }
+                writing.comes(segment, "undone");
+                writing.touched.extend(tables.iter().map(|held| held.table.name.clone()));
             }
+            Detail::Ddl { line, change, .. } => {
+                let place = format!("{shown}:{line}");
+                writing.commit();
+                let untouched = change.names().all(|name| !writing.touched.contains(name));
+                let held = self.begin_of_held();
+                if untouched && let Some(why) = script_ddl::not_as_left(&mut self.b, change, &held)? {
+                    not.push(format!("{place}: {why}"));
+                }
+                for name in change.names().filter(|name| !writing.touched.contains(*name)) {
+                    let stop = signal(&format!("{} is no longer as the deployment left it", short(name)));
+                    writing.first +=
+                        &format!("  IF {} THEN {stop}; END IF;\n", script_ddl::differs(&mut self.b, name)?);
+                }
+                if let Change::Made { name, .. } = &**change
+                    && !untouched
+                    && !writing.altered.contains(name)
+                {
+                    writing.first += &strangers(name, writing.left.get(name).map_or(&[], Vec::as_slice));
+                }
+                match script_ddl::back(&mut self.b, &self.names, segment, change, untouched, &mut writing.triggers)? {
+                    Err(why) => not.push(format!("{place}: {why}")),
+                    Ok(back) => writing.change(&place, segment, &back, untouched),
+                }
+                writing.touched.extend(change.names().map(str::to_owned));
+                writing.altered.extend(change.names().map(str::to_owned));
+                script_ddl::lead_back(&mut writing.keys, change);
+            }
+            Detail::Script => not.push(format!("{shown}: what it did was not captured")),
         }
-        write!(out, "\n{last}").map_err(writing)?;
-        // A counter is no part of any transaction.
-        writeln!(out, "COMMIT\n$$backout$$\n{}DELIMITER ;", counters.concat()).map_err(writing)?;
         Ok(not)
     }
 }
 
-enum Trouble {
-    Read(Error),
-    Write(io::Error),
-}
-
-/// Why no script can take a segment back.
-fn not_in_script(shown: &str, segment: &Segment, session: &mut Session) -> Result<Vec<String>, Error> {
-    let mut not = Vec::new();
-    match &segment.detail {
-        Detail::Rows { tables, .. } => {
-            for held in tables {
-                let name = &held.table.name;
-                let triggers = table::triggers(session, name)?;
-                if held.table.key.is_empty() {
-                    not.push(format!("{shown}: table {name} has no primary key"));
-                } else if !triggers.is_empty() {
-                    let triggers = triggers.join(", ");
-                    not.push(format!(
-                        "{shown}: table {name} has triggers, which would act on rows that go back: {triggers}"
-                    ));
-                }
-            }
+impl Mariadb {
+    /// The columns of a held table by which its rows can be compared with those of now; none where they are not known again.
+    fn still_there(&mut self, table: &Table) -> Result<Vec<usize>, Error> {
+        if !matches!(table::there(&mut self.b, &table.name)?, There::Table(_)) {
+            return Ok(Vec::new());
         }
-        Detail::Ddl { line, change, .. } => not.push(format!("{shown}:{line}: {}", change.words())),
-        Detail::Script => not.push(format!("{shown}: what it did was not captured")),
+        let now = Table::find(&mut self.b, &table.name)?;
+        let is_there = |at: &usize| {
+            let own = &table.columns[*at];
+            now.columns.iter().any(|column| column.name == own.name && column.kind == own.kind)
+        };
+        let found: Vec<usize> = (0..table.columns.len()).filter(is_there).collect();
+        Ok(if table.key.iter().all(|at| found.contains(at)) { found } else { Vec::new() })
     }
-    Ok(not)
 }
 
-fn begin(tables: &[&str], session: &mut Session, out: &mut dyn Write) -> Result<(), Trouble> {
+/// How a stop ends.
+const NOTHING: &str = ": nothing was changed";
+const GOES_ON: &str = ": what was taken back so far stays; `backout undo` goes on";
+
+/// A script that is being written.
+struct Writing {
+    /// The foreign keys that are there at the place that the script has come to.
+    keys: Vec<ForeignKey>,
+    triggers: Triggers,
+    /// The tool's table of how far each part has come.
+    segments: String,
+    /// It changes the schema.
+    alters: bool,
+    /// What was changed since the script began.
+    touched: BTreeSet<String>,
+    /// The same, by a change of the schema.
+    altered: BTreeSet<String>,
+    /// What rows the parts so far left in tables, and where that is held.
+    left: BTreeMap<String, Vec<(Table, String)>>,
+    /// What is looked at before anything changes, in one block.
+    first: String,
+    body: String,
+    /// Looked at before the transaction at hand ends.
+    pointing: String,
+    /// What follows it.
+    counters: Vec<String>,
+}
+
+impl Writing {
+    /// Goes on with the transaction at hand, or begins one.
+    fn begin(&mut self, shown: &str) {
+        writeln!(self.body, "-- {}", shown.replace(['\n', '\r'], " ")).ok();
+    }
+
+    fn run(&mut self, sql: &str) {
+        write!(self.body, "{sql}\n$$backout$$\n").ok();
+    }
+
+    fn comes(&mut self, segment: &Segment, state: &str) {
+        self.run(&format!(
+            "UPDATE `{}` SET state = '{state}' WHERE step = {} AND number = {}",
+            self.segments, segment.step, segment.number
+        ));
+    }
+
+    /// Ends the transaction at hand. A counter is no part of any.
+    fn commit(&mut self) {
+        let pointing = std::mem::take(&mut self.pointing);
+        self.body += &pointing;
+        self.run("COMMIT");
+        for counter in std::mem::take(&mut self.counters) {
+            self.run(&counter);
+        }
+    }
+
+    /// `untouched`: what it is about is now as it will be when it is its turn.
+    fn change(&mut self, place: &str, segment: &Segment, back: &Back, untouched: bool) {
+        self.begin(place);
+        let stops = |end: &str| -> String {
+            let one = |(condition, what): &(String, String)| {
+                let what = format!("{} is no longer as the deployment left it", short(what));
+                format!("  IF {condition} THEN {}; END IF;\n", signal_as(&what, end))
+            };
+            back.stops.iter().map(one).collect()
+        };
+        if untouched {
+            self.first += &stops(NOTHING);
+        }
+        if !back.stops.is_empty() {
+            self.body += &block(&stops(GOES_ON));
+        }
+        self.comes(segment, "undoing");
+        self.run("COMMIT");
+        for sql in &back.statements {
+            self.run(sql);
+        }
+        self.comes(segment, "undone");
+        self.run("COMMIT");
+    }
+}
+
+/// What is to be said of the engines of tables.
+fn engines(tables: &[&str], session: &mut Session) -> Result<String, Error> {
+    let mut said = String::new();
     for name in tables {
-        match table::there(session, name).map_err(Trouble::Read)? {
-            There::Table(engine) if engine == "InnoDB" => {}
-            There::Table(engine) => writeln!(
-                out,
-                "-- Table {name} is kept by {engine}, which knows no transactions: where the script stops, what it has\n\
-                 -- taken back there until then stays taken back."
-            )
-            .map_err(Trouble::Write)?,
-            There::Nothing | There::View | There::Other(_) => {}
+        match table::there(session, name)? {
+            There::Table(engine) if engine != "InnoDB" => {
+                said += &format!(
+                    "-- Table {name} is kept by {engine}, which knows no transactions: where the script stops, what it has\n\
+                     -- taken back there until then stays taken back.\n"
+                );
+            }
+            There::Table(_) | There::Nothing | There::View | There::Other(_) => {}
         }
     }
-    let settings: Vec<String> =
-        Session::of_scripts().map(|(name, value)| format!("SET SESSION {name} = {value};")).collect();
-    let names: Vec<String> = tables.iter().map(|name| literal(name)).collect();
-    let names = if names.is_empty() { "NULL".to_owned() } else { names.join(", ") };
-    let stop = signal("a table has a trigger, which would act on rows that go back");
-    writeln!(
-        out,
-        "{}\nSET SESSION autocommit = 0;\nSTART TRANSACTION;\nDELIMITER $$backout$$
-BEGIN NOT ATOMIC
-  IF (SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE IN ({names})) > 0
-  THEN {stop}; END IF;
-END
-$$backout$$",
-        settings.join("\n")
-    )
-    .map_err(Trouble::Write)
+    Ok(said)
+}
+
+/// Statements of a procedure that has no name.
+fn block(body: &str) -> String {
+    format!("BEGIN NOT ATOMIC\n  DECLARE found, wanted BIGINT;\n{body}END\n$$backout$$\n")
 }
 
 fn signal(why: &str) -> String {
-    format!("SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = {}", literal(&format!("{why}: nothing was changed")))
+    signal_as(why, NOTHING)
 }
 
-/// The rows of one table: looked at and locked first, then changed.
-fn rows(held: &Held, left: &str, was: &str) -> String {
+fn signal_as(why: &str, end: &str) -> String {
+    format!("SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = {}", literal(&format!("{why}{end}")))
+}
+
+/// Stops where a row is not as it was left in these columns; locks all of them.
+fn looks(held: &Held, left: &str, was: &str, columns: &[usize], end: &str) -> String {
+    if columns.is_empty() {
+        return String::new();
+    }
     let table = &held.table;
     let live = ident(&table.name);
     let same_key = |one: Side<'_>, other: Side<'_>| table.keyed(one, other);
     let only_left = format!("NOT EXISTS (SELECT 1 FROM `{was}` AS t WHERE {})", same_key(T, F));
-    let only_was = format!("NOT EXISTS (SELECT 1 FROM `{left}` AS f WHERE {})", same_key(F, T));
     let unchanged: Vec<String> =
-        (0..table.columns.len()).map(|at| format!("({} OR {})", table.same(at, F, T), table.same(at, X, F))).collect();
+        columns.iter().map(|at| format!("({} OR {})", table.same(*at, F, T), table.same(*at, X, F))).collect();
+    let same: Vec<String> = columns.iter().map(|at| table.same(*at, X, F)).collect();
     let both = format!("`{left}` AS f JOIN `{was}` AS t ON {}", same_key(F, T));
-    let stop = signal(&format!("a row of {} is no longer as the deployment left it", short(&table.name)));
-    let mut body = String::from("BEGIN NOT ATOMIC\n  DECLARE found, wanted BIGINT;\n");
-    let mut look = |from: &str, wanted: &str| {
-        write!(
-            body,
+    let stop = signal_as(&format!("a row of {} is no longer as the deployment left it", short(&table.name)), end);
+    let look = |from: &str, wanted: &str| {
+        format!(
             "  SELECT COUNT(*) INTO found FROM {from} FOR UPDATE;\n  SELECT COUNT(*) INTO wanted FROM {wanted};\n  IF found <> wanted THEN {stop}; END IF;\n"
         )
-        .ok();
     };
-    look(
-        &format!("`{left}` AS f JOIN {live} AS x ON {} WHERE {} AND {only_left}", same_key(X, F), table.all_same(X, F)),
+    let came = look(
+        &format!("`{left}` AS f JOIN {live} AS x ON {} WHERE {} AND {only_left}", same_key(X, F), same.join(" AND ")),
         &format!("`{left}` AS f WHERE {only_left}"),
     );
-    look(&format!("{both} JOIN {live} AS x ON {} WHERE {}", same_key(X, F), unchanged.join(" AND ")), &both);
+    let stayed =
+        look(&format!("{both} JOIN {live} AS x ON {} WHERE {}", same_key(X, F), unchanged.join(" AND ")), &both);
+    came + &stayed
+}
+
+/// The rows of one table: looked at, then changed.
+fn rows(held: &Held, left: &str, was: &str, end: &str) -> String {
+    let table = &held.table;
+    let live = ident(&table.name);
     // A column that moves by itself stays where it is set to what it is.
     let sets: Vec<String> = (0..table.columns.len())
         .map(|at| {
@@ -167,30 +319,43 @@ fn rows(held: &Held, left: &str, was: &str) -> String {
             format!("{live} = IF({}, {live}, {})", table.same(at, F, T), T.column(table, at))
         })
         .collect();
-    write!(
-        body,
-        "  DELETE x FROM {live} AS x JOIN `{left}` AS f ON {} WHERE {only_left};
+    let changes = format!(
+        "  DELETE x FROM {live} AS x JOIN `{left}` AS f ON {} WHERE NOT EXISTS (SELECT 1 FROM `{was}` AS t WHERE {});
   UPDATE {live} AS x JOIN `{left}` AS f ON {} JOIN `{was}` AS t ON {} SET {};
-  INSERT INTO {live} ({}) SELECT {} FROM `{was}` AS t WHERE {only_was};
-END
-$$backout$$",
-        same_key(X, F),
-        same_key(X, F),
-        same_key(F, T),
+  INSERT INTO {live} ({}) SELECT {} FROM `{was}` AS t WHERE NOT EXISTS (SELECT 1 FROM `{left}` AS f WHERE {});\n",
+        table.keyed(X, F),
+        table.keyed(T, F),
+        table.keyed(X, F),
+        table.keyed(F, T),
         sets.join(", "),
         table.live(""),
         table.held("t."),
-    )
-    .ok();
-    body
+        table.keyed(F, T),
+    );
+    let all: Vec<usize> = (0..table.columns.len()).collect();
+    block(&(looks(held, left, was, &all, end) + &changes))
 }
 
-/// No key is enforced while rows go back: what points at one that went is sought at the end.
-fn pointing(out: &mut String, held: &Held, left: &str, keys: &[ForeignKey]) {
+/// Stops where a table that goes has rows that no part of the steps left there.
+fn strangers(name: &str, left: &[(Table, String)]) -> String {
+    let none = |(table, hold): &(Table, String)| {
+        format!("NOT EXISTS (SELECT 1 FROM `{hold}` AS f WHERE {})", table.keyed(X, F))
+    };
+    let none: Vec<String> = left.iter().map(none).collect();
+    let none = if none.is_empty() { "TRUE".to_owned() } else { none.join(" AND ") };
+    let stop = signal(&format!("what is in {} is no longer as the deployment left it", short(name)));
+    format!("  IF EXISTS (SELECT 1 FROM {} AS x WHERE {none}) THEN {stop}; END IF;\n", ident(name))
+}
+
+/// No key is enforced while rows go back: what points at one that went is sought at the end. The name of a key of which that
+/// cannot be.
+fn pointing(out: &mut String, held: &Held, left: &str, keys: &[ForeignKey]) -> Option<String> {
     let table = &held.table;
     for key in keys.iter().filter(|key| key.parent == table.name) {
         let column = |name: &String| table.columns.iter().position(|column| column.name == *name);
-        let Some(referenced) = key.referenced.iter().map(column).collect::<Option<Vec<usize>>>() else { continue };
+        let Some(referenced) = key.referenced.iter().map(column).collect::<Option<Vec<usize>>>() else {
+            return Some(key.name.clone());
+        };
         let points = |side: Side<'_>| {
             let pairs = key.columns.iter().zip(&referenced);
             let equal = pairs.map(|(name, at)| format!("c.{} = {}", ident(name), side.column(table, *at)));
@@ -211,19 +376,7 @@ $$backout$$\n",
         )
         .ok();
     }
-}
-
-/// Where a counter stood goes back where nobody drew from it since; never below the rows that are there.
-fn counter(name: &str, was: u64, left: u64) -> String {
-    format!(
-        "BEGIN NOT ATOMIC
-  IF (SELECT AUTO_INCREMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}) = {left}
-  THEN ALTER TABLE {} AUTO_INCREMENT = {was}; END IF;
-END
-$$backout$$\n",
-        literal(name),
-        ident(name)
-    )
+    None
 }
 
 /// A message has room for 128 characters.
