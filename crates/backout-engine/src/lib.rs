@@ -28,6 +28,7 @@ pub mod outcome;
 pub mod plan;
 pub mod prune;
 pub mod record;
+mod record_place;
 mod records;
 pub mod redo;
 mod redoable;

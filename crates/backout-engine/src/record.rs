@@ -15,7 +15,6 @@ use backout_journal::JournalError;
 use backout_model::id::DeploymentId;
 use backout_model::state::{DeploymentState, StepState};
 use backout_model::target::Images;
-use backout_package::site::Site;
 use backout_record::head::{self, DatabasePart, FILES, FORMAT, Head, IMAGES, JOURNAL, PACKAGE, SQL};
 use backout_record::member::{Kind, Member, Meta};
 use backout_record::writer::{Sign, Writer};
@@ -29,6 +28,7 @@ use crate::copies;
 use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::lookup::find;
+use crate::record_place;
 use crate::session::Session;
 
 /// How many paths a record names that it lacks.
@@ -73,7 +73,7 @@ pub fn record(
     view.is_kept()?;
     let kept = directory(&session.config.state);
     if let Some(to) = to {
-        is_free(&session.config, &kept, to)?;
+        record_place::is_free(&session.config, &kept, to)?;
     }
     let (directory, named) = match to {
         Some(to) if to.is_dir() => (to.to_owned(), None),
@@ -119,31 +119,6 @@ pub fn record(
     }
     out.persist(&file).map_err(|e| io_error("write", &file, e.error))?;
     Ok(Written { deployment: row.id, file, bytes, lacks: head.lacks })
-}
-
-/// A record goes over nothing but another record, and into nothing that is the site's: it holds people's data, and a root is
-/// what a web server shows.
-fn is_free(site: &Site, kept: &Path, to: &Path) -> Result<(), EngineError> {
-    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-    let refused = |what: String| EngineError::Usage { what, hint: Some("name another place".to_owned()) };
-    if to.exists() && !to.is_dir() {
-        let mut begin = [0; ZSTD.len()];
-        let read = File::open(to).and_then(|mut file| file.read_exact(&mut begin));
-        if !to.is_file() || read.is_err() || begin != ZSTD {
-            return Err(refused(format!("{} is there already and is no record", to.display())));
-        }
-    }
-    let parent = to.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    let place = if to.is_dir() { to } else { parent };
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let place = real(place);
-    if let Some(root) = site.roots.iter().find(|root| place.starts_with(real(&root.path))) {
-        return Err(refused(format!("{} lies in the root {}, which the site shows", to.display(), root.name)));
-    }
-    if place.starts_with(real(&site.state)) && !place.starts_with(real(kept)) {
-        return Err(refused(format!("{} lies in the state directory", to.display())));
-    }
-    Ok(())
 }
 
 fn io_error(act: &str, path: &Path, source: io::Error) -> EngineError {

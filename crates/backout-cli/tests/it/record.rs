@@ -301,7 +301,7 @@ fn a_failed_deployment_has_a_record_and_a_refused_one_is_not_the_latest() {
     scene.run(&["deploy", "winter"]).exits(0);
     scene.package("bad", "steps:\n  - sql: a.sql\n  - sql: b.sql\n");
     scene.write("bad/a.sql", "UPDATE product SET price = 1;");
-    scene.write("bad/b.sql", "SELECT * FROM missing;");
+    scene.write("bad/b.sql", "INSERT INTO product (id, name) VALUES (1, 'again');");
     let failed = scene.run(&["deploy", "bad"]).exits(1);
     let record = failed.stderr.split("its record is ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
     scene.run(&["inspect", record]).exits(0).answers("failed-clean");
