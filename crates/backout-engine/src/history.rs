@@ -387,10 +387,16 @@ impl View {
             } else if event == Event::StepApplied {
                 step.applied_seq = seq;
                 // What a command ends with is no report.
-                let reports =
-                    !payload.is_null() && !step.left_before.is_empty() && !matches!(step.act(), Act::Run { .. });
-                if let Some(before) = before_redo.filter(|_| reports) {
-                    step.heed_redo(&read(payload, seq)?, &before.left_before);
+                if !payload.is_null() && !matches!(step.act(), Act::Run { .. }) {
+                    let report: Report = read(payload, seq)?;
+                    // Where each change of the schema commits by itself, not all was known when the first was announced.
+                    let known = &mut step.intended.summary.objects;
+                    let new: Vec<String> =
+                        report.summary.objects.iter().filter(|object| !known.contains(object)).cloned().collect();
+                    known.extend(new);
+                    if let Some(before) = before_redo.filter(|_| !step.left_before.is_empty()) {
+                        step.heed_redo(&report, &before.left_before);
+                    }
                 }
             }
         }

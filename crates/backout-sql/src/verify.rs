@@ -26,9 +26,9 @@ pub fn step<E: std::fmt::Display>(
 /// The live rows and holds are what a step left exactly where its undo, which was only tried, met no conflict.
 fn findings(label: &str, tried: Result<Report, TargetError>) -> Vec<Finding> {
     let found = |what: String, grave: bool| Finding { target: label.to_owned(), what, grave };
-    let conflicts = match tried {
-        Ok(report) => report.conflicts,
-        Err(TargetError::Conflicts(conflicts)) => conflicts,
+    let (conflicts, notes) = match tried {
+        Ok(report) => (report.conflicts, report.notes),
+        Err(TargetError::Conflicts(conflicts)) => (conflicts, Vec::new()),
         Err(error) => return vec![found(format!("an undo would fail: {}", chain(&error)), true)],
     };
     let mut findings: Vec<Finding> =
@@ -37,6 +37,9 @@ fn findings(label: &str, tried: Result<Report, TargetError>) -> Vec<Finding> {
     if more > 0 {
         findings.push(found(format!("and {more} more"), false));
     }
+    // What the step made and others took away is in no undo's way, and still another state than the step left.
+    let label = format!("{label}: ");
+    findings.extend(notes.iter().map(|note| found(note.strip_prefix(&label).unwrap_or(note).to_owned(), false)));
     findings
 }
 
