@@ -79,6 +79,8 @@ pub struct Trust {
     pub require_signature: bool,
     /// Absolute paths of files of public SSH keys.
     pub keys: Vec<PathBuf>,
+    /// The file of the private key that signs records.
+    pub record_key: Option<PathBuf>,
 }
 
 /// Which deployments stay undoable: those that either of the two keeps. Neither: all.
@@ -309,7 +311,8 @@ impl Reader<'_> {
 
     fn trust(&self, written: &TrustFile) -> Result<Trust, PackageError> {
         let keys = written.keys.iter().map(|key| self.path(key)).collect::<Result<_, _>>()?;
-        Ok(Trust { require_signature: written.require_signature, keys })
+        let record_key = written.record_key.as_ref().map(|key| self.path(key)).transpose()?;
+        Ok(Trust { require_signature: written.require_signature, keys, record_key })
     }
 
     /// A repository must not be served, must not be copied into itself, and must not hold its own key.

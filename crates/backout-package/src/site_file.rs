@@ -144,6 +144,8 @@ pub struct TrustFile {
     pub require_signature: bool,
     /// Files of public SSH keys, relative to this file.
     pub keys: Vec<Located<Text>>,
+    /// The private SSH key by which this site signs its records, without a passphrase; they are not signed if left out.
+    pub record_key: Option<Located<Text>>,
 }
 
 /// A rehearsal plays on copies in the state directory and on databases that it makes on the servers of the live ones. This

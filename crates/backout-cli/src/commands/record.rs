@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use backout_engine::error::EngineError;
 use backout_engine::from_record::{self, Found};
 use backout_engine::outcome::{NOTHING_CHANGED, Outcome, Status};
-use backout_engine::record;
+use backout_engine::record::{self, Written};
 use backout_engine::session::Session;
 use backout_package::signature;
 use backout_package::site::Site;
@@ -30,24 +30,19 @@ pub struct Args {
     /// The file or directory to write to [default: `records` in the state directory]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Sign it with this private key, in OpenSSH's format and without a passphrase
+    /// Sign it with this private key, in OpenSSH's format and without a passphrase [default: `record-key` of `trust:`]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
 
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let site = context.site()?;
-    let sign = |text: &[u8]| {
-        let key = args.key.as_deref().unwrap_or(Path::new(""));
-        signature::sign_text(key, NAMESPACE, text, None).map_err(|error| RecordError::Sign(Box::new(error)))
-    };
-    let sign: Option<backout_record::writer::Sign<'_>> = args.key.as_ref().map(|_| &sign as _);
+    let key = args.key.clone().or_else(|| own_key(&site));
     let never = |_: &backout_journal::Reader| {
         Err(EngineError::NotNow { what: "nothing was ever deployed here".to_owned(), hint: None })
     };
     context.looking(site, "record", never, |session| {
-        let what = args.what.as_deref();
-        let written = record::record(session, what, args.output.as_deref(), env!("CARGO_PKG_VERSION"), sign)?;
+        let written = write(session, args.what.as_deref(), args.output.as_deref(), key.as_deref())?;
         let mut outcome = Outcome::new(Status::Done, NOTHING_CHANGED);
         outcome.deployment = Some(written.deployment.clone());
         outcome.answer.push(written.file.display().to_string());
@@ -56,12 +51,33 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     })
 }
 
+/// The key by which the site signs its records.
+fn own_key(site: &Site) -> Option<PathBuf> {
+    site.trust.as_ref().and_then(|trust| trust.record_key.clone())
+}
+
+/// Writes a record, signed where there is a `key`.
+fn write(
+    session: &mut Session<'_>,
+    what: Option<&str>,
+    to: Option<&Path>,
+    key: Option<&Path>,
+) -> Result<Written, EngineError> {
+    let sign = |text: &[u8]| {
+        let key = key.unwrap_or(Path::new(""));
+        signature::sign_text(key, NAMESPACE, text, None).map_err(|error| RecordError::Sign(Box::new(error)))
+    };
+    let sign: Option<backout_record::writer::Sign<'_>> = key.map(|_| &sign as _);
+    record::record(session, what, to, env!("CARGO_PKG_VERSION"), sign)
+}
+
 /// Writes the record of a deployment that has just ended, where the site wants one of each. A failure is told and is none
 /// of the deployment's, which is done.
 pub fn at_the_end(session: &mut Session<'_>, outcome: &mut Outcome) {
     let began = matches!(outcome.status, Status::Done | Status::Partly | Status::Failed | Status::NeedsHand);
     let Some(id) = outcome.deployment.clone().filter(|_| began && session.site().record) else { return };
-    match record::record(session, Some(id.as_str()), None, env!("CARGO_PKG_VERSION"), None) {
+    let key = own_key(session.site());
+    match write(session, Some(id.as_str()), None, key.as_deref()) {
         Ok(written) => outcome.notes.push(format!("its record is {}", written.file.display())),
         Err(error) => {
             let why = error.causes().join(": ");

@@ -189,6 +189,23 @@ fn a_record_is_signed_and_held_against_the_keys_that_the_site_trusts() {
 }
 
 #[test]
+fn the_records_of_a_site_that_has_a_key_are_signed() {
+    let scene = Scene::with_good_package();
+    sh(&scene.path("."), "ssh-keygen -q -t ed25519 -N '' -C release -f release");
+    sh(&scene.path("."), "ssh-keygen -q -t ed25519 -N '' -C site -f own");
+    let trust = "record: true\ntrust: {require-signature: true, keys: [release.pub, own.pub], record-key: own}\n";
+    scene.write("site.yaml", format!("{}{trust}", crate::scene::SITE));
+    scene.run(&["sign", "winter", "--key", "release"]).exits(0);
+    let deployed = scene.run(&["deploy", "winter"]).exits(0);
+    let record = deployed.stderr.split("its record is ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    fs::copy(record, scene.path("rec")).unwrap();
+    scene.run(&["record", "--output", "by-hand"]).exits(0);
+    scene.run(&["inspect", "by-hand"]).exits(0).answers("signed; ");
+    lose_everything(&scene);
+    scene.run(&["undo", "--record", "rec"]).exits(0);
+}
+
+#[test]
 fn inspect_tells_what_a_record_holds() {
     let scene = recorded();
     let id = scene.latest();
