@@ -63,10 +63,10 @@ impl Cast {
     /// How many points apart those are that are usually played: with a server each takes seconds.
     pub fn stride(self) -> usize {
         match self {
-            Cast::Sqlite => 1,
+            Cast::Sqlite => 2,
             // Its commands take their time.
-            Cast::Captured | Cast::CapturedPostgres(_) | Cast::CapturedMariadb(_) => 19,
-            Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 10,
+            Cast::Captured | Cast::CapturedPostgres(_) | Cast::CapturedMariadb(_) => 29,
+            Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 16,
         }
     }
 }
