@@ -118,6 +118,24 @@ impl Told {
 
 /// Reads an object; none where there is none of that name. `held`: how the body of a trigger begins that is held still.
 pub fn read(b: &mut Session, kind: Kind, name: &str, held: &str) -> Result<Option<Text>, Error> {
+    read_with(b, kind, name, held, |grants| grants)
+}
+
+/// The same; who may use a routine is left out where this user may not read that.
+pub fn seen(b: &mut Session, kind: Kind, name: &str, held: &str) -> Result<Option<Text>, Error> {
+    read_with(b, kind, name, held, |grants| match grants {
+        Err(Error::MySqlError(error)) if error.code == 1142 => Ok(Vec::new()),
+        grants => grants,
+    })
+}
+
+fn read_with(
+    b: &mut Session,
+    kind: Kind,
+    name: &str,
+    held: &str,
+    admit: impl FnOnce(Result<Vec<String>, Error>) -> Result<Vec<String>, Error>,
+) -> Result<Option<Text>, Error> {
     let row = match b.rows(&format!("SHOW CREATE {} {}", kind.word(), ident(name))) {
         Err(Error::MySqlError(error)) if matches!(error.code, 1146 | 1305 | 1360 | 1539) => return Ok(None),
         rows => rows?.pop(),
@@ -141,7 +159,10 @@ pub fn read(b: &mut Session, kind: Kind, name: &str, held: &str) -> Result<Optio
     }
     let settings = settings.iter().map(|(name, place)| ((*name).to_owned(), at(*place).unwrap_or_default())).collect();
     let next = if kind == Kind::Trigger { quiet::next_of(b, name)? } else { None };
-    let grants = if matches!(kind, Kind::Function | Kind::Procedure) { grants(b, kind, name)? } else { Vec::new() };
+    let grants = match kind {
+        Kind::Function | Kind::Procedure => admit(grants(b, kind, name))?,
+        _ => Vec::new(),
+    };
     Ok(Some(Text { sql, settings, next, grants }))
 }
 
@@ -213,7 +234,7 @@ impl Mariadb {
     /// Learns what came of it.
     pub(super) fn learn_text(&mut self, told: &mut Told) -> Result<(), TargetError> {
         let held = self.begin_of_held();
-        let found = read(&mut self.b, told.kind, &told.name, &held);
+        let found = seen(&mut self.b, told.kind, &told.name, &held);
         told.after = found.map_err(|source| self.reading(source))?;
         if told.kind == Kind::Trigger && told.table.is_none() {
             told.table = quiet::table_of(&mut self.b, &told.name).map_err(|source| self.reading(source))?;
@@ -224,14 +245,14 @@ impl Mariadb {
     /// Whether a change is done whose outcome is open, or is not taken back yet: where the object is not what it was before.
     pub(super) fn is_told(&mut self, told: &Told) -> Result<bool, TargetError> {
         let held = self.begin_of_held();
-        let now = read(&mut self.b, told.kind, &told.name, &held).map_err(|source| self.reading(source))?;
+        let now = seen(&mut self.b, told.kind, &told.name, &held).map_err(|source| self.reading(source))?;
         Ok(now != told.before)
     }
 
     /// In words, what an object is now where it is not what it should be.
     pub(super) fn not_as_told(&mut self, told: &Told, undo: bool) -> Result<Option<String>, TargetError> {
         let held = self.begin_of_held();
-        let now = read(&mut self.b, told.kind, &told.name, &held).map_err(|source| self.reading(source))?;
+        let now = seen(&mut self.b, told.kind, &told.name, &held).map_err(|source| self.reading(source))?;
         let wanted = told.side(!undo);
         let same = match (&now, wanted) {
             // Where it stands among its like is another one's matter, too.

@@ -273,7 +273,7 @@ pub(super) fn not_as_left(b: &mut Session, change: &Change, held: &str) -> Resul
             found
         }
         Change::Told(told) => {
-            let now = super::ddl_text::read(b, told.kind, &told.name, held)?;
+            let now = super::ddl_text::seen(b, told.kind, &told.name, held)?;
             let sql = |text: &Option<Text>| text.as_ref().map(|text| text.sql.clone());
             (sql(&now) != sql(&told.after)).then(|| format!("{} is no longer as the deployment left it", told.name))
         }

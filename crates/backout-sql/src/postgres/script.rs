@@ -163,6 +163,7 @@ fn begin(out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
         out,
         "SET LOCAL check_function_bodies = off;
+SET LOCAL client_min_messages = warning;
 CREATE TEMP TABLE backout_triggers (tab regclass, name name, how \"char\") ON COMMIT DROP;"
     )
 }

@@ -109,6 +109,51 @@ fn a_trigger_of_somebody_else_is_refused_for_a_plain_account() {
     database.script(&format!("DROP USER {user}@localhost"));
 }
 
+/// Who may use a routine it may not read; of one that it makes that is no matter.
+#[test]
+fn a_plain_account_makes_routines_and_may_not_drop_what_it_could_not_make_again() {
+    let server = Server::shared();
+    let user = format!("maker{}", std::process::id());
+    let site = TestSite::builder().mariadb_as("main", server, BASE, &user).build();
+    let database = site.mariadb("main").unwrap();
+    database.script(&format!("CREATE USER {user}@localhost; GRANT ALL ON {}.* TO {user}@localhost", database.name));
+    let before = Fingerprint::of(&site);
+    let made = "CREATE PROCEDURE mine() SELECT 1; CREATE FUNCTION seven() RETURNS INT RETURN 7;";
+    for _ in 0..2 {
+        site.deploy(&Pkg::new("p").step(sql(made))).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), "undone");
+        site.redo().expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), "undone again");
+    }
+    let refused = site.deploy(&Pkg::new("p").step(sql("DROP PROCEDURE tidy;")));
+    assert!(matches!(refused.status(), Status::Refused | Status::Failed), "{refused:?}");
+    before.assert_same(&Fingerprint::of(&site), "refused");
+    database.script(&format!("DROP USER {user}@localhost"));
+}
+
+/// The server puts an index that it makes for a foreign key behind the others; the step before has it in its old place.
+#[test]
+fn a_foreign_key_that_comes_back_leaves_the_keys_in_their_order() {
+    let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+    site.mariadb("main").unwrap().script(
+        "CREATE TABLE child (id INT PRIMARY KEY, item INT, CONSTRAINT child_item FOREIGN KEY (item) REFERENCES item (id))",
+    );
+    let before = Fingerprint::of(&site);
+    let package = Pkg::new("p")
+        .step(sql("ALTER TABLE child ADD COLUMN more INT; CREATE INDEX by_more ON child (more);"))
+        .step(sql("ALTER TABLE child DROP FOREIGN KEY child_item;"));
+    site.deploy(&package).expect(Status::Done);
+    let left = Fingerprint::of(&site);
+    for _ in 0..2 {
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), "undone");
+        site.redo().expect(Status::Done);
+        left.assert_same(&Fingerprint::of(&site), "redone");
+    }
+}
+
 #[test]
 fn what_others_made_of_an_object_is_a_conflict() {
     for (script, others, why) in [
