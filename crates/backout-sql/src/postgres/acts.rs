@@ -83,9 +83,9 @@ impl Log {
         self.acts.push(Act::Rows { copy: copy.to_owned(), block });
     }
 
-    /// What ran; none where it may be run only where everything hangs together as it did.
-    pub fn into_acts(self) -> Vec<Act> {
-        if self.rebuilt { Vec::new() } else { self.acts }
+    /// What ran; none where it fits only what hung together then, unless that `is_known`.
+    pub fn into_acts(self, is_known: bool) -> Vec<Act> {
+        if self.rebuilt && !is_known { Vec::new() } else { self.acts }
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
     fn log(texts: &[&str]) -> Vec<Act> {
         let mut log = Log::default();
         texts.iter().for_each(|text| log.ran(text));
-        log.into_acts()
+        log.into_acts(false)
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl DdlEvent {
             kept: Vec::new(),
             found: true,
             acts: Vec::new(),
+            hung: Vec::new(),
             emptied: Vec::new(),
         }
     }

@@ -58,6 +58,9 @@ pub struct DdlEvent {
     /// How its undo went when it was tried; empty where it was not, or cannot be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) acts: Vec<Act>,
+    /// Tables that its undo builds anew, with the digests of all that hung on them before that: see [`super::hung`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) hung: Vec<(String, String)>,
     /// Tables that it emptied, by their numbers, within the step.
     #[serde(skip)]
     pub(super) emptied: Vec<u32>,
@@ -100,11 +103,16 @@ impl DdlEvent {
     /// How its undo goes, told by that of the first time: what is held and kept lies elsewhere now.
     pub(super) fn with_acts_of(self, first: &Self) -> Self {
         let old_and_new: Vec<(&str, &str)> = first.holds().zip(self.holds()).collect();
-        let block = |kept: &Kept| kept.block();
         let blocks: Vec<(u64, u64)> =
-            first.kept.iter().filter_map(block).zip(self.kept.iter().filter_map(block)).collect();
+            first.kept.iter().flat_map(Kept::blocks).zip(self.kept.iter().flat_map(Kept::blocks)).collect();
         let acts = acts::moved(&first.acts, &old_and_new, &blocks);
-        Self { acts, ..self }
+        Self { acts, hung: first.hung.clone(), ..self }
+    }
+
+    /// The tables that its undo builds anew.
+    pub(super) fn rebuilds(&self) -> impl Iterator<Item = &str> {
+        let shaped = self.kept.iter().filter(|kept| matches!(kept.what, ddl_keep::What::Values { .. }));
+        shaped.map(|kept| kept.table.as_str())
     }
 
     /// It took away or altered what was there.
@@ -332,6 +340,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         kept: Vec::new(),
         found: false,
         acts: Vec::new(),
+        hung: Vec::new(),
         emptied: Vec::new(),
     };
     // What the text names is likely what changes: to know it beforehand saves a second run.

@@ -29,13 +29,14 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The block of rows that an undo puts back.
-    pub(super) fn block(&self) -> Option<u64> {
-        match self.what {
-            What::Rows { block, .. } => Some(block),
-            What::Values { before, .. } => Some(before),
-            What::Position { .. } => None,
-        }
+    /// The blocks of rows that an undo puts back.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = u64> {
+        let blocks = match self.what {
+            What::Rows { block, .. } => [Some(block), None],
+            What::Values { before, after, .. } => [Some(before), after],
+            What::Position { .. } => [None, None],
+        };
+        blocks.into_iter().flatten()
     }
 }
 

@@ -86,15 +86,32 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change
 fn homeless(client: &mut Client, kept: &Kept) -> Result<Homeless, postgres::Error> {
     let What::Values { key, others, .. } = &kept.what else { return Ok(Homeless { values: 0, moved: false }) };
     let keys = ddl_keep::row_key(key, others);
-    let from: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
     let same: Vec<String> = (0..keys.len()).map(|at| format!("o.k{at} = b.k{at}")).collect();
     let same = same.join(" AND ");
-    let rows = format!("(SELECT {} FROM ONLY {}) o", from.join(", "), kept.table);
-    let gone = format!("SELECT count(*) FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM {rows} WHERE {same})");
-    let values = catalog::column(client, &gone)?.into_iter().flatten().next();
+    let rows = rows_with_keys(kept, &keys);
+    let values =
+        catalog::column(client, &format!("SELECT count(*) {}", without_row(kept, &keys)))?.into_iter().flatten().next();
     let values = values.and_then(|rows| rows.parse().ok()).unwrap_or(0);
     let came = format!("SELECT 1 FROM {rows} WHERE NOT EXISTS (SELECT FROM {BEFORE} b WHERE {same}) LIMIT 1");
     Ok(Homeless { values, moved: values > 0 && !catalog::column(client, &came)?.is_empty() })
+}
+
+fn rows_with_keys(kept: &Kept, keys: &[String]) -> String {
+    let from: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
+    format!("(SELECT {} FROM ONLY {}) o", from.join(", "), kept.table)
+}
+
+/// The kept values that have no row, as what follows a SELECT list.
+fn without_row(kept: &Kept, keys: &[String]) -> String {
+    let same: Vec<String> = (0..keys.len()).map(|at| format!("o.k{at} = b.k{at}")).collect();
+    let rows = rows_with_keys(kept, keys);
+    format!("FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM {rows} WHERE {})", same.join(" AND "))
+}
+
+/// The same, of a table whose values have just been loaded by `copy`; none for what else is copied.
+pub(super) fn homeless_after(kept: &Kept, copy: &str) -> Option<String> {
+    let What::Values { key, others, .. } = &kept.what else { return None };
+    copy.contains(BEFORE).then(|| without_row(kept, &ddl_keep::row_key(key, others)))
 }
 
 /// An error where the table is gone, or a column by which its rows are known again.
@@ -194,7 +211,6 @@ fn reshape(
     if let Some(other) = other {
         return Err(stuck(kept, format!("{} hangs on it", other.shown())).into());
     }
-    let positions = identity_positions(client, &hanging)?;
     let mut wanted = ddl_columns::with_old_columns(&hanging, kept, changes);
     let room = ddl_columns::room(&mut wanted, table);
     let moved = Moved {
@@ -229,11 +245,13 @@ fn reshape(
         };
     }
     ddl_turn::run(client, rest)?;
-    client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
-    for (sequence, last, called) in positions {
-        let sql = format!("SELECT setval({}, {last}, {called})", catalog::literal(&sequence));
-        client.batch_execute(&sql)?;
+    // The old table has taken those of its identity columns along.
+    for sequence in hanging.iter().filter_map(|object| object.part("sequence")) {
+        let bare = sequence.strip_prefix(me.text("schema")).and_then(|rest| rest.strip_prefix('.')).unwrap_or(sequence);
+        let name = catalog::literal(sequence);
+        client.batch_execute(&format!("SELECT setval({name}, last_value, is_called) FROM {SCHEMA}.{bare}"))?;
     }
+    client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
     let mut all: Vec<&Object> = wanted;
     all.extend(&owned);
     Ok(ddl_turn::converge(client, version, &all, Reach::Whole)?)
@@ -319,15 +337,6 @@ fn hanging(client: &mut Client, version: u32, table: &str) -> Result<Vec<Object>
         });
     }
     Ok(changes.into_iter().filter_map(|change| change.before).collect())
-}
-
-fn identity_positions(client: &mut Client, objects: &[Object]) -> Result<Vec<(String, i64, bool)>, TurnError> {
-    let mut positions = Vec::new();
-    for sequence in objects.iter().filter_map(|object| object.part("sequence")) {
-        let (last, called) = ddl_keep::position(client, sequence)?;
-        positions.push((sequence.to_owned(), last, called));
-    }
-    Ok(positions)
 }
 
 fn client_columns(wanted: &[&Object], table: &str) -> Vec<Object> {

@@ -44,8 +44,9 @@ pub struct Replay<'a> {
     pub began: Positions,
     /// It is tried before the step commits.
     pub proof: bool,
-    /// How changes of the schema were undone in that, by their places among the events.
-    pub acts: Vec<(usize, Vec<Act>)>,
+    /// How changes of the schema were undone in that, by their places among the events, and what hung on tables that were
+    /// built anew.
+    pub acts: Vec<(usize, Vec<Act>, Vec<(String, String)>)>,
     /// Numbers the temporary tables.
     loads: u32,
 }

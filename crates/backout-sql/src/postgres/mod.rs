@@ -84,6 +84,7 @@ mod gone;
 mod guard;
 mod head;
 mod held;
+mod hung;
 mod joined;
 mod lex;
 mod load;

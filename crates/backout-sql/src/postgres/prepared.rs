@@ -71,9 +71,9 @@ impl Client {
         self.log = Some(Log::default());
     }
 
-    /// What ran since.
-    pub fn taken_down(&mut self) -> Vec<Act> {
-        self.log.take().map(Log::into_acts).unwrap_or_default()
+    /// What ran since, see [`Log::into_acts`].
+    pub fn taken_down(&mut self, is_known: bool) -> Vec<Act> {
+        self.log.take().map(|log| log.into_acts(is_known)).unwrap_or_default()
     }
 
     /// The transaction went back to a savepoint, or ended.

@@ -10,7 +10,7 @@ use super::acts::Act;
 use super::catalog::{self, Key, Kind, Object, Wanted, class, literal};
 use super::ddl::DdlEvent;
 use super::prepared::Client;
-use super::{catalog_read, ddl_along, ddl_rows, ddl_turn};
+use super::{catalog_read, ddl_along, ddl_rows, ddl_shape, ddl_turn, hung};
 
 /// What every guard says.
 pub(super) const STOPS: &str = "RAISE EXCEPTION '% is no longer as the deployment left it: nothing was changed', ";
@@ -61,14 +61,17 @@ impl Writing<'_> {
         let mut guards: Vec<String> =
             event.changes.iter().filter_map(|one| self.as_left(one.before.as_ref(), one.after.as_ref())).collect();
         guards.extend(nothing_hangs(event));
+        guards.extend(event.hung.iter().map(|(table, digest)| {
+            let stop = format!("{STOPS}{}", literal(&format!("what hangs on table {table}")));
+            format!("  IF ({}) <> {} THEN {stop}; END IF;\n", hung::question(table), literal(digest))
+        }));
         for change in event.changes.iter().filter(|change| change.before.is_none()) {
             let Some(made) = &change.after else { continue };
             guards.extend(self.nothing_written(event, made).map_err(reading)?);
         }
         let writing = |source: io::Error| TargetError::failed("cannot write the script", source);
         let body = format!("DECLARE backout_key text; backout_now jsonb; BEGIN\n{}END", guards.concat());
-        let tag = tag(&body);
-        writeln!(out, "DO {tag} {body} {tag};").map_err(writing)?;
+        writeln!(out, "{}", block(&body)).map_err(writing)?;
         for act in acts(event).unwrap_or_default() {
             match act {
                 Act::Sql(sql) => writeln!(out, "{};", sql.trim_end().trim_end_matches(';')).map_err(writing)?,
@@ -76,6 +79,12 @@ impl Writing<'_> {
                     writeln!(out, "{copy};").map_err(writing)?;
                     rows(block, out)?;
                     writeln!(out, "\\.").map_err(writing)?;
+                    let of_it = event.kept.iter().find(|kept| kept.blocks().any(|one| one == block));
+                    if let Some(homeless) = of_it.and_then(|kept| ddl_shape::homeless_after(kept, &copy)) {
+                        let stop = format!("{STOPS}{}", literal("a row whose value would come back"));
+                        let body = format!("BEGIN IF EXISTS (SELECT {homeless}) THEN {stop}; END IF; END");
+                        writeln!(out, "{}", self::block(&body)).map_err(writing)?;
+                    }
                 }
             }
         }
@@ -189,8 +198,9 @@ fn nothing_hangs(event: &DdlEvent) -> Option<String> {
     ))
 }
 
-/// A tag for dollar quotes that does not stand in the text.
-fn tag(text: &str) -> String {
+/// A block of statements, in dollar quotes whose tag does not stand in it.
+fn block(body: &str) -> String {
     let tags = (0..).map(|n| if n == 0 { "$backout$".to_owned() } else { format!("$backout{n}$") });
-    tags.into_iter().find(|tag| !text.contains(tag)).unwrap_or_default()
+    let tag = tags.into_iter().find(|tag| !body.contains(tag)).unwrap_or_default();
+    format!("DO {tag} {body} {tag};")
 }

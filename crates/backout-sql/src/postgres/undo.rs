@@ -14,7 +14,7 @@ use super::quiet::Quiet;
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
-use super::{Postgres, counters, foreign, guard, loose, rebuild, redo, table};
+use super::{Postgres, counters, foreign, guard, hung, loose, rebuild, redo, table};
 use crate::shown;
 
 /// Which way a step is replayed.
@@ -201,13 +201,14 @@ impl Postgres {
                         Direction::Undo => made_and_dropped(event, &events[..at]),
                         Direction::Redo => Vec::new(),
                     };
+                    let hung = self.hanging_on(event, replay)?;
                     self.a.client.take_down();
                     let again =
                         self.replay_ddl(reader, event, manner, replay, capture.as_deref_mut(), &mut next_hold)?;
-                    let acts = self.a.client.taken_down();
+                    let acts = self.a.client.taken_down(!hung.is_empty());
                     let redo = replay.direction == Direction::Redo;
                     if !redo {
-                        replay.acts.push((events.len() - 1 - at, acts));
+                        replay.acts.push((events.len() - 1 - at, acts, hung));
                         replay.lack_rows(event);
                     }
                     if redo && replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() {
@@ -308,6 +309,19 @@ impl Postgres {
             capture.before_schema(&mut sessions).map_err(|source| uncaptured(&self.label, source))?;
         }
         quiet.end(&mut self.a, &self.label)
+    }
+
+    /// What hangs on the tables that the undo of a change builds anew, where that is tried.
+    fn hanging_on(&mut self, event: &DdlEvent, replay: &Replay<'_>) -> Result<Vec<(String, String)>, TargetError> {
+        if !replay.proof {
+            return Ok(Vec::new());
+        }
+        let mut digest = |table: &str| {
+            let found = self.a.value(&hung::question(table));
+            let found = found.map_err(|source| self.failed("cannot read the schema of", source))?;
+            Ok((table.to_owned(), found.unwrap_or_default()))
+        };
+        event.rebuilds().map(&mut digest).collect()
     }
 
     /// Orders rows between two changes of the schema so that tables come before those that they point at.
