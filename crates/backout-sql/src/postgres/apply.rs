@@ -128,6 +128,7 @@ impl Postgres {
         before: &counters::Positions,
     ) -> Result<Summary, TargetError> {
         self.a.stay_neutral_in_transaction().map_err(|source| self.failed("cannot set up", source))?;
+        capture.index().marker = self.marker_number()?;
         capture.index().sequences = counters::moved(&mut self.a, &self.label, before)?;
         let (index, bytes) = capture.finish().map_err(|source| uncaptured(&self.label, source))?;
         Ok(Summary { bytes, rows: index.rows, ..super::undo::summary_of(&index) })
@@ -368,6 +369,7 @@ impl Step<'_> {
             drawn,
             already: None,
             proof: false,
+            knows_numbers: true,
             gone: &mut Gone::default(),
         };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };

@@ -77,7 +77,7 @@ impl From<postgres::Error> for Left {
 pub(super) struct Undo<'a, 'c> {
     pub(super) context: &'a mut Context<'c>,
     pub(super) event: &'a DdlEvent,
-    manner: Manner,
+    pub(super) manner: Manner,
     conflicts: &'a mut Conflicts,
     notes: &'a mut Vec<String>,
 }
@@ -170,6 +170,7 @@ impl Undo<'_, '_> {
         let names: Vec<&Object> =
             event.changes.iter().filter_map(|change| change.after.as_ref().or(change.before.as_ref())).collect();
         let found = self.live(&names)?;
+        let renamed = self.renamed()?;
         let mut as_before = 0;
         let total_before = self.conflicts.total;
         for (change, now) in event.changes.iter().zip(found) {
@@ -178,7 +179,9 @@ impl Undo<'_, '_> {
                     as_before += usize::from(now.is_none());
                     self.needed(None, after, now.is_some());
                     self.already(now.is_none(), after);
-                    self.guard_made(after, now, &mut aim);
+                    if !self.tell_renamed(&renamed, after) {
+                        self.guard_made(after, now, &mut aim);
+                    }
                 }
                 (Some(before), None) => {
                     let is_there = now.as_ref().is_some_and(|now| now.is_same(before));
@@ -191,7 +194,9 @@ impl Undo<'_, '_> {
                     as_before += usize::from(is_back);
                     self.needed(Some(before), after, now.is_some() && !is_back);
                     self.already(is_back && !before.is_same(after), before);
-                    self.guard_altered(before, after, now, &mut aim);
+                    if !self.tell_renamed(&renamed, after) {
+                        self.guard_altered(before, after, now, &mut aim);
+                    }
                 }
                 (None, None) => {}
             }
@@ -202,6 +207,7 @@ impl Undo<'_, '_> {
             self.conflicts.total = total_before;
             return Ok(Aim::default());
         }
+        self.tell_renamed_needs(&renamed)?;
         self.guard_along(&aim)?;
         self.guard_labels(&mut aim)?;
         Ok(aim)

@@ -43,6 +43,8 @@ pub struct Replay<'a> {
     pub began: Positions,
     /// It is tried before the step commits.
     pub proof: bool,
+    /// The numbers in the images are those of this database.
+    pub knows_numbers: bool,
     /// Numbers the temporary tables.
     loads: u32,
 }
@@ -64,6 +66,7 @@ impl<'a> Replay<'a> {
             conflicts: Conflicts::default(),
             already: None,
             proof: false,
+            knows_numbers: false,
             notes: Vec::new(),
             rows: 0,
             cascades: false,

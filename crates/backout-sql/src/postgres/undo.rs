@@ -14,7 +14,7 @@ use super::quiet::Quiet;
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
-use super::{Postgres, counters, foreign, guard, loose, rebuild, redo, table};
+use super::{Postgres, counters, foreign, guard, loose, namesakes, rebuild, redo, table};
 use crate::shown;
 
 /// Which way a step is replayed.
@@ -143,6 +143,7 @@ impl Postgres {
             Direction::Undo => events.reverse(),
             Direction::Redo => redo::made_rows_first(&mut events, &tables),
         }
+        replay.knows_numbers = self.knows_numbers(&reader.index)?;
         let mut quiet = Quiet::begin(&mut self.a, &self.label)?;
         replay.cascades = !quiet.replica;
         replay.replaces = rebuild::may_replace(&reader.index);
@@ -176,6 +177,10 @@ impl Postgres {
                         Direction::Redo => (*before, *after),
                     };
                     let table = &tables[*table as usize];
+                    if let Some(why) = self.namesake(reader, replay, table, [from, to])? {
+                        self.unfit(table, why, replay)?;
+                        continue;
+                    }
                     let Some(strangers) = self.strangers(table, replay)? else { continue };
                     if let Some(capture) = capture.as_deref_mut() {
                         let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
@@ -239,11 +244,13 @@ impl Postgres {
             }
             return Err(error.into());
         }
-        let Replay { began, notes, direction, .. } = replay;
+        let Replay { began, notes, direction, knows_numbers, .. } = replay;
         let sequences = match direction {
             Direction::Undo => self.failed_draws.beyond(began, &reader.index.sequences),
             Direction::Redo => reader.index.sequences.clone(),
         };
+        let sequences =
+            if *knows_numbers { namesakes::left_out(began, sequences, redo, &self.label, notes) } else { sequences };
         counters::put_back(&mut self.a, &self.label, began, &sequences, redo, notes)?;
         Ok(())
     }
@@ -338,7 +345,7 @@ impl Postgres {
         next_hold: &mut u64,
     ) -> Result<Option<DdlEvent>, TargetError> {
         let label = self.label.clone();
-        let Replay { direction, conflicts, notes, already, passing, gone, proof, .. } = replay;
+        let Replay { direction, conflicts, notes, already, passing, gone, proof, knows_numbers, .. } = replay;
         let mut tools = Tools {
             own: &self.own,
             label: &label,
@@ -350,6 +357,7 @@ impl Postgres {
             already: already.as_mut(),
             gone,
             proof: *proof,
+            knows_numbers: *knows_numbers,
         };
         let shown = reader.index.shown.clone();
         let mut work = |a: &mut Session, capture: Option<&mut Capture>| {

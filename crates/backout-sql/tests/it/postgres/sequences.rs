@@ -161,6 +161,29 @@ fn what_others_drew_after_a_failed_step_stays() {
     }
 }
 
+/// Where others may have drawn between the numbers of a failed step, none of them passes for its own.
+#[test]
+fn what_others_drew_within_a_failed_step_stays() {
+    let setup = format!(
+        "{SETUP} CREATE EXTENSION dblink; CREATE FUNCTION others() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM dblink_exec(format('dbname=%I port=%s host=%s', current_database(), current_setting('port'),
+                current_setting('unix_socket_directories')), 'DO $x$ BEGIN PERFORM nextval(''s''); END $x$'); END $$;"
+    );
+    for fails in [
+        "SELECT nextval('s'); SELECT others(); SELECT nextval('s'); SELECT 1 / 0",
+        "SELECT others(); SELECT nextval('s'); SELECT 1 / 0",
+    ] {
+        let mut stage = Stage::new(&setup);
+        let images = stage.apply("SELECT setval('s', 77)");
+        stage.try_apply(fails).unwrap_err();
+        let stands = stage.ask("SELECT last_value FROM s");
+        assert!(stands == "79" || stands == "80", "{stands}");
+        let report = stage.undo(&images);
+        assert!(report.notes.iter().any(|note| note.contains("public.s was used since")), "{:?}", report.notes);
+        assert_eq!(stage.ask("SELECT last_value FROM s"), stands);
+    }
+}
+
 #[test]
 fn a_script_that_fails_leaves_no_sequence_set_and_drawn_from() {
     let mut stage = Stage::new(SETUP);
