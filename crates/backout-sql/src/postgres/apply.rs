@@ -58,6 +58,12 @@ impl Postgres {
         let Step { capture, database, before, set, senders, .. } = step;
         let done = done.and_then(|()| database.commit_script(script, capture, &before, &senders, gate));
         if done.is_err() {
+            // What it set since is known to be its own; what it drew after that is seen from there.
+            let mut before = before.clone();
+            for one in set.iter().filter(|one| !one.made && !one.gone) {
+                let name = one.was.clone().unwrap_or_else(|| (one.schema.clone(), one.name.clone()));
+                before.entry(name).and_modify(|(_, at)| *at = one.after);
+            }
             database.failed_draws.learn(&mut database.a, &before);
         }
         self.after_step();

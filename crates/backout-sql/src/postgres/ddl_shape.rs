@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use backout_model::target::TargetError;
+use postgres::error::SqlState;
 
 use super::admit::is_barred;
 use super::catalog::{self, Kind, Object, Wanted};
@@ -38,7 +39,7 @@ pub(super) struct Unfit {
 impl From<TurnError> for ShapeError {
     fn from(error: TurnError) -> Self {
         match error {
-            TurnError::Stuck { .. } => Self::Stuck(error),
+            TurnError::Stuck { .. } | TurnError::Differs { .. } => Self::Stuck(error),
             _ => Self::Turn(error),
         }
     }
@@ -208,8 +209,11 @@ fn reshape(
     client.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
     let all: Vec<&Object> = hanging.iter().collect();
     let moved = [moved];
-    ddl_turn::run(client, ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &[&me], &moved)))?;
     let held = moved[0].held();
+    let mut drops = ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &[&me], &moved));
+    // What takes its rows is dropped under the name that they have yet.
+    drops.sort_by_key(|act| act.shown == format!("drop {}", me.shown()));
+    ddl_turn::run(client, drops)?;
     let wanted: Vec<&Object> = wanted.iter().collect();
     let made: Vec<&Object> = wanted.iter().copied().chain(&room).collect();
     let acts = ddl_turn::makes(&made, &|_| None)?;
@@ -229,7 +233,14 @@ fn reshape(
         };
     }
     ddl_turn::run(client, rest)?;
-    client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
+    ddl_turn::attempt(client, &format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}")).map_err(|error| {
+        match error.code() {
+            Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
+                stuck(kept, ddl_turn::reason(&error).replace(&held, table))
+            }
+            _ => error.into(),
+        }
+    })?;
     for (sequence, last, called) in positions {
         let sql = format!("SELECT setval({}, {last}, {called})", catalog::literal(&sequence));
         client.simple_query(&sql)?;

@@ -87,6 +87,8 @@ pub(super) struct Undo<'a, 'c> {
 pub(super) struct Aim {
     pub(super) pairs: Vec<(Option<Object>, Option<Object>)>,
     in_the_way: Vec<Object>,
+    /// A name that it would use is another object's now.
+    pub(super) is_misled: bool,
 }
 
 impl Undo<'_, '_> {
@@ -110,6 +112,10 @@ impl Undo<'_, '_> {
             // overwritten and could not be is no conflict that was settled.
             Left::Turn(TurnError::Stuck { what, why }) if self.manner.on_conflict != OnConflict::Overwrite => {
                 self.conflict(&what, ConflictKind::Definition, why);
+                Ok(())
+            }
+            Left::Turn(TurnError::Differs { object, what }) if self.manner.on_conflict != OnConflict::Overwrite => {
+                self.conflict(&object, ConflictKind::Definition, format!("it does not come back: {what}"));
                 Ok(())
             }
             Left::Rejected(kind, why)
@@ -153,7 +159,8 @@ impl Undo<'_, '_> {
     fn whole(&mut self) -> Result<(), Left> {
         let found_before = self.conflicts.total;
         let aim = self.guard()?;
-        if self.conflicts.total == found_before || self.manner.on_conflict != OnConflict::Keep {
+        let keeps = self.conflicts.total > found_before && self.manner.on_conflict == OnConflict::Keep;
+        if !(keeps || aim.is_misled) {
             self.turn(&aim)?;
         }
         Ok(())
@@ -208,6 +215,7 @@ impl Undo<'_, '_> {
             return Ok(Aim::default());
         }
         self.tell_renamed_needs(&renamed)?;
+        aim.is_misled = !renamed.is_empty();
         self.guard_along(&aim)?;
         self.guard_labels(&mut aim)?;
         Ok(aim)

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 
 use postgres::Error;
 
-use super::catalog::{self, Key, Kind, Object, literal};
+use super::catalog::{self, Key, Kind, Object, class, literal};
 use super::ddl::DdlEvent;
 use super::ddl_labels;
-use super::named::{self, Named, Need};
+use super::named::{self, Named, Need, called};
 use super::prepared::Client;
 use super::table::plain;
 
@@ -41,7 +41,9 @@ impl DdlEvent {
         let rewritten: BTreeSet<Key> = rewritten.filter_map(|change| change.before.as_ref()?.key).collect();
         let comes_back = |key: Key| gone.contains(&key) || gone.contains(&Key { sub: 0, ..key });
         let needs = before.into_iter().filter(|need| {
-            let is_lost = rewritten.contains(&need.of) || !still.contains(&is_one(need));
+            // What comes back is held against what it was, names and all.
+            let comes_back_itself = gone.contains(&need.of);
+            let is_lost = comes_back_itself || rewritten.contains(&need.of) || !still.contains(&is_one(need));
             keys.contains(&need.of) && is_lost && !comes_back(need.needed.key)
         });
         let mut needs: Vec<Named> = needs.map(|need| need.needed).collect();
@@ -81,17 +83,67 @@ impl DdlEvent {
         Ok(all)
     }
 
+    /// The names that its undo uses, each with the object as people are shown it.
+    pub(super) fn names_used(&self) -> impl Iterator<Item = (String, String)> {
+        let needs = self.needs.iter().map(|one| (one.shown(), one.name.clone()));
+        let own = self.changes.iter().filter_map(|change| Some((change.before.as_ref()?, change.after.as_ref())));
+        let own = own.flat_map(|(before, after)| {
+            let itself = after.map(|after| (after.shown(), called(after)));
+            let of = Some(after.unwrap_or(before).of()).filter(|of| !of.is_empty());
+            itself.into_iter().chain(of.map(|of| (format!("table {of}"), of.to_owned())))
+        });
+        needs.chain(own).flat_map(|(shown, name)| {
+            // What it is a part of, and where that is.
+            let of = name.rsplit_once(" of ").map(|(_, of)| (shown.clone(), of.to_owned()));
+            let schema = schema_of(&name).map(|schema| (format!("schema {schema}"), schema));
+            std::iter::once((shown, name)).chain(of).chain(schema)
+        })
+    }
+
     /// The objects whose names its undo needs and that it may not have touched, as they are listed for people.
     pub fn needed(&self) -> impl Iterator<Item = String> {
+        const RELATIONS: &[&str] = &["view ", "materialized view ", "sequence ", "index "];
         self.needs.iter().flat_map(|one| {
-            let words: &[&str] = match (one.key.class, one.key.sub) {
-                (catalog::class::RELATION, 0) => &["", "view ", "materialized view ", "sequence ", "index "],
-                (catalog::class::TYPE, _) => &["", "type ", "domain "],
-                (catalog::class::PROCEDURE, _) => &["function ", "procedure ", "aggregate "],
-                (catalog::class::SCHEMA, _) => &["schema "],
-                _ => &[],
+            let (of, words): (&str, &[&str]) = match (one.key.class, one.name.rsplit_once(" of ")) {
+                (class::RELATION, None) => (&one.name, RELATIONS),
+                (class::PROCEDURE, _) => (&one.name, &["function ", "procedure ", "aggregate "]),
+                (class::SCHEMA, _) => (&one.name, &["schema "]),
+                (class::TYPE, _) => (&one.name, &["type ", "domain "]),
+                (_, Some((_, of))) => (of, &["type ", "domain "]),
+                (_, None) => (&one.name, &[]),
             };
-            words.iter().map(|word| if word.is_empty() { plain(&one.name) } else { format!("{word}{}", one.name) })
+            let shown = words.iter().map(move |word| format!("{word}{of}"));
+            let schema = schema_of(&one.name).map(|schema| format!("schema {schema}"));
+            shown.chain([plain(of)]).chain(schema)
         })
+    }
+}
+
+/// The schema in a name that has one.
+fn schema_of(name: &str) -> Option<String> {
+    let name = name.rsplit_once(" of ").map_or(name, |(_, of)| of);
+    let mut quoted = false;
+    let end = name.bytes().position(|byte| {
+        quoted ^= byte == b'"';
+        byte == b'.' && !quoted
+    })?;
+    Some(name[..end].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_its_schema() {
+        for (name, schema) in [
+            ("s.t", Some("s")),
+            ("\"s.x\".t", Some("\"s.x\"")),
+            ("\"a.b\" of s.t", Some("s")),
+            ("s.f(public.t)", Some("s")),
+            ("s", None),
+        ] {
+            assert_eq!(schema_of(name).as_deref(), schema, "{name}");
+        }
     }
 }

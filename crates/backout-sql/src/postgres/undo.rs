@@ -417,16 +417,22 @@ impl Postgres {
 /// What a step comes to.
 pub fn summary_of(index: &Index) -> Summary {
     let mut objects: Vec<String> = index.tables.iter().map(table::shown).collect();
-    let altered = index.events.iter().filter_map(|event| match event {
-        Event::Ddl { event, .. } => Some(event.about()),
-        Event::Rows { .. } | Event::Statements { .. } => None,
-    });
-    objects.extend(altered.flatten());
+    let altered = || {
+        index.events.iter().filter_map(|event| match event {
+            Event::Ddl { event, .. } => Some(event),
+            Event::Rows { .. } | Event::Statements { .. } => None,
+        })
+    };
+    objects.extend(altered().flat_map(|event| event.about()));
     objects.extend(index.sequences.iter().map(|one| format!("sequence {}.{}", one.schema, one.name)));
     objects.sort_unstable();
     objects.dedup();
     objects.truncate(Summary::OBJECTS_KEPT);
-    Summary { changes: index.statements, objects, ..Summary::default() }
+    let mut needs: Vec<String> = altered().flat_map(|event| event.needed()).collect();
+    needs.sort_unstable();
+    needs.dedup();
+    needs.truncate(Summary::OBJECTS_KEPT);
+    Summary { changes: index.statements, objects, needs, ..Summary::default() }
 }
 
 /// The tables that a change made and one of those after it, which are undone already, dropped: the last of them first.
