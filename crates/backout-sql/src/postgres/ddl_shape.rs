@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use backout_model::target::TargetError;
 use postgres::error::SqlState;
 
-use super::admit::is_barred;
+use super::admit::{is_barred, no_value};
 use super::catalog::{self, Kind, Object, Wanted};
 use super::ddl::{Change, Context};
 use super::ddl_hold::Moved;
@@ -74,7 +74,11 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change
         error => error,
     };
     still_there(context.client, kept).map_err(|error| stuck_or_failed(error.into()))?;
-    let values = load(context, kept)?;
+    // A type of theirs may have another name by now, or a label.
+    let values = load(context, kept).map_err(|error| match no_value(&error) {
+        Some(why) => ShapeError::Stuck(stuck(kept, why)),
+        None => error.into(),
+    })?;
     let homeless = homeless(context.client, kept).map_err(|error| failed(error.into()))?;
     reshape(context.client, context.version, kept, &values, changes).map_err(stuck_or_failed)?;
     // A type that goes next must not be in use.

@@ -186,7 +186,13 @@ impl Postgres {
                         let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
                         capture.before_rows(&mut sessions).map_err(|source| uncaptured(&self.label, source))?;
                     }
-                    let one = Loaded { strangers, ..load::load(&mut self.a, reader, replay, table, from, to)? };
+                    let one = match load::load(&mut self.a, reader, replay, table, from, to)? {
+                        Ok(one) => Loaded { strangers, ..one },
+                        Err(why) => {
+                            self.unfit(table, why, replay)?;
+                            continue;
+                        }
+                    };
                     let done = if table.key.is_empty() {
                         loose::rows(&mut self.a, replay, table, &one)
                     } else {

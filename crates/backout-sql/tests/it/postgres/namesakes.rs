@@ -18,7 +18,13 @@ const SETUP: &str = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'fine');
     CREATE SEQUENCE s; CREATE SEQUENCE z; SELECT setval('s', 5), setval('z', 5);
     CREATE SCHEMA one CREATE TABLE x (k int PRIMARY KEY); CREATE SCHEMA two CREATE TABLE x (k int PRIMARY KEY);
     INSERT INTO one.x VALUES (1); INSERT INTO two.x VALUES (1);
-    CREATE TYPE feel AS ENUM ('sad', 'ok', 'fine');";
+    CREATE TYPE feel AS ENUM ('sad', 'ok', 'fine');
+    CREATE MATERIALIZED VIEW seen AS SELECT a FROM t; CREATE INDEX by_a ON t (a);
+    CREATE PROCEDURE p(r t) LANGUAGE sql AS 'SELECT 1'; CREATE POLICY mine ON t USING (a > 0);
+    CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION noted();
+    CREATE RULE ru AS ON DELETE TO loose DO INSTEAD NOTHING; CREATE TYPE pair AS (a feel);
+    CREATE TABLE whole (k int) PARTITION BY LIST (k); CREATE TABLE part PARTITION OF whole FOR VALUES IN (1);";
 
 /// What others do: a copy takes a table's place, and others take each other's.
 const TABLE: &str = "CREATE TABLE copy (LIKE t INCLUDING ALL); INSERT INTO copy SELECT * FROM t;
@@ -139,7 +145,7 @@ fn what_others_gave_the_name_is_not_taken_for_it() {
 #[test]
 fn a_site_that_was_restored_is_undone_like_the_old_one() {
     let script =
-        "UPDATE t SET a = a + 10, m = 'ok'; ALTER TABLE t ADD c int; DROP VIEW v; ALTER TYPE feel ADD VALUE 'new';
+        "UPDATE t SET a = a + 10, m = 'ok'; ALTER TABLE t ADD c int; DROP VIEW v; ALTER TYPE mood ADD VALUE 'new';
         CREATE TABLE n (k int PRIMARY KEY); INSERT INTO n VALUES (1); TRUNCATE loose; SELECT setval('s', 50)";
     let [old, new] = [Server::fresh(), Server::fresh()];
     let mut stage = Stage::on(&old, SETUP);
@@ -160,4 +166,34 @@ fn a_site_that_was_restored_is_undone_like_the_old_one() {
     other.seq = stage.seq;
     other.undo(&images);
     assert_eq!(all(&other), before);
+}
+
+/// Where numbers mean nothing, what has no name any more is a conflict all the same.
+#[test]
+fn what_others_renamed_on_a_restored_site_is_a_conflict() {
+    let restored = "CREATE TABLE backout_shop.other (LIKE backout_shop.marker INCLUDING ALL);
+        INSERT INTO backout_shop.other SELECT * FROM backout_shop.marker; DROP TABLE backout_shop.marker;
+        ALTER TABLE backout_shop.other RENAME TO marker;";
+    let (felt, low) = ("ALTER TYPE mood RENAME TO felt", "ALTER TYPE mood RENAME VALUE 'sad' TO 'low'");
+    for (script, theirs) in [
+        ("UPDATE t SET m = 'fine' WHERE k = 1", felt),
+        ("UPDATE t SET m = 'fine' WHERE k = 1", low),
+        ("DELETE FROM t WHERE k = 1", low),
+        ("TRUNCATE t", low),
+        ("ALTER TABLE t DROP m CASCADE", felt),
+        ("ALTER TABLE t DROP m CASCADE", low),
+        ("DROP VIEW sad", low),
+        ("ALTER TABLE t ALTER d DROP DEFAULT", "ALTER TYPE mood RENAME VALUE 'ok' TO 'low'"),
+    ] {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply(script);
+        stage.others(&format!("{restored} {theirs}"));
+        let before = all(&stage);
+        let stopped = stage.try_undo(&images, OnConflict::Stop).unwrap_err();
+        assert!(matches!(stopped, TargetError::Conflicts(_)), "{script}; {theirs}: {}", told(&stopped));
+        stage.try_undo(&images, OnConflict::Overwrite).unwrap_err();
+        let kept = stage.try_undo(&images, OnConflict::Keep);
+        let kept = kept.unwrap_or_else(|error| panic!("{script}; {theirs}: {}", told(&error)));
+        assert!(!kept.conflicts.is_empty() && all(&stage) == before, "{script}; {theirs}");
+    }
 }
