@@ -78,7 +78,7 @@ pub(super) struct Undo<'a, 'c> {
     pub(super) context: &'a mut Context<'c>,
     pub(super) event: &'a DdlEvent,
     pub(super) manner: Manner,
-    conflicts: &'a mut Conflicts,
+    pub(super) conflicts: &'a mut Conflicts,
     notes: &'a mut Vec<String>,
 }
 
@@ -177,7 +177,7 @@ impl Undo<'_, '_> {
         let names: Vec<&Object> =
             event.changes.iter().filter_map(|change| change.after.as_ref().or(change.before.as_ref())).collect();
         let found = self.live(&names)?;
-        let renamed = self.renamed()?;
+        let renamed = self.renamed(&found)?;
         let mut as_before = 0;
         let total_before = self.conflicts.total;
         for (change, now) in event.changes.iter().zip(found) {

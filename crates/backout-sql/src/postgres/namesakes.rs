@@ -7,7 +7,7 @@ use backout_model::target::TargetError;
 use super::Postgres;
 use super::catalog::Object;
 use super::counters::Positions;
-use super::ddl_turn::TurnError;
+use super::ddl::DdlEvent;
 use super::ddl_undo::{Left, Undo};
 use super::load::Replay;
 use super::named::{self, Named, Renamed};
@@ -99,12 +99,14 @@ fn holds(reader: &mut Reader<'_>, spans: [Span; 2], label: &str) -> Result<bool,
 }
 
 impl Undo<'_, '_> {
-    /// What the change left, or what its undo names, and others call otherwise.
-    pub(super) fn renamed(&mut self) -> Result<Vec<Renamed>, Left> {
-        if !self.context.knows_numbers {
+    /// What the change left, or what its undo names, and others call otherwise. `found`: what has the names of what it left.
+    pub(super) fn renamed(&mut self, found: &[Option<Object>]) -> Result<Vec<Renamed>, Left> {
+        let DdlEvent { left, needs, .. } = self.event;
+        let are_there = left.iter().all(|one| found.iter().flatten().any(|now| now.key == Some(one.key)));
+        if !self.context.knows_numbers || are_there && needs.is_empty() {
             return Ok(Vec::new());
         }
-        let known: Vec<Named> = self.event.left.iter().chain(&self.event.needs).cloned().collect();
+        let known: Vec<Named> = left.iter().chain(needs).cloned().collect();
         Ok(named::renamed(self.context.client, &known)?)
     }
 
@@ -118,17 +120,18 @@ impl Undo<'_, '_> {
 
     /// Tells the rest of them; an error where they are to be overwritten: what has the name is nobody's.
     pub(super) fn tell_renamed_needs(&mut self, renamed: &[Renamed]) -> Result<(), Left> {
-        if let Some(first) = renamed.first().filter(|_| self.manner.on_conflict == OnConflict::Overwrite) {
-            let what = format!("undo what was done to {}", first.was.shown());
-            return Err(TurnError::Stuck { what, why: first.words() }.into());
-        }
         let left = &self.event.left;
         let mut told: Vec<&Named> = Vec::new();
         for one in renamed.iter().filter(|one| !left.contains(&one.was)) {
-            if !told.contains(&&one.was) {
+            let of = one.was.name.rsplit_once(" of ").map_or("", |(_, of)| of);
+            let with_it = renamed.iter().any(|other| other.was.name == of);
+            if !with_it && !told.contains(&&one.was) {
                 told.push(&one.was);
                 self.push(&one.was.shown(), ConflictKind::Definition, String::new(), one.was.name.clone(), one.words());
             }
+        }
+        if !renamed.is_empty() && self.manner.on_conflict == OnConflict::Overwrite {
+            return Err(Left::Target(TargetError::Conflicts(std::mem::take(self.conflicts))));
         }
         Ok(())
     }

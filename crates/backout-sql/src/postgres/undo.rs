@@ -178,7 +178,11 @@ impl Postgres {
                     };
                     let table = &tables[*table as usize];
                     if let Some(why) = self.namesake(reader, replay, table, [from, to])? {
-                        self.unfit(table, why, replay)?;
+                        replay.definition(table, why);
+                        if replay.overwrites() {
+                            // What has the name now is nobody's to overwrite.
+                            return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
+                        }
                         continue;
                     }
                     let Some(strangers) = self.strangers(table, replay)? else { continue };
