@@ -11,6 +11,7 @@ use super::ddl::DdlEvent;
 use super::ddl_undo::{Left, Undo};
 use super::load::Replay;
 use super::named::{self, Named, Renamed};
+use super::prepared::Client;
 use super::session::literal;
 use super::stream::{Index, Reader, Sequence, Span, StreamError, Table};
 use super::undo::Halt;
@@ -80,6 +81,16 @@ pub(super) fn left_out(
         }
     }
     left
+}
+
+/// What a change is to alter again and others call otherwise now. Under settings that resolve names in `pg_catalog` alone.
+pub(super) fn to_redo(client: &mut Client, event: &DdlEvent) -> Result<Vec<Renamed>, postgres::Error> {
+    let altered = event.changes.iter().filter_map(|change| Some((change.before.as_ref()?, change.after.as_ref()?)));
+    let known = altered.filter_map(|(before, after)| {
+        let key = Named::of_recorded(after, &event.left)?.key;
+        Some(Named { key, name: named::called(before) })
+    });
+    named::renamed(client, &known.collect::<Vec<_>>())
 }
 
 /// True where rows may hold a label.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use postgres::Error;
 
 use super::catalog::{self, Key, Kind, Object, class, literal};
-use super::ddl::DdlEvent;
+use super::ddl::{Change, DdlEvent};
 use super::ddl_labels;
 use super::named::{self, Named, Need, called};
 use super::prepared::Client;
@@ -47,6 +47,12 @@ impl DdlEvent {
             keys.contains(&need.of) && is_lost && !comes_back(need.needed.key)
         });
         let mut needs: Vec<Named> = needs.map(|need| need.needed).collect();
+        if self.changes.iter().any(is_renamed) {
+            // By one statement with what uses it: the undo begins under the new names.
+            for one in named::renamed(client, &needs)? {
+                needs.iter_mut().filter(|need| need.key == one.was.key).for_each(|need| need.name.clone_from(&one.now));
+            }
+        }
         let mut labels = named::labels_of(client, &needs)?;
         if self.kept.is_empty() {
             // Those that a text may name.
@@ -62,7 +68,7 @@ impl DdlEvent {
         }
         needs.extend(labels);
         needs.extend(self.changed_labels(client)?);
-        needs.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        needs.sort_unstable_by_key(|one| one.key);
         needs.dedup();
         self.needs = needs;
         Ok(())
@@ -117,6 +123,11 @@ impl DdlEvent {
             shown.chain([plain(of)]).chain(schema)
         })
     }
+}
+
+/// True where an object got another name, or a schema did.
+fn is_renamed(change: &Change) -> bool {
+    matches!((&change.before, &change.after), (Some(before), Some(after)) if called(before) != called(after))
 }
 
 /// The schema in a name that has one.

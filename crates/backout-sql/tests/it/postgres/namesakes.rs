@@ -197,3 +197,41 @@ fn what_others_renamed_on_a_restored_site_is_a_conflict() {
         assert!(!kept.conflicts.is_empty() && all(&stage) == before, "{script}; {theirs}");
     }
 }
+
+#[test]
+fn a_redo_works_on_nothing_else_either() {
+    for (script, theirs) in [
+        ("UPDATE t SET a = a + 10", TABLE),
+        ("UPDATE t SET a = 7, b = 7", COLUMNS),
+        ("ALTER TABLE t ALTER a SET DEFAULT 3", TABLE),
+        ("ALTER TABLE t ALTER a SET DEFAULT 3", COLUMNS),
+        ("ALTER FUNCTION f() COST 7", FUNCTIONS),
+        ("COMMENT ON SCHEMA one IS 'ours'", SCHEMAS),
+    ] {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply(script);
+        stage.undo(&images);
+        stage.others(theirs);
+        let before = all(&stage);
+        for on_conflict in [OnConflict::Stop, OnConflict::Overwrite] {
+            let redone = stage.try_redo(&images, on_conflict);
+            assert!(redone.is_err() && all(&stage) == before, "{script}; {theirs}: {on_conflict:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_block_renames_it_may_drop_things_of() {
+    for block in [
+        "DROP VIEW v; ALTER TABLE t RENAME TO zz",
+        "ALTER TABLE t RENAME a TO z; DROP VIEW v",
+        "DROP VIEW sad; ALTER TYPE mood RENAME TO felt",
+        "ALTER FUNCTION f() RENAME TO z; ALTER TABLE filled ALTER k DROP DEFAULT",
+    ] {
+        let mut stage = Stage::new(SETUP);
+        let before = all(&stage);
+        let images = stage.apply(&format!("DO $$ BEGIN {block}; END $$"));
+        stage.undo(&images);
+        assert_eq!(all(&stage), before, "{block}");
+    }
+}
