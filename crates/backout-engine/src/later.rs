@@ -22,6 +22,8 @@ pub(crate) struct LaterStep {
     objects: Vec<String>,
     /// What it made or gave a name, with its kind.
     made: Vec<String>,
+    /// What it did not touch and whose names its undo uses.
+    needs: Vec<String>,
     /// Its undo goes by images: they fit the objects as it found and left them, and no others.
     by_images: bool,
     act: Act,
@@ -126,13 +128,15 @@ impl LaterStep {
 
     /// True where it may have changed the same rows or paths as another step of a target.
     pub fn may_share(&self, target: &str, other: &Summary) -> bool {
-        let is_own = |object: &String| self.objects.iter().any(|own| bare(own).eq_ignore_ascii_case(bare(object)));
+        let own = || self.objects.iter().chain(&self.needs);
+        let is_own = |object: &String| own().any(|own| bare(own).eq_ignore_ascii_case(bare(object)));
         // One that lists none may have changed what is in no table.
         let may_be_any = |objects: &[String]| objects.is_empty() || objects.len() >= Summary::OBJECTS_KEPT;
         self.by_images
             && self.target == target
             && (self.target.starts_with("root ")
                 || may_be_any(&self.objects)
+                || self.needs.len() >= Summary::OBJECTS_KEPT
                 || may_be_any(&other.objects)
                 || other.objects.iter().any(is_own))
     }
@@ -197,9 +201,10 @@ impl Run<'_, '_> {
                 // A target that the site no longer has is none of this undo's.
                 if let Ok(target) = self.session.targets.of(step.act()) {
                     let by_images = step.has_images && step.act().is_captured();
-                    let Summary { objects, made, rows, changes, .. } = step.intended.summary;
+                    let Summary { objects, made, needs, rows, changes, .. } = step.intended.summary;
                     let (target, seq, act) = (target.label(), step.seq, step.intended.act);
-                    later.push(LaterStep { of, target, objects, made, by_images, act, seq, count: rows.max(changes) });
+                    let count = rows.max(changes);
+                    later.push(LaterStep { of, target, objects, made, needs, by_images, act, seq, count });
                 }
             }
         }

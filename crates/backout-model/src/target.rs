@@ -36,6 +36,9 @@ pub struct Summary {
     /// name is something else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<String>,
+    /// What was not touched and whose names an undo uses, listed like what was; at most so many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
     /// What the target itself wants back later, small.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub note: Value,

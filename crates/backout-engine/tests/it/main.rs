@@ -18,6 +18,7 @@ mod left;
 mod made_again;
 mod maintenance;
 mod mariadb;
+mod needed_names;
 mod nested;
 mod order;
 mod order_postgres;

@@ -14,6 +14,7 @@ use super::apply::cannot_run;
 use super::capture::patiently;
 use super::classify::No;
 use super::ddl::{Change, Prepared, definition, renamed};
+use super::ddl_fit::{is_unfit, list_unfit, newcomers};
 use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, note_changed, refill, renames};
 use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
@@ -271,7 +272,10 @@ impl Mariadb {
         }
         let holds = self.holds_of(segment);
         // In the act's session: what it has taken back so far may not be committed.
-        list_changed(self.a()?, kept, &holds, replay).map_err(|source| reading(&label, source))
+        let a = self.a()?;
+        list_changed(a, kept, &holds, replay)
+            .and_then(|()| list_unfit(a, altered, kept, &holds, replay))
+            .map_err(|source| reading(&label, source))
     }
 
     pub(super) fn undo_alter(
@@ -282,6 +286,9 @@ impl Mariadb {
     ) -> Result<(), TargetError> {
         let (names, label, holds) = (self.names.clone(), self.label.clone(), self.holds_of(segment));
         let failed = |source: Error| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source);
+        let retypes = ["MODIFY COLUMN", "CHANGE COLUMN"].iter().any(|words| altered.inverse.contains(words));
+        // Where all rows are those that the alteration left, what it made of them may fit in no other way.
+        let mut strict = retypes && replay.on_conflict != OnConflict::Overwrite;
         marker::holds(&mut self.b, &names, &label, self.epoch)?;
         if let Some(kept) = &altered.kept {
             self.hold_triggers(&[&altered.name])?;
@@ -293,6 +300,14 @@ impl Mariadb {
                 // Somebody was faster than the lock.
                 list_changed(self.a()?, kept, &holds, replay).map_err(failed)?;
                 return self.a()?.run("UNLOCK TABLES").map_err(failed);
+            }
+            strict &= newcomers(self.a()?, kept, &holds).map_err(failed)? > 0;
+            let found = replay.conflicts.total;
+            if strict {
+                list_unfit(self.a()?, altered, kept, &holds, replay).map_err(failed)?;
+            }
+            if replay.conflicts.total > found {
+                return self.leave_altered(segment, replay);
             }
         }
         segment.come(self.a()?, &names, State::Undoing).map_err(failed)?;
@@ -306,7 +321,21 @@ impl Mariadb {
         if !inverse.is_empty() {
             let sql = format!("ALTER TABLE {} {}", ident(&altered.name), inverse.join(", "));
             let a = self.a()?;
-            if let Err(source) = patiently(|| a.run(&sql)) {
+            if strict {
+                a.run("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')").map_err(failed)?;
+            }
+            let done = patiently(|| a.run(&sql));
+            if strict {
+                a.stay_neutral().map_err(failed)?;
+            }
+            if let Err(source) = done {
+                if strict && is_unfit(&source) {
+                    replay.definition(
+                        &altered.name,
+                        format!("rows of others do not fit its definition of before: {source}"),
+                    );
+                    return self.leave_altered(segment, replay);
+                }
                 self.a()?.run("UNLOCK TABLES").map_err(failed)?;
                 segment.come(&mut self.b, &names, State::Done).map_err(failed)?;
                 return Err(failed(source));
@@ -325,6 +354,15 @@ impl Mariadb {
         segment.come(self.a()?, &names, State::Undone).map_err(failed)?;
         self.a()?.run("UNLOCK TABLES").map_err(failed)?;
         self.raise_counter(altered)
+    }
+
+    /// What others made of the table stays, and so does its definition.
+    fn leave_altered(&mut self, segment: &mut Segment, replay: &Replay<'_>) -> Result<(), TargetError> {
+        let (names, label) = (self.names.clone(), self.label.clone());
+        let failed = |source: Error| TargetError::failed(format!("cannot write a segment to {label}"), source);
+        self.a()?.run("UNLOCK TABLES").map_err(failed)?;
+        let state = if replay.is_stopped() { State::Done } else { State::Undone };
+        segment.come(&mut self.b, &names, state).map_err(failed)
     }
 
     /// Completes an undo that was broken off between the definition and the values.

@@ -33,6 +33,7 @@ mod conn;
 mod counters;
 mod ddl;
 mod ddl_alter;
+mod ddl_fit;
 mod ddl_kept;
 mod ddl_links;
 mod ddl_prepare;

@@ -3,6 +3,8 @@
 //! Constraints that may wait for the end of the transaction are looked up by a question of our own: PostgreSQL never
 //! checks them for a session whose triggers are silent.
 
+use backout_model::target::TargetError;
+use postgres::error::SqlState;
 use postgres::{Client, Error};
 
 use super::session::{Session, count, ident, is_lost, is_taken, literal, rows};
@@ -20,6 +22,15 @@ pub(super) const ROWS: &str = "pg_temp.backout_in";
 pub(super) fn is_barred(error: &Error) -> bool {
     let code = error.code().map_or("", |code| code.code());
     !is_lost(error) && (code.starts_with("22") || code.starts_with("23") && code != "23503")
+}
+
+/// The server's words where a text is no value of its type: others renamed a label, or gave a domain another check.
+pub(super) fn no_value(error: &TargetError) -> Option<String> {
+    let TargetError::Failed { source, .. } = error else { return None };
+    let error = source.downcast_ref::<postgres::Error>()?;
+    let codes = [&SqlState::INVALID_TEXT_REPRESENTATION, &SqlState::CHECK_VIOLATION, &SqlState::UNDEFINED_OBJECT];
+    error.code().filter(|code| codes.contains(code))?;
+    Some(error.as_db_error()?.message().to_owned())
 }
 
 /// Why a row is not admitted.

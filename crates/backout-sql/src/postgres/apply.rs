@@ -58,6 +58,12 @@ impl Postgres {
         let Step { capture, database, before, set, senders, .. } = step;
         let done = done.and_then(|()| database.commit_script(script, capture, &before, &senders, gate));
         if done.is_err() {
+            // What it set since is known to be its own; what it drew after that is seen from there.
+            let mut before = before.clone();
+            for one in set.iter().filter(|one| !one.made && !one.gone) {
+                let name = one.was.clone().unwrap_or_else(|| (one.schema.clone(), one.name.clone()));
+                before.entry(name).and_modify(|(_, at)| *at = one.after);
+            }
             database.failed_draws.learn(&mut database.a, &before);
         }
         self.after_step();
@@ -131,6 +137,7 @@ impl Postgres {
     /// The same, but for the index.
     fn unsealed(&mut self, mut capture: Capture, before: &counters::Positions) -> Result<Unsealed, TargetError> {
         self.a.stay_neutral_in_transaction().map_err(|source| self.failed("cannot set up", source))?;
+        capture.index().marker = self.marker_number()?;
         capture.index().sequences = counters::moved(&mut self.a, &self.label, before)?;
         capture.unsealed().map_err(|source| uncaptured(&self.label, source))
     }
@@ -376,6 +383,7 @@ impl Step<'_> {
             drawn,
             already: None,
             proof: false,
+            knows_numbers: true,
             gone: &mut Gone::default(),
         };
         let mut sessions = Sessions { a: &mut database.a, b: &mut database.b };

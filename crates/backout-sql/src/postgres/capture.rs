@@ -13,6 +13,7 @@ use super::candidates::{altered_type, candidates, has_namesakes, lock, odd, own_
 use super::capture_error::{CaptureError, reading};
 use super::deferred;
 use super::marks::{Marks, Seen};
+use super::named;
 use super::place::Place;
 use super::prepared::Client;
 use super::session::{Session, Settings, ident};
@@ -327,6 +328,7 @@ impl Capture {
         let shown = touched.shown();
         let mut table = table::read(sessions.a, touched.oid).map_err(reading(&shown))?;
         table.made = touched.made;
+        table.names = named::of_table(&mut sessions.a.client, touched.oid).map_err(reading(&shown))?;
         let marked = self.marks.has(touched.oid);
         if !marked && !touched.made && (touched.exclusive || self.flushed.contains(&touched.oid)) {
             return Err(CaptureError::Uncapturable(format!(

@@ -12,12 +12,25 @@ use serde::{Deserialize, Serialize};
 use super::prepared::{Asked, Client};
 use super::{prepared, spelling};
 
-/// Where an object stands in the catalogs, as `pg_depend` has it: valid within one step only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Where an object stands in the catalogs, as `pg_depend` has it: valid in one database, for as long as the object lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "(u32, u32, i32)", from = "(u32, u32, i32)")]
 pub struct Key {
     pub class: u32,
     pub oid: u32,
     pub sub: i32,
+}
+
+impl From<(u32, u32, i32)> for Key {
+    fn from((class, oid, sub): (u32, u32, i32)) -> Self {
+        Self { class, oid, sub }
+    }
+}
+
+impl From<Key> for (u32, u32, i32) {
+    fn from(Key { class, oid, sub }: Key) -> Self {
+        (class, oid, sub)
+    }
 }
 
 impl Key {

@@ -37,7 +37,7 @@ impl Postgres {
         let mut replay =
             Replay::new(&label, Direction::Undo, on_conflict, counters::Positions::new()).looking_for_what_is_already();
         let mut summary = Summary::default();
-        let mut turns = CHECK_TURNS;
+        let (mut turns, mut is_impossible) = (CHECK_TURNS, false);
         for mut images in steps {
             let mut reader = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?;
             if reader.index.way != Way::Captured {
@@ -46,6 +46,7 @@ impl Postgres {
             }
             let before = replay.rows;
             if !self.check_step(&mut reader, manner, turns, &mut replay)? {
+                is_impossible = on_conflict == OnConflict::Overwrite;
                 break;
             }
             turns = 1;
@@ -57,7 +58,7 @@ impl Postgres {
         summary.objects.sort_unstable();
         summary.objects.dedup();
         summary.objects.truncate(Summary::OBJECTS_KEPT);
-        if on_conflict == OnConflict::Keep && replay.unkept {
+        if is_impossible || on_conflict == OnConflict::Keep && replay.unkept {
             return Err(TargetError::Conflicts(replay.conflicts));
         }
         Ok(Report {

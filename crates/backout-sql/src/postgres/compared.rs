@@ -170,7 +170,7 @@ impl Postgres {
         }
         let writer = Writer::new(gate.images());
         let mut writer = writer.map_err(|source| captured(source.into()))?;
-        let mut index = Index { shown: shown.to_owned(), ..Index::default() };
+        let mut index = Index { shown: shown.to_owned(), marker: self.marker_number()?, ..Index::default() };
         let mut parts = Parts::of(&seen.found);
         parts.gone.kept.extend(positions(&seen.found, before));
         let mut touched: BTreeSet<u32> = seen.found.anew.clone();
@@ -245,6 +245,7 @@ impl Postgres {
             drawn: &[],
             already: None,
             proof: false,
+            knows_numbers: true,
             gone: &mut Gone::default(),
         };
         let mut images = Images { capture: None, reader: None, label: &label };
@@ -359,6 +360,7 @@ impl Postgres {
                 made: stood.is_none(),
                 gone: false,
                 was: was.filter(|(old_schema, old_name)| old_schema != schema || old_name != name),
+                oid: Some(*oid),
             });
         }
         let left: BTreeSet<u32> = now.values().map(|(oid, _)| *oid).collect();
@@ -371,6 +373,7 @@ impl Postgres {
             made: false,
             gone: true,
             was: None,
+            oid: None,
         }));
         Ok(all)
     }

@@ -31,6 +31,8 @@ impl DdlEvent {
             changes,
             moved: Vec::new(),
             kept: Vec::new(),
+            left: Vec::new(),
+            needs: Vec::new(),
             found: true,
             acts: Vec::new(),
             hung: Vec::new(),

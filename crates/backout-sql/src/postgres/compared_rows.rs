@@ -10,6 +10,7 @@ use postgres::Error;
 use super::candidates::read_line;
 use super::capture_error::{CaptureError, reading};
 use super::ddl_keep::{ColumnValues, What};
+use super::named;
 use super::session::Session;
 use super::snapshot::{self, Copied, Copy};
 use super::stream::{Side, Span, Table, Writer};
@@ -39,7 +40,8 @@ impl<'a> Pair<'a> {
             return Ok(None);
         }
         let columns = snapshot::columns(b, oid)?;
-        Ok(Some(Self { oid, table: Table { made: copy.is_none(), ..table }, columns, copy, added }))
+        let names = named::of_table(&mut b.client, oid)?;
+        Ok(Some(Self { oid, table: Table { made: copy.is_none(), names, ..table }, columns, copy, added }))
     }
 
     fn copied(&self, column: &Copied) -> Option<&'a Copied> {

@@ -70,7 +70,7 @@ pub fn moved(a: &mut Session, label: &str, before: &Positions) -> Result<Vec<Seq
             Some((_, before)) if *before == after => None,
             Some((was, before)) => {
                 let was = Some((*was).clone()).filter(|was| *was != name);
-                Some(Sequence { was, ..sequence(name, *before, after) })
+                Some(Sequence { was, oid: Some(oid), ..sequence(name, *before, after) })
             }
             None => Some(Sequence { made: true, ..sequence(name, after, after) }),
         })
@@ -82,7 +82,7 @@ pub fn moved(a: &mut Session, label: &str, before: &Positions) -> Result<Vec<Seq
 }
 
 fn sequence((schema, name): Name, before: Position, after: Position) -> Sequence {
-    Sequence { schema, name, before, after, made: false, gone: false, was: None }
+    Sequence { schema, name, before, after, made: false, gone: false, was: None, oid: None }
 }
 
 /// Which of these sequences were not dropped; those that are held were.

@@ -16,11 +16,12 @@ use super::ddl_turn::TurnError;
 pub use super::drawn::Drawn;
 pub use super::event_triggers::EventTriggers;
 pub use super::gone::Gone;
+use super::named::Named;
 use super::prepared::{self, Client};
 use super::table::plain;
 use super::{
-    acts, catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_labels, ddl_names, ddl_observe,
-    ddl_settings, drawn,
+    catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_labels, ddl_names, ddl_observe, ddl_settings,
+    drawn, needs,
 };
 
 pub use super::ddl_keep::Keep;
@@ -52,6 +53,12 @@ pub struct DdlEvent {
     /// Values and rows in the images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) kept: Vec<Kept>,
+    /// What the names of what it left meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) left: Vec<Named>,
+    /// What the names meant that its undo uses: see [`super::needs`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) needs: Vec<Named>,
     /// No statement of it is known: it was found by comparison with what was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) found: bool,
@@ -93,26 +100,6 @@ impl DdlEvent {
         } else {
             format!("put back the definition of {shown}{more}")
         }
-    }
-
-    /// The same, with nothing done.
-    pub fn nothing(&self) -> Self {
-        Self { changes: Vec::new(), moved: Vec::new(), kept: Vec::new(), acts: Vec::new(), ..self.clone() }
-    }
-
-    /// How its undo goes, told by that of the first time: what is held and kept lies elsewhere now.
-    pub(super) fn with_acts_of(self, first: &Self) -> Self {
-        let old_and_new: Vec<(&str, &str)> = first.holds().zip(self.holds()).collect();
-        let blocks: Vec<(u64, u64)> =
-            first.kept.iter().flat_map(Kept::blocks).zip(self.kept.iter().flat_map(Kept::blocks)).collect();
-        let acts = acts::moved(&first.acts, &old_and_new, &blocks);
-        Self { acts, hung: first.hung.clone(), ..self }
-    }
-
-    /// The tables that its undo builds anew.
-    pub(super) fn rebuilds(&self) -> impl Iterator<Item = &str> {
-        let shaped = self.kept.iter().filter(|kept| matches!(kept.what, ddl_keep::What::Values { .. }));
-        shaped.map(|kept| kept.table.as_str())
     }
 
     /// It took away or altered what was there.
@@ -233,6 +220,8 @@ pub struct Context<'a> {
     pub already: Option<&'a mut Conflicts>,
     /// What an undo was to take away and others had.
     pub gone: &'a mut Gone,
+    /// The numbers in the images are those of this database.
+    pub knows_numbers: bool,
     /// An undo that is tried before the step commits: it locks and rewrites no table beyond those of the step.
     pub proof: bool,
 }
@@ -338,6 +327,8 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         changes: Vec::new(),
         moved: Vec::new(),
         kept: Vec::new(),
+        left: Vec::new(),
+        needs: Vec::new(),
         found: false,
         acts: Vec::new(),
         hung: Vec::new(),
@@ -347,6 +338,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
     let named = ddl_names::named(context.client, statement.sql).map_err(failed)?;
     let known =
         if named.is_empty() { Vec::new() } else { catalog::read(context.client, &named, version).map_err(failed)? };
+    let mut needs = needs::before(context.client, &known).map_err(failed)?;
     prepared::unpin(context.client).map_err(failed)?;
     let written_before = context.event_triggers.written(context.client).map_err(failed)?;
     drawn::put_back(context.client, context.drawn).map_err(failed)?;
@@ -376,8 +368,9 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         if !ddl_keep::destroys(&changes, &files, statement.sql) {
             check_handled(context, statement, &changes)?;
             // The savepoint goes with the one around it.
-            prepared::unpin(context.client).map_err(failed)?;
             event.changes = changes;
+            event.note_names(context.client, needs).map_err(failed)?;
+            prepared::unpin(context.client).map_err(failed)?;
             return Ok(event);
         }
     }
@@ -392,6 +385,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         event.emptied = files.iter().filter_map(|table| Some(table.key?.oid)).collect();
     }
     let all = before.objects.clone();
+    needs = needs::before(context.client, &all).map_err(failed)?;
     let whole: Vec<Object> =
         before.objects.into_iter().filter(|object| object.key.is_none_or(|key| !before.less.contains(&key))).collect();
     let changes = ddl_observe::differences(whole, seen.after);
@@ -436,6 +430,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
     }
     event.kept = ddl_keep::keep_after(context, keeping)?;
+    event.note_names(context.client, needs).map_err(failed)?;
     context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
     Ok(event)
 }

@@ -11,7 +11,7 @@ use super::ddl_observe::pinned;
 use super::ddl_refill::{self, Found};
 use super::ddl_turn::{self, Pair, Reach};
 use super::ddl_undo::shown_definition;
-use super::{ddl_hold, ddl_keep, ddl_settings};
+use super::{acts, ddl_hold, ddl_keep, ddl_settings, namesakes};
 
 /// Runs an undone change again where the schema still is what the undo left, under the settings of the first run.
 pub fn redo(
@@ -48,6 +48,19 @@ pub fn redo(
                 push(after, ConflictKind::Appeared, shown_definition(&now));
             }
             _ => {}
+        }
+    }
+    let renamed = if context.knows_numbers {
+        pinned(context.client, |client| namesakes::to_redo(client, event))
+    } else {
+        Ok(Vec::new())
+    };
+    for one in renamed.map_err(failed)? {
+        let conflict = context.conflict(one.was.shown(), ConflictKind::Definition, one.was.name.clone(), one.words());
+        conflicts.push(conflict);
+        if manner.on_conflict == OnConflict::Overwrite {
+            // What has the name now is nobody's to change.
+            return Err(TargetError::Conflicts(std::mem::take(conflicts)));
         }
     }
     for Found { table, kind, now } in pinned_rows(context, event)? {
@@ -146,4 +159,31 @@ fn makes_with_rows(event: &DdlEvent) -> bool {
             .changes
             .iter()
             .all(|change| change.after.as_ref().is_some_and(|object| matches!(object.kind, Kind::Table | Kind::Column)))
+}
+
+impl DdlEvent {
+    /// The same, with nothing done.
+    pub fn nothing(&self) -> Self {
+        Self {
+            changes: Vec::new(),
+            moved: Vec::new(),
+            kept: Vec::new(),
+            needs: Vec::new(),
+            acts: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// How its undo goes, told by that of the first time: what is held and kept lies elsewhere now.
+    fn with_acts_of(self, first: &Self) -> Self {
+        let old_and_new: Vec<(&str, &str)> = first.holds().zip(self.holds()).collect();
+        let blocks: Vec<(u64, u64)> = first
+            .kept
+            .iter()
+            .flat_map(ddl_keep::Kept::blocks)
+            .zip(self.kept.iter().flat_map(ddl_keep::Kept::blocks))
+            .collect();
+        let acts = acts::moved(&first.acts, &old_and_new, &blocks);
+        Self { acts, hung: first.hung.clone(), ..self }
+    }
 }

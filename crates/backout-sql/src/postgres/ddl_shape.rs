@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 
 use backout_model::target::TargetError;
+use postgres::error::SqlState;
 
-use super::admit::is_barred;
+use super::admit::{is_barred, no_value};
 use super::catalog::{self, Kind, Object, Wanted};
 use super::ddl::{Change, Context};
 use super::ddl_hold::Moved;
-use super::ddl_keep::{self, Kept, What};
+use super::ddl_keep::{self, ColumnValues, Kept, What};
 use super::ddl_turn::{self, Reach, TurnError};
 use super::prepared::Client;
 use super::{catalog_changes, ddl_columns, ddl_hold, ddl_observe};
@@ -38,7 +39,7 @@ pub(super) struct Unfit {
 impl From<TurnError> for ShapeError {
     fn from(error: TurnError) -> Self {
         match error {
-            TurnError::Stuck { .. } => Self::Stuck(error),
+            TurnError::Stuck { .. } | TurnError::Differs { .. } => Self::Stuck(error),
             _ => Self::Turn(error),
         }
     }
@@ -73,7 +74,15 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change
         error => error,
     };
     still_there(context.client, kept).map_err(|error| stuck_or_failed(error.into()))?;
-    let values = load(context, kept)?;
+    // A type of theirs may have another name by now, or a label.
+    let values = load(context, kept).map_err(|error| match no_value(&error) {
+        Some(why) => ShapeError::Stuck(stuck(kept, why)),
+        None => error.into(),
+    })?;
+    let lossy = lossy(context.client, kept).map_err(|error| failed(error.into()))?;
+    if !lossy.is_empty() {
+        return Err(ShapeError::Rows(lossy));
+    }
     let homeless = homeless(context.client, kept).map_err(|error| failed(error.into()))?;
     reshape(context.client, context.version, kept, &values, changes).map_err(stuck_or_failed)?;
     // A type that goes next must not be in use.
@@ -108,10 +117,68 @@ fn without_row(kept: &Kept, keys: &[String]) -> String {
     format!("FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM {rows} WHERE {})", same.join(" AND "))
 }
 
-/// The same, of a table whose values have just been loaded by `copy`; none for what else is copied.
-pub(super) fn homeless_after(kept: &Kept, copy: &str) -> Option<String> {
-    let What::Values { key, others, .. } = &kept.what else { return None };
-    copy.contains(BEFORE).then(|| without_row(kept, &ddl_keep::row_key(key, others)))
+/// Questions for rows that stand in the way, of a table whose values have just been loaded by `copy`; none for what else is
+/// copied.
+pub(super) fn in_the_way_after(kept: &Kept, copy: &str) -> Vec<String> {
+    let What::Values { key, others, columns, .. } = &kept.what else { return Vec::new() };
+    let keys = ddl_keep::row_key(key, others);
+    match (copy.contains(BEFORE), copy.contains(AFTER)) {
+        (true, _) => vec![without_row(kept, &keys)],
+        (_, true) => columns.iter().filter_map(|column| lossy_rows(kept, &keys, column)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The rows whose value in a retyped column others wrote, and whose value would be another one after the way to the old
+/// type and back: a cast cuts and rounds without a word. As what follows a SELECT list.
+fn lossy_rows(kept: &Kept, keys: &[String], column: &ColumnValues) -> Option<String> {
+    let (name, old, new) = (&column.name, &column.old_type, column.new_type.as_ref()?);
+    let numbered: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
+    let same: Vec<String> = (0..keys.len()).map(|at| format!("a.k{at} = o.k{at}")).collect();
+    Some(format!(
+        "FROM (SELECT *, {} FROM ONLY {}) o LEFT JOIN {AFTER} a ON {} WHERE o.{name} IS NOT NULL
+         AND (a.k0 IS NULL OR a.{name}::text IS DISTINCT FROM o.{name}::text)
+         AND o.{name}::text::{old}::text::{new}::text IS DISTINCT FROM o.{name}::text",
+        numbered.join(", "),
+        kept.table,
+        same.join(" AND ")
+    ))
+}
+
+/// Looks for such rows. What cannot be cast at all is found as the table is filled.
+fn lossy(client: &mut Client, kept: &Kept) -> Result<Vec<Unfit>, postgres::Error> {
+    let What::Values { key, others, columns, after: Some(_), .. } = &kept.what else { return Ok(Vec::new()) };
+    let (keys, shown) = (ddl_keep::row_key(key, others), shown_key(key, others));
+    let mut found = Vec::new();
+    for column in columns {
+        let Some(rows) = lossy_rows(kept, &keys, column) else { continue };
+        client.batch_execute("SAVEPOINT backout_fit")?;
+        let sql = format!("SELECT {shown}, o.{} {rows} LIMIT {LOOKED_AT}", column.name);
+        match catalog::rows(client, &sql) {
+            Ok(rows) => found.extend(rows.into_iter().map(|row| Unfit {
+                table: kept.table.clone(),
+                key: row[0].clone(),
+                column: Some(column.name.clone()),
+                now: format!("{} would be another value as {}", row[1], column.old_type),
+            })),
+            Err(error) if client.is_closed() => return Err(error),
+            Err(_) => client.batch_execute("ROLLBACK TO SAVEPOINT backout_fit")?,
+        }
+        client.batch_execute("RELEASE SAVEPOINT backout_fit")?;
+    }
+    Ok(found)
+}
+
+/// How many rows that do not fit are looked at.
+const LOOKED_AT: usize = 1000;
+
+/// A row `o` by its key, for people.
+fn shown_key(key: &[String], others: &[String]) -> String {
+    let named: Vec<String> = if key.is_empty() { others } else { key }
+        .iter()
+        .map(|name| format!("{} || coalesce(o.{name}::text, 'NULL')", catalog::literal(&format!("{name}="))))
+        .collect();
+    if named.is_empty() { "''".to_owned() } else { format!("concat_ws(', ', {})", named.join(", ")) }
 }
 
 /// An error where the table is gone, or a column by which its rows are known again.
@@ -224,8 +291,11 @@ fn reshape(
     client.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
     let all: Vec<&Object> = hanging.iter().collect();
     let moved = [moved];
-    ddl_turn::run(client, ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &[&me], &moved)))?;
     let held = moved[0].held();
+    let mut drops = ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &[&me], &moved));
+    // What takes its rows is dropped under the name that they have yet.
+    drops.sort_by_key(|act| act.shown == format!("drop {}", me.shown()));
+    ddl_turn::run(client, drops)?;
     let wanted: Vec<&Object> = wanted.iter().collect();
     let made: Vec<&Object> = wanted.iter().copied().chain(&room).collect();
     let acts = ddl_turn::makes(&made, &|_| None)?;
@@ -251,7 +321,14 @@ fn reshape(
         let name = catalog::literal(sequence);
         client.batch_execute(&format!("SELECT setval({name}, last_value, is_called) FROM {SCHEMA}.{bare}"))?;
     }
-    client.batch_execute(&format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}"))?;
+    ddl_turn::attempt(client, &format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}")).map_err(|error| {
+        match error.code() {
+            Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
+                stuck(kept, ddl_turn::reason(&error).replace(&held, table))
+            }
+            _ => error.into(),
+        }
+    })?;
     let mut all: Vec<&Object> = wanted;
     all.extend(&owned);
     Ok(ddl_turn::converge(client, version, &all, Reach::Whole)?)
@@ -265,8 +342,6 @@ fn unfit(
     values: &Values,
     error: &postgres::Error,
 ) -> Result<ShapeError, postgres::Error> {
-    /// How many are looked at.
-    const LOOKED_AT: usize = 1000;
     let What::Values { key, others, columns, .. } = &kept.what else {
         return Ok(stuck(kept, "it has no values").into());
     };
@@ -275,11 +350,7 @@ fn unfit(
     let same = |other: &str| -> String {
         (0..keys.len()).map(|at| format!("{other}.k{at} = o.k{at}")).collect::<Vec<_>>().join(" AND ")
     };
-    let named: Vec<String> = if key.is_empty() { others } else { key }
-        .iter()
-        .map(|name| format!("{} || coalesce(o.{name}::text, 'NULL')", catalog::literal(&format!("{name}="))))
-        .collect();
-    let shown = if named.is_empty() { "''".to_owned() } else { format!("concat_ws(', ', {})", named.join(", ")) };
+    let shown = shown_key(key, others);
     let from = format!("(SELECT *, {} FROM {held}) o", numbered.join(", "));
     let mut found = Vec::new();
     if let Some(after) = values.after {

@@ -4,7 +4,7 @@
 //! Order follows from the kinds; what still fails because something else must go or come first is tried again after
 //! the others. Never drops what it was not told to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use postgres::Error;
 use postgres::error::SqlState;
@@ -300,7 +300,9 @@ pub(super) fn converge(client: &mut Client, version: u32, wanted: &[&Object], re
     // Setting one part can move another: an owner's grants follow the owner.
     const ROUNDS: usize = 5;
     let mut differing = None;
-    for _ in 0..ROUNDS {
+    let (mut rounds, mut made) = (0, HashSet::new());
+    while rounds < ROUNDS {
+        rounds += 1;
         differing = None;
         let found = live(client, version, wanted)?;
         let mut acts = Vec::new();
@@ -359,6 +361,8 @@ pub(super) fn converge(client: &mut Client, version: u32, wanted: &[&Object], re
             && first
         {
             super::ddl_anew::anew(client, version, &now, object)?;
+            // One a round: the others wait for theirs.
+            rounds -= usize::from(made.insert(object.shown()));
         }
     }
     match differing {

@@ -77,8 +77,8 @@ impl From<postgres::Error> for Left {
 pub(super) struct Undo<'a, 'c> {
     pub(super) context: &'a mut Context<'c>,
     pub(super) event: &'a DdlEvent,
-    manner: Manner,
-    conflicts: &'a mut Conflicts,
+    pub(super) manner: Manner,
+    pub(super) conflicts: &'a mut Conflicts,
     notes: &'a mut Vec<String>,
 }
 
@@ -87,6 +87,8 @@ pub(super) struct Undo<'a, 'c> {
 pub(super) struct Aim {
     pub(super) pairs: Vec<(Option<Object>, Option<Object>)>,
     in_the_way: Vec<Object>,
+    /// A name that it would use is another object's now.
+    pub(super) is_misled: bool,
 }
 
 impl Undo<'_, '_> {
@@ -110,6 +112,10 @@ impl Undo<'_, '_> {
             // overwritten and could not be is no conflict that was settled.
             Left::Turn(TurnError::Stuck { what, why }) if self.manner.on_conflict != OnConflict::Overwrite => {
                 self.conflict(&what, ConflictKind::Definition, why);
+                Ok(())
+            }
+            Left::Turn(TurnError::Differs { object, what }) if self.manner.on_conflict != OnConflict::Overwrite => {
+                self.conflict(&object, ConflictKind::Definition, format!("it does not come back: {what}"));
                 Ok(())
             }
             Left::Rejected(kind, why)
@@ -153,7 +159,8 @@ impl Undo<'_, '_> {
     fn whole(&mut self) -> Result<(), Left> {
         let found_before = self.conflicts.total;
         let aim = self.guard()?;
-        if self.conflicts.total == found_before || self.manner.on_conflict != OnConflict::Keep {
+        let keeps = self.conflicts.total > found_before && self.manner.on_conflict == OnConflict::Keep;
+        if !(keeps || aim.is_misled) {
             self.turn(&aim)?;
         }
         Ok(())
@@ -170,6 +177,7 @@ impl Undo<'_, '_> {
         let names: Vec<&Object> =
             event.changes.iter().filter_map(|change| change.after.as_ref().or(change.before.as_ref())).collect();
         let found = self.live(&names)?;
+        let renamed = self.renamed(&found)?;
         let mut as_before = 0;
         let total_before = self.conflicts.total;
         for (change, now) in event.changes.iter().zip(found) {
@@ -178,7 +186,9 @@ impl Undo<'_, '_> {
                     as_before += usize::from(now.is_none());
                     self.needed(None, after, now.is_some());
                     self.already(now.is_none(), after);
-                    self.guard_made(after, now, &mut aim);
+                    if !self.tell_renamed(&renamed, after) {
+                        self.guard_made(after, now, &mut aim);
+                    }
                 }
                 (Some(before), None) => {
                     let is_there = now.as_ref().is_some_and(|now| now.is_same(before));
@@ -191,7 +201,9 @@ impl Undo<'_, '_> {
                     as_before += usize::from(is_back);
                     self.needed(Some(before), after, now.is_some() && !is_back);
                     self.already(is_back && !before.is_same(after), before);
-                    self.guard_altered(before, after, now, &mut aim);
+                    if !self.tell_renamed(&renamed, after) {
+                        self.guard_altered(before, after, now, &mut aim);
+                    }
                 }
                 (None, None) => {}
             }
@@ -202,6 +214,8 @@ impl Undo<'_, '_> {
             self.conflicts.total = total_before;
             return Ok(Aim::default());
         }
+        self.tell_renamed_needs(&renamed)?;
+        aim.is_misled = !renamed.is_empty();
         self.guard_along(&aim)?;
         self.guard_labels(&mut aim)?;
         Ok(aim)

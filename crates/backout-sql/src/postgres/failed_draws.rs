@@ -1,6 +1,8 @@
 //! What steps that failed drew from sequences: no transaction takes that back, and it is nobody else's use of them.
 //!
-//! Known to the process alone that ran them: after a crash it counts as others'.
+//! The server tells a session the last number that it drew and nobody who drew those before it. So only one that was drawn alone
+//! is known for the step's own; several count as others' use. Known to the process alone that ran them: with a session that
+//! died went what it drew.
 
 use std::collections::BTreeMap;
 
@@ -27,10 +29,14 @@ impl FailedDraws {
             let found = before.get(&name).filter(|(known, at)| *known == oid && *at != now).map(|(_, at)| *at);
             let Some(found) = found.filter(|_| now.called) else { continue };
             // The session knows the last number that it drew, and the server where it cached the next ones: nobody drew since.
+            // It began to draw in this step; so where no more was drawn than at one time, nobody else drew.
             let is_own = a.value(&format!(
-                "SELECT ({}::numeric - currval({oid}::regclass)) / seqincrement BETWEEN 0 AND seqcache - 1
+                "SELECT ({now}::numeric - currval({oid}::regclass)) / seqincrement BETWEEN 0 AND seqcache - 1
+                     AND {now}::numeric - {found} = seqincrement::numeric * (seqcache - {uncalled})
                  FROM pg_sequence WHERE seqrelid = {oid}",
-                now.value
+                now = now.value,
+                found = found.value,
+                uncalled = i32::from(!found.called),
             ));
             // An error: it drew nothing.
             if !matches!(is_own, Ok(Some(is_own)) if is_own == "t") {

@@ -50,6 +50,12 @@ impl Postgres {
                 }
             },
         };
+        self.unfit(wanted, why, replay)?;
+        Ok(None)
+    }
+
+    /// Tells that images do not fit their table; an error where they are to go in all the same.
+    pub(super) fn unfit(&self, wanted: &Table, why: String, replay: &mut Replay<'_>) -> Result<(), TargetError> {
         if replay.overwrites() {
             // To pass over them would be to keep what was to be overwritten.
             return Err(TargetError::failed(
@@ -58,7 +64,7 @@ impl Postgres {
             ));
         }
         replay.definition(wanted, why);
-        Ok(None)
+        Ok(())
     }
 
     fn stranger(&mut self, of: &Table, column: Column) -> Result<Stranger, postgres::Error> {

@@ -2,6 +2,8 @@
 //! that are known beforehand fits that alone.
 
 use super::catalog::literal;
+use super::ddl::DdlEvent;
+use super::ddl_keep::What;
 
 /// The question for it, under the pinned settings. Names no number of an object: a table that was built anew has another.
 pub(super) fn question(table: &str) -> String {
@@ -51,4 +53,12 @@ pub(super) fn question(table: &str) -> String {
         literal(table),
         parts.join(" ")
     )
+}
+
+impl DdlEvent {
+    /// The tables that its undo builds anew.
+    pub(super) fn rebuilds(&self) -> impl Iterator<Item = &str> {
+        let shaped = self.kept.iter().filter(|kept| matches!(kept.what, What::Values { .. }));
+        shaped.map(|kept| kept.table.as_str())
+    }
 }

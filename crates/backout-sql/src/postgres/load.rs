@@ -4,6 +4,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::TargetError;
 
 use super::acts::Act;
+use super::admit::no_value;
 use super::counters::Positions;
 use super::ddl::DdlEvent;
 use super::fitting::Stranger;
@@ -47,6 +48,8 @@ pub struct Replay<'a> {
     /// How changes of the schema were undone in that, by their places among the events, and what hung on tables that were
     /// built anew.
     pub acts: Vec<(usize, Vec<Act>, Vec<(String, String)>)>,
+    /// The numbers in the images are those of this database.
+    pub knows_numbers: bool,
     /// Numbers the temporary tables.
     loads: u32,
 }
@@ -69,6 +72,7 @@ impl<'a> Replay<'a> {
             already: None,
             proof: false,
             acts: Vec::new(),
+            knows_numbers: false,
             notes: Vec::new(),
             rows: 0,
             cascades: false,
@@ -191,7 +195,7 @@ impl Loaded {
     }
 }
 
-/// Puts the images of a table's rows into temporary tables of the same columns.
+/// Puts the images of a table's rows into temporary tables of the same columns; why they do not fit these, else.
 pub fn load(
     a: &mut Session,
     reader: &mut Reader<'_>,
@@ -199,7 +203,7 @@ pub fn load(
     table: &Table,
     from: Span,
     to: Span,
-) -> Result<Loaded, Halt> {
+) -> Result<Result<Loaded, String>, Halt> {
     replay.loads += 1;
     let name = |side: &str| format!("pg_temp.backout_{side}{}", replay.loads);
     let loaded = Loaded {
@@ -210,10 +214,20 @@ pub fn load(
         table: table.clone(),
         strangers: Vec::new(),
     };
+    let failed = |source| TargetError::failed(format!("cannot set a savepoint in {}", replay.label), source);
+    a.run("SAVEPOINT backout_load").map_err(failed)?;
     for (name, span) in [(&loaded.from, from), (&loaded.to, to)] {
-        fill(a, reader, replay.label, table, name, span)?;
+        match fill(a, reader, replay.label, table, name, span) {
+            Err(Halt::Error(error)) if !a.client.is_closed() => {
+                let Some(why) = no_value(&error) else { return Err(error.into()) };
+                a.run("ROLLBACK TO backout_load; RELEASE backout_load").map_err(failed)?;
+                return Ok(Err(format!("rows as they were are none of it any more: {why}")));
+            }
+            done => done?,
+        }
     }
-    Ok(loaded)
+    a.run("RELEASE backout_load").map_err(failed)?;
+    Ok(Ok(loaded))
 }
 
 fn fill(

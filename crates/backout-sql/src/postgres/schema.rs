@@ -98,6 +98,8 @@ pub struct Tools<'a> {
     pub already: Option<&'a mut Conflicts>,
     /// It is tried before the step commits.
     pub proof: bool,
+    /// The numbers in the images are those of this database.
+    pub knows_numbers: bool,
     /// What an undo was to take away and others had.
     pub gone: &'a mut Gone,
 }
@@ -292,6 +294,7 @@ pub(super) fn context<'c>(a: &'c mut Session, tools: &'c mut Tools<'_>, images: 
         drawn: tools.drawn,
         already: tools.already.as_deref_mut(),
         proof: tools.proof,
+        knows_numbers: tools.knows_numbers,
         gone: tools.gone,
     }
 }

@@ -80,9 +80,9 @@ impl Writing<'_> {
                     rows(block, out)?;
                     writeln!(out, "\\.").map_err(writing)?;
                     let of_it = event.kept.iter().find(|kept| kept.blocks().any(|one| one == block));
-                    if let Some(homeless) = of_it.and_then(|kept| ddl_shape::homeless_after(kept, &copy)) {
+                    for rows in of_it.iter().flat_map(|kept| ddl_shape::in_the_way_after(kept, &copy)) {
                         let stop = format!("{STOPS}{}", literal("a row whose value would come back"));
-                        let body = format!("BEGIN IF EXISTS (SELECT {homeless}) THEN {stop}; END IF; END");
+                        let body = format!("BEGIN IF EXISTS (SELECT {rows}) THEN {stop}; END IF; END");
                         writeln!(out, "{}", self::block(&body)).map_err(writing)?;
                     }
                 }

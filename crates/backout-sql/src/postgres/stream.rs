@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::ddl::DdlEvent;
+use super::named::Named;
 use crate::container::{self, Contents};
 pub use crate::container::{Block, Damage, StreamError, Way};
 
@@ -64,6 +65,9 @@ pub struct Table {
     /// It was made in this step.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made: bool,
+    /// What its name, those of its columns and of labels meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<Named>,
 }
 
 /// A row of blocks.
@@ -102,6 +106,9 @@ pub struct Sequence {
     /// Its schema and name before, where the step gave it others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<(String, String)>,
+    /// Its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oid: Option<u32>,
 }
 
 impl Sequence {
@@ -136,6 +143,9 @@ pub struct Index {
     /// The script had foreign keys not enforced: what it left may point at nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unenforced: bool,
+    /// The number of the marker's table, by which it is known whether other numbers still mean the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker: Option<u32>,
     pub statements: u64,
     pub rows: u64,
 }

@@ -38,8 +38,14 @@ fn question() -> String {
 
 /// Reads the definition in the open transaction; empty where there is no such table.
 pub fn read(session: &mut Session, oid: u32) -> Result<Table, Error> {
-    let mut table =
-        Table { schema: String::new(), name: String::new(), columns: Vec::new(), key: Vec::new(), made: false };
+    let mut table = Table {
+        schema: String::new(),
+        name: String::new(),
+        columns: Vec::new(),
+        key: Vec::new(),
+        made: false,
+        names: Vec::new(),
+    };
     let mut numbers = Vec::new();
     for row in prepared::rows(&mut session.client, &[Asked::new(question(), "oid", oid.to_string())])? {
         let Ok([what, first, name, kind, exact, always]) = <[String; 6]>::try_from(row) else { continue };

@@ -10,6 +10,7 @@ use super::ddl::{Change, DdlEvent};
 use super::ddl_keep::What;
 use super::joined::{Join, Pair};
 use super::meets::{Form, field, is_another};
+use super::named::called;
 use super::session::ident;
 use super::stream::{Event, Reader, Sequence, Span, StreamError, Table};
 use super::table::{plain, shown};
@@ -206,7 +207,28 @@ fn schema(event: &DdlEvent, each: Each<'_>) -> Result<(), TargetError> {
         of_all(&plain(&kept.table), &[Touched::KEY])?;
     }
     gone.iter().try_for_each(|one| placed(&one.shown(), one.id(), Touched::WENT, each))?;
+    for change in &event.changes {
+        if let Some(after) = change.after.as_ref().filter(|_| loses_its_name(change)) {
+            named(&after.shown(), &called(after), Touched::CAME, each)?;
+        }
+    }
+    event.names_used().try_for_each(|(shown, name)| named(&shown, &name, Touched::WENT, each))?;
     event.changes.iter().try_for_each(|change| object(change, each))
+}
+
+/// True where an undo takes away what has the name now, or the name, or what a text with that name would mean.
+fn loses_its_name(change: &Change) -> bool {
+    let (Some(before), Some(after)) = (&change.before, &change.after) else { return true };
+    let differs = |part: &str| before.part(part) != after.part(part);
+    called(before) != called(after)
+        || after.kind == Kind::Column && differs("type")
+        || after.kind == Kind::Enum && differs("labels")
+}
+
+/// A name came to mean what it does, or is used in an undo.
+fn named(object: &str, name: &str, aspect: &str, each: Each<'_>) -> Result<(), TargetError> {
+    let identity = format!("\0named\0{name}");
+    each(&Touched { object, identity: identity.as_bytes(), aspects: Some(&[aspect]), made: false, key: &|| None })
 }
 
 /// No column is named so: what only came or went as a whole is about it.

@@ -14,7 +14,7 @@ use super::quiet::Quiet;
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
-use super::{Postgres, counters, foreign, guard, hung, loose, rebuild, redo, table};
+use super::{Postgres, counters, foreign, guard, hung, loose, namesakes, rebuild, redo, table};
 use crate::shown;
 
 /// Which way a step is replayed.
@@ -143,6 +143,7 @@ impl Postgres {
             Direction::Undo => events.reverse(),
             Direction::Redo => redo::made_rows_first(&mut events, &tables),
         }
+        replay.knows_numbers = self.knows_numbers(&reader.index)?;
         let mut quiet = Quiet::begin(&mut self.a, &self.label)?;
         replay.cascades = !quiet.replica;
         replay.replaces = rebuild::may_replace(&reader.index);
@@ -176,12 +177,26 @@ impl Postgres {
                         Direction::Redo => (*before, *after),
                     };
                     let table = &tables[*table as usize];
+                    if let Some(why) = self.namesake(reader, replay, table, [from, to])? {
+                        replay.definition(table, why);
+                        if replay.overwrites() {
+                            // What has the name now is nobody's to overwrite.
+                            return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
+                        }
+                        continue;
+                    }
                     let Some(strangers) = self.strangers(table, replay)? else { continue };
                     if let Some(capture) = capture.as_deref_mut() {
                         let mut sessions = Sessions { a: &mut self.a, b: &mut self.b };
                         capture.before_rows(&mut sessions).map_err(|source| uncaptured(&self.label, source))?;
                     }
-                    let one = Loaded { strangers, ..load::load(&mut self.a, reader, replay, table, from, to)? };
+                    let one = match load::load(&mut self.a, reader, replay, table, from, to)? {
+                        Ok(one) => Loaded { strangers, ..one },
+                        Err(why) => {
+                            self.unfit(table, why, replay)?;
+                            continue;
+                        }
+                    };
                     let done = if table.key.is_empty() {
                         loose::rows(&mut self.a, replay, table, &one)
                     } else {
@@ -243,11 +258,13 @@ impl Postgres {
             }
             return Err(error.into());
         }
-        let Replay { began, notes, direction, .. } = replay;
+        let Replay { began, notes, direction, knows_numbers, .. } = replay;
         let sequences = match direction {
             Direction::Undo => self.failed_draws.beyond(began, &reader.index.sequences),
             Direction::Redo => reader.index.sequences.clone(),
         };
+        let sequences =
+            if *knows_numbers { namesakes::left_out(began, sequences, redo, &self.label, notes) } else { sequences };
         counters::put_back(&mut self.a, &self.label, began, &sequences, redo, notes)?;
         Ok(())
     }
@@ -355,7 +372,7 @@ impl Postgres {
         next_hold: &mut u64,
     ) -> Result<Option<DdlEvent>, TargetError> {
         let label = self.label.clone();
-        let Replay { direction, conflicts, notes, already, passing, gone, proof, .. } = replay;
+        let Replay { direction, conflicts, notes, already, passing, gone, proof, knows_numbers, .. } = replay;
         let mut tools = Tools {
             own: &self.own,
             label: &label,
@@ -367,6 +384,7 @@ impl Postgres {
             already: already.as_mut(),
             gone,
             proof: *proof,
+            knows_numbers: *knows_numbers,
         };
         let shown = reader.index.shown.clone();
         let mut work = |a: &mut Session, capture: Option<&mut Capture>| {
@@ -426,16 +444,22 @@ impl Postgres {
 /// What a step comes to.
 pub fn summary_of(index: &Index) -> Summary {
     let mut objects: Vec<String> = index.tables.iter().map(table::shown).collect();
-    let altered = index.events.iter().filter_map(|event| match event {
-        Event::Ddl { event, .. } => Some(event.about()),
-        Event::Rows { .. } | Event::Statements { .. } => None,
-    });
-    objects.extend(altered.flatten());
+    let altered = || {
+        index.events.iter().filter_map(|event| match event {
+            Event::Ddl { event, .. } => Some(event),
+            Event::Rows { .. } | Event::Statements { .. } => None,
+        })
+    };
+    objects.extend(altered().flat_map(|event| event.about()));
     objects.extend(index.sequences.iter().map(|one| format!("sequence {}.{}", one.schema, one.name)));
     objects.sort_unstable();
     objects.dedup();
     objects.truncate(Summary::OBJECTS_KEPT);
-    Summary { changes: index.statements, objects, ..Summary::default() }
+    let mut needs: Vec<String> = altered().flat_map(|event| event.needed()).collect();
+    needs.sort_unstable();
+    needs.dedup();
+    needs.truncate(Summary::OBJECTS_KEPT);
+    Summary { changes: index.statements, objects, needs, ..Summary::default() }
 }
 
 /// The tables that a change made and one of those after it, which are undone already, dropped: the last of them first.

@@ -63,6 +63,7 @@ impl Deployer {
             already: None,
             gone: &mut Gone::default(),
             proof: false,
+            knows_numbers: true,
         };
         let done = work(&mut context);
         self.client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).unwrap();

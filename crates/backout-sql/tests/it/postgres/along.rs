@@ -1,8 +1,10 @@
 //! What PostgreSQL would take along, unasked, with what an undo takes away: a conflict, and it stays.
 
 use backout_model::conflict::OnConflict;
+use backout_model::target::TargetError;
 
 use crate::postgres::stage::Stage;
+use crate::stage::told;
 
 const SETUP: &str = "CREATE TABLE t (a int, u int); INSERT INTO t VALUES (1, 1);
     CREATE TABLE p (a int PRIMARY KEY, b text) PARTITION BY RANGE (a);
@@ -105,5 +107,44 @@ fn what_goes_by_right_is_none() {
         stage.others(theirs);
         let undone = stage.try_undo(&images, OnConflict::Stop);
         assert!(undone.is_ok(), "{script}; {theirs}: {undone:?}");
+    }
+}
+
+/// A table that gets its old shape back is another one: what others hung on its row type goes over to that.
+#[test]
+fn what_others_hung_on_a_row_type_goes_over_to_the_table_built_anew() {
+    let takes = "CREATE FUNCTION theirs(r t) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'";
+    let gives = "CREATE FUNCTION theirs() RETURNS SETOF t LANGUAGE sql AS 'SELECT * FROM t'";
+    for theirs in [
+        takes.to_owned(),
+        format!("{gives}; CREATE VIEW seen AS SELECT a FROM theirs()"),
+        format!("{takes}; CREATE VIEW seen AS SELECT theirs(t) FROM t"),
+        format!("{takes}; ALTER TABLE t ADD CHECK (theirs(t) > 0)"),
+        format!("{takes}; CREATE INDEX by_theirs ON t (theirs(t))"),
+    ] {
+        for on_conflict in [OnConflict::Stop, OnConflict::Keep] {
+            let mut stage = Stage::new(SETUP);
+            let images = stage.apply("ALTER TABLE t DROP u");
+            stage.others(&theirs);
+            let before = stage.pg_dump();
+            match stage.try_undo(&images, on_conflict) {
+                Ok(report) if report.conflicts.is_empty() => {
+                    assert_eq!(stage.ask("SELECT u FROM t"), "1", "{theirs}");
+                    assert_eq!(stage.ask("SELECT count(*) FROM pg_proc WHERE proname = 'theirs'"), "1", "{theirs}");
+                }
+                Ok(report) => {
+                    assert_eq!(stage.pg_dump(), before, "{theirs}");
+                    assert!(
+                        !format!("{:?}", report.conflicts).contains("backout_"),
+                        "{theirs}: {:?}",
+                        report.conflicts
+                    );
+                }
+                Err(TargetError::Conflicts(found)) if on_conflict == OnConflict::Stop => {
+                    assert!(!format!("{found:?}").contains("backout_"), "{theirs}: {found:?}");
+                }
+                Err(error) => panic!("{theirs}: {on_conflict:?}: {}", told(&error)),
+            }
+        }
     }
 }

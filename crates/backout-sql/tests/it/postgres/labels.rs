@@ -1,6 +1,7 @@
 //! Labels that a step added to an enum: taken out again unless somebody uses them.
 
 use backout_model::conflict::{ConflictKind, OnConflict};
+use backout_model::target::TargetError;
 
 use super::stage::Stage;
 use crate::stage::told;
@@ -102,4 +103,54 @@ fn the_proof_of_it_waits_for_nobody() {
     );
     assert_eq!(stage.ask(file), before);
     reader.batch_execute("COMMIT").unwrap();
+}
+
+#[test]
+fn many_enums_of_one_statement_lose_their_labels_again() {
+    let types: String = (0..9)
+        .map(|at| format!("CREATE TYPE e{at} AS ENUM ('a'); CREATE TABLE t{at} (e e{at} DEFAULT 'a');"))
+        .collect();
+    let mut stage = Stage::new(&types);
+    let before = stage.pg_dump();
+    let adds = "DO $$ BEGIN FOR n IN 0..8 LOOP EXECUTE format('ALTER TYPE e%s ADD VALUE %L', n, 'b'); END LOOP; END $$";
+    let images = stage.apply(adds);
+    assert_ne!(stage.pg_dump(), before);
+    stage.undo(&images);
+    assert_eq!(stage.pg_dump(), before);
+}
+
+/// A type or a label that others renamed: what hangs on it stays as it is.
+#[test]
+fn what_others_renamed_is_a_conflict_and_stays() {
+    let felt = "ALTER TYPE mood RENAME TO felt";
+    let renamed = "ALTER TYPE mood RENAME VALUE 'new' TO 'newer'";
+    let sad = "ALTER TYPE mood RENAME VALUE 'sad' TO 'low'";
+    for (script, others) in [
+        (ADDED, felt),
+        (ADDED, renamed),
+        (ADDED, "CREATE SCHEMA z; ALTER TYPE mood SET SCHEMA z"),
+        ("UPDATE day SET m = 'ok'", felt),
+        ("UPDATE day SET m = 'ok'", sad),
+        ("DELETE FROM day WHERE at = 1", sad),
+        ("TRUNCATE day", felt),
+        ("TRUNCATE day", sad),
+        ("ALTER TABLE day DROP m", felt),
+        ("ALTER TABLE day DROP m", sad),
+        ("ALTER TABLE day ALTER m DROP DEFAULT", "ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'"),
+        ("ALTER TYPE mood RENAME VALUE 'sad' TO 'new'", renamed),
+        ("ALTER TYPE mood RENAME VALUE 'sad' TO 'new'", felt),
+    ] {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply(script);
+        stage.others(others);
+        let before = (stage.pg_dump(), stage.dump());
+        let stopped = stage.try_undo(&images, OnConflict::Stop).unwrap_err();
+        assert!(matches!(stopped, TargetError::Conflicts(_)), "{script}; {others}: {}", told(&stopped));
+        let overwritten = told(&stage.try_undo(&images, OnConflict::Overwrite).unwrap_err());
+        assert!(!overwritten.contains("invalid input value"), "{script}; {others}: {overwritten}");
+        let kept = stage.try_undo(&images, OnConflict::Keep);
+        let kept = kept.unwrap_or_else(|error| panic!("{script}; {others}: {}", told(&error)));
+        assert!(!kept.conflicts.is_empty(), "{script}; {others}");
+        assert_eq!((stage.pg_dump(), stage.dump()), before, "{script}; {others}");
+    }
 }

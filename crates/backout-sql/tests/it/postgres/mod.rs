@@ -12,6 +12,7 @@ mod labels;
 mod large;
 mod meets;
 mod mixed;
+mod namesakes;
 mod newest;
 mod notify;
 mod owner;
