@@ -273,6 +273,16 @@ pub fn finding(finding: &Finding) -> String {
     marked(if finding.grave { "GRAVE" } else { "ok   " }, finding)
 }
 
+/// What is in order and covers less than one may think.
+pub fn lacking(finding: &Finding) -> String {
+    marked("note ", finding)
+}
+
+/// What nobody knows, as it could not be tried.
+pub fn unchecked(finding: &Finding) -> String {
+    marked("?    ", finding)
+}
+
 /// Something `verify` found is never "ok": what is not grave is drift.
 pub fn drift(finding: &Finding) -> String {
     marked(if finding.grave { "GRAVE" } else { "drift" }, finding)

@@ -48,7 +48,7 @@ pub fn none_under_way(reader: &Reader) -> Result<(), EngineError> {
 
 /// The snapshot of a restore that did not come to its end.
 pub fn interrupted(reader: &Reader) -> Result<Option<String>, EngineError> {
-    let last = reader.last_of_site(&[Event::SiteRestoring, Event::SiteRestored])?;
+    let last = reader.last_of_site(&[Event::SiteRestoring, Event::SiteRestored, Event::SiteNotRestored])?;
     let Some(entry) = last.filter(|entry| entry.event == Event::SiteRestoring) else { return Ok(None) };
     let noted: Noted = serde_json::from_value(entry.payload)
         .map_err(|error| EngineError::History(format!("entry {}: {error}", entry.seq)))?;

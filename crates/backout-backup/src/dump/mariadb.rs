@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use backout_model::backup::BackupError;
 use sha1::{Digest as _, Sha1};
 
+use super::definers;
 use super::evened::{self, Line};
 use super::floats;
 use super::lines::first_difference;
-use super::{UNPROVEN, check_files, dump_file, scratch_name};
+use super::{Proven, check_files, dump_file, scratch_name};
 use crate::beside::{Beside, script};
 use crate::keeper::Purpose;
 use crate::ledger::Ledger;
@@ -30,6 +31,7 @@ const WORDS: [&str; 5] =
     ["--default-character-set=utf8mb4", "--single-transaction", "--quick", "--skip-comments", "--no-tablespaces"];
 const TABLES: [&str; 4] = ["--routines", "--events", "--hex-blob", "--skip-triggers"];
 const TRIGGERS: [&str; 3] = ["--triggers", "--no-data", "--no-create-info"];
+const DEFINITIONS: [&str; 4] = ["--routines", "--events", "--triggers", "--no-data"];
 
 /// The statement by which a database gets the character set that new tables have there.
 const SETTING: &str = "SELECT CONCAT('ALTER DATABASE CHARACTER SET ', DEFAULT_CHARACTER_SET_NAME, ' COLLATE ', DEFAULT_COLLATION_NAME, ';') \
@@ -208,16 +210,12 @@ pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters, private: 
     Ok(())
 }
 
-pub fn prove(
-    note: &DatabaseNote,
-    from: &Path,
-    parameters: &Parameters,
-    scratch: &Path,
-) -> Result<Vec<String>, BackupError> {
-    check_files(note, from)?;
+pub fn prove(note: &DatabaseNote, from: &Path, parameters: &Parameters, scratch: &Path) -> Result<Proven, BackupError> {
     let live = Access::write(parameters, scratch)?;
     let name = scratch_name();
-    live.query(&format!("CREATE DATABASE {name}"), &scratch.join("out")).map_err(|error| error.hint(UNPROVEN))?;
+    if let Err(error) = live.query(&format!("CREATE DATABASE {name}"), &scratch.join("out")) {
+        return Ok(Proven::NotTried(error));
+    }
     let inner = scratch.join("proof");
     let proven = fs::create_dir_all(&inner)
         .map_err(|error| BackupError::failed("cannot make a directory", error))
@@ -225,7 +223,7 @@ pub fn prove(
     let gone = live.query(&format!("DROP DATABASE {name}"), &scratch.join("out"));
     let proven = proven?;
     gone?;
-    Ok(proven)
+    Ok(Proven::Compared(proven))
 }
 
 fn differences(
@@ -276,9 +274,21 @@ fn renamed(from: &Path, to: &Path, name: &str) -> Result<(), BackupError> {
     out.flush().map_err(failed)
 }
 
-pub fn examine() -> Vec<String> {
+pub fn bars(parameters: &Parameters, files: &[PathBuf], private: &Path) -> Result<Vec<String>, BackupError> {
+    definers::bars(&Access::write(parameters, private)?, files, private)
+}
+
+/// What stands in the way of a dump, and of bringing it back.
+pub fn examine(parameters: &Parameters, private: &Path) -> Result<(Vec<String>, Vec<String>), BackupError> {
     let missing = [DUMP, CLIENT].into_iter().filter(|tool| version(tool).is_none());
-    missing.map(|tool| format!("{tool} is not there: no backup can be taken")).collect()
+    let found: Vec<String> = missing.map(|tool| format!("{tool} is not there: no backup can be taken")).collect();
+    if !found.is_empty() {
+        return Ok((found, Vec::new()));
+    }
+    let access = Access::write(parameters, private)?;
+    let definitions = private.join("definitions.sql");
+    access.dump(&DEFINITIONS, &definitions, None)?;
+    Ok((found, definers::bars(&access, &[definitions], private)?))
 }
 
 /// How the client tools reach a database: by an option file that only its owner can read, and by a password that is in no file.

@@ -7,6 +7,7 @@
 mod alerts;
 mod another_user;
 mod backup;
+mod backup_rights;
 mod bad_bundle;
 mod bad_input;
 mod bad_site;
