@@ -42,6 +42,9 @@ pub struct DatabaseNote {
     /// Of a PostgreSQL database: its extensions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
+    /// Of a MariaDB database: the history of tables with SYSTEM VERSIONING is in its dump.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub history: bool,
 }
 
 /// One file of a dump.

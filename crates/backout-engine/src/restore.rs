@@ -197,6 +197,7 @@ pub fn restore(
         taken_ms: plan.snapshot.taken_ms,
         databases: plan.databases.clone(),
         roots: plan.roots.clone(),
+        since: Some(plan.since),
     };
     session.observer.heard(Happening::Phase { name: "restoring" });
     // The connections go, and with them what they know of the databases; the state directory's lock stays.

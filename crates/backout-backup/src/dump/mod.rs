@@ -3,6 +3,7 @@
 mod definers;
 mod evened;
 mod floats;
+mod history;
 pub(crate) mod lines;
 pub(crate) mod mariadb;
 mod owners;
@@ -12,7 +13,7 @@ mod sqlite_print;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use backout_model::backup::{BackupError, Examined, Proof};
@@ -225,6 +226,22 @@ fn listed(things: &[String]) -> String {
         text.push_str(&format!(" and {} more", things.len() - SHOWN));
     }
     text
+}
+
+/// An error where a dump does not end as its tool ends one: what it was cut off at is not for an exit status alone to say.
+fn is_finished(tool: &str, dump: &Path, ends: &[&str]) -> Result<(), BackupError> {
+    const TAIL: u64 = 4096;
+    let failed = |error| BackupError::failed(format!("cannot read {}", dump.display()), error);
+    let mut file = File::open(dump).map_err(failed)?;
+    let from = file.metadata().map_err(failed)?.len().saturating_sub(TAIL);
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_end(&mut tail)).map_err(failed)?;
+    let tail = String::from_utf8_lossy(&tail);
+    if tail.lines().any(|line| ends.iter().any(|end| line.contains(end))) {
+        return Ok(());
+    }
+    Err(BackupError::new(format!("{tool} said that it was done, and what it wrote is not a whole dump"))
+        .hint(format!("try again; where that fails, look at what `{tool}` is on this machine")))
 }
 
 /// What the manifest says of a file.

@@ -12,7 +12,7 @@ use postgres_protocol::password::scram_sha_256;
 use super::evened::{self, Line};
 use super::lines::first_difference;
 use super::owners;
-use super::{Proven, check_files, dump_file, scratch_name};
+use super::{Proven, check_files, dump_file, is_finished, scratch_name};
 use crate::beside::{Beside, script};
 use crate::keeper::Purpose;
 use crate::ledger::Ledger;
@@ -48,6 +48,7 @@ pub fn dump(
         written_by: version("pg_dump").unwrap_or_default(),
         owner: None,
         extensions: extensions.lines().map(str::to_owned).collect(),
+        history: false,
     })
 }
 
@@ -55,7 +56,8 @@ fn write(parameters: &Parameters, script: &Path, besides: &[&str], ledger: Optio
     let words = ["--format=plain", "--no-password"].iter().chain(besides).chain(&["--dbname"]);
     let mut words: Vec<OsString> = words.map(OsString::from).collect();
     words.push(conninfo(parameters)?.into());
-    Tool { name: "pg_dump", words, environment: environment(parameters), input: None, output: script }.run(ledger)
+    Tool { name: "pg_dump", words, environment: environment(parameters), input: None, output: script }.run(ledger)?;
+    is_finished("pg_dump", script, &["-- PostgreSQL database dump complete"])
 }
 
 /// About how many bytes a dump takes: what the tables do, without their indexes.

@@ -268,6 +268,8 @@ fn doctor_says_who_would_be_told_and_who_cannot_be_reached() {
     ));
     let ran =
         scene.run(&["doctor"]).exits(0).answers("can be reached").answers("cannot be reached, so nobody would be told");
+    let unreached = |line: &&str| line.contains("cannot be reached");
+    assert!(ran.stdout.lines().filter(unreached).all(|line| line.starts_with("note ")), "{ran}");
     assert!(!ran.stdout.contains("secret") && told.asked().iter().all(|asked| asked.method.is_empty()), "{ran}");
     Scene::new().run(&["doctor"]).exits(0).answers("site.yaml has no `alerts:`");
 }
