@@ -137,7 +137,7 @@ fn a_restore_of_everything_leaves_nothing_of_what_it_gave_up() {
     let ran = scene.run(&["undo"]).exits(0).answers("the site is now as it was before its first deployment");
     assert!(!ran.stdout.contains("except"), "{ran}");
     // A command may have done anything anywhere.
-    scene.package("runs", "steps:\n  - run: \"true\"\n    undo: \"true\"\n");
+    scene.package("runs", "steps:\n  - run: [\"true\"]\n    undo: [\"true\"]\n");
     scene.run(&["deploy", "runs"]).exits(0);
     let runs = scene.latest();
     scene.run(&["restore", &runs, "--yes"]).exits(0);
