@@ -1,4 +1,5 @@
-//! In whose name a dump of MariaDB makes things, and whether an account may: found before a restore empties anything.
+//! In whose name a dump of MariaDB makes things, and whether an account may make them: found before a restore empties
+//! anything.
 //!
 //! Never judges what the things do.
 
@@ -13,12 +14,14 @@ use super::listed;
 use super::mariadb::Access;
 
 /// What lets an account restore what is made in others' names.
-pub const WAY_OUT: &str = "an administrator can let the account do so (`GRANT SET USER ON *.* TO …`; SUPER where functions and triggers \
-     need it), or load by hand what `backout restore --into DIR` gives; docs/backup.md says how";
+pub const WAY_OUT: &str = "an administrator can grant the account what it lacks (`GRANT SET USER ON *.* TO …`), or load by hand what `backout restore --into DIR` gives; docs/backup.md says how";
 
 /// Who one is, what else may be named as a definer, and what the server asks of those who make functions and triggers.
-const WHO: &str = "SELECT CURRENT_USER(), IFNULL(CURRENT_ROLE(), ''), SUBSTRING_INDEX(VERSION(), '.', 1) < 11, \
+const WHO: &str = "SELECT DATABASE(), CURRENT_USER(), IFNULL(CURRENT_ROLE(), ''), SUBSTRING_INDEX(VERSION(), '.', 1) < 11, \
      @@log_bin AND NOT @@log_bin_trust_function_creators; SHOW GRANTS";
+
+/// What emptying a database and filling it again takes in any case.
+const ALWAYS: [&str; 5] = ["DROP", "CREATE", "ALTER", "INSERT", "LOCK TABLES"];
 
 /// What a dump makes in somebody's name.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,11 +33,24 @@ struct Defined {
     host: String,
 }
 
-/// An account and its rights on the whole server.
+impl Defined {
+    /// What it takes to make it.
+    fn right(&self) -> &'static str {
+        match self.kind.as_str() {
+            "view" => "CREATE VIEW",
+            "trigger" => "TRIGGER",
+            "event" => "EVENT",
+            _ => "CREATE ROUTINE",
+        }
+    }
+}
+
+/// An account, its rights on the whole server, and those on its database.
 struct Account {
     name: String,
     role: String,
     rights: Vec<String>,
+    here: Vec<String>,
     super_names_others: bool,
     logged: bool,
 }
@@ -45,9 +61,6 @@ pub fn bars(access: &Access, dump: &[PathBuf], private: &Path) -> Result<Vec<Str
     for file in dump {
         let failed = |error| BackupError::failed(format!("cannot read {}", file.display()), error);
         all.extend(defined(BufReader::new(File::open(file).map_err(failed)?)).map_err(failed)?);
-    }
-    if all.is_empty() {
-        return Ok(Vec::new());
     }
     let said = private.join("who");
     access.query(WHO, &said)?;
@@ -61,10 +74,27 @@ impl Account {
         let mut lines = said.lines();
         let mut fields = lines.next().unwrap_or_default().split('\t');
         let mut field = || fields.next().unwrap_or_default().to_owned();
-        let (name, role, old, logged) = (field(), field(), field(), field());
-        let global = lines.filter_map(|line| line.strip_prefix("GRANT ")?.split_once(" ON *.* TO "));
-        let rights = global.flat_map(|(rights, _)| rights.split(", ").map(str::to_owned).collect::<Vec<_>>());
-        Self { name, role, rights: rights.collect(), super_names_others: old == "1", logged: logged == "1" }
+        let (database, name, role, old, logged) = (field(), field(), field(), field(), field());
+        let (mut rights, mut here) = (Vec::new(), Vec::new());
+        for line in lines {
+            let Some((granted, rest)) = line.strip_prefix("GRANT ").and_then(|line| line.split_once(" ON ")) else {
+                continue;
+            };
+            let granted = granted.split(", ").map(str::to_owned);
+            if rest.starts_with("*.* TO ") {
+                rights.extend(granted);
+            } else if let (pattern, after) = word(rest)
+                && after.starts_with(".* TO ")
+                && is_like(&database, &pattern)
+            {
+                here.extend(granted);
+            }
+        }
+        Self { name, role, rights, here, super_names_others: old == "1", logged: logged == "1" }
+    }
+
+    fn has_here(&self, right: &str) -> bool {
+        self.has(right) || self.here.iter().any(|one| one == right || one == "ALL PRIVILEGES")
     }
 
     fn has(&self, right: &str) -> bool {
@@ -73,7 +103,8 @@ impl Account {
 
     fn bars(&self, all: &[Defined]) -> Vec<String> {
         let mut others: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        if !self.has("SET USER") && !(self.super_names_others && self.has("SUPER")) {
+        let names_others = self.has("SET USER") || self.super_names_others && self.has("SUPER");
+        if !names_others {
             for one in all {
                 let definer = format!("{}@{}", one.user, one.host);
                 if definer != self.name && !(one.host.is_empty() && one.user == self.role) {
@@ -91,6 +122,17 @@ impl Account {
                 )
             })
             .collect();
+        let mut lacking: Vec<String> = ALWAYS
+            .into_iter()
+            .chain(all.iter().map(Defined::right))
+            .filter(|right| !self.has_here(right))
+            .map(str::to_owned)
+            .collect();
+        lacking.sort();
+        lacking.dedup();
+        if !lacking.is_empty() {
+            bars.push(format!("{} lacks {} on its database", self.name, lacking.join(", ")));
+        }
         if self.logged && !["SUPER", "BINLOG ADMIN"].iter().any(|right| self.has(right)) {
             let made = all.iter().filter(|one| ["trigger", "function"].contains(&one.kind.as_str()));
             let made: Vec<String> = made.map(|one| format!("{} {}", one.kind, one.name)).collect();
@@ -160,6 +202,24 @@ fn named(mut rest: &str) -> (String, String) {
     (words.next().unwrap_or_default().to_lowercase(), words.next().unwrap_or_default())
 }
 
+/// Whether a database is one of those that a grant names: `_` and `%` stand for others unless they are escaped.
+fn is_like(name: &str, pattern: &str) -> bool {
+    let mut rest = pattern.chars();
+    let Some(first) = rest.next() else { return name.is_empty() };
+    let mut chars = name.chars();
+    match first {
+        '%' => {
+            let rest = rest.as_str();
+            name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| is_like(&name[at..], rest))
+        }
+        '_' => chars.next().is_some() && is_like(chars.as_str(), rest.as_str()),
+        first => {
+            let literal = if first == '\\' { rest.next().unwrap_or(first) } else { first };
+            chars.next() == Some(literal) && is_like(chars.as_str(), rest.as_str())
+        }
+    }
+}
+
 /// A name, quoted or not, and what comes after it.
 fn word(text: &str) -> (String, &str) {
     let Some(inner) = text.strip_prefix('`') else {
@@ -190,8 +250,36 @@ mod tests {
         /*!50003 CREATE*/ /*!50017 DEFINER=`u`@`localhost`*/ /*!50003 trigger if not exists tr before insert on t */;;\n\
         /*!50106 CREATE*/ /*!50117 DEFINER=`root`@`localhost`*/ /*!50106 EVENT `ev` ON SCHEDULE */ ;;\n";
 
+    /// With all rights on its database.
     fn account(said: &str) -> Account {
-        Account::read(said)
+        Account::read(&format!("my\t{said}GRANT ALL PRIVILEGES ON `my`.* TO `u`@`localhost`\n"))
+    }
+
+    #[test]
+    fn rights_on_the_database_come_from_whatever_names_it() {
+        for (name, pattern, expected) in [
+            ("my_db", "my\\_db", true),
+            ("myxdb", "my\\_db", false),
+            ("myxdb", "my_db", true),
+            ("shop", "s%p", true),
+            ("shop", "%", true),
+            ("shop", "s%x", false),
+        ] {
+            assert_eq!(is_like(name, pattern), expected, "{name} {pattern}");
+        }
+        let found = defined(DUMP.as_bytes()).unwrap();
+        let all = "SELECT, INSERT, CREATE, DROP, ALTER, LOCK TABLES, CREATE VIEW, TRIGGER, CREATE ROUTINE";
+        let said = |rights: &str| {
+            format!(
+                "my\tu@localhost\t\t1\t0\nGRANT SET USER ON *.* TO `u`@`localhost`\nGRANT {rights} ON `m_`.* TO `u`@`localhost`\n"
+            )
+        };
+        assert_eq!(Account::read(&said(all)).bars(&found), ["u@localhost lacks EVENT on its database"]);
+        assert_eq!(Account::read(&said(&format!("{all}, EVENT"))).bars(&found), [""; 0]);
+        assert_eq!(
+            Account::read(&said("SELECT")).bars(&[]),
+            ["u@localhost lacks ALTER, CREATE, DROP, INSERT, LOCK TABLES on its database"]
+        );
     }
 
     #[test]

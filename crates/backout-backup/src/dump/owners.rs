@@ -25,6 +25,9 @@ const LIVE: &str = "SELECT format('schema %I, which belongs to %I', nspname, pg_
      WHERE nspname = 'public' AND NOT pg_has_role(proowner, 'USAGE') AND NOT pg_has_role(nspowner, 'USAGE') \
      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') LIMIT 100";
 
+/// Whose the schema is that every database has.
+const PUBLIC: &str = "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'public'";
+
 /// What a dump says of owners.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Claims {
@@ -37,8 +40,14 @@ struct Claims {
 /// What stands in the way of running a dump on the database in place of what is there, a sentence each.
 pub fn bars(parameters: &Parameters, dump: &Path, private: &Path) -> Result<Vec<String>, BackupError> {
     let failed = |error| BackupError::failed(format!("cannot read {}", dump.display()), error);
-    let claims = claims(BufReader::new(File::open(dump).map_err(failed)?)).map_err(failed)?;
+    let mut claims = claims(BufReader::new(File::open(dump).map_err(failed)?)).map_err(failed)?;
     let output = private.join("owners.out");
+    // It is never dropped, and to give it to whom it belongs takes no right.
+    let public = query(parameters, &output, PUBLIC)?;
+    if let Some(things) = claims.owned.get_mut(public.trim_end_matches('\n')) {
+        things.retain(|thing| thing != "schema public");
+    }
+    claims.owned.retain(|_, things| !things.is_empty());
     let mut bars = Vec::new();
     let live = query(parameters, &output, LIVE)?;
     let live: Vec<String> = live.lines().map(str::to_owned).collect();

@@ -76,6 +76,11 @@ fn a_restore_of_what_belongs_to_others_is_refused_on_postgres() {
     scene.run(&["restore", "--yes"]).exits(4).says("it may not drop schema other, which belongs to");
     database.psql("DROP SCHEMA other");
     scene.run(&["restore", "--yes"]).exits(0);
+    // The schema that every database has stays, and with it whose it is: so databases of before PostgreSQL 15 have it.
+    database.psql("ALTER SCHEMA public OWNER TO postgres");
+    scene.run(&["backup"]).exits(0);
+    assert!(!scene.run(&["doctor"]).exits(0).stdout.contains("would be refused"));
+    scene.run(&["restore", "--yes"]).exits(0);
 }
 
 /// What nobody saw beforehand: the server took all of it back, and so nothing is in between.
@@ -93,6 +98,19 @@ fn a_restore_that_postgres_took_back_blocks_nothing() {
     database.psql("DROP TYPE public.colour");
     scene.run(&["restore", "--yes"]).exits(0);
     assert_eq!(database.psql("SELECT count(*) FROM t").trim(), "0");
+}
+
+#[test]
+fn a_restore_that_lacks_a_right_on_the_database_empties_nothing() {
+    let database = mariadb::Server::shared().database();
+    let scene = on_mariadb(&database, "CREATE TABLE t (a INT PRIMARY KEY); INSERT INTO t VALUES (1);");
+    database.script(&format!("REVOKE LOCK TABLES ON {0}.* FROM {0}@localhost", database.name));
+    scene.run(&["backup"]).exits(0).says("lacks LOCK TABLES on its database");
+    scene.run(&["restore", "--yes"]).exits(4).says("lacks LOCK TABLES on its database").closes("Nothing was changed.");
+    assert_eq!(database.script("SELECT a FROM t"), "1\n");
+    scene.run(&["status"]).exits(0);
+    database.script(&format!("GRANT LOCK TABLES ON {0}.* TO {0}@localhost", database.name));
+    scene.run(&["restore", "--yes"]).exits(0);
 }
 
 /// Where a restore is half done, the last line names what goes on.
