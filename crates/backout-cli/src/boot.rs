@@ -87,7 +87,7 @@ fn resumes(text: &str, site: &Path) -> bool {
         .filter(|line| runs(line))
         .any(|line| {
             line.split_whitespace().any(|word| word.trim_matches(['"', '\'']).ends_with(&site_text))
-                || !line.contains("--site") && lines.iter().any(|line| begins_there(line))
+                || !line.contains("--site") && lines.iter().any(begins_there)
         })
 }
 
