@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use backout_model::backup::{
-    Announce, Backup, BackupError, Content, Keep, Request, Snapshot, Taken, Wanted, is_remote,
+    Announce, Backup, BackupError, Content, Examined, Keep, Proof, Request, Snapshot, Taken, Wanted, is_remote,
 };
 use backout_model::target::Finding;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
@@ -114,6 +114,21 @@ impl Keeper {
         found.ok_or_else(|| BackupError::new(format!("the backup {id} is not in the repository any more")))
     }
 
+    /// Says beforehand what a restore will be refused for.
+    fn note_bars(
+        &self,
+        manifest: &Manifest,
+        (dumps, secrets): (&Path, &Path),
+        ledger: &Ledger,
+    ) -> Result<(), BackupError> {
+        for (database, note) in self.options.databases.iter().zip(&manifest.databases) {
+            for bar in database.bars(note, dumps, secrets)? {
+                ledger.note(format!("{}: {}", database.label(), database.barred(&bar)));
+            }
+        }
+        Ok(())
+    }
+
     fn archive(
         &mut self,
         manifest: &Manifest,
@@ -169,6 +184,10 @@ impl Backup for Keeper {
         self.opened(true)?;
         for database in &self.options.databases {
             manifest.databases.push(database.dump(&dumps, &secrets, &ledger, self.options.purpose)?);
+        }
+        manifest.lacking = ledger.notes();
+        if self.options.purpose == Purpose::Backup {
+            self.note_bars(&manifest, (&dumps, &secrets), &ledger)?;
         }
         for root in &self.options.roots {
             manifest.roots.push(RootNote {
@@ -231,7 +250,7 @@ impl Backup for Keeper {
         self.put_back(&snapshot.id, wanted, announce)
     }
 
-    fn verify(&mut self, snapshot: &Snapshot) -> Result<Vec<Finding>, BackupError> {
+    fn verify(&mut self, snapshot: &Snapshot) -> Result<Proof, BackupError> {
         self.prove(&snapshot.id)
     }
 
@@ -247,12 +266,19 @@ impl Backup for Keeper {
         repository::forget(&self.opened(false)?, &gone)
     }
 
-    fn examine(&mut self) -> Vec<Finding> {
-        let databases = self.options.databases.iter();
-        let mut found: Vec<Finding> = match tempfile::tempdir() {
-            Ok(scratch) => databases.flat_map(|one| one.examine(&scratch.path().join("said"))).collect(),
-            Err(_) => Vec::new(),
-        };
+    fn examine(&mut self) -> Examined {
+        let mut all = Examined::default();
+        let finding = |what: String| Finding { target: "backup".to_owned(), what, grave: true };
+        match tempfile::tempdir() {
+            Ok(scratch) => {
+                for database in &self.options.databases {
+                    let Examined { findings, lacking } = database.examine(scratch.path());
+                    all.findings.extend(findings);
+                    all.lacking.extend(lacking);
+                }
+            }
+            Err(error) => all.findings.push(finding(format!("cannot make a temporary directory: {error}"))),
+        }
         let opened = match self.password() {
             Err(error) => Err(error),
             // The first backup makes it.
@@ -260,9 +286,9 @@ impl Backup for Keeper {
             Ok(_) => self.opened(false).map(drop),
         };
         if let Err(error) = opened {
-            found.push(Finding { target: "backup".to_owned(), what: crate::dump::told(&error), grave: true });
+            all.findings.push(finding(crate::dump::told(&error)));
         }
-        found
+        all
     }
 }
 

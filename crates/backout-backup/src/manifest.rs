@@ -21,6 +21,9 @@ pub struct Manifest {
     pub deployment: Option<String>,
     pub databases: Vec<DatabaseNote>,
     pub roots: Vec<RootNote>,
+    /// What the dumps did not keep, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
 }
 
 /// One database.
@@ -39,6 +42,9 @@ pub struct DatabaseNote {
     /// Of a PostgreSQL database: its extensions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
+    /// Of a MariaDB database: the history of tables with SYSTEM VERSIONING is in its dump.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub history: bool,
 }
 
 /// One file of a dump.
@@ -71,7 +77,15 @@ pub struct RootNote {
 
 impl Manifest {
     pub fn new(site: &str, position: Position, deployment: Option<String>) -> Self {
-        Self { format: FORMAT, site: site.to_owned(), position, deployment, databases: Vec::new(), roots: Vec::new() }
+        Self {
+            format: FORMAT,
+            site: site.to_owned(),
+            position,
+            deployment,
+            databases: Vec::new(),
+            roots: Vec::new(),
+            lacking: Vec::new(),
+        }
     }
 
     pub fn write(&self, file: &Path) -> Result<(), BackupError> {

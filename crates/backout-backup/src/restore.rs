@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use backout_model::backup::{Announce, BackupError, Wanted};
+use backout_model::backup::{Announce, BackupError, Proof, Wanted};
 use backout_model::target::Finding;
 
 use crate::dump::{self, Engine};
@@ -45,9 +45,10 @@ impl Keeper {
         // First everything is fetched and looked at, then the site changes.
         let dumps = scratch.path().join(DATABASES);
         for database in &databases {
-            self.source_of(&database.name)?;
+            let source = self.source_of(&database.name)?;
             fetched.dumps(database, &dumps)?;
             dump::check_files(database, &dumps)?;
+            source.is_loadable(database, &dumps, scratch.path())?;
         }
         let mut staged = Vec::new();
         for note in roots {
@@ -62,25 +63,32 @@ impl Keeper {
             staged.push((root, node, stage));
         }
         announce()?;
+        // First what takes effect as a whole or not at all: where that fails, nothing was done.
+        let (whole, others): (Vec<_>, Vec<_>) = databases.into_iter().partition(|note| note.engine == "postgres");
+        let load = |note: &DatabaseNote| self.source_of(&note.name)?.load(note, &dumps, scratch.path());
+        let mut is_first = true;
+        for note in whole {
+            let failed = |error: BackupError| BackupError { took_nothing: error.took_nothing && is_first, ..error };
+            load(note).map_err(failed)?;
+            is_first = false;
+        }
         for (root, node, stage) in staged {
             stage.exchange(&root.path, &node)?;
         }
-        for database in databases {
-            self.source_of(&database.name)?.load(database, &dumps, scratch.path())?;
-        }
+        others.into_iter().try_for_each(load)?;
         scratch.close().map_err(|error| BackupError::failed("cannot remove what was fetched", error))?;
         Ok(notes)
     }
 
     /// Restores a snapshot into a scratch place and compares it with what was noted when it was taken.
-    pub(crate) fn prove(&mut self, id: &str) -> Result<Vec<Finding>, BackupError> {
+    pub(crate) fn prove(&mut self, id: &str) -> Result<Proof, BackupError> {
         let fetched = self.fetched(id)?;
         let manifest = fetched.manifest()?;
         let scratch = self.scratch()?;
         let dumps = scratch.path().join(DATABASES);
         let every = (manifest.databases.iter().collect::<Vec<_>>(), manifest.roots.iter().collect::<Vec<_>>());
         self.room_to_restore("what is to be compared", &fetched, &every.0, &every.1, Some(scratch.path()))?;
-        let mut found = fetched.damage()?;
+        let (mut found, mut unchecked) = (fetched.damage()?, Vec::new());
         for database in &manifest.databases {
             let source = match self.source_of(&database.name) {
                 Ok(source) => source,
@@ -90,7 +98,11 @@ impl Keeper {
                 }
             };
             match fetched.dumps(database, &dumps) {
-                Ok(()) => found.extend(source.prove(database, &dumps, scratch.path())),
+                Ok(()) => {
+                    let proven = source.prove(database, &dumps, scratch.path());
+                    found.extend(proven.findings);
+                    unchecked.extend(proven.unchecked);
+                }
                 Err(error) => found.push(finding(&source.label(), dump::told(&error))),
             }
         }
@@ -111,7 +123,8 @@ impl Keeper {
             remove(&to).map_err(failed)?;
         }
         scratch.close().map_err(|error| BackupError::failed("cannot remove the scratch", error))?;
-        Ok(found)
+        let lacking = manifest.lacking.into_iter().map(|what| Finding { grave: false, ..finding("backup", what) });
+        Ok(Proof { findings: found, unchecked, lacking: lacking.collect() })
     }
 
     fn source_of(&self, name: &str) -> Result<&dump::DatabaseSource, BackupError> {

@@ -15,8 +15,10 @@ use crate::ledger::Ledger;
 
 /// How often a tool that runs is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
-/// The most that is told of what a tool said, in bytes.
+/// The most that is told of what a tool said, in characters, and what is read of it, in bytes: a password that stands where
+/// the telling ends is found whole.
 const SAID: usize = 2000;
+const READ: u64 = 64 * 1024;
 
 /// One run of a tool.
 pub struct Tool<'a> {
@@ -48,6 +50,13 @@ impl Tool<'_> {
             ),
             None => Stdio::null(),
         };
+        // All that it is given beside the caller's own environment are passwords.
+        let secrets: Vec<String> = self
+            .environment
+            .iter()
+            .map(|(_, value)| value.to_string_lossy().into_owned())
+            .filter(|secret| !secret.is_empty())
+            .collect();
         let mut child = Command::new(name)
             .args(&self.words)
             .envs(self.environment)
@@ -75,9 +84,13 @@ impl Tool<'_> {
         if status.success() {
             return Ok(());
         }
-        let mut text = String::new();
-        said.rewind().and_then(|()| (&mut said).take(SAID as u64).read_to_string(&mut text)).map_err(failed)?;
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut said_bytes = Vec::new();
+        said.rewind().and_then(|()| (&mut said).take(READ).read_to_end(&mut said_bytes)).map_err(failed)?;
+        let mut text = String::from_utf8_lossy(&said_bytes).into_owned();
+        for secret in &secrets {
+            text = text.replace(secret, "…");
+        }
+        let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID).collect();
         Err(BackupError::failed(format!("{name} failed ({status})"), text))
     }
 }

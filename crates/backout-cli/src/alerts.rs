@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use backout_engine::outcome::{Outcome, Status};
+use backout_model::backup::Examined;
 use backout_model::target::Finding;
 use backout_net::alert::{self, Channel, MailChannel, MailTls, Message, Webhook};
 use backout_package::alert::{Alert, SmtpTls, WebhookFormat};
@@ -95,20 +96,27 @@ impl Alerts {
     }
 
     /// Whom `doctor` would have told, and whether somebody listens there.
-    pub fn examine(&self) -> Vec<Finding> {
+    pub fn examine(&self) -> Examined {
+        let mut all = Examined::default();
         let finding = |what: String| Finding { target: "alerts".to_owned(), what, grave: false };
-        let lacking = self.lacking.iter().map(|why| {
-            let what = format!("nobody could be told, so nothing that may have to be told would begin: {why}");
-            Finding { grave: true, ..finding(what) }
-        });
         if self.to.is_empty() && self.lacking.is_none() {
-            return vec![finding("nobody is told when something goes wrong: site.yaml has no `alerts:`".to_owned())];
+            let nobody = "nobody is told when something goes wrong: site.yaml has no `alerts:`";
+            all.lacking.push(finding(nobody.to_owned()));
         }
-        let examined = self.to.iter().map(channel).map(|channel| match alert::reach(&channel, REACH) {
-            Ok(()) => finding(format!("{channel} can be reached")),
-            Err(why) => finding(format!("{channel} cannot be reached, so nobody would be told: {why}")),
-        });
-        examined.chain(lacking).collect()
+        for channel in self.to.iter().map(channel) {
+            match alert::reach(&channel, REACH) {
+                Ok(()) => all.findings.push(finding(format!("{channel} can be reached"))),
+                Err(why) => {
+                    let what = format!("{channel} cannot be reached, so nobody would be told: {why}");
+                    all.lacking.push(finding(what));
+                }
+            }
+        }
+        if let Some(why) = &self.lacking {
+            let what = format!("nobody could be told, so nothing that may have to be told would begin: {why}");
+            all.findings.push(Finding { grave: true, ..finding(what) });
+        }
+        all
     }
 
     /// The same of a run that ended with an error; what it had begun is settled by the next one.

@@ -141,6 +141,14 @@ impl CliError {
 
     /// The state that was left.
     pub fn closing(&self) -> String {
+        if let Self::Engine(EngineError::RestoreStopped { backup, .. }) = self {
+            return format!(
+                "Needs a hand: the restore is half done, and nothing else works on the site; `backout restore {backup}` goes on."
+            );
+        }
+        if let Self::Hinted { error, .. } = self {
+            return error.closing();
+        }
         match self.status() {
             Status::NeedsHand => "Needs a hand: changes were under way; `backout resume` goes on.".to_owned(),
             _ => NOTHING_CHANGED.to_owned(),

@@ -5,6 +5,7 @@
 mod alerts;
 mod args;
 mod ask;
+mod boot;
 mod commands;
 mod defect;
 mod end;

@@ -240,7 +240,7 @@ fn mend(site: &Site, key: &str) -> String {
 }
 
 /// The name of the user that this process runs as, from passwd(5); the number where there is none.
-fn user() -> String {
+pub fn user() -> String {
     let uid = rustix::process::getuid().as_raw().to_string();
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     users

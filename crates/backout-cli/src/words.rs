@@ -13,6 +13,8 @@ use serde::Serialize;
 
 /// The longest text of a change on a line.
 const WIDTH: usize = 110;
+/// The same where one has to read all of it, with the ways out.
+const WHOLE: usize = 600;
 
 /// A text on one line: blanks collapsed, control characters made visible, shortened.
 pub fn short(text: &str) -> String {
@@ -270,17 +272,27 @@ pub fn status(status: &Status) -> Vec<String> {
 }
 
 pub fn finding(finding: &Finding) -> String {
-    marked(if finding.grave { "GRAVE" } else { "ok   " }, finding)
+    marked(if finding.grave { "GRAVE" } else { "ok   " }, finding, WHOLE)
+}
+
+/// What is in order and covers less than one may think.
+pub fn lacking(finding: &Finding) -> String {
+    marked("note ", finding, WHOLE)
+}
+
+/// What nobody knows, as it could not be tried.
+pub fn unchecked(finding: &Finding) -> String {
+    marked("?    ", finding, WHOLE)
 }
 
 /// Something `verify` found is never "ok": what is not grave is drift.
 pub fn drift(finding: &Finding) -> String {
-    marked(if finding.grave { "GRAVE" } else { "drift" }, finding)
+    marked(if finding.grave { "GRAVE" } else { "drift" }, finding, WIDTH)
 }
 
-fn marked(mark: &str, finding: &Finding) -> String {
+fn marked(mark: &str, finding: &Finding, width: usize) -> String {
     let what = finding.what.strip_prefix(&format!("{}: ", finding.target)).unwrap_or(&finding.what);
-    format!("{mark}  {}: {}", finding.target, short(what))
+    format!("{mark}  {}: {}", finding.target, within(what, width))
 }
 
 pub fn checked(checked: &Checked) -> String {

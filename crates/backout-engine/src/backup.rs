@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use backout_journal::Reader;
-use backout_model::backup::{Backup, Position, Request, Snapshot, Taken};
+use backout_model::backup::{Backup, Examined, Position, Proof, Request, Snapshot, Taken};
 use backout_model::entry::Draft;
 use backout_model::id::FramePath;
 use backout_model::state::{DeploymentState, Event};
@@ -141,10 +141,24 @@ pub struct Proven {
     pub snapshot: Snapshot,
     /// The grave ones.
     pub findings: u64,
+    /// What could not be checked.
+    pub unchecked: u64,
+}
+
+/// What is told of a backup that is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Found,
+    Unchecked,
+    Lacking,
 }
 
 /// Restores the latest backup into a scratch place and compares it with what was noted when it was taken.
-pub fn verify(backup: &mut dyn Backup, reader: &Reader, each: &mut dyn FnMut(Finding)) -> Result<Proven, EngineError> {
+pub fn verify(
+    backup: &mut dyn Backup,
+    reader: &Reader,
+    each: &mut dyn FnMut(Kind, &Finding),
+) -> Result<Proven, EngineError> {
     let noted = last(reader)?.map(|(taken, _)| taken);
     let all = backup.list()?;
     let mut findings = Vec::new();
@@ -161,10 +175,13 @@ pub fn verify(backup: &mut dyn Backup, reader: &Reader, each: &mut dyn FnMut(Fin
     let Some(snapshot) = all.into_iter().next() else {
         return Err(EngineError::NotNow { what: "there is no backup of this site".to_owned(), hint: None });
     };
-    findings.extend(backup.verify(&snapshot)?);
-    let count = findings.iter().filter(|finding| finding.grave).count() as u64;
-    findings.into_iter().for_each(each);
-    Ok(Proven { snapshot, findings: count })
+    let Proof { findings: more, unchecked, lacking } = backup.verify(&snapshot)?;
+    findings.extend(more);
+    for (kind, list) in [(Kind::Found, &findings), (Kind::Unchecked, &unchecked), (Kind::Lacking, &lacking)] {
+        list.iter().for_each(|finding| each(kind, finding));
+    }
+    let grave = findings.iter().filter(|finding| finding.grave).count() as u64;
+    Ok(Proven { snapshot, findings: grave, unchecked: unchecked.len() as u64 })
 }
 
 /// What would stand in the way of a backup, and how old the last one is.
@@ -173,12 +190,13 @@ pub fn doctor(
     backup: Option<&mut dyn Backup>,
     reader: &Reader,
     now_ms: i64,
-) -> Result<Vec<Finding>, EngineError> {
+) -> Result<Examined, EngineError> {
     let finding = |what: String, grave: bool| Finding { target: "backup".to_owned(), what, grave };
     let Some(backup) = backup else {
-        return Ok(vec![finding("none is taken before a deployment: site.yaml has no `backup:`".to_owned(), false)]);
+        let none = finding("none is taken before a deployment: site.yaml has no `backup:`".to_owned(), false);
+        return Ok(Examined { findings: Vec::new(), lacking: vec![none] });
     };
-    let mut findings = backup.examine();
+    let Examined { mut findings, lacking } = backup.examine();
     if findings.is_empty() {
         let place = site.backup.as_ref().map(|backup| backup.repository.clone()).unwrap_or_default();
         findings.push(match last(reader)? {
@@ -194,5 +212,5 @@ pub fn doctor(
             }
         });
     }
-    Ok(findings)
+    Ok(Examined { findings, lacking })
 }

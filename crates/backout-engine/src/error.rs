@@ -41,6 +41,14 @@ pub enum EngineError {
     /// It ended without a word in the journal on its end after changes had begun: `resume` settles it.
     #[error("the run stopped while changes were under way")]
     Stopped(#[source] Box<EngineError>),
+    /// A restore ended after it had begun: another one begins anew.
+    #[error("the restore stopped while changes were under way")]
+    RestoreStopped {
+        /// The beginning of the backup's id.
+        backup: String,
+        #[source]
+        source: Box<EngineError>,
+    },
     #[error("{act}")]
     Io {
         act: String,
@@ -67,6 +75,12 @@ impl EngineError {
         }
     }
 
+    /// The same of a restore.
+    #[must_use]
+    pub fn restoring(self, backup: &str) -> Self {
+        Self::RestoreStopped { backup: backup.to_owned(), source: Box::new(self) }
+    }
+
     /// True where trying again cannot help.
     pub fn is_lasting(&self) -> bool {
         match self {
@@ -82,6 +96,7 @@ impl EngineError {
             | Self::Backup(_)
             | Self::Refused(_)
             | Self::Stopped(_)
+            | Self::RestoreStopped { .. }
             | Self::Io { .. } => false,
         }
     }
@@ -101,7 +116,7 @@ impl EngineError {
             | Self::NotNow { .. }
             | Self::History(_)
             | Self::Io { .. } => Status::Refused,
-            Self::Stopped(_) => Status::NeedsHand,
+            Self::Stopped(_) | Self::RestoreStopped { .. } => Status::NeedsHand,
         }
     }
 
@@ -123,8 +138,9 @@ impl EngineError {
                 ways
             }
             Self::Target(TargetError::Refused(refusal)) => refusal.ways_out.clone(),
-            Self::Stopped(cause) if matches!(**cause, Self::Backup(_)) => {
-                vec!["`backout restore` again: it begins anew; or restore another backup".to_owned()]
+            Self::RestoreStopped { backup, source } => {
+                let again = format!("`backout restore {backup}` again: it begins anew; or restore another backup");
+                source.hints().into_iter().chain([again]).collect()
             }
             Self::Stopped(_) => vec!["backout resume".to_owned()],
             _ => Vec::new(),

@@ -285,6 +285,7 @@ impl View {
             | Event::SiteBackedUp
             | Event::SiteRestoring
             | Event::SiteRestored
+            | Event::SiteNotRestored
             | Event::ImagesDropped => {}
         }
         Ok(())

@@ -10,6 +10,7 @@ use backout_package::package::Package;
 
 use crate::error::EngineError;
 use crate::history::View;
+use crate::restored::{Remains, remains};
 
 /// The deployment that an id or its prefix names.
 pub fn find(reader: &Reader, prefix: &str) -> Result<DeploymentRow, EngineError> {
@@ -111,24 +112,34 @@ pub(crate) fn now_at(reader: &Reader) -> Result<String, EngineError> {
     if let Some(row) = rows.iter().find(|row| row.state.is_on_site()) {
         return Ok(format!("the site is now at {} {} ({})", row.package, row.version, row.id));
     }
-    let mut left = Vec::new();
+    let (mut left, mut commands) = (Vec::new(), Vec::new());
     for row in &rows {
-        let left_something = match row.state {
-            DeploymentState::GivenUp => !View::load(reader, &row.id)?.why.gone,
-            DeploymentState::Undone => View::load(reader, &row.id)?.left_something(),
-            _ => false,
+        let remains = match row.state {
+            DeploymentState::GivenUp => remains(reader, &View::load(reader, &row.id)?, row.state_seq)?,
+            DeploymentState::Undone if View::load(reader, &row.id)?.left_something() => Remains::Something,
+            _ => Remains::Nothing,
         };
-        if left_something {
-            left.push(row.id.to_string());
+        match remains {
+            Remains::Nothing => {}
+            Remains::OfCommands => commands.push(row.id.to_string()),
+            Remains::Something => left.push(row.id.to_string()),
         }
     }
     // A journal that was made again from a record begins with what it does not know.
     let is_whole = reader.entry(1)?.is_none_or(|first| first.event != Event::EntryLost);
-    let now = match is_whole {
+    let mut now = match is_whole {
         true => "the site is now as it was before its first deployment",
         false => {
             "no deployment is on the site now that this journal knows of; what came before its record is not in it"
         }
-    };
-    Ok(if left.is_empty() { now.to_owned() } else { format!("{now}, except for what is left of {}", left.join(", ")) })
+    }
+    .to_owned();
+    if !left.is_empty() {
+        now.push_str(&format!(", except for what is left of {}", left.join(", ")));
+    }
+    if !commands.is_empty() {
+        let ids = commands.join(", ");
+        now.push_str(&format!(", except for what commands of {ids} did elsewhere, which no restore takes back"));
+    }
+    Ok(now)
 }

@@ -18,7 +18,7 @@ use crate::history::{View, Why, payload};
 use crate::observer::Happening;
 use crate::outcome::{Outcome, Status};
 use crate::prune::images;
-use crate::restored::{Noted, short};
+use crate::restored::{Noted, interrupted, short};
 use crate::resume;
 use crate::session::{Session, Targets};
 use crate::step_view::StepView;
@@ -197,6 +197,7 @@ pub fn restore(
         taken_ms: plan.snapshot.taken_ms,
         databases: plan.databases.clone(),
         roots: plan.roots.clone(),
+        since: Some(plan.since),
     };
     session.observer.heard(Happening::Phase { name: "restoring" });
     // The connections go, and with them what they know of the databases; the state directory's lock stays.
@@ -209,16 +210,25 @@ pub fn restore(
     }
     let Session { backup, journal, .. } = session;
     let backup = backup.as_mut().ok_or_else(no_backup)?;
+    let was_between = interrupted(journal.reader())?.is_some();
     let mut begun = false;
     let announce = &mut || {
         let announced = note_of_site(journal, Event::SiteRestoring, &noted);
         begun = announced.is_ok();
         announced.map_err(|error| BackupError::failed("cannot note that the restore begins", error))
     };
-    let notes = backup.restore(&plan.snapshot, &wanted(plan), announce).map_err(EngineError::from);
-    let notes = notes.map_err(|error| if begun { error.under_way() } else { error })?;
-    let settled = session.settle(plan, &noted, reopen).map_err(EngineError::under_way)?;
     let id = short(&plan.snapshot.id);
+    let notes = match backup.restore(&plan.snapshot, &wanted(plan), announce) {
+        Ok(notes) => notes,
+        Err(error) if !begun => return Err(error.into()),
+        // What an earlier restore left in between is still that.
+        Err(error) if error.took_nothing && !was_between => {
+            note_of_site(journal, Event::SiteNotRestored, &noted).map_err(|error| error.restoring(id))?;
+            return Err(error.into());
+        }
+        Err(error) => return Err(EngineError::from(error).restoring(id)),
+    };
+    let settled = session.settle(plan, &noted, reopen).map_err(|error| error.restoring(id))?;
     let mut outcome = Outcome::new(
         if notes.is_empty() { Status::Done } else { Status::Partly },
         format!("The site is as it was {}.", at(plan.snapshot.taken_ms)),

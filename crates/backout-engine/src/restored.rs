@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 
 use backout_journal::Reader;
 use backout_model::backup::Taken;
-use backout_model::state::Event;
+use backout_model::entry::Entry;
+use backout_model::state::{Event, StepState};
 use serde::{Deserialize, Serialize};
 
+use crate::act::Act;
 use crate::error::EngineError;
+use crate::history::View;
+use crate::step_view::StepView;
 
 /// How many characters of a snapshot's id are shown, as restic does.
 const SHORT: usize = 8;
@@ -22,6 +26,57 @@ pub(crate) struct Noted {
     pub taken_ms: i64,
     pub databases: BTreeSet<String>,
     pub roots: BTreeSet<String>,
+    /// The last entry of this journal that the backup knows of; none where an earlier version noted the restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+}
+
+/// What a restore left of a deployment that was given up before it or by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remains {
+    Nothing,
+    /// What its commands did beside databases and roots, if anything.
+    OfCommands,
+    Something,
+}
+
+impl Noted {
+    /// True for what a step changed where all was restored; of a command that may be anything.
+    pub fn covers(&self, step: &StepView) -> bool {
+        match (step.act().database(), step.act().root()) {
+            (Some(database), _) => self.databases.contains(database),
+            (None, Some(root)) => self.roots.contains(root),
+            (None, None) => true,
+        }
+    }
+
+    fn leaves(&self, view: &View) -> Remains {
+        let mut remains = Remains::Nothing;
+        for step in view.steps.values().filter(|step| step.state != StepState::Discarded) {
+            if self.since.is_none_or(|since| step.seq <= since) || !self.covers(step) {
+                return Remains::Something;
+            }
+            if matches!(step.act(), Act::Run { .. }) {
+                remains = Remains::OfCommands;
+            }
+        }
+        remains
+    }
+}
+
+/// What is left of a deployment that was given up, by the last restore.
+pub(crate) fn remains(reader: &Reader, view: &View, given_up: u64) -> Result<Remains, EngineError> {
+    if view.why.gone {
+        return Ok(Remains::Nothing);
+    }
+    match reader.last_of_site(&[Event::SiteRestored])?.filter(|entry| entry.seq > given_up) {
+        Some(entry) => Ok(noted(entry)?.leaves(view)),
+        None => Ok(Remains::Something),
+    }
+}
+
+fn noted(entry: Entry) -> Result<Noted, EngineError> {
+    serde_json::from_value(entry.payload).map_err(|error| EngineError::History(format!("entry {}: {error}", entry.seq)))
 }
 
 /// An error where a restore has begun and did not come to its end: the site may be anything in between.
@@ -48,11 +103,9 @@ pub fn none_under_way(reader: &Reader) -> Result<(), EngineError> {
 
 /// The snapshot of a restore that did not come to its end.
 pub fn interrupted(reader: &Reader) -> Result<Option<String>, EngineError> {
-    let last = reader.last_of_site(&[Event::SiteRestoring, Event::SiteRestored])?;
+    let last = reader.last_of_site(&[Event::SiteRestoring, Event::SiteRestored, Event::SiteNotRestored])?;
     let Some(entry) = last.filter(|entry| entry.event == Event::SiteRestoring) else { return Ok(None) };
-    let noted: Noted = serde_json::from_value(entry.payload)
-        .map_err(|error| EngineError::History(format!("entry {}: {error}", entry.seq)))?;
-    Ok(Some(noted.snapshot))
+    Ok(Some(noted(entry)?.snapshot))
 }
 
 /// The first characters of a snapshot's id.

@@ -106,22 +106,44 @@ pub struct BackupError {
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
     pub hint: Option<String>,
+    /// A restore that was announced, and of which nothing took effect.
+    pub took_nothing: bool,
 }
 
 impl BackupError {
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), source: None, hint: None }
+        Self { what: what.into(), source: None, hint: None, took_nothing: false }
     }
 
     /// An act that failed, and why.
     pub fn failed(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { what: what.into(), source: Some(source.into()), hint: None }
+        Self { source: Some(source.into()), ..Self::new(what) }
     }
 
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
+}
+
+/// What a backup is found to be when it is tried.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// What is wrong with it, and what is only left over beside it.
+    pub findings: Vec<Finding>,
+    /// What could not be checked, and why.
+    pub unchecked: Vec<Finding>,
+    /// What it did not keep, as was said when it was taken.
+    pub lacking: Vec<Finding>,
+}
+
+/// What a look at the surroundings of backups found.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// What would stand in the way of a backup.
+    pub findings: Vec<Finding>,
+    /// What a backup would not keep, or would not be let bring back.
+    pub lacking: Vec<Finding>,
 }
 
 /// Writes down that the site is about to change.
@@ -141,7 +163,8 @@ pub trait Backup {
 
     /// Puts back what is wanted. No other process of the tool may be at work on it, and no connection of the tool's
     /// own may be open to it. `announce` is called once all is fetched and checked, right before the first change: an
-    /// error before that has changed nothing, and what one after it interrupts can be done again from the start.
+    /// error before that has changed nothing, and what one after it interrupts can be done again from the start, unless it
+    /// says that nothing took effect.
     /// Returns what is not exactly as it was, a sentence each.
     fn restore(
         &mut self,
@@ -150,9 +173,9 @@ pub trait Backup {
         announce: Announce<'_>,
     ) -> Result<Vec<String>, BackupError>;
 
-    /// Restores a backup into a scratch place and compares; the scratch is gone afterwards. Nothing found: it is what
-    /// was backed up.
-    fn verify(&mut self, snapshot: &Snapshot) -> Result<Vec<Finding>, BackupError>;
+    /// Restores a backup into a scratch place and compares; the scratch is gone afterwards. Nothing found, and nothing
+    /// unchecked: it is what was backed up.
+    fn verify(&mut self, snapshot: &Snapshot) -> Result<Proof, BackupError>;
 
     /// The backups that are kept no longer, by the site's rules and but for those that `protected` names.
     fn surplus(&mut self, protected: &BTreeSet<String>) -> Result<Vec<Snapshot>, BackupError>;
@@ -161,5 +184,5 @@ pub trait Backup {
     fn forget(&mut self, snapshots: &[Snapshot]) -> Result<(), BackupError>;
 
     /// What would stand in the way of a backup or a restore here.
-    fn examine(&mut self) -> Vec<Finding>;
+    fn examine(&mut self) -> Examined;
 }

@@ -1,6 +1,7 @@
 //! Tells people by mail and webhook, and tries again where that may help. Knows nothing of what it tells.
 
 use std::fmt;
+use std::io;
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{Message as Mail, SmtpTransport, Transport};
 use serde_json::{Value, json};
 
-use crate::http::{agent, in_words};
+use crate::http::{agent, certificate, in_words};
 
 /// How long one try may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -177,8 +178,10 @@ fn mail(channel: &MailChannel, message: &Message) -> Result<(), Failure> {
             // A server may answer with what it was sent.
             let why = match (error.status(), &channel.login) {
                 (Some(code), Some(_)) => format!("the server answered {code}"),
-                _ if error.is_timeout() => format!("it did not answer within {} s", TIMEOUT.as_secs()),
-                _ => causes(&error),
+                _ if error.is_timeout() || timed_out(&error) => {
+                    format!("it did not answer within {} s", TIMEOUT.as_secs())
+                }
+                _ => certificate(&causes(&error)).map_or_else(|| causes(&error), str::to_owned),
             };
             Err(Failure { why, lasting: error.is_permanent() || error.is_client() || error.is_tls() })
         }
@@ -204,6 +207,19 @@ fn post(webhook: &Webhook, message: &Message) -> Result<(), Failure> {
     }
 }
 
+/// Linux says of a read that took too long that there is nothing to be read now.
+fn timed_out(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 fn causes(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
@@ -220,6 +236,17 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("network error")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_read_that_took_too_long_is_a_time_out() {
+        assert!(timed_out(&Outer(io::Error::from_raw_os_error(11))));
+        assert!(timed_out(&Outer(io::ErrorKind::TimedOut.into())));
+        assert!(!timed_out(&Outer(io::ErrorKind::ConnectionRefused.into())));
+    }
 
     #[test]
     fn the_place_of_a_webhook_is_what_its_url_says() {

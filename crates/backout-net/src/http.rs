@@ -103,10 +103,33 @@ pub(crate) fn agent(verified: bool, timeout: Duration) -> Agent {
 pub(crate) fn in_words(error: &ureq::Error, timeout: Duration) -> String {
     match error {
         ureq::Error::Timeout(_) => format!("it did not come within {} ms", timeout.as_millis()),
-        ureq::Error::Io(error) => error.to_string(),
         ureq::Error::HostNotFound => "the host's name is not known".to_owned(),
-        error => error.to_string(),
+        ureq::Error::Io(error) => plain(error.to_string()),
+        error => plain(error.to_string()),
     }
+}
+
+fn plain(text: String) -> String {
+    certificate(&text).map(str::to_owned).unwrap_or(text)
+}
+
+/// What is wrong with a certificate, where an error that says so in its own words is about one.
+pub(crate) fn certificate(error: &str) -> Option<&'static str> {
+    const WRONG: [(&str, &str); 5] = [
+        (
+            "CaUsedAsEndEntity",
+            "its certificate is one of an authority (CA:TRUE), which no server may show: give it one of its own",
+        ),
+        (
+            "UnknownIssuer",
+            "its certificate is signed by nobody whom this machine trusts: add who signed it to the system's authorities",
+        ),
+        ("NotValidForName", "its certificate is not for this name"),
+        ("NotValidYet", "its certificate is not valid yet"),
+        ("Expired", "its certificate is not valid any more"),
+    ];
+    let is_about_one = error.contains("certificate");
+    WRONG.iter().find(|(name, _)| is_about_one && error.contains(name)).map(|(_, words)| *words)
 }
 
 fn judge(condition: &HttpCondition, response: &mut Response<Body>) -> Result<(), String> {

@@ -14,14 +14,14 @@ use super::mariadb::Access;
 use crate::ledger::Ledger;
 
 /// Every column of the tables that have a FLOAT.
-const COLUMNS: &str = "SELECT JSON_ARRAY(c.TABLE_NAME, c.COLUMN_NAME, LOWER(c.DATA_TYPE), c.COLUMN_KEY, LOWER(c.EXTRA), IFNULL(c.GENERATION_EXPRESSION, '') <> '') \
+const COLUMNS: &str = "SELECT JSON_ARRAY(c.TABLE_NAME, c.COLUMN_NAME, LOWER(c.DATA_TYPE), c.COLUMN_KEY, LOWER(c.EXTRA), IFNULL(c.GENERATION_EXPRESSION, '') <> '', t.TABLE_TYPE <> 'BASE TABLE') \
      FROM information_schema.COLUMNS c JOIN information_schema.TABLES t USING (TABLE_SCHEMA, TABLE_NAME) \
      WHERE c.TABLE_SCHEMA = DATABASE() AND t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND EXISTS \
      (SELECT 1 FROM information_schema.COLUMNS f WHERE f.TABLE_SCHEMA = c.TABLE_SCHEMA AND f.TABLE_NAME = c.TABLE_NAME AND f.DATA_TYPE = 'float') \
      ORDER BY c.TABLE_NAME, c.ORDINAL_POSITION";
 
 #[derive(serde::Deserialize)]
-struct Column(String, String, String, String, String, bool);
+struct Column(String, String, String, String, String, bool, bool);
 
 impl Column {
     fn is_float(&self) -> bool {
@@ -35,6 +35,10 @@ impl Column {
     /// Set by the server whenever the row changes, unless it is set to something.
     fn follows(&self) -> bool {
         self.4.contains("on update")
+    }
+
+    fn has_history(&self) -> bool {
+        self.6
     }
 
     /// An expression that gives the value as a literal.
@@ -51,8 +55,14 @@ impl Column {
     }
 }
 
-/// Writes the script; empty of statements where nothing is lost.
-pub fn write(access: &Access, script: &Path, private: &Path, ledger: &Ledger) -> Result<(), BackupError> {
+/// Writes the script; empty of statements where nothing is lost. `history`: it is in the dump, too.
+pub fn write(
+    access: &Access,
+    script: &Path,
+    private: &Path,
+    ledger: &Ledger,
+    history: bool,
+) -> Result<(), BackupError> {
     let failed = |error: io::Error| BackupError::failed("cannot write the values of FLOATs", error);
     let list = private.join("columns");
     access.query(COLUMNS, &list)?;
@@ -66,6 +76,12 @@ pub fn write(access: &Access, script: &Path, private: &Path, ledger: &Ledger) ->
         .map_err(failed)?;
     for (table, columns) in &tables {
         if !columns.iter().any(Column::is_float) {
+            continue;
+        }
+        if history && columns.iter().any(Column::has_history) {
+            ledger.note(format!(
+                "table {table}: its FLOATs keep six digits, as setting them would write history that never was"
+            ));
             continue;
         }
         if !columns.iter().any(Column::is_key) || columns.iter().any(|column| column.is_key() && column.is_float()) {

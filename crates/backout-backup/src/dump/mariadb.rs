@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use backout_model::backup::BackupError;
 use sha1::{Digest as _, Sha1};
 
+use super::definers;
 use super::evened::{self, Line};
 use super::floats;
+use super::history::{self, History};
 use super::lines::first_difference;
-use super::{UNPROVEN, check_files, dump_file, scratch_name};
+use super::{Proven, check_files, dump_file, is_finished, scratch_name};
 use crate::beside::{Beside, script};
 use crate::keeper::Purpose;
 use crate::ledger::Ledger;
@@ -23,13 +25,17 @@ use crate::tool::{Tool, version};
 
 type Parameters = BTreeMap<String, String>;
 
-const DUMP: &str = "mariadb-dump";
+pub const DUMP: &str = "mariadb-dump";
 const CLIENT: &str = "mariadb";
 /// What both dumps have in common: a database under another name is dumped to the same bytes.
 const WORDS: [&str; 5] =
     ["--default-character-set=utf8mb4", "--single-transaction", "--quick", "--skip-comments", "--no-tablespaces"];
 const TABLES: [&str; 4] = ["--routines", "--events", "--hex-blob", "--skip-triggers"];
 const TRIGGERS: [&str; 3] = ["--triggers", "--no-data", "--no-create-info"];
+const DEFINITIONS: [&str; 4] = ["--routines", "--events", "--triggers", "--no-data"];
+
+/// The last thing that a dump without comments does; since 11.4 and 10.11.9 another setting may come after it.
+const ENDS: [&str; 2] = ["SET SQL_NOTES=@OLD_SQL_NOTES", "SET NOTE_VERBOSITY=@OLD_NOTE_VERBOSITY"];
 
 /// The statement by which a database gets the character set that new tables have there.
 const SETTING: &str = "SELECT CONCAT('ALTER DATABASE CHARACTER SET ', DEFAULT_CHARACTER_SET_NAME, ' COLLATE ', DEFAULT_COLLATION_NAME, ';') \
@@ -52,14 +58,34 @@ pub fn dump(
     purpose: Purpose,
 ) -> Result<DatabaseNote, BackupError> {
     let access = Access::write(parameters, private)?;
+    let history = match History::of(&access, private)? {
+        History::None => false,
+        History::Kept => true,
+        History::Lost(said) => {
+            ledger.note(format!("database {name}: {said}"));
+            false
+        }
+    };
+    // An event would act on the scratch by itself, and as whoever defined it.
+    let besides: &[&str] = if purpose == Purpose::Rehearsal { &["--skip-events"] } else { &[] };
+    dump_by(&access, name, (to, private), ledger, besides, history)
+}
+
+fn dump_by(
+    access: &Access,
+    name: &str,
+    (to, private): (&Path, &Path),
+    ledger: &Ledger,
+    besides: &[&str],
+    history: bool,
+) -> Result<DatabaseNote, BackupError> {
     let files =
         [0, 1, 2, 3].map(|at| to.join(format!("{name}.{at}-{}.sql", ["database", "tables", "floats", "triggers"][at])));
     let [database, tables, float_values, triggers] = &files;
     access.query(SETTING, database)?;
-    // An event would act on the scratch by itself, and as whoever defined it.
-    let without: &[&str] = if purpose == Purpose::Rehearsal { &["--skip-events"] } else { &[] };
-    access.dump(&[&TABLES[..], without].concat(), tables, Some(ledger))?;
-    floats::write(&access, float_values, private, ledger)?;
+    let kept: &[&str] = if history { &[history::WORD] } else { &[] };
+    access.dump(&[&TABLES[..], besides, kept].concat(), tables, Some(ledger))?;
+    floats::write(access, float_values, private, ledger, history)?;
     access.dump(&TRIGGERS, triggers, Some(ledger))?;
     Ok(DatabaseNote {
         name: name.to_owned(),
@@ -68,6 +94,7 @@ pub fn dump(
         written_by: version(DUMP).unwrap_or_default(),
         owner: None,
         extensions: Vec::new(),
+        history,
     })
 }
 
@@ -180,7 +207,7 @@ pub fn print(parameters: &Parameters, to: &Path, private: &Path) -> Result<(), B
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     access.dump(&words, &dump, None)?;
     let float_values = private.join("floats.sql");
-    floats::write(&access, &float_values, private, &Ledger::default())?;
+    floats::write(&access, &float_values, private, &Ledger::default(), false)?;
     let mut out = fs::File::create(to).map(std::io::BufWriter::new).map_err(failed)?;
     let mut kind = |line: &[u8]| match line.strip_prefix(b"INSERT INTO ") {
         Some(rest) => {
@@ -208,16 +235,12 @@ pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters, private: 
     Ok(())
 }
 
-pub fn prove(
-    note: &DatabaseNote,
-    from: &Path,
-    parameters: &Parameters,
-    scratch: &Path,
-) -> Result<Vec<String>, BackupError> {
-    check_files(note, from)?;
+pub fn prove(note: &DatabaseNote, from: &Path, parameters: &Parameters, scratch: &Path) -> Result<Proven, BackupError> {
     let live = Access::write(parameters, scratch)?;
     let name = scratch_name();
-    live.query(&format!("CREATE DATABASE {name}"), &scratch.join("out")).map_err(|error| error.hint(UNPROVEN))?;
+    if let Err(error) = live.query(&format!("CREATE DATABASE {name}"), &scratch.join("out")) {
+        return Ok(Proven::NotTried(error));
+    }
     let inner = scratch.join("proof");
     let proven = fs::create_dir_all(&inner)
         .map_err(|error| BackupError::failed("cannot make a directory", error))
@@ -225,7 +248,7 @@ pub fn prove(
     let gone = live.query(&format!("DROP DATABASE {name}"), &scratch.join("out"));
     let proven = proven?;
     gone?;
-    Ok(proven)
+    Ok(Proven::Compared(proven))
 }
 
 fn differences(
@@ -241,7 +264,7 @@ fn differences(
     access.fill(note, from, name, inner)?;
     let again = inner.join("again");
     fs::create_dir_all(&again).map_err(|error| BackupError::failed("cannot make a directory", error))?;
-    let dumped = dump(&note.name, &there, &again, inner, &Ledger::default(), Purpose::Backup)?;
+    let dumped = dump_by(&access, &note.name, (&again, inner), &Ledger::default(), &[], note.history)?;
     let mut found = Vec::new();
     for file in &dumped.files {
         let different = first_difference(&from.join(&file.name), &again.join(&file.name), &|line| {
@@ -276,9 +299,21 @@ fn renamed(from: &Path, to: &Path, name: &str) -> Result<(), BackupError> {
     out.flush().map_err(failed)
 }
 
-pub fn examine() -> Vec<String> {
+pub fn bars(parameters: &Parameters, files: &[PathBuf], private: &Path) -> Result<Vec<String>, BackupError> {
+    definers::bars(&Access::write(parameters, private)?, files, private)
+}
+
+/// What stands in the way of a dump, and of bringing it back.
+pub fn examine(parameters: &Parameters, private: &Path) -> Result<(Vec<String>, Vec<String>), BackupError> {
     let missing = [DUMP, CLIENT].into_iter().filter(|tool| version(tool).is_none());
-    missing.map(|tool| format!("{tool} is not there: no backup can be taken")).collect()
+    let found: Vec<String> = missing.map(|tool| format!("{tool} is not there: no backup can be taken")).collect();
+    if !found.is_empty() {
+        return Ok((found, Vec::new()));
+    }
+    let access = Access::write(parameters, private)?;
+    let definitions = private.join("definitions.sql");
+    access.dump(&DEFINITIONS, &definitions, None)?;
+    Ok((found, definers::bars(&access, &[definitions], private)?))
 }
 
 /// How the client tools reach a database: by an option file that only its owner can read, and by a password that is in no file.
@@ -317,7 +352,8 @@ impl Access {
         let mut words = self.words();
         words.extend(WORDS.iter().chain(what).map(OsString::from));
         words.push(self.database.clone().into());
-        Tool { name: DUMP, words, environment: self.environment(), input: None, output }.run(ledger)
+        Tool { name: DUMP, words, environment: self.environment(), input: None, output }.run(ledger)?;
+        is_finished(DUMP, output, &ENDS)
     }
 
     /// Writes what a query gives, a row a line as it is.

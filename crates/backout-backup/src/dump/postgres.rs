@@ -11,14 +11,15 @@ use postgres_protocol::password::scram_sha_256;
 
 use super::evened::{self, Line};
 use super::lines::first_difference;
-use super::{UNPROVEN, check_files, dump_file, scratch_name};
+use super::owners;
+use super::{Proven, check_files, dump_file, is_finished, scratch_name};
 use crate::beside::{Beside, script};
 use crate::keeper::Purpose;
 use crate::ledger::Ledger;
 use crate::manifest::DatabaseNote;
 use crate::tool::{Tool, version};
 
-type Parameters = BTreeMap<String, String>;
+pub type Parameters = BTreeMap<String, String>;
 
 /// What nobody may see; the password goes by the environment.
 const HIDDEN: [&str; 2] = ["password", "sslpassword"];
@@ -47,6 +48,7 @@ pub fn dump(
         written_by: version("pg_dump").unwrap_or_default(),
         owner: None,
         extensions: extensions.lines().map(str::to_owned).collect(),
+        history: false,
     })
 }
 
@@ -54,7 +56,8 @@ fn write(parameters: &Parameters, script: &Path, besides: &[&str], ledger: Optio
     let words = ["--format=plain", "--no-password"].iter().chain(besides).chain(&["--dbname"]);
     let mut words: Vec<OsString> = words.map(OsString::from).collect();
     words.push(conninfo(parameters)?.into());
-    Tool { name: "pg_dump", words, environment: environment(parameters), input: None, output: script }.run(ledger)
+    Tool { name: "pg_dump", words, environment: environment(parameters), input: None, output: script }.run(ledger)?;
+    is_finished("pg_dump", script, &["-- PostgreSQL database dump complete"])
 }
 
 /// About how many bytes a dump takes: what the tables do, without their indexes.
@@ -70,7 +73,18 @@ pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters) -> Result
     check_files(note, from)?;
     let Some(file) = note.files.first() else { return Err(BackupError::new("the backup has no file of it")) };
     let clear = clearing(&note.extensions, from)?;
-    run(parameters, &[&clear, &from.join(&file.name)], &from.with_file_name("psql.out"))
+    let output = from.with_file_name("psql.out");
+    let loaded = run(parameters, &[&clear, &from.join(&file.name)], &output);
+    loaded.map_err(|error| BackupError { took_nothing: was_taken_back(parameters, &output), ..error })
+}
+
+/// Whether the server says that the transaction, which wrote its number first, took no effect. Where it never came to that, or
+/// cannot be asked, nothing is known.
+fn was_taken_back(parameters: &Parameters, output: &Path) -> bool {
+    let said = fs::read_to_string(output).unwrap_or_default();
+    let Some(number) = said.lines().next().and_then(|line| line.trim().parse::<u64>().ok()) else { return false };
+    let asked = query(parameters, &output.with_file_name("status.out"), &format!("SELECT txid_status({number})"));
+    asked.is_ok_and(|status| status.trim() == "aborted")
 }
 
 /// Fills a database that is empty: all of it, or nothing.
@@ -182,17 +196,12 @@ pub fn print(parameters: &Parameters, to: &Path, private: &Path) -> Result<(), B
     evened::copy(&dump, &mut out, &mut kind).and_then(|()| out.flush()).map_err(failed)
 }
 
-pub fn prove(
-    note: &DatabaseNote,
-    from: &Path,
-    parameters: &Parameters,
-    scratch: &Path,
-) -> Result<Vec<String>, BackupError> {
-    check_files(note, from)?;
+pub fn prove(note: &DatabaseNote, from: &Path, parameters: &Parameters, scratch: &Path) -> Result<Proven, BackupError> {
     let name = scratch_name();
     let output = scratch.join("psql.out");
-    query(parameters, &output, &format!("CREATE DATABASE {name} TEMPLATE template0"))
-        .map_err(|error| error.hint(UNPROVEN))?;
+    if let Err(error) = query(parameters, &output, &format!("CREATE DATABASE {name} TEMPLATE template0")) {
+        return Ok(Proven::NotTried(error));
+    }
     let mut there = parameters.clone();
     there.insert("dbname".to_owned(), name.clone());
     let again = scratch.join("again.sql");
@@ -204,26 +213,39 @@ pub fn prove(
     let different = first_difference(&from.join(file), &again, &|line| {
         (!RANDOM.iter().any(|random| line.starts_with(random))).then(|| line.to_owned())
     })?;
-    Ok(different.into_iter().map(|line| format!("dumped again, it differs: {line}")).collect())
+    Ok(Proven::Compared(different.into_iter().map(|line| format!("dumped again, it differs: {line}")).collect()))
 }
 
-pub fn examine(parameters: &Parameters, scratch: &Path) -> Result<Vec<String>, BackupError> {
+pub fn bars(parameters: &Parameters, files: &[PathBuf], private: &Path) -> Result<Vec<String>, BackupError> {
+    let each = files.iter().map(|file| owners::bars(parameters, file, private));
+    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// What stands in the way of a dump, and of bringing it back.
+pub fn examine(parameters: &Parameters, private: &Path) -> Result<(Vec<String>, Vec<String>), BackupError> {
     let missing = ["pg_dump", "psql"].into_iter().filter(|tool| version(tool).is_none());
-    let mut found: Vec<String> = missing.map(|tool| format!("{tool} is not there: no backup can be taken")).collect();
-    if found.is_empty() {
-        let server = query(parameters, scratch, "SHOW server_version")?;
-        let major =
-            |text: &str| text.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse::<u32>().ok();
-        let client = version("pg_dump").unwrap_or_default();
-        if major(&client) < major(&server) {
-            found.push(format!("{client} is older than the server ({}) and will refuse it", server.trim()));
-        }
+    let found: Vec<String> = missing.map(|tool| format!("{tool} is not there: no backup can be taken")).collect();
+    if !found.is_empty() {
+        return Ok((found, Vec::new()));
     }
-    Ok(found)
+    let server = query(parameters, &private.join("version.out"), "SHOW server_version")?;
+    let major =
+        |text: &str| text.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse::<u32>().ok();
+    let client = version("pg_dump").unwrap_or_default();
+    if major(&client) < major(&server) {
+        return Ok((
+            vec![format!("{client} is older than the server ({}) and will refuse it", server.trim())],
+            Vec::new(),
+        ));
+    }
+    // It locks every table as a backup does.
+    let schema = private.join("schema.sql");
+    write(parameters, &schema, &["--schema-only", "--lock-wait-timeout=5s"], None)?;
+    Ok((found, bars(parameters, &[schema], private)?))
 }
 
 /// What a query prints, without headers.
-fn query(parameters: &Parameters, output: &Path, sql: &str) -> Result<String, BackupError> {
+pub fn query(parameters: &Parameters, output: &Path, sql: &str) -> Result<String, BackupError> {
     let mut words: Vec<OsString> =
         ["-X", "-q", "-w", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, "-d"].iter().map(OsString::from).collect();
     words.push(conninfo(parameters)?.into());

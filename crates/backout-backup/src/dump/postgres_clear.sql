@@ -1,5 +1,7 @@
 -- Empties a database, so that a dump can be run on it. What comes with an extension stays with it.
 SET client_min_messages = warning;
+-- Its number, by which the server tells afterwards what became of it.
+SELECT txid_current();
 DO $backout$
 DECLARE
   o record;

@@ -35,6 +35,7 @@ pub fn dump(name: &str, path: &Path, to: &Path) -> Result<DatabaseNote, BackupEr
         written_by: format!("SQLite {}", rusqlite::version()),
         owner: Some(Owner { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() }),
         extensions: Vec::new(),
+        history: false,
     })
 }
 

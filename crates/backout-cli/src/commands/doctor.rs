@@ -3,7 +3,7 @@
 use backout_engine::outcome::{NOTHING_CHANGED, Status};
 use backout_engine::{backup, doctor, restored};
 use backout_journal::{Clock as _, Journal, SystemClock};
-use backout_model::backup::Backup;
+use backout_model::backup::{Backup, Examined};
 use backout_model::target::Finding;
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use super::Context;
 use crate::alerts::Alerts;
 use crate::end::End;
 use crate::error::CliError;
-use crate::{wiring, words};
+use crate::{boot, wiring, words};
 
 /// What works on this site and what does not
 #[derive(Debug, clap::Args)]
@@ -34,17 +34,28 @@ pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
     };
     let mut keeper = wiring::keeper(&site);
     let keeper = keeper.as_mut().map(|keeper| keeper as &mut dyn Backup);
-    findings.extend(backup::doctor(&site, keeper, &reader, SystemClock.now_ms())?);
-    findings.extend(Alerts::of(&site).examine());
+    let Examined { findings: of_backup, mut lacking } = backup::doctor(&site, keeper, &reader, SystemClock.now_ms())?;
+    findings.extend(of_backup);
+    let of_alerts = Alerts::of(&site).examine();
+    findings.extend(of_alerts.findings);
+    lacking.extend(of_alerts.lacking);
+    lacking.extend(boot::uncovered(&site));
     for finding in &findings {
         context.ui.item("finding", finding, words::finding);
     }
+    for finding in &lacking {
+        context.ui.item("lacking", finding, words::lacking);
+    }
     let grave = findings.iter().filter(|finding| finding.grave).count();
-    let figures = json!({ "site": site.name, "findings": findings.len(), "grave": grave });
+    let figures = json!({ "site": site.name, "findings": findings.len(), "grave": grave, "lacking": lacking.len() });
     if grave > 0 {
         context.ui.error(&[format!("{grave} of the findings would stop a deployment or endanger its undo")]);
         return Ok(End::answered_with(Status::Refused, &figures, NOTHING_CHANGED));
     }
-    context.ui.answer(format!("{} is fit for deployments", site.name));
+    let but = match lacking.len() {
+        0 => String::new(),
+        notes => format!("; {} what is not covered", if notes == 1 { "the note says" } else { "the notes say" }),
+    };
+    context.ui.answer(format!("{} is fit for deployments{but}", site.name));
     Ok(End::answered(&figures))
 }

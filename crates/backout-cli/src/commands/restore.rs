@@ -1,11 +1,12 @@
 //! `backout restore`: back to a backup, all of it or a part, or into another place. Shows first what that does.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use backout_engine::backup::no_backup;
 use backout_engine::restore::{self, Asked, Plan};
 use backout_journal::Journal;
 use backout_model::state::DeploymentState;
+use backout_package::site::Site;
 
 use super::Context;
 use super::backup::line;
@@ -34,12 +35,12 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let site = context.site()?;
     let mut keeper = wiring::keeper(&site).ok_or_else(no_backup)?;
     let into = args.into.as_deref().map(std::path::absolute).transpose();
-    let asked = Asked {
-        snapshot: args.snapshot.clone(),
-        databases: args.database.clone(),
-        roots: args.root.clone(),
-        into: into.map_err(|source| CliError::io("find out the working directory", source))?,
-    };
+    let into = into.map_err(|source| CliError::io("find out the working directory", source))?;
+    if let Some(into) = &into {
+        is_apart(into, &site)?;
+    }
+    let asked =
+        Asked { snapshot: args.snapshot.clone(), databases: args.database.clone(), roots: args.root.clone(), into };
     let plan = restore::plan(&mut keeper, &Journal::read(&site.state)?, &asked)?;
     for told in told(&plan) {
         context.ui.note(told);
@@ -55,6 +56,38 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         }
         Ok(restore::restore(session, &plan, reopen)?)
     })
+}
+
+/// Copies lie neither where a web server would serve them nor among what the tool keeps.
+fn is_apart(into: &Path, site: &Site) -> Result<(), CliError> {
+    let into = resolved(into);
+    let roots = site.roots.iter().map(|root| (format!("the root `{}`", root.name), root.path.clone()));
+    let own = [("the state directory".to_owned(), site.state.clone())];
+    let repository =
+        site.backup.as_ref().map(|backup| ("the backup repository".to_owned(), (&backup.repository).into()));
+    let mut places = roots.chain(own).chain(repository);
+    match places.find(|(_, place)| into.starts_with(resolved(place))) {
+        None => Ok(()),
+        Some((what, place)) => Err(CliError::usage(
+            format!("--into {} lies in {what} ({})", into.display(), place.display()),
+            "name a directory outside the site: it will hold dumps of the databases",
+        )),
+    }
+}
+
+/// Where a path leads, links followed as far as it is there.
+fn resolved(path: &Path) -> PathBuf {
+    let mut there = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(there.pop()),
+            part => there.push(part),
+        }
+        if let Ok(real) = there.canonicalize() {
+            there = real;
+        }
+    }
+    there
 }
 
 /// What is about to happen, a line each.

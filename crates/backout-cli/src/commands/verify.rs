@@ -1,5 +1,6 @@
 //! `backout verify`: journal, images, holds and the site against each other.
 
+use backout_engine::backup::Kind;
 use backout_engine::outcome::Status;
 use backout_engine::{backup, verify};
 use backout_journal::{Journal, Reader};
@@ -53,14 +54,23 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
 fn of_backup(context: &Context<'_>, site: &Site, reader: &Reader) -> Result<End, CliError> {
     let mut keeper = wiring::keeper(site).ok_or_else(backup::no_backup)?;
     let ui = context.ui;
-    let proven = backup::verify(&mut keeper, reader, &mut |finding| ui.item("finding", &finding, words::finding))?;
+    let proven = backup::verify(&mut keeper, reader, &mut |kind, finding| match kind {
+        Kind::Found => ui.item("finding", finding, words::finding),
+        Kind::Unchecked => ui.item("unchecked", finding, words::unchecked),
+        Kind::Lacking => ui.item("lacking", finding, words::lacking),
+    })?;
     let shown = super::backup::line(&proven.snapshot);
-    if proven.findings == 0 {
-        ui.answer(format!("{shown}: restored into a scratch place, it is as it was written"));
-        return Ok(End::answered(&proven));
+    if proven.findings > 0 {
+        ui.answer(format!("{shown}: {}", words::count(proven.findings, "finding")));
+        let closing =
+            "Needs a hand: the latest backup does not bring back what it should; `backout backup` takes another one.";
+        return Ok(End::answered_with(Status::NeedsHand, &proven, closing));
     }
-    ui.answer(format!("{shown}: {}", words::count(proven.findings, "finding")));
-    let closing =
-        "Needs a hand: the latest backup does not bring back what it should; `backout backup` takes another one.";
-    Ok(End::answered_with(Status::NeedsHand, &proven, closing))
+    if proven.unchecked > 0 {
+        ui.answer(format!("{shown}: nothing wrong was found, but not all of it could be checked"));
+        let closing = "Nothing was changed; what could not be checked is listed above, with the reason.";
+        return Ok(End::answered_with(Status::Partly, &proven, closing));
+    }
+    ui.answer(format!("{shown}: restored into a scratch place, it is as it was written"));
+    Ok(End::answered(&proven))
 }

@@ -19,6 +19,7 @@ use rustix::process::{geteuid, setsid};
 
 use super::Context;
 use crate::alerts::Alerts;
+use crate::boot::SYSTEMD;
 use crate::end::End;
 use crate::error::CliError;
 use crate::signals::Stop;
@@ -44,8 +45,6 @@ const PURPOSE: &str = "the wait for a confirm";
 /// How long it waits between two looks at the journal, and at most where what it tries is of no avail.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// There where systemd runs the machine.
-const SYSTEMD: &str = "/run/systemd/system";
 
 pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     let cannot = |source: io::Error| CliError::io("watch over the deployment", source);

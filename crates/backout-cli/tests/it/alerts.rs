@@ -153,6 +153,26 @@ fn mail_goes_over_tls_and_to_servers_that_want_a_login() {
     }
 }
 
+/// As many make one for themselves: `openssl req -x509` says that it is an authority's.
+#[test]
+fn what_is_wrong_with_a_certificate_is_said_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, certificate, key) = certificate(dir.path());
+    let own = (&authority, dir.path().join("ca.key"), "its certificate is one of an authority");
+    let unknown = (&certificate, key, "signed by nobody whom this machine trusts");
+    for (number, (certificate, key, said)) in [own, unknown].into_iter().enumerate() {
+        let files = ["--wrapped", "--tls", certificate.to_str().unwrap(), key.to_str().unwrap()];
+        let server = MailServer::start(&dir.path().join(number.to_string()), &files);
+        let alerts = format!("  - email: ops@shop.example\n    smtp: smtps://localhost:{}\n", server.port);
+        let scene = alerting(&alerts);
+        let mut command = scene.command(&["deploy", "broken"]);
+        if number == 0 {
+            command.env("SSL_CERT_FILE", &authority);
+        }
+        Ran::of(&["deploy", "broken"], command.output().unwrap()).exits(1).says(said);
+    }
+}
+
 #[test]
 fn webhooks_get_every_field_or_a_text() {
     let server = HttpServer::start(|_| Answer::new(200, "ok"));
@@ -268,6 +288,8 @@ fn doctor_says_who_would_be_told_and_who_cannot_be_reached() {
     ));
     let ran =
         scene.run(&["doctor"]).exits(0).answers("can be reached").answers("cannot be reached, so nobody would be told");
+    let unreached = |line: &&str| line.contains("cannot be reached");
+    assert!(ran.stdout.lines().filter(unreached).all(|line| line.starts_with("note ")), "{ran}");
     assert!(!ran.stdout.contains("secret") && told.asked().iter().all(|asked| asked.method.is_empty()), "{ran}");
     Scene::new().run(&["doctor"]).exits(0).answers("site.yaml has no `alerts:`");
 }

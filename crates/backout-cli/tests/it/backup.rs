@@ -56,7 +56,7 @@ pub fn run(site: &TestSite, words: &[&str]) -> Ran {
     Ran::of(words, output)
 }
 
-fn restic(site: &Path, words: &[&str]) -> Ran {
+pub fn restic(site: &Path, words: &[&str]) -> Ran {
     let mut command = Command::new("restic");
     command.args(["--repo", ".backout/backups", "--password-file", "password", "--no-cache"]).args(words);
     let output = command.current_dir(site).env("HOME", site).output().expect("restic is not there: run script/setup");

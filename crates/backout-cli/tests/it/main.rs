@@ -7,6 +7,8 @@
 mod alerts;
 mod another_user;
 mod backup;
+mod backup_rights;
+mod backup_tools;
 mod bad_bundle;
 mod bad_input;
 mod bad_site;
