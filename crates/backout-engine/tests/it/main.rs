@@ -18,6 +18,7 @@ mod left;
 mod made_again;
 mod maintenance;
 mod mariadb;
+mod narrowed;
 mod needed_names;
 mod nested;
 mod order;

@@ -14,7 +14,7 @@ use super::table::{Column, Side};
 const FIT: &str = "`backout_fit`";
 
 /// The condition on a row of the live table that the alteration did not leave: others made it.
-fn is_new(kept: &Kept, holds: &Holds) -> String {
+pub fn is_new(kept: &Kept, holds: &Holds) -> String {
     let (live, hold) = (ident(&kept.after.name), ident(&holds.after));
     let same = kept.after.keyed(Side::Live(&live), Side::Held(&hold));
     format!("NOT EXISTS (SELECT 1 FROM {hold} WHERE {same})")

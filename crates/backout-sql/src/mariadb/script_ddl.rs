@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use mysql::Error;
 
 use super::ddl::{Change, Gone, definition, rename, rows_in};
+use super::ddl_fit::is_new;
 use super::ddl_kept::{Holds, changed, refilled};
 use super::ddl_links;
 use super::ddl_shape::Shape;
@@ -139,6 +140,11 @@ pub(super) fn back(
                         format!("a row of {name}"),
                     ));
                 }
+            }
+            if let Some(kept) = altered.kept.as_ref().filter(|kept| kept.after.columns.len() > kept.after.key.len()) {
+                // The server would cut, round and bound what has no room in its old type.
+                let theirs = format!("EXISTS (SELECT 1 FROM {} WHERE {})", ident(name), is_new(kept, &holds));
+                back.stops.push((theirs, format!("a row that others made in {name}")));
             }
             if !inverse.is_empty() {
                 checked(run, format!("ALTER TABLE {} {}", ident(name), inverse.join(", ")));

@@ -34,7 +34,7 @@ const LOCK_TRIES: u32 = 30;
 /// What came of writing images.
 pub(super) enum Imaged {
     Done {
-        unsealed: Unsealed,
+        unsealed: Box<Unsealed>,
         /// The schema differs, too: the undo is to be tried.
         alters: bool,
         /// The tables that it is about, by the numbers that they had before.
@@ -110,7 +110,7 @@ impl Postgres {
         if alters && let Some(why) = self.try_undo_exactly(&before, &touched, &mut unsealed, gate)? {
             return Ok(Compared::TooFine(self.unprovable(shown, why)));
         }
-        let summary = sealed(unsealed).map_err(|source| TargetError::failed(uncompared(&self.label), source))?;
+        let summary = sealed(*unsealed).map_err(|source| TargetError::failed(uncompared(&self.label), source))?;
         self.seal(&summary, gate)?;
         Ok(Compared::Done(summary))
     }
@@ -202,7 +202,7 @@ impl Postgres {
         parts.into_events(&mut index, rows);
         rebuild::note_all(&mut self.a, &mut index).map_err(|source| self.uncompared(source))?;
         let alters = index.events.iter().any(|event| matches!(event, Event::Ddl { .. }));
-        Ok(Imaged::Done { unsealed: Unsealed { writer, index }, alters, touched })
+        Ok(Imaged::Done { unsealed: Box::new(Unsealed { writer, index }), alters, touched })
     }
 
     /// What differs. From then on B reads one and the same state; where the schema differs, nobody writes meanwhile.

@@ -45,13 +45,21 @@ pub struct Replay<'a> {
     pub began: Positions,
     /// It is tried before the step commits.
     pub proof: bool,
-    /// How changes of the schema were undone in that, by their places among the events, and what hung on tables that were
-    /// built anew.
-    pub acts: Vec<(usize, Vec<Act>, Vec<(String, String)>)>,
+    /// How changes of the schema were undone in that.
+    pub acts: Vec<Went>,
     /// The numbers in the images are those of this database.
     pub knows_numbers: bool,
     /// Numbers the temporary tables.
     loads: u32,
+}
+
+/// How the undo of one change of the schema went.
+pub struct Went {
+    /// The change's place among the events.
+    pub at: usize,
+    pub acts: Vec<Act>,
+    /// Tables that were built anew, with what hung on them: see [`super::hung`].
+    pub hung: Vec<(String, String)>,
 }
 
 /// What a replay met and did up to a point.

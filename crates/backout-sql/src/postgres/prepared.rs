@@ -71,7 +71,7 @@ impl Client {
         self.log = Some(Log::default());
     }
 
-    /// What ran since, see [`Log::into_acts`].
+    /// What ran since; none where it built something anew and what hung on that is not known.
     pub fn taken_down(&mut self, is_known: bool) -> Vec<Act> {
         self.log.take().map(|log| log.into_acts(is_known)).unwrap_or_default()
     }

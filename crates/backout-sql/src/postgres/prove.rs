@@ -75,9 +75,9 @@ impl Postgres {
         let manner = Manner { on_conflict: OnConflict::Stop, in_doubt: false };
         let tried = self.replay(&mut reader, manner, &mut replay, None, &mut |_| {});
         let Replay { conflicts, acts, .. } = replay;
-        for (at, acts, hung) in acts {
-            if let Some(Event::Ddl { event, .. }) = unsealed.index.events.get_mut(at) {
-                (event.acts, event.hung) = (acts, hung);
+        for went in acts {
+            if let Some(Event::Ddl { event, .. }) = unsealed.index.events.get_mut(went.at) {
+                (event.acts, event.hung) = (went.acts, went.hung);
             }
         }
         let found = match tried.map_err(|halt| self.halted(halt)) {

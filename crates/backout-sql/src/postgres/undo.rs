@@ -9,7 +9,7 @@ use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 use super::apply::{self, cannot_run, uncaptured};
 use super::capture::{Capture, Sessions};
 use super::ddl::DdlEvent;
-use super::load::{self, Loaded, Replay};
+use super::load::{self, Loaded, Replay, Went};
 use super::quiet::Quiet;
 use super::schema::{self, Tools};
 use super::session::Session;
@@ -223,7 +223,7 @@ impl Postgres {
                     let acts = self.a.client.taken_down(!hung.is_empty());
                     let redo = replay.direction == Direction::Redo;
                     if !redo {
-                        replay.acts.push((events.len() - 1 - at, acts, hung));
+                        replay.acts.push(Went { at: events.len() - 1 - at, acts, hung });
                         replay.lack_rows(event);
                     }
                     if redo && replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() {
