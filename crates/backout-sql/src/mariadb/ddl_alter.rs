@@ -49,6 +49,11 @@ pub struct Altered {
 }
 
 impl Altered {
+    /// Its undo gives columns another type.
+    pub fn retypes(&self) -> bool {
+        ["MODIFY COLUMN", "CHANGE COLUMN"].iter().any(|words| self.inverse.contains(words))
+    }
+
     pub fn words(&self) -> String {
         let kept = self.kept.as_ref().map(|kept| {
             let names: Vec<&str> =
@@ -286,9 +291,8 @@ impl Mariadb {
     ) -> Result<(), TargetError> {
         let (names, label, holds) = (self.names.clone(), self.label.clone(), self.holds_of(segment));
         let failed = |source: Error| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source);
-        let retypes = ["MODIFY COLUMN", "CHANGE COLUMN"].iter().any(|words| altered.inverse.contains(words));
         // Where all rows are those that the alteration left, what it made of them may fit in no other way.
-        let mut strict = retypes && replay.on_conflict != OnConflict::Overwrite;
+        let mut strict = altered.retypes() && replay.on_conflict != OnConflict::Overwrite;
         marker::holds(&mut self.b, &names, &label, self.epoch)?;
         if let Some(kept) = &altered.kept {
             self.hold_triggers(&[&altered.name])?;

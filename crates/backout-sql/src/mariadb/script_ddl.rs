@@ -146,6 +146,10 @@ pub(super) fn back(
                 let theirs = format!("EXISTS (SELECT 1 FROM {} WHERE {})", ident(name), is_new(kept, &holds));
                 back.stops.push((theirs, format!("a row that others made in {name}")));
             }
+            if altered.kept.is_none() && altered.retypes() {
+                // Its key alone.
+                run.push("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')".to_owned());
+            }
             if !inverse.is_empty() {
                 checked(run, format!("ALTER TABLE {} {}", ident(name), inverse.join(", ")));
             }
@@ -154,6 +158,9 @@ pub(super) fn back(
                 let moving = was.columns.iter().filter(|(_, rest)| rest.to_lowercase().contains("on update"));
                 run.push(format!("DELETE FROM `{}`", holds.skipped));
                 run.push(refilled(moving.map(|(name, _)| name.as_str()), kept, &holds));
+            }
+            if altered.kept.is_none() && altered.retypes() {
+                run.extend(settings_back());
             }
             if let (Some(was), Some(left)) =
                 (altered.counter, altered.counter_after.filter(|after| Some(*after) != altered.counter))
