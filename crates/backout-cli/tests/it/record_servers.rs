@@ -75,8 +75,8 @@ fn a_lost_state_directory_on_postgresql_is_made_again() {
     let database = postgres::Server::shared().database();
     database.psql(POSTGRES);
     let before = postgres_dump::read(&database);
-    let dropping = "ALTER TABLE orders DROP COLUMN amount; ALTER TABLE orders ADD COLUMN note text; DROP TABLE audit;";
-    let scene = deployed(&database.url(), &[POSTGRES_CHANGES[0], dropping]);
+    let dropping = "ALTER TYPE mood ADD VALUE 'cross'; ALTER TABLE orders DROP COLUMN amount; DROP TABLE audit;";
+    let scene = deployed(&database.url(), &[POSTGRES_CHANGES[0], "CREATE TYPE mood AS ENUM ('calm')", dropping]);
     let refused = client(psql(&database), &scene, "r/sql/main/undo.sql");
     assert!(said(&refused).contains("no script: backout undo --record"), "{}", said(&refused));
     lose_everything(&scene);
