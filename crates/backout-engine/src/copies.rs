@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backout_model::id::DeploymentId;
 use backout_model::state::DeploymentState;
@@ -46,23 +46,30 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// What of a deployment's kept copy is not what was deployed, in words; none where all is, or where nobody knows.
-pub(crate) fn altered(copy: &Path, view: &View) -> Option<String> {
-    let digest = view.planned.as_ref()?.copy.as_deref()?;
-    let error = snapshot::check(copy, digest).err()?;
-    Some(EngineError::from(error).causes().join(": "))
+/// The files of a deployment's kept copy that are not what was deployed; none where nobody knows.
+pub(crate) fn altered(copy: &Path, view: &View) -> Result<Vec<PathBuf>, EngineError> {
+    match view.planned.as_ref().and_then(|planned| planned.copy.as_deref()) {
+        Some(digest) => Ok(snapshot::altered(copy, digest)?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Those of them that an undo or redo would run. What a package's own commands write into other files of its own is theirs.
+pub(crate) fn untrusted(copy: &Path, view: &View, undo: bool) -> Result<Vec<PathBuf>, EngineError> {
+    let run = view.manifest()?.runs_its_own(undo);
+    if run.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(altered(copy, view)?.into_iter().filter(|file| run.contains(file)).collect())
 }
 
 /// Refuses an undo, or else a redo, that would run something from a copy that is not what was deployed.
 pub(crate) fn trusted(session: &Session<'_>, view: &View, undo: bool) -> Result<(), EngineError> {
-    if !view.manifest()?.runs_its_own(undo) {
-        return Ok(());
-    }
-    match altered(&session.package_copy(&view.id), view) {
+    match untrusted(&session.package_copy(&view.id), view, undo)?.first() {
         None => Ok(()),
-        Some(why) => Err(EngineError::not_now(
-            format!("the kept copy of the package of {} is not what was deployed: {why}", view.id),
-            "put the file back as it was in the package, or take the copy from the deployment's record",
+        Some(file) => Err(EngineError::not_now(
+            format!("{} in the kept copy of the package of {} is not what was deployed", file.display(), view.id),
+            "put the file back as it was in the package",
         )),
     }
 }

@@ -240,11 +240,11 @@ impl Parts {
         }
         let copy = session.package_copy(&view.id);
         if copy.is_dir() {
-            if let Some(why) = copies::altered(&copy, view) {
-                return Err(EngineError::not_now(
-                    format!("the kept copy of the package of {} is not what was deployed: {why}", view.id),
-                    "put the file back as it was in the package, then write the record",
-                ));
+            match copies::altered(&copy, view) {
+                Ok(files) => files.iter().for_each(|file| {
+                    lacks(head, format!("{} as it was deployed: it was changed since", file.display()));
+                }),
+                Err(error) => lacks(head, format!("the copy of its package as it was: {}", error.causes().join(": "))),
             }
             tree(sink, &copy, PACKAGE.as_bytes().to_vec())?;
         } else {

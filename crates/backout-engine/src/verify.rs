@@ -63,11 +63,17 @@ pub fn verify(
         }
         let view = View::load(reader, &row.id)?;
         let copy = site.state.join("packages").join(view.id.as_str());
-        if !view.pruned
-            && let Some(what) = copies::altered(&copy, &view)
-        {
-            let target = format!("the kept copy of the package of {}", view.id);
-            found(Finding { target, what, grave: true }, &mut checked);
+        if !view.pruned && view.manifest().is_ok() {
+            let run = copies::untrusted(&copy, &view, false).map_err(|error| error.causes().join(": "));
+            let rest = copies::altered(&copy, &view).unwrap_or_default();
+            let target = || format!("the kept copy of the package of {}", view.id);
+            match &run {
+                Err(what) => found(Finding { target: target(), what: what.clone(), grave: true }, &mut checked),
+                Ok(run) => rest.iter().for_each(|file| {
+                    let what = format!("{} is not what was deployed", file.display());
+                    found(Finding { target: target(), what, grave: run.contains(file) }, &mut checked);
+                }),
+            }
         }
         let mut steps: Vec<&StepView> =
             view.steps.values().filter(|step| step.has_images && !matches!(step.act(), Act::Run { .. })).collect();

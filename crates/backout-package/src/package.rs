@@ -56,18 +56,41 @@ impl Package {
             || self.children().any(|child| child.package.has_commands())
     }
 
-    /// True where its undo, or else its redo, runs something that it brought: programs, and scripts that take a step back.
-    pub fn runs_its_own(&self, undo: bool) -> bool {
-        let of_step = |kind: &StepKind| match kind {
-            StepKind::Run(run) => !undo || matches!(run.undo, RunUndo::Command(_)),
-            StepKind::Sql(sql) => !undo && matches!(sql.undo, SqlUndo::Script { .. }),
-            StepKind::Package(child) => child.package.runs_its_own(undo),
-            StepKind::Files(_) | StepKind::Delete(_) => false,
-        };
-        let mut checks = self.before.iter().chain(&self.after);
-        !self.finally.is_empty()
-            || !undo && checks.any(|check| matches!(check.kind, CheckKind::Run { .. }))
-            || self.steps.iter().any(|step| of_step(&step.kind))
+    /// The files that its undo, or else its redo, would run: scripts, and what commands name by a path in the package.
+    pub fn runs_its_own(&self, undo: bool) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut words = |argv: &[String]| files.extend(argv.iter().map(|word| self.dir.join(word)));
+        for step in &self.steps {
+            match &step.kind {
+                StepKind::Run(run) => {
+                    if let RunUndo::Command(argv) = &run.undo {
+                        words(argv);
+                    }
+                    if !undo {
+                        words(&run.command.argv);
+                    }
+                }
+                StepKind::Sql(_) | StepKind::Package(_) | StepKind::Files(_) | StepKind::Delete(_) => {}
+            }
+        }
+        self.finally.iter().for_each(|command| words(&command.argv));
+        for check in self.before.iter().chain(&self.after).filter(|_| !undo) {
+            if let CheckKind::Run { argv, .. } = &check.kind {
+                words(argv);
+            }
+        }
+        for step in &self.steps {
+            match &step.kind {
+                StepKind::Sql(sql) if !undo => {
+                    if let SqlUndo::Script { path, .. } = &sql.undo {
+                        files.extend([sql.path.clone(), path.clone()]);
+                    }
+                }
+                StepKind::Package(child) => files.extend(child.package.runs_its_own(undo)),
+                _ => {}
+            }
+        }
+        files
     }
 
     /// Its child packages in the order of the steps, not theirs in turn.

@@ -77,30 +77,33 @@ pub fn snapshot(package: &Package, into: &Path) -> Result<Snapshot, PackageError
     Ok(Snapshot { package: load(into)?, digest: blake3::hash(&text).to_hex().to_string() })
 }
 
-/// Checks that a snapshot is what was made then, by its digest: nothing that was copied has changed or is gone. What a
-/// command has put beside it is no matter.
-pub fn check(into: &Path, digest: &str) -> Result<(), PackageError> {
+/// Checks that a snapshot is what was made then, by its digest; the files of it that have changed since or are gone. What a
+/// command has put beside them is no matter.
+pub fn altered(into: &Path, digest: &str) -> Result<Vec<PathBuf>, PackageError> {
     let path = into.join(INDEX);
     let text = fs::read(&path).map_err(|e| PackageError::read(&path, e))?;
     if blake3::hash(&text).to_hex().as_str() != digest {
         return Err(PackageError::unusable(&path, "is not what was written then"));
     }
+    let mut altered = Vec::new();
     for (name, was) in read(&path, &text)?.content {
         let unnamed = || PackageError::unusable(&path, format!("has no readable path in `{name}`"));
         let file = into.join(COPY).join(decode_path(&name).ok_or_else(unnamed)?);
-        let failed = |e| PackageError::read(&file, e);
-        let now = if fs::symlink_metadata(&file).map_err(failed)?.is_symlink() {
-            leads(&fs::read_link(&file).map_err(failed)?)
-        } else {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(File::open(&file).map_err(failed)?).map_err(failed)?;
-            hasher.finalize().to_hex().to_string()
-        };
-        if now != was {
-            return Err(PackageError::unusable(&file, "is not what was deployed"));
+        if told(&file).ok().as_deref() != Some(was.as_str()) {
+            altered.push(file);
         }
     }
-    Ok(())
+    Ok(altered)
+}
+
+/// What an index tells of a file or symlink.
+fn told(file: &Path) -> io::Result<String> {
+    if fs::symlink_metadata(file)?.is_symlink() {
+        return Ok(leads(&fs::read_link(file)?));
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(file)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// How an index tells a symlink.

@@ -21,7 +21,7 @@ const WHO: &str = "SELECT DATABASE(), CURRENT_USER(), IFNULL(CURRENT_ROLE(), '')
      @@log_bin AND NOT @@log_bin_trust_function_creators; SHOW GRANTS";
 
 /// What emptying a database and filling it again takes in any case.
-const ALWAYS: [&str; 5] = ["DROP", "CREATE", "ALTER", "INSERT", "LOCK TABLES"];
+const ALWAYS: [&str; 7] = ["DROP", "CREATE", "ALTER", "INSERT", "SELECT", "UPDATE", "LOCK TABLES"];
 
 /// What a dump makes in somebody's name.
 #[derive(Debug, PartialEq, Eq)]
@@ -268,7 +268,7 @@ mod tests {
             assert_eq!(is_like(name, pattern), expected, "{name} {pattern}");
         }
         let found = defined(DUMP.as_bytes()).unwrap();
-        let all = "SELECT, INSERT, CREATE, DROP, ALTER, LOCK TABLES, CREATE VIEW, TRIGGER, CREATE ROUTINE";
+        let all = "SELECT, INSERT, UPDATE, CREATE, DROP, ALTER, LOCK TABLES, CREATE VIEW, TRIGGER, CREATE ROUTINE";
         let said = |rights: &str| {
             format!(
                 "my\tu@localhost\t\t1\t0\nGRANT SET USER ON *.* TO `u`@`localhost`\nGRANT {rights} ON `m_`.* TO `u`@`localhost`\n"
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(Account::read(&said(&format!("{all}, EVENT"))).bars(&found), [""; 0]);
         assert_eq!(
             Account::read(&said("SELECT")).bars(&[]),
-            ["u@localhost lacks ALTER, CREATE, DROP, INSERT, LOCK TABLES on its database"]
+            ["u@localhost lacks ALTER, CREATE, DROP, INSERT, LOCK TABLES, UPDATE on its database"]
         );
     }
 

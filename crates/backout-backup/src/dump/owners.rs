@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use backout_model::backup::BackupError;
@@ -33,8 +33,8 @@ const PUBLIC: &str = "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE n
 struct Claims {
     /// What is to belong to each role.
     owned: BTreeMap<String, Vec<String>>,
-    /// Extensions that get a comment, which only their owner may give.
-    extensions: Vec<String>,
+    /// Extensions that get a comment, which only their owner may give, and where in the dump that is said.
+    extensions: Vec<(String, u64)>,
 }
 
 /// What stands in the way of running a dump on the database in place of what is there, a sentence each.
@@ -62,10 +62,21 @@ pub fn bars(parameters: &Parameters, dump: &Path, private: &Path) -> Result<Vec<
             false => format!("{things} belongs to {role}, and the account is no member of that role"),
         });
     }
-    for extension in query(parameters, &output, &extensions(&claims))?.lines() {
-        bars.push(format!("the extension {extension} belongs to another role, and the dump has a comment on it"));
-    }
     Ok(bars)
+}
+
+/// Takes the comments on extensions out of a dump which are there and another's: only their owner may say them, and they stay
+/// with the extensions, which no restore drops.
+pub fn pass_over_comments(parameters: &Parameters, dump: &Path, private: &Path) -> Result<(), BackupError> {
+    let failed = |error| BackupError::failed(format!("cannot read {}", dump.display()), error);
+    let claims = claims(BufReader::new(File::open(dump).map_err(failed)?)).map_err(failed)?;
+    let others = query(parameters, &private.join("extensions.out"), &extensions(&claims))?;
+    let mut file = File::options().write(true).open(dump).map_err(failed)?;
+    for (_, at) in claims.extensions.iter().filter(|(name, _)| others.lines().any(|other| other == name)) {
+        // In its place: a dump may be large.
+        file.seek(SeekFrom::Start(*at)).and_then(|_| file.write_all(b"--")).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// A query that gives the roles to which the account can give nothing.
@@ -85,9 +96,9 @@ fn unusable(claims: &Claims) -> String {
 
 /// A query that gives the extensions that are there and another's.
 fn extensions(claims: &Claims) -> String {
-    let names: Vec<String> = claims.extensions.iter().map(|name| text(name)).collect();
+    let names: Vec<String> = claims.extensions.iter().map(|(name, _)| text(name)).collect();
     format!(
-        "SELECT extname FROM pg_extension WHERE NOT pg_has_role(extowner, 'USAGE') AND quote_ident(extname) = ANY (ARRAY[{}]::text[])",
+        "SELECT quote_ident(extname) FROM pg_extension WHERE NOT pg_has_role(extowner, 'USAGE') AND quote_ident(extname) = ANY (ARRAY[{}]::text[])",
         names.join(", ")
     )
 }
@@ -103,6 +114,7 @@ fn claims(mut dump: impl BufRead) -> io::Result<Claims> {
     let mut line = Vec::new();
     let mut is_row = false;
     let mut entry: Option<(String, String)> = None;
+    let mut at = 0;
     while dump.read_until(b'\n', &mut line)? > 0 {
         if is_row {
             is_row = line != b"\\.\n";
@@ -113,8 +125,8 @@ fn claims(mut dump: impl BufRead) -> io::Result<Claims> {
         } else if line.starts_with(b"ALTER ") || line.starts_with(b"COMMENT ON EXTENSION ") {
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end();
-            if let Some(rest) = text.strip_prefix("COMMENT ON EXTENSION ") {
-                found.extensions.extend(rest.split_once(" IS ").map(|(name, _)| name.to_owned()));
+            if let Some(rest) = text.strip_prefix("COMMENT ON EXTENSION ").filter(|rest| rest.ends_with(';')) {
+                found.extensions.extend(rest.split_once(" IS ").map(|(name, _)| (name.to_owned(), at)));
             } else if let Some((thing, owner)) = &entry
                 && is_given(text, owner)
             {
@@ -124,6 +136,7 @@ fn claims(mut dump: impl BufRead) -> io::Result<Claims> {
                 }
             }
         }
+        at += line.len() as u64;
         line.clear();
     }
     Ok(found)
@@ -165,6 +178,7 @@ mod tests {
         assert_eq!(found.owned.len(), 3, "{found:?}");
         assert_eq!((of("o'k\"x"), of("u")), (vec!["table t".to_owned()], vec!["function f()".to_owned()]));
         assert_eq!(of("d"), ["default acl DEFAULT PRIVILEGES FOR TABLES"]);
-        assert_eq!(found.extensions, ["pg_trgm"]);
+        let names: Vec<&str> = found.extensions.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["pg_trgm"]);
     }
 }

@@ -73,6 +73,7 @@ pub fn load(note: &DatabaseNote, from: &Path, parameters: &Parameters) -> Result
     check_files(note, from)?;
     let Some(file) = note.files.first() else { return Err(BackupError::new("the backup has no file of it")) };
     let clear = clearing(&note.extensions, from)?;
+    super::owners::pass_over_comments(parameters, &from.join(&file.name), from)?;
     let output = from.with_file_name("psql.out");
     let loaded = run(parameters, &[&clear, &from.join(&file.name)], &output);
     loaded.map_err(|error| BackupError { took_nothing: was_taken_back(parameters, &output), ..error })

@@ -127,6 +127,10 @@ fn psql_stops_where_the_schema_is_no_longer_as_it_was_left() {
         "CREATE TRIGGER late BEFORE UPDATE ON worn FOR EACH ROW EXECUTE FUNCTION shout()",
         "ALTER TABLE worn ADD COLUMN colour text",
         "DELETE FROM worn WHERE id = 5",
+        "CREATE TABLE above (id integer NOT NULL); ALTER TABLE worn INHERIT above",
+        "ALTER TABLE worn ALTER id SET INCREMENT BY 10",
+        "ALTER TABLE worn CLUSTER ON worn_pkey",
+        "ALTER TABLE product ALTER price TYPE numeric(4, 1)",
         "UPDATE worn SET how = 'far too long for it' WHERE id = 6",
     ] {
         scene.write("changed.sql", format!("BEGIN; {change}; SET CONSTRAINTS ALL IMMEDIATE;\n{undo}"));

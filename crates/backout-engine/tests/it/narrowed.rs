@@ -32,6 +32,10 @@ const MARIADB: &[(&str, &str, &str, &str)] = &[
     ("tinyint unsigned", "int", "7", "-1"),
     ("decimal(6,2)", "decimal(12,4)", "1.25", "1.2345"),
     ("float", "double", "0.5", "0.123456789012"),
+    ("double", "decimal(30,4)", "0.5", "12345678901234567890.1234"),
+    ("double", "bigint", "7", "9007199254740993"),
+    ("float", "decimal(10,2)", "19.99", "12345678.91"),
+    ("time NULL", "datetime NULL", "NULL", "CONCAT(CURRENT_DATE, ' 11:00:00')"),
     ("int", "varchar(20)", "'7'", "'seven'"),
     ("date", "datetime", "'2026-01-02'", "'2026-01-02 03:04'"),
     ("datetime", "datetime(6)", "'2026-01-02 03:04:05'", "'2026-01-02 03:04:05.6'"),
@@ -97,4 +101,60 @@ fn on_mariadb_what_others_wrote_is_not_cut() {
             }
         }
     }
+}
+
+/// What a step of MariaDB's made or took away, what others did since, and what they would lose by the undo.
+#[test]
+fn on_mariadb_what_others_made_of_it_is_a_conflict() {
+    for (base, script, others, look) in [
+        ("", "ALTER TABLE t ADD COLUMN c INT", "UPDATE t SET c = 5 WHERE id = 2", "SELECT c FROM t WHERE id = 2"),
+        (
+            "",
+            "ALTER TABLE t ADD COLUMN c VARCHAR(9) NOT NULL DEFAULT 'it''s', ADD COLUMN d INT NOT NULL",
+            "INSERT INTO t VALUES (9, 9, 'it''s', 1)",
+            "SELECT d FROM t WHERE id = 9",
+        ),
+        (
+            "ALTER TABLE t ADD CONSTRAINT ck CHECK (v < 10)",
+            "ALTER TABLE t DROP CONSTRAINT ck",
+            "INSERT INTO t VALUES (9, 50)",
+            "SELECT v FROM t WHERE id = 9",
+        ),
+        (
+            "CREATE UNIQUE INDEX u ON t (v)",
+            "DROP INDEX u ON t",
+            "INSERT INTO t VALUES (9, 1)",
+            "SELECT v FROM t WHERE id = 9",
+        ),
+        (
+            "ALTER TABLE t ADD COLUMN b INT; UPDATE t SET b = id",
+            "ALTER TABLE t DROP COLUMN b",
+            "UPDATE t SET id = 9 WHERE id = 1",
+            "SELECT id FROM t WHERE id = 9",
+        ),
+        ("", "ALTER TABLE t MODIFY id BIGINT", "INSERT INTO t VALUES (5000000000, 1)", "SELECT id FROM t WHERE id > 3"),
+    ] {
+        let base =
+            format!("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3); {base}");
+        let site = TestSite::builder().mariadb("main", mariadb::Server::shared(), &base).build();
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        let run = |query: &str| site.mariadb("main").unwrap().script(query);
+        run(others);
+        let written = run(look);
+        assert_ne!(written, "", "{script}");
+        let refused = site.undo(None);
+        assert_eq!(refused.status(), Status::Refused, "{script}: {refused:?}");
+        assert_eq!(run(look), written, "{script}: refused");
+        let kept = site.undo_on(None, OnConflict::Keep);
+        assert!(matches!(kept.status(), Status::Partly | Status::Done), "{script}: {kept:?}");
+        assert_eq!(run(look), written, "{script}: kept");
+    }
+    // What only the deployment put there goes with it.
+    let base = "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2)";
+    let site = TestSite::builder().mariadb("main", mariadb::Server::shared(), base).build();
+    let script = "ALTER TABLE t ADD COLUMN c VARCHAR(9) NOT NULL DEFAULT 'a,b', ADD COLUMN n DATETIME DEFAULT NOW(), ADD COLUMN z TEXT; UPDATE t SET c = 'x', z = 'y'";
+    site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+    site.mariadb("main").unwrap().script("INSERT INTO t (id, v) VALUES (9, 9)");
+    site.undo(None).expect(Status::Done);
+    assert_eq!(site.mariadb("main").unwrap().script("SELECT COUNT(*) FROM t").trim(), "3");
 }

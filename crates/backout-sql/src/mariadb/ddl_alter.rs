@@ -14,7 +14,7 @@ use super::apply::cannot_run;
 use super::capture::patiently;
 use super::classify::No;
 use super::ddl::{Change, Prepared, definition, renamed};
-use super::ddl_fit::{is_unfit, list_unfit, newcomers};
+use super::ddl_fit::{is_unfit, list_filled, list_homeless, list_unfit, newcomers};
 use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, note_changed, refill, renames};
 use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
@@ -49,6 +49,12 @@ pub struct Altered {
 }
 
 impl Altered {
+    /// Its undo brings rules back that rows must fulfil.
+    pub fn brings_checks(&self) -> bool {
+        let checks = |text: &str| text.matches("CHECK (").count();
+        checks(&self.before) > checks(&self.after) || Shape::of(&self.before).checks != Shape::of(&self.after).checks
+    }
+
     /// Its undo gives columns another type.
     pub fn retypes(&self) -> bool {
         ["MODIFY COLUMN", "CHANGE COLUMN"].iter().any(|words| self.inverse.contains(words))
@@ -270,6 +276,7 @@ impl Mariadb {
                 replay.conflicts.push(Conflict { now, ..conflict });
             }
         }
+        list_filled(self.a()?, altered, replay).map_err(|source| reading(&label, source))?;
         let Some(kept) = &altered.kept else { return Ok(()) };
         if let Some(why) = quiet::why_not(&mut self.b, &altered.name).map_err(|source| reading(&label, source))? {
             replay.definition(&altered.name, why);
@@ -280,6 +287,7 @@ impl Mariadb {
         let a = self.a()?;
         list_changed(a, kept, &holds, replay)
             .and_then(|()| list_unfit(a, altered, kept, &holds, replay))
+            .and_then(|()| list_homeless(a, altered, kept, &holds, replay))
             .map_err(|source| reading(&label, source))
     }
 
@@ -291,13 +299,13 @@ impl Mariadb {
     ) -> Result<(), TargetError> {
         let (names, label, holds) = (self.names.clone(), self.label.clone(), self.holds_of(segment));
         let failed = |source: Error| TargetError::failed(format!("cannot alter {} in {label}", altered.name), source);
-        // Where all rows are those that the alteration left, what it made of them may fit in no other way.
-        let mut strict = altered.retypes() && replay.on_conflict != OnConflict::Overwrite;
+        let overwrites = replay.on_conflict == OnConflict::Overwrite;
+        // Without kept values nobody can tell whose rows there are.
+        let mut theirs = 1;
         marker::holds(&mut self.b, &names, &label, self.epoch)?;
         if let Some(kept) = &altered.kept {
             self.hold_triggers(&[&altered.name])?;
             self.lock_table(&altered.name, &holds).map_err(failed)?;
-            let overwrites = replay.on_conflict == OnConflict::Overwrite;
             note_changed(self.a()?, kept, &holds, overwrites).map_err(failed)?;
             let count = self.a()?.number(&format!("SELECT COUNT(*) FROM `{}`", holds.skipped)).map_err(failed)?;
             if count > 0 && replay.on_conflict == OnConflict::Stop {
@@ -305,9 +313,9 @@ impl Mariadb {
                 list_changed(self.a()?, kept, &holds, replay).map_err(failed)?;
                 return self.a()?.run("UNLOCK TABLES").map_err(failed);
             }
-            strict &= newcomers(self.a()?, kept, &holds).map_err(failed)? > 0;
+            theirs = newcomers(self.a()?, kept, &holds).map_err(failed)?;
             let found = replay.conflicts.total;
-            if strict {
+            if !overwrites {
                 list_unfit(self.a()?, altered, kept, &holds, replay).map_err(failed)?;
             }
             if replay.conflicts.total > found {
@@ -324,16 +332,14 @@ impl Mariadb {
         }
         if !inverse.is_empty() {
             let sql = format!("ALTER TABLE {} {}", ident(&altered.name), inverse.join(", "));
-            let a = self.a()?;
-            if strict {
-                a.run("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')").map_err(failed)?;
-            }
-            let done = patiently(|| a.run(&sql));
-            if strict {
-                a.stay_neutral().map_err(failed)?;
+            let strict = altered.retypes() && theirs > 0 && !(overwrites && altered.kept.is_some());
+            let mut done = self.alter(&sql, strict, altered.brings_checks() && theirs > 0)?;
+            if theirs == 0 && done.as_ref().is_err_and(is_unfit) {
+                // What the alteration made of the rows that were there may fit in no other way.
+                done = self.alter(&sql, false, false)?;
             }
             if let Err(source) = done {
-                if strict && is_unfit(&source) {
+                if is_unfit(&source) && !overwrites {
                     replay.definition(
                         &altered.name,
                         format!("rows of others do not fit its definition of before: {source}"),
@@ -358,6 +364,21 @@ impl Mariadb {
         segment.come(self.a()?, &names, State::Undone).map_err(failed)?;
         self.a()?.run("UNLOCK TABLES").map_err(failed)?;
         self.raise_counter(altered)
+    }
+
+    /// Alters a table; `strict`: nothing is cut or bounded; `checks`: rules that come back hold for all rows.
+    fn alter(&mut self, sql: &str, strict: bool, checks: bool) -> Result<Result<(), Error>, TargetError> {
+        let failed = |source: Error| TargetError::failed("cannot set a session up", source);
+        let a = self.a()?;
+        if strict {
+            a.run("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')").map_err(failed)?;
+        }
+        if checks {
+            a.run("SET SESSION check_constraint_checks = 1").map_err(failed)?;
+        }
+        let done = patiently(|| a.run(sql));
+        a.stay_neutral().map_err(failed)?;
+        Ok(done)
     }
 
     /// What others made of the table stays, and so does its definition.

@@ -2,13 +2,15 @@
 //! and bound their values without a word.
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
+use backout_model::words;
 use mysql::Error;
 
 use super::ddl_alter::Altered;
 use super::ddl_kept::{Holds, Kept, renames};
+use super::ddl_shape::Shape;
 use super::replay::Replay;
 use super::session::{Session, ident};
-use super::table::{Column, Side};
+use super::table::{Column, Compared, Side};
 
 /// A table that is the session's own.
 const FIT: &str = "`backout_fit`";
@@ -23,15 +25,6 @@ pub fn is_new(kept: &Kept, holds: &Holds) -> String {
 /// How many rows others made.
 pub fn newcomers(a: &mut Session, kept: &Kept, holds: &Holds) -> Result<u64, Error> {
     a.number(&format!("SELECT COUNT(*) FROM {} WHERE {}", ident(&kept.after.name), is_new(kept, holds)))
-}
-
-/// Numbers and points in time are compared by value, all else by its text.
-fn class(column: &Column) -> u8 {
-    const NUMBERS: [&str; 10] =
-        ["tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double", "year", "bit"];
-    const TIMES: [&str; 3] = ["date", "timestamp", "time"];
-    let is = |words: &[&str]| words.iter().any(|word| column.kind.starts_with(word));
-    if is(&NUMBERS) { 1 } else { 2 * u8::from(is(&TIMES)) }
 }
 
 /// Lists the rows of others whose values would be other ones under the old definition.
@@ -55,30 +48,40 @@ pub fn list_unfit(
     if pairs.is_empty() || newcomers(a, kept, holds)? == 0 {
         return Ok(());
     }
+    // There, and back again: a comparison of two types would cut and round as the way itself does.
     let held: Vec<String> = pairs.iter().map(|(at, _)| format!("c{at}")).collect();
+    let back: Vec<String> = pairs.iter().map(|(at, now)| format!("n{at} {} NULL", now.kind)).collect();
     let values: Vec<String> = pairs.iter().map(|(_, now)| format!("{live}.{}", ident(&now.name))).collect();
     a.run(&format!("DROP TEMPORARY TABLE IF EXISTS {FIT}"))?;
     a.run(&format!("CREATE TEMPORARY TABLE {FIT} {}", before.hold()))?;
+    a.run(&format!("ALTER TABLE {FIT} ADD ({})", back.join(", ")))?;
     a.run(&format!(
         "INSERT IGNORE INTO {FIT} ({}) SELECT {} FROM {live} WHERE {}",
         held.join(", "),
         values.join(", "),
         is_new(kept, holds)
     ))?;
+    let returns: Vec<String> = pairs.iter().map(|(at, _)| format!("n{at} = c{at}")).collect();
+    a.run(&format!("UPDATE IGNORE {FIT} SET {}", returns.join(", ")))?;
     let same = |(at, now): &(usize, &Column)| {
-        let (own, live) = (format!("{FIT}.c{at}"), format!("{live}.{}", ident(&now.name)));
-        match (class(&before.columns[*at]), class(now)) {
-            (0, _) | (_, 0) if before.columns[*at].binary || now.binary => format!("BINARY {own} <=> BINARY {live}"),
-            (one, other) if one == other && one > 0 => format!("{own} <=> {live}"),
-            _ => format!("BINARY CONVERT({own} USING utf8mb4) <=> BINARY CONVERT({live} USING utf8mb4)"),
+        let (own, live) = (format!("{FIT}.n{at}"), format!("{live}.{}", ident(&now.name)));
+        let is_time = |column: &Column| column.kind.starts_with("time") && !column.kind.starts_with("timestamp");
+        if is_time(&before.columns[*at]) != is_time(now) {
+            // The day of today would be lent to it.
+            return format!("{live} IS NULL");
+        }
+        match now.compared {
+            Compared::Bytes => format!("BINARY {own} <=> BINARY {live}"),
+            Compared::Number => format!("{own} + 0 <=> {live} + 0"),
+            Compared::Float | Compared::Plain => format!("{own} <=> {live}"),
         }
     };
     let all_same: Vec<String> = pairs.iter().map(same).collect();
     let keyed = pairs.iter().filter(|(at, _)| before.key.contains(at));
-    let keyed: Vec<String> = keyed.map(|(at, now)| format!("{FIT}.c{at} = {live}.{}", ident(&now.name))).collect();
+    let keyed: Vec<String> = keyed.map(|(at, now)| format!("{FIT}.n{at} = {live}.{}", ident(&now.name))).collect();
     let first = before.key.first().copied().unwrap_or_default();
     let from = format!(
-        "{live} LEFT JOIN {FIT} ON {} WHERE {} AND ({FIT}.c{first} IS NULL OR NOT ({}))",
+        "{live} LEFT JOIN {FIT} ON {} WHERE {} AND ({FIT}.n{first} IS NULL OR NOT ({}))",
         keyed.join(" AND "),
         is_new(kept, holds),
         all_same.join(" AND ")
@@ -98,7 +101,99 @@ pub fn list_unfit(
     a.run(&format!("DROP TEMPORARY TABLE {FIT}"))
 }
 
-/// True where the server says that a value does not fit.
+/// Kept values whose row is gone while others have rows that were not there: theirs may be among them, under another key.
+pub fn list_homeless(
+    a: &mut Session,
+    altered: &Altered,
+    kept: &Kept,
+    holds: &Holds,
+    replay: &mut Replay<'_>,
+) -> Result<(), Error> {
+    let names = renames(&altered.inverse);
+    let now_of = |name: &str| names.iter().find(|(_, old)| old == name).map_or(name.to_owned(), |(new, _)| new.clone());
+    let (live, hold) = (ident(&kept.after.name), ident(&holds.before));
+    let same = kept
+        .before
+        .key
+        .iter()
+        .map(|at| format!("{live}.{} = {hold}.c{at}", ident(&now_of(&kept.before.columns[*at].name))));
+    let same: Vec<String> = same.collect();
+    let gone = a.number(&format!(
+        "SELECT COUNT(*) FROM {hold} WHERE NOT EXISTS (SELECT 1 FROM {live} WHERE {})",
+        same.join(" AND ")
+    ))?;
+    if gone > 0 && newcomers(a, kept, holds)? > 0 {
+        let conflict = replay.conflict(&kept.after.name, None, ConflictKind::Missing);
+        let left = format!("the values of {gone} of its rows");
+        let now = "no row with that key; others have rows with keys that were not there".to_owned();
+        replay.conflicts.push(Conflict { left, now, ..conflict });
+    }
+    Ok(())
+}
+
+/// Values that others wrote into columns that go.
+pub fn list_filled(a: &mut Session, altered: &Altered, replay: &mut Replay<'_>) -> Result<(), Error> {
+    for condition in filled(altered) {
+        let rows = a.number(&format!("SELECT COUNT(*) FROM {} WHERE {condition}", ident(&altered.name)))?;
+        if rows > 0 {
+            let conflict = replay.conflict(&altered.name, None, ConflictKind::Changed);
+            let now = format!("another value in {}", words::count(rows, "row"));
+            let left = "what each row got in a new column".to_owned();
+            replay.conflicts.push(Conflict { left, now, ..conflict });
+        }
+    }
+    Ok(())
+}
+
+/// Conditions on rows that have another value than they got, for each column that goes. What each row computes for itself
+/// is no matter.
+pub fn filled(altered: &Altered) -> Vec<String> {
+    let (before, after) = (Shape::of(&altered.before), Shape::of(&altered.after));
+    let names = renames(&altered.inverse);
+    let added = after
+        .columns
+        .iter()
+        .filter(|(name, _)| before.column(name).is_none() && !names.iter().any(|(new, _)| new == name));
+    added.filter_map(|(name, text)| not_as_added(&ident(name), &text.to_ascii_lowercase(), text)).collect()
+}
+
+/// Rows whose value is not the one that they got with the column; none where each computes its own.
+fn not_as_added(name: &str, text: &str, definition: &str) -> Option<String> {
+    if text.contains(" as (") || text.contains("auto_increment") {
+        return None;
+    }
+    let Some(at) = text.find(" default ") else {
+        // NOT NULL without a default: what the server calls the zero of the type.
+        let zero = ["int", "decimal", "float", "double", "bit", "year"].iter().any(|word| text.contains(word));
+        let texts = ["char", "text", "blob", "binary"].iter().any(|word| text.contains(word));
+        return match (text.contains("not null"), zero, texts) {
+            (false, ..) => Some(format!("{name} IS NOT NULL")),
+            (true, true, false) => Some(format!("{name} <> 0")),
+            (true, _, true) => Some(format!("{name} <> ''")),
+            (true, ..) => None,
+        };
+    };
+    let default = definition[at + " default ".len()..].trim_start();
+    let literal = match default.strip_prefix('\'') {
+        // A quote in it is doubled.
+        Some(rest) => {
+            let mut end = 0;
+            let bytes = rest.as_bytes();
+            while end < bytes.len() && !(bytes[end] == b'\'' && bytes.get(end + 1) != Some(&b'\'')) {
+                end += if bytes[end] == b'\'' { 2 } else { 1 };
+            }
+            format!("'{}'", &rest[..end.min(rest.len())])
+        }
+        None => default.split([' ', ',']).next().unwrap_or_default().to_owned(),
+    };
+    let is_constant = literal.starts_with('\'')
+        || literal.eq_ignore_ascii_case("null")
+        || literal.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'e' | b'+'));
+    is_constant.then(|| format!("NOT ({name} <=> {literal})"))
+}
+
+/// True where the server says that a value does not fit, or breaks a rule that comes back.
 pub fn is_unfit(error: &Error) -> bool {
-    matches!(error, Error::MySqlError(error) if matches!(error.code, 1138 | 1264 | 1265 | 1292 | 1366 | 1406))
+    matches!(error, Error::MySqlError(error)
+        if matches!(error.code, 1062 | 1138 | 1264 | 1265 | 1292 | 1366 | 1406 | 4025))
 }

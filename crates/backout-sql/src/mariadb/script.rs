@@ -105,6 +105,14 @@ impl Mariadb {
                         "  IF EXISTS (SELECT 1 FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = {}) THEN {stop}; END IF;\n",
                         literal(name)
                     );
+                    if !writing.touched.contains(name) && !writing.left.contains_key(name) {
+                        if self.still_there(&held.table)?.len() < held.table.columns.len() {
+                            not.push(format!("{shown}: table {name} is no longer as the deployment left it"));
+                        }
+                        let stop = signal(&format!("{} is no longer as the deployment left it", short(name)));
+                        let differs = script_ddl::differs(&mut self.b, name)?;
+                        writing.first += &format!("  IF {differs} THEN {stop}; END IF;\n");
+                    }
                     let end = if writing.alters { GOES_ON } else { NOTHING };
                     if writing.alters && !writing.left.contains_key(name) {
                         let columns = self.still_there(&held.table)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use mysql::Error;
 
 use super::ddl::{Change, Gone, definition, rename, rows_in};
-use super::ddl_fit::is_new;
+use super::ddl_fit::{filled, is_new};
 use super::ddl_kept::{Holds, changed, refilled};
 use super::ddl_links;
 use super::ddl_shape::Shape;
@@ -141,7 +141,7 @@ pub(super) fn back(
                     ));
                 }
             }
-            if let Some(kept) = altered.kept.as_ref().filter(|kept| kept.after.columns.len() > kept.after.key.len()) {
+            if let Some(kept) = altered.kept.as_ref().filter(|_| altered.retypes()) {
                 // The server would cut, round and bound what has no room in its old type.
                 let theirs = format!("EXISTS (SELECT 1 FROM {} WHERE {})", ident(name), is_new(kept, &holds));
                 back.stops.push((theirs, format!("a row that others made in {name}")));
@@ -149,6 +149,15 @@ pub(super) fn back(
             if altered.kept.is_none() && altered.retypes() {
                 // Its key alone.
                 run.push("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')".to_owned());
+            }
+            if altered.brings_checks() {
+                run.push("SET SESSION check_constraint_checks = 1".to_owned());
+            }
+            for condition in filled(altered) {
+                back.stops.push((
+                    format!("EXISTS (SELECT 1 FROM {} WHERE {condition})", ident(name)),
+                    format!("a value in a new column of {name}"),
+                ));
             }
             if !inverse.is_empty() {
                 checked(run, format!("ALTER TABLE {} {}", ident(name), inverse.join(", ")));
@@ -159,7 +168,7 @@ pub(super) fn back(
                 run.push(format!("DELETE FROM `{}`", holds.skipped));
                 run.push(refilled(moving.map(|(name, _)| name.as_str()), kept, &holds));
             }
-            if altered.kept.is_none() && altered.retypes() {
+            if altered.kept.is_none() && altered.retypes() || altered.brings_checks() {
                 run.extend(settings_back());
             }
             if let (Some(was), Some(left)) =
@@ -324,6 +333,7 @@ fn digest(name: &str) -> String {
             "TABLE",
             "CONSTRAINT_NAME, ORDINAL_POSITION, COLUMN_NAME, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME",
         ),
+        ("KEY_COLUMN_USAGE", "REFERENCED", "TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_COLUMN_NAME"),
         ("REFERENTIAL_CONSTRAINTS", "CONSTRAINT", "CONSTRAINT_NAME, UPDATE_RULE, DELETE_RULE"),
         ("CHECK_CONSTRAINTS", "CONSTRAINT", "CONSTRAINT_NAME, CHECK_CLAUSE"),
         ("PARTITIONS", "TABLE", "PARTITION_NAME, PARTITION_METHOD, PARTITION_EXPRESSION, PARTITION_DESCRIPTION"),
@@ -355,6 +365,7 @@ fn digest(name: &str) -> String {
             "EVENT_OBJECT" => ("EVENT_OBJECT_SCHEMA", "EVENT_OBJECT_TABLE"),
             "CONSTRAINT" => ("CONSTRAINT_SCHEMA", "TABLE_NAME"),
             "TABLE" => ("TABLE_SCHEMA", "TABLE_NAME"),
+            "REFERENCED" => ("REFERENCED_TABLE_SCHEMA", "REFERENCED_TABLE_NAME"),
             "TRIGGER" => ("TRIGGER_SCHEMA", "TRIGGER_NAME"),
             "ROUTINE" => ("ROUTINE_SCHEMA", "ROUTINE_NAME"),
             _ => ("EVENT_SCHEMA", "EVENT_NAME"),

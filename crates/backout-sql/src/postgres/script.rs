@@ -25,7 +25,7 @@ impl Postgres {
         out: &mut dyn Write,
     ) -> Result<Vec<String>, TargetError> {
         let mut steps: Vec<Box<dyn Images>> = steps.collect();
-        let mut not = Vec::new();
+        let (mut not, mut back) = (Vec::new(), Vec::new());
         // Between two changes of the schema, the last ones first.
         let mut silenced = vec![BTreeSet::new()];
         for images in &mut steps {
@@ -38,6 +38,7 @@ impl Postgres {
                         silenced.last_mut().map(|tables| tables.insert(name));
                     }
                     Event::Ddl { event, .. } => {
+                        back.extend(event.points_that_come_back());
                         not.extend(script_ddl::not_in_script(event));
                         silenced.push(BTreeSet::new());
                     }
@@ -49,9 +50,10 @@ impl Postgres {
             return Ok(not);
         }
         let label = self.label.clone();
-        let points = self.points().map_err(|source| {
+        let mut points = self.points().map_err(|source| {
             TargetError::failed(format!("cannot read the foreign keys of {label} for the script"), source)
         })?;
+        points.append(&mut back);
         let writing = |source| TargetError::failed(format!("cannot write the script for {label}"), source);
         let mut last = String::new();
         let mut silenced = silenced.into_iter();
@@ -72,7 +74,8 @@ impl Postgres {
                         unsilence(&silent, out).map_err(writing)?;
                         let passing = made_and_dropped(event, &events[..at]);
                         let version = self.b.version;
-                        let mut ddl = Writing { client: &mut self.b.client, version, passing, label: &label };
+                        let made = made(&events);
+                        let mut ddl = Writing { client: &mut self.b.client, version, passing, made, label: &label };
                         ddl.write(event, &mut |block, out| kept(&mut reader, &label, block, out), out)?;
                         silent = silenced.next().unwrap_or_default();
                         silence(&silent, out).map_err(writing)?;
@@ -114,10 +117,12 @@ impl Postgres {
         parents_first(&mut group, points);
         for (at, (table, before, after)) in group.iter().enumerate() {
             for (name, span) in [(format!("backout_before_{at}"), *before), (format!("backout_after_{at}"), *after)] {
+                // Of the types that they had: a cast would round without a word.
+                let columns = table.columns.iter().map(|column| format!("{} {}", ident(&column.name), column.kind));
+                let columns: Vec<String> = columns.collect();
                 let made = format!(
-                    "CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA;\nCOPY {name} {} FROM stdin;",
-                    list(table, ""),
-                    quoted(table),
+                    "CREATE TEMP TABLE {name} ({}) ON COMMIT DROP;\nCOPY {name} {} FROM stdin;",
+                    columns.join(", "),
                     bracketed(table)
                 );
                 writeln!(out, "{made}").map_err(writing)?;
@@ -125,6 +130,9 @@ impl Postgres {
                 copied.map_err(|halt| self.halted(halt))?;
                 writeln!(out, "\\.").map_err(writing)?;
             }
+        }
+        for (table, ..) in &group {
+            writeln!(out, "{}", same_types(table)).map_err(writing)?;
         }
         let rows: Vec<Rows<'_>> = group.iter().enumerate().map(|(at, (table, ..))| Rows::new(table, at)).collect();
         for one in rows.iter().rev() {
@@ -137,6 +145,27 @@ impl Postgres {
         }
         Ok(())
     }
+}
+
+/// The tables that a step made.
+fn made(events: &[Event]) -> BTreeSet<String> {
+    let changes =
+        events.iter().filter_map(|event| if let Event::Ddl { event, .. } = event { Some(event) } else { None });
+    changes.flat_map(|event| event.made()).map(str::to_owned).collect()
+}
+
+/// Stops where a column has another type than the rows were captured with.
+fn same_types(table: &Table) -> String {
+    let columns = table.columns.iter().map(|column| format!("({}, {})", literal(&column.name), literal(&column.kind)));
+    let columns: Vec<String> = columns.collect();
+    format!(
+        "DO $backout$ BEGIN IF EXISTS (SELECT FROM (VALUES {}) AS c (name, kind) WHERE NOT EXISTS (SELECT FROM pg_attribute a
+    WHERE a.attrelid = {}::regclass AND a.attname = c.name AND NOT a.attisdropped AND format_type(a.atttypid, a.atttypmod) = c.kind))
+  THEN {STOPS}{}; END IF; END $backout$;",
+        columns.join(", "),
+        literal(&quoted(table)),
+        literal(&format!("table {}", shown(table)))
+    )
 }
 
 /// Orders tables so that one that others point at comes before them, as far as they don't go round in a circle.

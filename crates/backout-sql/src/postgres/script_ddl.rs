@@ -1,7 +1,7 @@
 //! How a script for `psql` takes back a change of the schema: by the statements that its undo was when it was tried, once
 //! all that it is about is seen to be as the deployment left it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use backout_model::target::TargetError;
@@ -38,6 +38,16 @@ pub(super) fn not_in_script(event: &DdlEvent) -> Option<String> {
     acts(event).is_none().then(|| format!("line {}: {}", event.line, event.words()))
 }
 
+impl DdlEvent {
+    /// Which table points at which by a foreign key that its undo brings back.
+    pub(super) fn points_that_come_back(&self) -> Vec<(String, String)> {
+        let gone =
+            self.changes.iter().filter(|change| change.after.is_none()).filter_map(|change| change.before.as_ref());
+        let keys = gone.filter_map(|key| Some((key.of().to_owned(), key.part("references")?.to_owned())));
+        keys.collect()
+    }
+}
+
 /// What the change is written with.
 pub(super) struct Writing<'w> {
     /// Reads the database as it is.
@@ -45,6 +55,8 @@ pub(super) struct Writing<'w> {
     pub version: u32,
     /// Tables that the change made and the same step dropped.
     pub passing: Vec<String>,
+    /// Tables that the step made.
+    pub made: BTreeSet<String>,
     pub label: &'w str,
 }
 
@@ -80,6 +92,8 @@ impl Writing<'_> {
                     rows(block, out)?;
                     writeln!(out, "\\.").map_err(writing)?;
                     let of_it = event.kept.iter().find(|kept| kept.blocks().any(|one| one == block));
+                    // Rows of a table that the step made are gone by then.
+                    let of_it = of_it.filter(|kept| !self.made.contains(&kept.table));
                     for rows in of_it.iter().flat_map(|kept| ddl_shape::in_the_way_after(kept, &copy)) {
                         let stop = format!("{STOPS}{}", literal("a row whose value would come back"));
                         let body = format!("BEGIN IF EXISTS (SELECT {rows}) THEN {stop}; END IF; END");
