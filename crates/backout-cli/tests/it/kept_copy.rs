@@ -32,14 +32,12 @@ fn an_altered_copy_is_neither_undone_by_nor_redone_by() {
     scene.run(&["deploy", "change"]).exits(0);
     fs::remove_dir_all(scene.path("change")).unwrap();
     let left = scene.fingerprint();
-    for file in ["undo.sh"] {
-        let was = scene.read(&copy(&scene, file));
-        scene.write(&copy(&scene, file), "DELETE FROM product;");
-        scene.refused(&["undo"], 4).says("not what was deployed").says(file).says("hint: ");
-        scene.run(&["record", "--output", "rec"]).exits(0).says("it was changed since");
-        scene.run(&["verify"]).exits(3).answers("not what was deployed");
-        scene.write(&copy(&scene, file), was);
-    }
+    let was = scene.read(&copy(&scene, "undo.sh"));
+    scene.write(&copy(&scene, "undo.sh"), "DELETE FROM product;");
+    scene.refused(&["undo"], 4).says("not what was deployed").says("undo.sh").says("hint: ");
+    scene.run(&["record", "--output", "rec"]).exits(0).says("it was changed since");
+    scene.run(&["verify"]).exits(3).answers("not what was deployed");
+    scene.write(&copy(&scene, "undo.sh"), was);
     assert_eq!(scene.fingerprint(), left);
     scene.run(&["verify"]).exits(0);
     scene.run(&["undo"]).exits(0);
