@@ -22,8 +22,7 @@ pub fn point<T>(
     let stride = number("BACKOUT_EVERY").unwrap_or(stride).max(1);
     let points: Vec<usize> = match number("BACKOUT_POINT") {
         Some(only) => points.iter().copied().filter(|point| *point == only).collect(),
-        // Where it begins moves as the run does, so that in time every point has its turn.
-        None => points.iter().copied().skip(points.len() % stride.min(points.len()).max(1)).step_by(stride).collect(),
+        None => points.iter().copied().step_by(stride).collect(),
     };
     eprintln!("{what}: {} points are played, each {stride}. of them", points.len());
     let next = AtomicUsize::new(0);

@@ -65,8 +65,8 @@ impl Cast {
         match self {
             Cast::Sqlite => 2,
             // Its commands take their time.
-            Cast::Captured | Cast::CapturedPostgres(_) | Cast::CapturedMariadb(_) => 29,
-            Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 16,
+            Cast::Captured | Cast::CapturedPostgres(_) | Cast::CapturedMariadb(_) => 19,
+            Cast::Postgres(_) | Cast::Through(..) | Cast::Mariadb(_) => 10,
         }
     }
 }
