@@ -45,7 +45,8 @@ pub fn list_unfit(
             after.columns.iter().find(|column| column.name == now).map(|column| (at, column))
         })
         .collect();
-    if pairs.is_empty() || newcomers(a, kept, holds)? == 0 {
+    let retyped = |(at, now): &(usize, &Column)| before.columns[*at].kind != now.kind;
+    if !pairs.iter().any(retyped) || newcomers(a, kept, holds)? == 0 {
         return Ok(());
     }
     // There, and back again: a comparison of two types would cut and round as the way itself does.
@@ -53,8 +54,9 @@ pub fn list_unfit(
     let back: Vec<String> = pairs.iter().map(|(at, now)| format!("n{at} {} NULL", now.kind)).collect();
     let values: Vec<String> = pairs.iter().map(|(_, now)| format!("{live}.{}", ident(&now.name))).collect();
     a.run(&format!("DROP TEMPORARY TABLE IF EXISTS {FIT}"))?;
-    a.run(&format!("CREATE TEMPORARY TABLE {FIT} {}", before.hold()))?;
-    a.run(&format!("ALTER TABLE {FIT} ADD ({})", back.join(", ")))?;
+    // In one statement: any but CREATE and DROP TEMPORARY TABLE would commit what was taken back so far.
+    let columns = before.hold().replacen('(', &format!("({}, ", back.join(", ")), 1);
+    a.run(&format!("CREATE TEMPORARY TABLE {FIT} {columns}"))?;
     a.run(&format!(
         "INSERT IGNORE INTO {FIT} ({}) SELECT {} FROM {live} WHERE {}",
         held.join(", "),
