@@ -54,18 +54,14 @@ pub(crate) fn altered(copy: &Path, view: &View) -> Result<Vec<PathBuf>, EngineEr
     }
 }
 
-/// Those of them that an undo or redo would run. What a package's own commands write into other files of its own is theirs.
-pub(crate) fn untrusted(copy: &Path, view: &View, undo: bool) -> Result<Vec<PathBuf>, EngineError> {
+/// Refuses an undo, or else a redo, that would run something from a copy that is not what was deployed. What a package's own
+/// commands write into other files of its own is theirs.
+pub(crate) fn trusted(session: &Session<'_>, view: &View, undo: bool) -> Result<(), EngineError> {
     let run = view.manifest()?.runs_its_own(undo);
     if run.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    Ok(altered(copy, view)?.into_iter().filter(|file| run.contains(file)).collect())
-}
-
-/// Refuses an undo, or else a redo, that would run something from a copy that is not what was deployed.
-pub(crate) fn trusted(session: &Session<'_>, view: &View, undo: bool) -> Result<(), EngineError> {
-    match untrusted(&session.package_copy(&view.id), view, undo)?.first() {
+    match altered(&session.package_copy(&view.id), view)?.iter().find(|file| run.contains(file)) {
         None => Ok(()),
         Some(file) => Err(EngineError::not_now(
             format!("{} in the kept copy of the package of {} is not what was deployed", file.display(), view.id),

@@ -58,36 +58,32 @@ impl Package {
 
     /// The files that its undo, or else its redo, would run: scripts, and what commands name by a path in the package.
     pub fn runs_its_own(&self, undo: bool) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        let mut words = |argv: &[String]| files.extend(argv.iter().map(|word| self.dir.join(word)));
+        let words = |argv: &[String]| argv.iter().map(|word| self.dir.join(word)).collect::<Vec<_>>();
+        let mut files: Vec<PathBuf> = self.finally.iter().flat_map(|command| words(&command.argv)).collect();
         for step in &self.steps {
             match &step.kind {
                 StepKind::Run(run) => {
                     if let RunUndo::Command(argv) = &run.undo {
-                        words(argv);
+                        files.extend(words(argv));
                     }
                     if !undo {
-                        words(&run.command.argv);
+                        files.extend(words(&run.command.argv));
                     }
                 }
-                StepKind::Sql(_) | StepKind::Package(_) | StepKind::Files(_) | StepKind::Delete(_) => {}
-            }
-        }
-        self.finally.iter().for_each(|command| words(&command.argv));
-        for check in self.before.iter().chain(&self.after).filter(|_| !undo) {
-            if let CheckKind::Run { argv, .. } = &check.kind {
-                words(argv);
-            }
-        }
-        for step in &self.steps {
-            match &step.kind {
-                StepKind::Sql(sql) if !undo => {
-                    if let SqlUndo::Script { path, .. } = &sql.undo {
+                StepKind::Sql(sql) => {
+                    if let SqlUndo::Script { path, .. } = &sql.undo
+                        && !undo
+                    {
                         files.extend([sql.path.clone(), path.clone()]);
                     }
                 }
                 StepKind::Package(child) => files.extend(child.package.runs_its_own(undo)),
-                _ => {}
+                StepKind::Files(_) | StepKind::Delete(_) => {}
+            }
+        }
+        for check in self.before.iter().chain(&self.after).filter(|_| !undo) {
+            if let CheckKind::Run { argv, .. } = &check.kind {
+                files.extend(words(argv));
             }
         }
         files

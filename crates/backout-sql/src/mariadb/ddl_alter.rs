@@ -286,8 +286,11 @@ impl Mariadb {
         // In the act's session: what it has taken back so far may not be committed.
         let a = self.a()?;
         list_changed(a, kept, &holds, replay)
-            .and_then(|()| list_unfit(a, altered, kept, &holds, replay))
-            .and_then(|()| list_homeless(a, altered, kept, &holds, replay))
+            .and_then(|()| newcomers(a, kept, &holds))
+            .and_then(|theirs| {
+                list_unfit(a, altered, kept, &holds, theirs, replay)?;
+                list_homeless(a, altered, kept, &holds, theirs, replay)
+            })
             .map_err(|source| reading(&label, source))
     }
 
@@ -316,7 +319,7 @@ impl Mariadb {
             theirs = newcomers(self.a()?, kept, &holds).map_err(failed)?;
             let found = replay.conflicts.total;
             if !overwrites {
-                list_unfit(self.a()?, altered, kept, &holds, replay).map_err(failed)?;
+                list_unfit(self.a()?, altered, kept, &holds, theirs, replay).map_err(failed)?;
             }
             if replay.conflicts.total > found {
                 return self.leave_altered(segment, replay);
@@ -377,7 +380,9 @@ impl Mariadb {
             a.run("SET SESSION check_constraint_checks = 1").map_err(failed)?;
         }
         let done = patiently(|| a.run(sql));
-        a.stay_neutral().map_err(failed)?;
+        if strict || checks {
+            a.stay_neutral().map_err(failed)?;
+        }
         Ok(done)
     }
 

@@ -27,26 +27,30 @@ pub fn newcomers(a: &mut Session, kept: &Kept, holds: &Holds) -> Result<u64, Err
     a.number(&format!("SELECT COUNT(*) FROM {} WHERE {}", ident(&kept.after.name), is_new(kept, holds)))
 }
 
-/// Lists the rows of others whose values would be other ones under the old definition.
+/// What a column of before is called now; `names`: those that the way back changes, from new to old.
+fn name_now<'n>(names: &'n [(String, String)], before: &'n str) -> &'n str {
+    names.iter().find(|(_, old)| old == before).map_or(before, |(new, _)| new)
+}
+
+/// Lists the rows of others, where there are `theirs`, whose values would be other ones under the old definition.
 pub fn list_unfit(
     a: &mut Session,
     altered: &Altered,
     kept: &Kept,
     holds: &Holds,
+    theirs: u64,
     replay: &mut Replay<'_>,
 ) -> Result<(), Error> {
     let (before, after) = (&kept.before, &kept.after);
     let (live, names) = (ident(&after.name), renames(&altered.inverse));
-    // A column's name as it is now.
-    let now_of = |name: &str| names.iter().find(|(_, old)| old == name).map_or(name.to_owned(), |(new, _)| new.clone());
     let pairs: Vec<(usize, &Column)> = (0..before.columns.len())
         .filter_map(|at| {
-            let now = now_of(&before.columns[at].name);
+            let now = name_now(&names, &before.columns[at].name);
             after.columns.iter().find(|column| column.name == now).map(|column| (at, column))
         })
         .collect();
     let retyped = |(at, now): &(usize, &Column)| before.columns[*at].kind != now.kind;
-    if !pairs.iter().any(retyped) || newcomers(a, kept, holds)? == 0 {
+    if theirs == 0 || !pairs.iter().any(retyped) {
         return Ok(());
     }
     // There, and back again: a comparison of two types would cut and round as the way itself does.
@@ -103,28 +107,31 @@ pub fn list_unfit(
     a.run(&format!("DROP TEMPORARY TABLE {FIT}"))
 }
 
-/// Kept values whose row is gone while others have rows that were not there: theirs may be among them, under another key.
+/// Kept values whose row is gone while others have rows, `theirs`, that were not there: it may be among them, under another key.
 pub fn list_homeless(
     a: &mut Session,
     altered: &Altered,
     kept: &Kept,
     holds: &Holds,
+    theirs: u64,
     replay: &mut Replay<'_>,
 ) -> Result<(), Error> {
+    if theirs == 0 {
+        return Ok(());
+    }
     let names = renames(&altered.inverse);
-    let now_of = |name: &str| names.iter().find(|(_, old)| old == name).map_or(name.to_owned(), |(new, _)| new.clone());
     let (live, hold) = (ident(&kept.after.name), ident(&holds.before));
     let same = kept
         .before
         .key
         .iter()
-        .map(|at| format!("{live}.{} = {hold}.c{at}", ident(&now_of(&kept.before.columns[*at].name))));
+        .map(|at| format!("{live}.{} = {hold}.c{at}", ident(name_now(&names, &kept.before.columns[*at].name))));
     let same: Vec<String> = same.collect();
     let gone = a.number(&format!(
         "SELECT COUNT(*) FROM {hold} WHERE NOT EXISTS (SELECT 1 FROM {live} WHERE {})",
         same.join(" AND ")
     ))?;
-    if gone > 0 && newcomers(a, kept, holds)? > 0 {
+    if gone > 0 {
         let conflict = replay.conflict(&kept.after.name, None, ConflictKind::Missing);
         let left = format!("the values of {gone} of its rows");
         let now = "no row with that key; others have rows with keys that were not there".to_owned();

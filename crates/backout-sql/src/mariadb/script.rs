@@ -85,7 +85,7 @@ impl Mariadb {
         let mut not = Vec::new();
         match &segment.detail {
             Detail::Rows { tables, .. } => {
-                writing.begin(shown);
+                writing.heading(shown);
                 for held in tables.iter().rev() {
                     let name = &held.table.name;
                     let mut triggers = table::triggers(&mut self.b, name)?;
@@ -206,8 +206,7 @@ struct Writing {
 }
 
 impl Writing {
-    /// Goes on with the transaction at hand, or begins one.
-    fn begin(&mut self, shown: &str) {
+    fn heading(&mut self, shown: &str) {
         writeln!(self.body, "-- {}", shown.replace(['\n', '\r'], " ")).ok();
     }
 
@@ -234,7 +233,7 @@ impl Writing {
 
     /// `untouched`: what it is about is now as it will be when it is its turn.
     fn change(&mut self, place: &str, segment: &Segment, back: &Back, untouched: bool) {
-        self.begin(place);
+        self.heading(place);
         let stops = |end: &str| -> String {
             let one = |(condition, what): &(String, String)| {
                 let what = format!("{} is no longer as the deployment left it", short(what));

@@ -146,8 +146,9 @@ pub(super) fn back(
                 let theirs = format!("EXISTS (SELECT 1 FROM {} WHERE {})", ident(name), is_new(kept, &holds));
                 back.stops.push((theirs, format!("a row that others made in {name}")));
             }
-            if altered.kept.is_none() && altered.retypes() {
-                // Its key alone.
+            // Its key alone.
+            let strict = altered.kept.is_none() && altered.retypes();
+            if strict {
                 run.push("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')".to_owned());
             }
             if altered.brings_checks() {
@@ -168,7 +169,7 @@ pub(super) fn back(
                 run.push(format!("DELETE FROM `{}`", holds.skipped));
                 run.push(refilled(moving.map(|(name, _)| name.as_str()), kept, &holds));
             }
-            if altered.kept.is_none() && altered.retypes() || altered.brings_checks() {
+            if strict || altered.brings_checks() {
                 run.extend(settings_back());
             }
             if let (Some(was), Some(left)) =

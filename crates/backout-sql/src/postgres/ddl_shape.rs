@@ -95,9 +95,7 @@ pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change
 fn homeless(client: &mut Client, kept: &Kept) -> Result<Homeless, postgres::Error> {
     let What::Values { key, others, .. } = &kept.what else { return Ok(Homeless { values: 0, moved: false }) };
     let keys = ddl_keep::row_key(key, others);
-    let same: Vec<String> = (0..keys.len()).map(|at| format!("o.k{at} = b.k{at}")).collect();
-    let same = same.join(" AND ");
-    let rows = rows_with_keys(kept, &keys);
+    let (same, rows) = (same_keys("b", &keys), rows_with_keys(kept, &keys));
     let values =
         catalog::column(client, &format!("SELECT count(*) {}", without_row(kept, &keys)))?.into_iter().flatten().next();
     let values = values.and_then(|rows| rows.parse().ok()).unwrap_or(0);
@@ -105,16 +103,24 @@ fn homeless(client: &mut Client, kept: &Kept) -> Result<Homeless, postgres::Erro
     Ok(Homeless { values, moved: values > 0 && !catalog::column(client, &came)?.is_empty() })
 }
 
+/// The columns by which a row is known again, under numbers.
+fn numbered(keys: &[String]) -> String {
+    keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A row `o` of the table is one of the kept rows `other`.
+fn same_keys(other: &str, keys: &[String]) -> String {
+    (0..keys.len()).map(|at| format!("{other}.k{at} = o.k{at}")).collect::<Vec<_>>().join(" AND ")
+}
+
 fn rows_with_keys(kept: &Kept, keys: &[String]) -> String {
-    let from: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
-    format!("(SELECT {} FROM ONLY {}) o", from.join(", "), kept.table)
+    format!("(SELECT {} FROM ONLY {}) o", numbered(keys), kept.table)
 }
 
 /// The kept values that have no row, as what follows a SELECT list.
 fn without_row(kept: &Kept, keys: &[String]) -> String {
-    let same: Vec<String> = (0..keys.len()).map(|at| format!("o.k{at} = b.k{at}")).collect();
-    let rows = rows_with_keys(kept, keys);
-    format!("FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM {rows} WHERE {})", same.join(" AND "))
+    let (same, rows) = (same_keys("b", keys), rows_with_keys(kept, keys));
+    format!("FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM {rows} WHERE {same})")
 }
 
 /// Questions for rows that stand in the way, of a table whose values have just been loaded by `copy`; none for what else is
@@ -133,15 +139,13 @@ pub(super) fn in_the_way_after(kept: &Kept, copy: &str) -> Vec<String> {
 /// type and back: a cast cuts and rounds without a word. As what follows a SELECT list.
 fn lossy_rows(kept: &Kept, keys: &[String], column: &ColumnValues) -> Option<String> {
     let (name, old, new) = (&column.name, &column.old_type, column.new_type.as_ref()?);
-    let numbered: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
-    let same: Vec<String> = (0..keys.len()).map(|at| format!("a.k{at} = o.k{at}")).collect();
     Some(format!(
         "FROM (SELECT *, {} FROM ONLY {}) o LEFT JOIN {AFTER} a ON {} WHERE o.{name} IS NOT NULL
          AND (a.k0 IS NULL OR a.{name}::text IS DISTINCT FROM o.{name}::text)
          AND o.{name}::text::{old}::text::{new}::text IS DISTINCT FROM o.{name}::text",
-        numbered.join(", "),
+        numbered(keys),
         kept.table,
-        same.join(" AND ")
+        same_keys("a", keys)
     ))
 }
 
@@ -221,11 +225,7 @@ fn load(context: &mut Context<'_>, kept: &Kept) -> Result<Values, TargetError> {
         });
     };
     let mut make = |name: &str, block: u64, old: bool| -> Result<(), TargetError> {
-        let mut list: Vec<String> = ddl_keep::row_key(key, others)
-            .iter()
-            .enumerate()
-            .map(|(at, column)| format!("{column} AS k{at}"))
-            .collect();
+        let mut list = vec![numbered(&ddl_keep::row_key(key, others))];
         list.extend(columns.iter().filter(|column| old || column.new_type.is_some()).map(|column| {
             let kind = if old { &column.old_type } else { column.new_type.as_ref().unwrap_or(&column.old_type) };
             format!("NULL::{kind} AS {}", column.name)
@@ -346,12 +346,9 @@ fn unfit(
         return Ok(stuck(kept, "it has no values").into());
     };
     let keys = ddl_keep::row_key(key, others);
-    let numbered: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
-    let same = |other: &str| -> String {
-        (0..keys.len()).map(|at| format!("{other}.k{at} = o.k{at}")).collect::<Vec<_>>().join(" AND ")
-    };
+    let same = |other: &str| same_keys(other, &keys);
     let shown = shown_key(key, others);
-    let from = format!("(SELECT *, {} FROM {held}) o", numbered.join(", "));
+    let from = format!("(SELECT *, {} FROM {held}) o", numbered(&keys));
     let mut found = Vec::new();
     if let Some(after) = values.after {
         for column in columns.iter().filter(|column| column.new_type.is_some()) {
@@ -466,18 +463,14 @@ fn fill(
             ),
         });
     }
-    let from: Vec<String> = keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect();
-    let same = |other: &str| -> String {
-        let terms: Vec<String> = (0..keys.len()).map(|at| format!("{other}.k{at} = o.k{at}")).collect();
-        terms.join(" AND ")
-    };
+    let same = |other: &str| same_keys(other, &keys);
     let after = values.after.map(|name| format!(" LEFT JOIN {name} a ON {}", same("a"))).unwrap_or_default();
     format!(
         "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM (SELECT *, {} FROM {held} ORDER BY ctid) o \
          LEFT JOIN {} b ON {}{after}",
         names.join(", "),
         list.join(", "),
-        from.join(", "),
+        numbered(&keys),
         values.before,
         same("b"),
     )

@@ -64,6 +64,7 @@ impl Postgres {
             writeln!(out, "\n-- {}", reader.index.shown.replace(['\n', '\r'], " ")).map_err(writing)?;
             let mut group = Vec::new();
             let events: Vec<Event> = reader.index.events.iter().rev().cloned().collect();
+            let made = made(&events);
             for (at, event) in events.iter().enumerate() {
                 match event {
                     Event::Rows { table, before, after } if before.records > 0 || after.records > 0 => {
@@ -74,8 +75,8 @@ impl Postgres {
                         unsilence(&silent, out).map_err(writing)?;
                         let passing = made_and_dropped(event, &events[..at]);
                         let version = self.b.version;
-                        let made = made(&events);
-                        let mut ddl = Writing { client: &mut self.b.client, version, passing, made, label: &label };
+                        let mut ddl =
+                            Writing { client: &mut self.b.client, version, passing, made: &made, label: &label };
                         ddl.write(event, &mut |block, out| kept(&mut reader, &label, block, out), out)?;
                         silent = silenced.next().unwrap_or_default();
                         silence(&silent, out).map_err(writing)?;

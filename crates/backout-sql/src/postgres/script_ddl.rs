@@ -56,7 +56,7 @@ pub(super) struct Writing<'w> {
     /// Tables that the change made and the same step dropped.
     pub passing: Vec<String>,
     /// Tables that the step made.
-    pub made: BTreeSet<String>,
+    pub made: &'w BTreeSet<String>,
     pub label: &'w str,
 }
 
