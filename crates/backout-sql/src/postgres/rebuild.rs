@@ -20,28 +20,47 @@ pub fn may_replace(index: &Index) -> bool {
     makes(index) && index.events.iter().any(drops)
 }
 
-/// Notes what the tables held that were just dropped, where the step may have copied them.
+/// Notes what the tables held that were just dropped, where the step may have copied them. `index` has what the step did
+/// before. What it made itself and drops again holds nothing of others'.
 pub fn note(a: &mut Session, index: &Index, event: &mut DdlEvent) -> Result<(), postgres::Error> {
     if event.moved.is_empty() || !makes(index) {
         return Ok(());
     }
+    note_all_but(a, &own(&index.events), event)
+}
+
+fn note_all_but(a: &mut Session, own: &[String], event: &mut DdlEvent) -> Result<(), postgres::Error> {
     let settings = a.neutral()?;
-    for moved in event.moved.iter_mut().filter(|moved| moved.word == "TABLE") {
+    for moved in event.moved.iter_mut().filter(|moved| moved.word == "TABLE" && !own.contains(&moved.id)) {
         moved.content = content(a, &moved.held())?;
     }
     a.restore(settings)
 }
 
+/// The tables that changes made and that are there still, by their names after the last of them.
+fn own(events: &[Event]) -> Vec<String> {
+    let mut own: Vec<String> = Vec::new();
+    for event in events {
+        let Event::Ddl { event, .. } = event else { continue };
+        own = own.iter().filter_map(|name| event.course(name).map(str::to_owned)).collect();
+        own.extend(event.made().map(str::to_owned));
+    }
+    own
+}
+
 /// The same for all changes of a step whose index is complete.
 pub fn note_all(a: &mut Session, index: &mut Index) -> Result<(), postgres::Error> {
-    let mut events = std::mem::take(&mut index.events);
-    let with_events = Index { events: events.clone(), ..Index::default() };
-    for event in &mut events {
-        if let Event::Ddl { event, .. } = event {
-            note(a, &with_events, event)?;
+    if !makes(index) {
+        return Ok(());
+    }
+    for at in 0..index.events.len() {
+        let own = own(&index.events[..at]);
+        if let Event::Ddl { event, .. } = &mut index.events[at]
+            && !event.moved.is_empty()
+        {
+            note_all_but(a, &own, event)?;
         }
     }
-    index.events = events;
     Ok(())
 }
 
