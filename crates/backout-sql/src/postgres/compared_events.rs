@@ -24,20 +24,7 @@ impl DdlEvent {
     /// A change that was found by comparison. No statement of the command's is known: `sql` says what it comes to, and a
     /// redo turns the objects themselves.
     pub(super) fn found(sql: String, changes: Vec<Change>) -> Self {
-        Self {
-            line: 0,
-            sql,
-            settings: Vec::new(),
-            changes,
-            moved: Vec::new(),
-            kept: Vec::new(),
-            left: Vec::new(),
-            needs: Vec::new(),
-            found: true,
-            acts: Vec::new(),
-            hung: Vec::new(),
-            emptied: Vec::new(),
-        }
+        Self { sql, changes, found: true, ..Self::default() }
     }
 
     pub(super) fn does_something(&self) -> bool {

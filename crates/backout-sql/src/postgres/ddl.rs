@@ -6,191 +6,22 @@
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::{Refusal, TargetError};
-use serde::{Deserialize, Serialize};
 
-use super::acts::Act;
 use super::catalog::{self, Kind, Object, Wanted};
-use super::ddl_hold::Moved;
-use super::ddl_keep::Kept;
 use super::ddl_turn::TurnError;
 pub use super::drawn::Drawn;
 pub use super::event_triggers::EventTriggers;
 pub use super::gone::Gone;
-use super::named::Named;
 use super::prepared::{self, Client};
-use super::table::plain;
 use super::{
     catalog_changes, ddl_attach, ddl_attributes, ddl_hold, ddl_keep, ddl_labels, ddl_names, ddl_observe, ddl_settings,
-    drawn, needs,
+    drawn, needs, refreshed,
 };
 
+pub use super::ddl_event::{Change, DdlEvent};
 pub use super::ddl_keep::Keep;
 pub use super::ddl_redo::redo;
 pub use super::ddl_undo::undo;
-
-/// One object as it was before a statement and as the statement left it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Object>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Object>,
-}
-
-/// All that undo and redo of one schema change need.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DdlEvent {
-    pub line: u32,
-    pub sql: String,
-    /// The script's settings that the statement ran under, for redo: see [`ddl_settings`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) settings: Vec<(String, String)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) changes: Vec<Change>,
-    /// Relations that were moved aside with their rows.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) moved: Vec<Moved>,
-    /// Values and rows in the images.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) kept: Vec<Kept>,
-    /// What the names of what it left meant.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) left: Vec<Named>,
-    /// What the names meant that its undo uses: see [`super::needs`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) needs: Vec<Named>,
-    /// No statement of it is known: it was found by comparison with what was.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) found: bool,
-    /// How its undo went when it was tried; empty where it was not, or cannot be told.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) acts: Vec<Act>,
-    /// Tables that its undo builds anew, with the digests of all that hung on them before that: see [`super::hung`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) hung: Vec<(String, String)>,
-    /// Tables that it emptied, by their numbers, within the step.
-    #[serde(skip)]
-    pub(super) emptied: Vec<u32>,
-}
-
-impl DdlEvent {
-    /// Says its undo in words.
-    pub fn words(&self) -> String {
-        let first = |change: &&Change| change.before.as_ref().or(change.after.as_ref()).map(Object::shown);
-        let of_their_own = |change: &&Change| {
-            change.before.as_ref().or(change.after.as_ref()).is_some_and(|object| object.of().is_empty())
-        };
-        let Some(shown) = self.changes.iter().find(of_their_own).or(self.changes.first()).as_ref().and_then(first)
-        else {
-            return match self.kept.first() {
-                Some(kept) => format!("put back the rows of table {}", kept.table),
-                None => "nothing to undo".to_owned(),
-            };
-        };
-        let more = self.changes.iter().filter(of_their_own).count().saturating_sub(1);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        if self.changes.iter().all(|change| change.before.is_none()) {
-            format!("DROP of {shown}{more}")
-        } else if !self.moved.is_empty() {
-            format!("bring back {shown}{more} with the rows, which are held")
-        } else if self.changes.iter().all(|change| change.after.is_none()) {
-            format!("bring back {shown}{more}")
-        } else if self.adds_labels() {
-            format!("take labels out of {shown}{more}, by a new type in all tables that use it, which are written anew")
-        } else {
-            format!("put back the definition of {shown}{more}")
-        }
-    }
-
-    /// It took away or altered what was there.
-    pub fn alters(&self) -> bool {
-        self.destroys() || self.changes.iter().any(|change| change.before.is_some())
-    }
-
-    /// An enum got labels, which its undo takes out.
-    pub(super) fn adds_labels(&self) -> bool {
-        let altered = self.changes.iter().filter_map(|change| Some((change.before.as_ref()?, change.after.as_ref()?)));
-        altered.into_iter().any(|(before, after)| ddl_labels::grew(before, after))
-    }
-
-    /// It changed what rows must satisfy.
-    pub fn constrains(&self) -> bool {
-        let kinds = |kind: Kind| matches!(kind, Kind::Constraint | Kind::Domain);
-        self.changes.iter().filter_map(|change| change.after.as_ref()).any(|object| kinds(object.kind))
-    }
-
-    /// The tables at which foreign keys point that it made, by their plain names.
-    pub fn points_at(&self) -> impl Iterator<Item = String> {
-        let made = self.changes.iter().filter(|change| change.before.is_none());
-        made.filter_map(|change| Some(plain(change.after.as_ref()?.part("references")?)))
-    }
-
-    /// What becomes of a table: its name afterwards, none where it was dropped and is held.
-    pub fn course<'a>(&'a self, table: &'a str) -> Option<&'a str> {
-        let is_it = |object: &Object| object.kind == Kind::Table && object.id() == table;
-        match self.changes.iter().find(|change| change.before.as_ref().is_some_and(is_it)) {
-            None => Some(table),
-            Some(change) => change.after.as_ref().map(Object::id),
-        }
-    }
-
-    /// Rows, values or relations went and are kept.
-    pub fn destroys(&self) -> bool {
-        !self.kept.is_empty() || !self.moved.is_empty()
-    }
-
-    /// The schemas that hold relations for this event.
-    pub fn holds(&self) -> impl Iterator<Item = &str> {
-        let mut holds: Vec<&str> = self.moved.iter().map(|moved| moved.hold.as_str()).collect();
-        holds.dedup();
-        holds.into_iter()
-    }
-
-    /// Materialized views that it filled and that its undo empties, and tables that it emptied, within the step.
-    pub fn filled(&self) -> Vec<u32> {
-        let views = self.changes.iter().filter_map(|change| change.after.as_ref());
-        let views = views.filter(|view| view.kind == Kind::MaterializedView).filter_map(|view| Some(view.key?.oid));
-        views.chain(self.emptied.iter().copied()).collect()
-    }
-
-    /// True where it made types of which values may be.
-    pub fn makes_types(&self) -> bool {
-        let is_type = |kind: Kind| {
-            matches!(kind, Kind::Extension | Kind::Enum | Kind::Composite | Kind::Domain | Kind::Range | Kind::Table)
-        };
-        let made = self.changes.iter().filter(|change| change.before.is_none());
-        made.filter_map(|change| change.after.as_ref()).any(|object| is_type(object.kind))
-    }
-
-    /// What it was about: tables by their plain names, what belongs to none as people are shown it.
-    pub fn about(&self) -> impl Iterator<Item = String> {
-        let objects = self.changes.iter().flat_map(|change| [&change.before, &change.after]).flatten();
-        let changed = objects.map(|object| match (object.kind, object.of()) {
-            (Kind::Table, _) => plain(object.id()),
-            (_, "") => object.shown(),
-            (_, of) => plain(of),
-        });
-        changed.chain(self.kept.iter().map(|kept| plain(&kept.table)))
-    }
-
-    /// The domains that it altered, and the enums whose labels, by their qualified names.
-    pub fn domains(&self) -> impl Iterator<Item = &str> {
-        let objects = self.changes.iter().flat_map(|change| [&change.before, &change.after]).flatten();
-        objects.filter_map(|object| match object.kind {
-            Kind::Domain | Kind::Enum => Some(object.id()),
-            Kind::Constraint if object.part("on domain").is_some() => Some(object.of()),
-            _ => None,
-        })
-    }
-
-    /// The tables that it made, by their qualified names.
-    pub fn made(&self) -> impl Iterator<Item = &str> {
-        self.changes
-            .iter()
-            .filter(|change| change.before.is_none())
-            .filter_map(|change| change.after.as_ref().filter(|object| object.kind == Kind::Table).map(Object::id))
-    }
-}
 
 /// One statement of a script.
 #[derive(Clone, Copy, Debug)]
@@ -324,21 +155,14 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         line: statement.line,
         sql: statement.sql.to_owned(),
         settings: names.into_iter().map(str::to_owned).zip(values).collect(),
-        changes: Vec::new(),
-        moved: Vec::new(),
-        kept: Vec::new(),
-        left: Vec::new(),
-        needs: Vec::new(),
-        found: false,
-        acts: Vec::new(),
-        hung: Vec::new(),
-        emptied: Vec::new(),
+        ..DdlEvent::default()
     };
     // What the text names is likely what changes: to know it beforehand saves a second run.
     let named = ddl_names::named(context.client, statement.sql).map_err(failed)?;
     let known =
         if named.is_empty() { Vec::new() } else { catalog::read(context.client, &named, version).map_err(failed)? };
     let mut needs = needs::before(context.client, &known).map_err(failed)?;
+    event.refreshed = refreshed::before(context.client, statement.sql, &known).map_err(failed)?;
     prepared::unpin(context.client).map_err(failed)?;
     let written_before = context.event_triggers.written(context.client).map_err(failed)?;
     drawn::put_back(context.client, context.drawn).map_err(failed)?;
@@ -482,7 +306,7 @@ fn check_handled(context: &mut Context<'_>, statement: Statement<'_>, changes: &
                 if before.kind == Kind::MaterializedView
                     && before.part("file") != after.part("file")
                     && before.part("empty").is_none()
-                    && !ddl_names::starts_with(statement.sql, "ALTER") =>
+                    && !["ALTER", "REFRESH"].iter().any(|verb| ddl_names::starts_with(statement.sql, verb)) =>
             {
                 "the rows that a materialized view held cannot be brought back; a command of `finally:` refreshes it after an undo, too"
             }

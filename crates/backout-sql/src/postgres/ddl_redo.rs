@@ -170,6 +170,7 @@ impl DdlEvent {
             kept: Vec::new(),
             needs: Vec::new(),
             acts: Vec::new(),
+            refreshed: Vec::new(),
             ..self.clone()
         }
     }

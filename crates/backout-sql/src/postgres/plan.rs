@@ -96,7 +96,7 @@ fn words(head: &Head) -> String {
         (Verb::Comment, _) => format!("puts back the comment on {what}"),
         (Verb::Grant, _) => format!("puts back the privileges on {what}"),
         (Verb::Truncate, _) => format!("puts back the rows of {names}"),
-        (Verb::Refresh, _) => format!("empties {what}"),
+        (Verb::Refresh, _) => format!("fills {what} anew, as it was; empties it where it was empty"),
     }
 }
 

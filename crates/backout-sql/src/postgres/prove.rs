@@ -8,7 +8,7 @@ use super::classify;
 use super::load::Replay;
 use super::stream::{Event, Index, Reader, Unsealed};
 use super::undo::Direction;
-use super::{Postgres, counters};
+use super::{Postgres, counters, refreshed};
 use crate::verify;
 
 impl Index {
@@ -68,6 +68,10 @@ impl Postgres {
             counters::read(&mut self.a, &self.label)?
         };
         let failed = |this: &Self, source| this.failed("cannot set a savepoint in", source);
+        let unread = |this: &Self, source| this.failed("cannot read the materialized views of", source);
+        let views =
+            refreshed::all(&mut self.a.client, &unsealed.index.events).map_err(|source| unread(self, source))?;
+        let mut anew = Vec::new();
         self.a.run("SAVEPOINT backout_proof").map_err(|source| failed(self, source))?;
         let label = self.label.clone();
         let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop, began);
@@ -85,7 +89,15 @@ impl Postgres {
             Err(error) => Ok(Some(verify::chain(&error))),
             Ok(()) => match conflicts.listed.first() {
                 Some(conflict) => Ok(Some(conflict.to_string())),
-                None => look(self),
+                None => match refreshed::undone(&mut self.a.client, &unsealed.index.events, &views)
+                    .map_err(|source| unread(self, source))?
+                {
+                    Ok(found) => {
+                        anew = found;
+                        look(self)
+                    }
+                    Err(why) => Ok(Some(why)),
+                },
             },
         };
         if back || !matches!(found, Ok(None)) {
@@ -93,6 +105,10 @@ impl Postgres {
             self.a
                 .run("ROLLBACK TO SAVEPOINT backout_proof; RELEASE SAVEPOINT backout_proof")
                 .map_err(|source| failed(self, source))?;
+            if matches!(found, Ok(None)) {
+                let other = refreshed::is_what_it_was(&mut self.a.client, &anew);
+                return other.map_err(|source| unread(self, source));
+            }
         }
         found
     }

@@ -6,6 +6,7 @@
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 
 use super::ddl::DdlEvent;
+use super::refreshed::content;
 use super::session::Session;
 use super::stream::{Event, Index};
 
@@ -32,7 +33,7 @@ pub fn note(a: &mut Session, index: &Index, event: &mut DdlEvent) -> Result<(), 
 fn note_all_but(a: &mut Session, own: &[String], event: &mut DdlEvent) -> Result<(), postgres::Error> {
     let settings = a.neutral()?;
     for moved in event.moved.iter_mut().filter(|moved| moved.word == "TABLE" && !own.contains(&moved.id)) {
-        moved.content = content(a, &moved.held())?;
+        moved.content = content(&mut a.client, &moved.held())?;
     }
     a.restore(settings)
 }
@@ -74,7 +75,7 @@ pub fn compare(
     for moved in event.moved.iter().filter(|moved| moved.content.is_some()) {
         let there = a.value(&format!("SELECT pg_catalog.to_regclass({})", super::session::literal(&moved.id)))?;
         // That it is gone others say.
-        if there.is_some() && content(a, &moved.id)? != moved.content {
+        if there.is_some() && content(&mut a.client, &moved.id)? != moved.content {
             conflicts.push(Conflict {
                 target: label.to_owned(),
                 object: format!("table {}", moved.id),
@@ -88,12 +89,4 @@ pub fn compare(
         }
     }
     Ok(())
-}
-
-/// All rows of a table, in whatever order, in short.
-fn content(a: &mut Session, table: &str) -> Result<Option<String>, postgres::Error> {
-    a.value(&format!(
-        "SELECT pg_catalog.format('%s %s', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(x::pg_catalog.text, 0)))
-         FROM {table} AS x"
-    ))
 }

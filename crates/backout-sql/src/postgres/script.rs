@@ -16,7 +16,7 @@ use super::session::{ident, literal};
 use super::stream::{Event, Reader, Span, Table};
 use super::table::{bracketed, list, quoted, shown};
 use super::undo::{Halt, made_and_dropped};
-use super::{Postgres, Session};
+use super::{Postgres, Session, refreshed};
 
 impl Postgres {
     pub(super) fn script_of_undo(
@@ -85,6 +85,9 @@ impl Postgres {
                 }
             }
             self.group(&mut reader, group, &points, out)?;
+            for one in refreshed::of_step(&reader.index.events) {
+                writeln!(out, "REFRESH MATERIALIZED VIEW {};", one.view).map_err(writing)?;
+            }
             sequences(&mut last, &reader);
         }
         unsilence(&silent, out).and_then(|()| writeln!(out, "{last}COMMIT;")).map_err(writing)?;

@@ -25,6 +25,10 @@ fn acts(event: &DdlEvent) -> Option<Vec<Act>> {
         return Some(event.acts.clone());
     }
     let mut made: Vec<&Object> = event.changes.iter().filter_map(|change| change.after.as_ref()).collect();
+    if !event.refreshed.is_empty() {
+        // What its undo is stands behind all rows.
+        return Some(Vec::new());
+    }
     if event.alters() || made.is_empty() {
         return None;
     }

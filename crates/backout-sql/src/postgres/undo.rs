@@ -11,6 +11,7 @@ use super::capture::{Capture, Sessions};
 use super::ddl::DdlEvent;
 use super::load::{self, Loaded, Replay, Went};
 use super::quiet::Quiet;
+use super::refreshed::{self, View};
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
@@ -144,6 +145,8 @@ impl Postgres {
             Direction::Redo => redo::made_rows_first(&mut events, &tables),
         }
         replay.knows_numbers = self.knows_numbers(&reader.index)?;
+        let views = refreshed::all(&mut self.a.client, &reader.index.events);
+        let views = views.map_err(|source| self.failed("cannot read the materialized views of", source))?;
         let mut quiet = Quiet::begin(&mut self.a, &self.label)?;
         replay.cascades = !quiet.replica;
         replay.replaces = rebuild::may_replace(&reader.index);
@@ -251,12 +254,15 @@ impl Postgres {
             let drop = format!("DROP TABLE {}", images.join(", "));
             self.a.run(&drop).map_err(|source| self.failed("cannot drop images in", source))?;
         }
-        if let Err(error) = self.unsilence(&mut quiet, capture) {
+        if let Err(error) = self.unsilence(&mut quiet, capture.as_deref_mut()) {
             if replay.on_conflict == OnConflict::Stop && !replay.conflicts.is_empty() && !self.a.client.is_closed() {
                 // Foreign keys that are enforced at the end say once more what is a conflict.
                 return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)).into());
             }
             return Err(error.into());
+        }
+        if !redo {
+            self.refill(&reader.index.events, &views, replay, capture)?;
         }
         let Replay { began, notes, direction, knows_numbers, .. } = replay;
         let sequences = match direction {
@@ -267,6 +273,21 @@ impl Postgres {
             if *knows_numbers { namesakes::left_out(began, sequences, redo, &self.label, notes) } else { sequences };
         counters::put_back(&mut self.a, &self.label, began, &sequences, redo, notes)?;
         Ok(())
+    }
+
+    /// Fills materialized views anew: what they read is as it was.
+    fn refill(
+        &mut self,
+        events: &[Event],
+        views: &[View],
+        replay: &mut Replay<'_>,
+        capture: Option<&mut Capture>,
+    ) -> Result<(), TargetError> {
+        let filled = refreshed::fill(&mut self.a.client, events, views);
+        let filled = filled.map_err(|source| self.failed("cannot fill materialized views of", source))?;
+        replay.notes.extend(filled.failed.into_iter().map(|not| format!("{}: {not}", self.label)));
+        let accounted = capture.map_or(Ok(()), |capture| capture.account_rows(&mut self.a, &filled.views));
+        accounted.map_err(|source| uncaptured(&self.label, source))
     }
 
     /// Silences the tables of the rows that come next, up to a change of the schema. Their marks are set after that.

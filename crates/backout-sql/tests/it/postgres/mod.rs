@@ -19,6 +19,7 @@ mod owner;
 mod pooler;
 mod proof;
 mod put_back;
+mod refreshed;
 mod rounds;
 mod rows;
 mod rows_random;

@@ -79,7 +79,7 @@ fn what_only_its_run_shows_to_be_beyond_undo_is_refused_and_leaves_nothing() {
         ("DO $$ BEGIN ALTER EXTENSION plpgsql ADD TABLE book; END $$;", "extension"),
         ("DO $$ BEGIN ALTER INDEX book_pkey DEPENDS ON EXTENSION plpgsql; END $$;", "extension"),
         ("DO $$ BEGIN CREATE TABLE t (a int); ALTER EXTENSION plpgsql ADD TABLE book; END $$;", "extension"),
-        ("REFRESH MATERIALIZED VIEW CONCURRENTLY keyed;", "which is no table"),
+        ("REFRESH MATERIALIZED VIEW CONCURRENTLY keyed;", "held other rows"),
         ("DO $$ BEGIN REFRESH MATERIALIZED VIEW held; END $$;", "materialized view"),
     ] {
         match stage.try_apply(script) {

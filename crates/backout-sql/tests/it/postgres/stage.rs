@@ -195,7 +195,9 @@ pub fn dump(client: &mut Client) -> Vec<String> {
         )
     };
     let mut all = Vec::new();
-    for table in relations(client, 'r') {
+    let filled = "SELECT format('%I.%I', schemaname, matviewname) FROM pg_matviews WHERE ispopulated ORDER BY 1";
+    let filled = lines(client, filled);
+    for table in relations(client, 'r').into_iter().chain(filled) {
         use std::io::Read as _;
         let mut text = String::new();
         client

@@ -1,0 +1,182 @@
+//! Materialized views that a step filled anew. What a view held lies nowhere else, and no statement writes to a view: a
+//! REFRESH is taken back by another one, once all rows of the step are back. Where that does not give what the view held,
+//! because it was not fresh, the step is refused.
+
+use postgres::Error;
+
+use super::catalog::{self, Kind, Object};
+use super::ddl_names::starts_with;
+use super::ddl_observe::pinned;
+use super::ddl_turn;
+use super::prepared::Client;
+use super::stream::Event;
+use serde::{Deserialize, Serialize};
+
+/// A view that a statement filled anew, and what it held before: see [`content`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refreshed {
+    /// By its qualified name at that time.
+    pub view: String,
+    pub held: Option<String>,
+    /// Its number, within the step.
+    #[serde(skip)]
+    pub oid: u32,
+}
+
+/// The view that the statement is about to fill anew. One that is empty is emptied again by its definition.
+pub(super) fn before(client: &mut Client, sql: &str, known: &[Object]) -> Result<Vec<Refreshed>, Error> {
+    if !starts_with(sql, "REFRESH") {
+        return Ok(Vec::new());
+    }
+    let views = known.iter().filter(|object| object.kind == Kind::MaterializedView && object.part("empty").is_none());
+    let mut found = Vec::new();
+    for (view, key) in views.filter_map(|view| Some((view.id(), view.key?))) {
+        let held = pinned(client, |client| content(client, view))?;
+        found.push(Refreshed { view: view.to_owned(), held, oid: key.oid });
+    }
+    Ok(found)
+}
+
+/// All rows of a relation, in whatever order, in short. They read as the session's settings say.
+pub(super) fn content(client: &mut Client, relation: &str) -> Result<Option<String>, Error> {
+    let sql = format!(
+        "SELECT pg_catalog.format('%s %s', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(x::pg_catalog.text, 0)))
+         FROM {relation} AS x"
+    );
+    Ok(catalog::column(client, &sql)?.into_iter().flatten().next())
+}
+
+/// What a view was called before the first of these changes; none where one of them made it.
+fn origin<'a>(events: &'a [Event], view: &'a str) -> Option<&'a str> {
+    let changes = events.iter().rev().filter_map(|event| match event {
+        Event::Ddl { event, .. } => Some(event),
+        Event::Rows { .. } | Event::Statements { .. } => None,
+    });
+    changes.into_iter().try_fold(view, |name, event| event.origin(name))
+}
+
+/// The views that a step filled anew, by their names before it, with what they held then; but for those that it made.
+pub(super) fn of_step(events: &[Event]) -> Vec<Refreshed> {
+    let mut found: Vec<Refreshed> = Vec::new();
+    for (at, event) in events.iter().enumerate() {
+        let Event::Ddl { event, .. } = event else { continue };
+        for one in &event.refreshed {
+            if let Some(view) = origin(&events[..at], &one.view)
+                && !found.iter().any(|other| other.view == view)
+            {
+                found.push(Refreshed { view: view.to_owned(), ..one.clone() });
+            }
+        }
+    }
+    found
+}
+
+/// A view that holds rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    pub name: String,
+    oid: u32,
+    /// Another one each time that it is filled.
+    file: String,
+}
+
+/// All views that hold rows, those first that others build on; none where the step altered nothing.
+pub(super) fn all(client: &mut Client, events: &[Event]) -> Result<Vec<View>, Error> {
+    if !events.iter().any(|event| matches!(event, Event::Ddl { event, .. } if event.alters())) {
+        return Ok(Vec::new());
+    }
+    // A view is younger than those that it reads.
+    let sql =
+        "SELECT oid, pg_catalog.format('%I.%I', relnamespace::pg_catalog.regnamespace::text, relname), relfilenode
+         FROM pg_catalog.pg_class WHERE relkind = 'm' AND relispopulated AND relpersistence <> 't' ORDER BY oid";
+    let rows = catalog::rows(client, sql)?.into_iter();
+    Ok(rows.map(|row| View { oid: row[0].parse().unwrap_or(0), name: row[1].clone(), file: row[2].clone() }).collect())
+}
+
+/// What [`fill`] did.
+#[derive(Default)]
+pub(super) struct Filled {
+    /// The views by their numbers.
+    pub views: Vec<u32>,
+    /// Why one could not be filled.
+    pub failed: Vec<String>,
+}
+
+/// Fills views once more when all rows of a step are back: those that the step had filled, and those that were made anew
+/// on the way, before what they read was as it is now. `before`: the views as the step had left them. One that others emptied
+/// since is theirs.
+pub(super) fn fill(client: &mut Client, events: &[Event], before: &[View]) -> Result<Filled, Error> {
+    let mut filled = Filled::default();
+    let now = all(client, events)?;
+    let of_step = of_step(events);
+    let rows_came_later = events.iter().any(|event| matches!(event, Event::Rows { .. }));
+    let is_due = |view: &&View| {
+        of_step.iter().any(|one| one.view == view.name)
+            || rows_came_later && !before.iter().any(|old| old.is_same(view))
+    };
+    for View { name, oid, .. } in now.iter().filter(is_due) {
+        filled.views.push(*oid);
+        match ddl_turn::attempt(client, &format!("REFRESH MATERIALIZED VIEW {name}")) {
+            Ok(()) => {}
+            Err(error) if client.is_closed() => return Err(error),
+            Err(error) => {
+                let why = ddl_turn::reason(&error);
+                filled.failed.push(format!("materialized view {name} could not be filled anew: {why}"));
+            }
+        }
+    }
+    Ok(filled)
+}
+
+impl View {
+    fn is_same(&self, other: &Self) -> bool {
+        self.oid == other.oid && self.file == other.file
+    }
+}
+
+/// A view by its name after the step, and what it holds when the step is undone and made it anew on the way.
+pub(super) struct Anew {
+    name: String,
+    holds: Option<String>,
+}
+
+/// What the undo of a step made of the views: why one that the step had filled is not what it was, else those that it made
+/// anew, for [`is_what_it_was`]. `before`: as in [`fill`].
+pub(super) fn undone(
+    client: &mut Client,
+    events: &[Event],
+    before: &[View],
+) -> Result<Result<Vec<Anew>, String>, Error> {
+    let of_step = of_step(events);
+    for one in &of_step {
+        if pinned(client, |client| content(client, &one.view))? != one.held {
+            return Ok(Err(stale(&one.view)));
+        }
+    }
+    let mut anew = Vec::new();
+    let now = all(client, events)?;
+    for old in before {
+        let Some(name) = origin(events, &old.name) else { continue };
+        let found = now.iter().find(|view| view.name == name && !view.is_same(old));
+        if let Some(view) = found.filter(|view| !of_step.iter().any(|one| one.view == view.name)) {
+            let holds = pinned(client, |client| content(client, &view.name))?;
+            anew.push(Anew { name: old.name.clone(), holds });
+        }
+    }
+    Ok(Ok(anew))
+}
+
+/// Why a view that an undo made anew is not what it was, once that undo is taken back.
+pub(super) fn is_what_it_was(client: &mut Client, anew: &[Anew]) -> Result<Option<String>, Error> {
+    for one in anew {
+        if pinned(client, |client| content(client, &one.name))? != one.holds {
+            return Ok(Some(stale(&one.name)));
+        }
+    }
+    Ok(None)
+}
+
+fn stale(view: &str) -> String {
+    let why = "held other rows than its query gave before the step, and they cannot be brought back";
+    format!("materialized view {view} {why}; refresh it by a step before")
+}
