@@ -352,7 +352,7 @@ fn triggers(condition: &str) -> String {
          'of', t.tgrelid::regclass::text, 'name', quote_ident(tgname), 'constraint', CASE WHEN t.tgconstraint <> 0 \
          THEN true END, 'definition', substr(pg_get_triggerdef(t.oid), length(format('CREATE %sTRIGGER %I', \
          CASE WHEN t.tgconstraint <> 0 THEN 'CONSTRAINT ' END, tgname)) + 1), \
-         'enabled', nullif(t.tgenabled, 'O'), 'comment', {comment}, \
+         'enabled', nullif(t.tgenabled, 'O'), 'inherited', CASE WHEN t.tgparentid <> 0 THEN true END, 'comment', {comment}, \
          'relation', CASE c.relkind WHEN 'v' THEN 'view' END) \
          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE {condition} AND NOT t.tgisinternal AND {USERS} AND {free}",

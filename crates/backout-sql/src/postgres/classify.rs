@@ -350,6 +350,8 @@ mod tests {
             ("SELECT set_config('a.b', 'c', true)", "a.b local"),
             ("SELECT set_config(a, 'c', true) FROM t", "Read"),
             ("SET CONSTRAINTS ALL DEFERRED", "Constraints"),
+            ("SET SESSION AUTHORIZATION DEFAULT", "role"),
+            ("RESET SESSION AUTHORIZATION", "role"),
             ("SET TRANSACTION READ WRITE, ISOLATION LEVEL READ COMMITTED", "Upkeep"),
             ("LOCK TABLE t IN EXCLUSIVE MODE", "Lock"),
             ("ANALYZE t", "Upkeep"),

@@ -13,6 +13,8 @@ const ROOM: &str = "backout_room";
 /// The objects as they shall be: kept columns in their old places and types.
 pub(super) fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Change]) -> Vec<Object> {
     let table = kept.table.as_str();
+    let is_it = |object: &&Object| object.kind == Kind::Table && object.id() == table;
+    let is_part = hanging.iter().find(is_it).is_some_and(|table| table.part("partition of").is_some());
     let mut columns: Vec<Object> =
         hanging.iter().filter(|object| object.kind == Kind::Column && object.of() == table).cloned().collect();
     columns.sort_by_key(|column| position(column).unwrap_or(usize::MAX));
@@ -49,6 +51,10 @@ pub(super) fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Chang
             let at = at.unwrap_or(columns.len());
             // The sequence that it counts by may have gone with it and comes later.
             column.parts.remove("default");
+            if !is_part {
+                // It was one of a whole that others took the table out of.
+                column.parts.remove("inherited");
+            }
             columns.insert(at.min(columns.len()), column);
         }
     }

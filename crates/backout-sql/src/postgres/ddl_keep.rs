@@ -198,12 +198,16 @@ pub(super) fn keep_before(
         })
     };
     let lost = column_changes(changes, files).filter(|(before, _)| !table_goes(before.of()));
-    let mut tables: Vec<&str> = lost.clone().map(|(before, _)| before.of()).collect();
-    tables.dedup();
+    let mut tables: Vec<&str> = Vec::new();
+    for (before, _) in lost.clone() {
+        if !tables.contains(&before.of()) {
+            tables.push(before.of());
+        }
+    }
     for table in tables {
-        if in_tree(context.client, table).map_err(reading)? {
+        if inherits(context.client, table).map_err(reading)? {
             return Err(KeepError::Refused(format!(
-                "columns of {table} cannot be brought back, because it is a part of a tree of tables"
+                "columns of {table} cannot be brought back, because it inherits from a table, or one from it"
             )));
         }
         let here: Vec<(&Object, Option<&Object>)> = lost.clone().filter(|(before, _)| before.of() == table).collect();
@@ -267,10 +271,12 @@ pub(super) fn plain_columns(client: &mut Client, table: &str) -> Result<Vec<Stri
     Ok(catalog::column(client, &sql)?.into_iter().flatten().collect())
 }
 
-fn in_tree(client: &mut Client, table: &str) -> Result<bool, postgres::Error> {
+/// True for a part of a tree of tables that are no partitions.
+fn inherits(client: &mut Client, table: &str) -> Result<bool, postgres::Error> {
     let table = literal(table);
     let sql = format!(
-        "SELECT 1 FROM pg_catalog.pg_inherits WHERE inhrelid = {table}::regclass OR inhparent = {table}::regclass"
+        "SELECT 1 FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class ON oid = inhparent
+         WHERE (inhrelid = {table}::regclass OR inhparent = {table}::regclass) AND relkind <> 'p'"
     );
     Ok(!catalog::column(client, &sql)?.is_empty())
 }

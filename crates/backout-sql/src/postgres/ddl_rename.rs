@@ -16,7 +16,9 @@ pub(super) fn all(altered: &[(&Object, &Object)]) -> Vec<Act> {
         let schema = schema(from, to);
         let in_the_way =
             |other: &(&Object, &Object)| !std::ptr::eq(other.0, *from) && other.0.text("name") == to.text("name");
-        if !(renamed || schema.is_some()) {
+        // That of a partition follows that of the whole.
+        let follows = from.kind == Kind::Trigger && from.is_inherited();
+        if follows || !(renamed || schema.is_some()) {
             continue;
         }
         let mut now = (*from).clone();

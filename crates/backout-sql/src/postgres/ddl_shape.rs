@@ -1,6 +1,6 @@
-//! Gives a table its old shape: columns that were dropped stand in their old places with their values, retyped ones
-//! have their old type. The table is built anew beside the old one, filled in one statement, and takes its place with
-//! all that hangs on it, also what others have hung on it since.
+//! Gives tables their old shape: columns that were dropped stand in their old places with their values, retyped ones
+//! have their old type. A table is built anew beside the old one, filled in one statement, and takes its place with
+//! all that hangs on it, also what others have hung on it since; a partitioned table together with all its partitions.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,12 @@ use backout_model::target::TargetError;
 use postgres::error::SqlState;
 
 use super::admit::{is_barred, no_value};
-use super::catalog::{self, Kind, Object, Wanted};
+use super::catalog::{self, Kind, Object, Wanted, literal};
 use super::ddl::{Change, Context};
 use super::ddl_hold::Moved;
-use super::ddl_keep::{self, ColumnValues, Kept, What};
+use super::ddl_keep::{Kept, What};
 use super::ddl_turn::{self, Reach, TurnError};
+use super::ddl_values::{Homeless, Unfit, Values};
 use super::prepared::Client;
 use super::{catalog_changes, ddl_columns, ddl_hold, ddl_observe};
 
@@ -26,14 +27,6 @@ pub(super) enum ShapeError {
     /// Rows that others wrote since do not go with that.
     Rows(Vec<Unfit>),
     Turn(TurnError),
-}
-
-/// A row that others wrote since, and why the old shape has no place for it.
-pub(super) struct Unfit {
-    pub table: String,
-    pub key: String,
-    pub column: Option<String>,
-    pub now: String,
 }
 
 impl From<TurnError> for ShapeError {
@@ -57,138 +50,67 @@ impl From<TargetError> for ShapeError {
     }
 }
 
-/// Values that had no row to come back to.
-pub(super) struct Homeless {
-    /// How many.
-    pub values: u64,
-    /// Others have rows that were not there: theirs may be among them, under another key.
-    pub moved: bool,
+/// The tables for which values are kept, those together that are parts of one partitioned table, the whole first.
+pub(super) fn trees<'k>(client: &mut Client, kept: &'k [Kept]) -> Result<Vec<Vec<&'k Kept>>, postgres::Error> {
+    let shapes: Vec<&Kept> = kept.iter().filter(|kept| matches!(kept.what, What::Values { .. })).collect();
+    if shapes.len() < 2 {
+        return Ok(shapes.into_iter().map(|kept| vec![kept]).collect());
+    }
+    let names: Vec<String> =
+        shapes.iter().enumerate().map(|(at, kept)| format!("({at}, {})", literal(&kept.table))).collect();
+    let sql = format!(
+        "SELECT n, coalesce(pg_catalog.pg_partition_root(pg_catalog.to_regclass(name)), pg_catalog.to_regclass(name))::oid,
+             (SELECT count(*) FROM pg_catalog.pg_partition_ancestors(pg_catalog.to_regclass(name)))
+         FROM (VALUES {}) AS v (n, name) ORDER BY 3, 1",
+        names.join(", ")
+    );
+    let mut trees: Vec<(String, Vec<&Kept>)> = Vec::new();
+    for row in catalog::rows(client, &sql)? {
+        let Some(kept) = row[0].parse::<usize>().ok().and_then(|at| shapes.get(at).copied()) else { continue };
+        match trees.iter_mut().find(|(root, _)| !root.is_empty() && *root == row[1]) {
+            Some((_, tree)) => tree.push(kept),
+            None => trees.push((row[1].clone(), vec![kept])),
+        }
+    }
+    Ok(trees.into_iter().map(|(_, tree)| tree).collect())
 }
 
-/// Brings the columns back for which values were kept. The session has the pinned settings.
-pub(super) fn put_back(context: &mut Context<'_>, kept: &Kept, changes: &[Change]) -> Result<Homeless, ShapeError> {
-    let failed =
-        |error: TurnError| TargetError::failed(format!("cannot give table {} its old shape", kept.table), error);
+/// Brings the columns back for which values were kept, of one of [`trees`]. The session has the pinned settings.
+pub(super) fn put_back(context: &mut Context<'_>, tree: &[&Kept], changes: &[Change]) -> Result<Homeless, ShapeError> {
+    let shown = tree.first().map_or("", |kept| kept.table.as_str());
+    let failed = |error: TurnError| TargetError::failed(format!("cannot give table {shown} its old shape"), error);
     let stuck_or_failed = |error: ShapeError| match error {
         ShapeError::Turn(error) => ShapeError::Target(failed(error)),
         error => error,
     };
-    still_there(context.client, kept).map_err(|error| stuck_or_failed(error.into()))?;
-    // A type of theirs may have another name by now, or a label.
-    let values = load(context, kept).map_err(|error| match no_value(&error) {
-        Some(why) => ShapeError::Stuck(stuck(kept, why)),
-        None => error.into(),
-    })?;
-    let lossy = lossy(context.client, kept).map_err(|error| failed(error.into()))?;
-    if !lossy.is_empty() {
-        return Err(ShapeError::Rows(lossy));
-    }
-    let homeless = homeless(context.client, kept).map_err(|error| failed(error.into()))?;
-    reshape(context.client, context.version, kept, &values, changes).map_err(stuck_or_failed)?;
-    // A type that goes next must not be in use.
-    let drop = format!("DROP TABLE IF EXISTS {BEFORE}, {AFTER}");
-    context.client.batch_execute(&drop).map_err(|error| failed(error.into()))?;
-    Ok(homeless)
-}
-
-/// Looks for kept values whose rows are gone, or are other ones now.
-fn homeless(client: &mut Client, kept: &Kept) -> Result<Homeless, postgres::Error> {
-    let What::Values { key, others, .. } = &kept.what else { return Ok(Homeless { values: 0, moved: false }) };
-    let keys = ddl_keep::row_key(key, others);
-    let (same, rows) = (same_keys("b", &keys), rows_with_keys(kept, &keys));
-    let values =
-        catalog::column(client, &format!("SELECT count(*) {}", without_row(kept, &keys)))?.into_iter().flatten().next();
-    let values = values.and_then(|rows| rows.parse().ok()).unwrap_or(0);
-    let came = format!("SELECT 1 FROM {rows} WHERE NOT EXISTS (SELECT FROM {BEFORE} b WHERE {same}) LIMIT 1");
-    Ok(Homeless { values, moved: values > 0 && !catalog::column(client, &came)?.is_empty() })
-}
-
-/// The columns by which a row is known again, under numbers.
-fn numbered(keys: &[String]) -> String {
-    keys.iter().enumerate().map(|(at, key)| format!("{key} AS k{at}")).collect::<Vec<_>>().join(", ")
-}
-
-/// A row `o` of the table is one of the kept rows `other`.
-fn same_keys(other: &str, keys: &[String]) -> String {
-    (0..keys.len()).map(|at| format!("{other}.k{at} = o.k{at}")).collect::<Vec<_>>().join(" AND ")
-}
-
-fn rows_with_keys(kept: &Kept, keys: &[String]) -> String {
-    format!("(SELECT {} FROM ONLY {}) o", numbered(keys), kept.table)
-}
-
-/// The kept values that have no row, as what follows a SELECT list.
-fn without_row(kept: &Kept, keys: &[String]) -> String {
-    let (same, rows) = (same_keys("b", keys), rows_with_keys(kept, keys));
-    format!("FROM {BEFORE} b WHERE NOT EXISTS (SELECT FROM {rows} WHERE {same})")
-}
-
-/// Questions for rows that stand in the way, of a table whose values have just been loaded by `copy`; none for what else is
-/// copied.
-pub(super) fn in_the_way_after(kept: &Kept, copy: &str) -> Vec<String> {
-    let What::Values { key, others, columns, .. } = &kept.what else { return Vec::new() };
-    let keys = ddl_keep::row_key(key, others);
-    match (copy.contains(BEFORE), copy.contains(AFTER)) {
-        (true, _) => vec![without_row(kept, &keys)],
-        (_, true) => columns.iter().filter_map(|column| lossy_rows(kept, &keys, column)).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// The rows whose value in a retyped column others wrote, and whose value would be another one after the way to the old
-/// type and back: a cast cuts and rounds without a word. As what follows a SELECT list.
-fn lossy_rows(kept: &Kept, keys: &[String], column: &ColumnValues) -> Option<String> {
-    let (name, old, new) = (&column.name, &column.old_type, column.new_type.as_ref()?);
-    Some(format!(
-        "FROM (SELECT *, {} FROM ONLY {}) o LEFT JOIN {AFTER} a ON {} WHERE o.{name} IS NOT NULL
-         AND (a.k0 IS NULL OR a.{name}::text IS DISTINCT FROM o.{name}::text)
-         AND o.{name}::text::{old}::text::{new}::text IS DISTINCT FROM o.{name}::text",
-        numbered(keys),
-        kept.table,
-        same_keys("a", keys)
-    ))
-}
-
-/// Looks for such rows. What cannot be cast at all is found as the table is filled.
-fn lossy(client: &mut Client, kept: &Kept) -> Result<Vec<Unfit>, postgres::Error> {
-    let What::Values { key, others, columns, after: Some(_), .. } = &kept.what else { return Ok(Vec::new()) };
-    let (keys, shown) = (ddl_keep::row_key(key, others), shown_key(key, others));
-    let mut found = Vec::new();
-    for column in columns {
-        let Some(rows) = lossy_rows(kept, &keys, column) else { continue };
-        client.batch_execute("SAVEPOINT backout_fit")?;
-        let sql = format!("SELECT {shown}, o.{} {rows} LIMIT {LOOKED_AT}", column.name);
-        match catalog::rows(client, &sql) {
-            Ok(rows) => found.extend(rows.into_iter().map(|row| Unfit {
-                table: kept.table.clone(),
-                key: row[0].clone(),
-                column: Some(column.name.clone()),
-                now: format!("{} would be another value as {}", row[1], column.old_type),
-            })),
-            Err(error) if client.is_closed() => return Err(error),
-            Err(_) => client.batch_execute("ROLLBACK TO SAVEPOINT backout_fit")?,
+    let (mut all, mut homeless) = (Vec::new(), Homeless::default());
+    for (number, kept) in tree.iter().enumerate() {
+        still_there(context.client, kept).map_err(|error| stuck_or_failed(error.into()))?;
+        // A type of theirs may have another name by now, or a label.
+        let values = Values::bring(context, kept, number).map_err(|error| match no_value(&error) {
+            Some(why) => ShapeError::Stuck(stuck(&kept.table, why)),
+            None => error.into(),
+        })?;
+        let lossy = values.lossy(context.client).map_err(|error| failed(error.into()))?;
+        if !lossy.is_empty() {
+            return Err(ShapeError::Rows(lossy));
         }
-        client.batch_execute("RELEASE SAVEPOINT backout_fit")?;
+        let found = values.homeless(context.client).map_err(|error| failed(error.into()))?;
+        homeless.values += found.values;
+        homeless.moved |= found.moved;
+        all.push(values);
     }
-    Ok(found)
-}
-
-/// How many rows that do not fit are looked at.
-const LOOKED_AT: usize = 1000;
-
-/// A row `o` by its key, for people.
-fn shown_key(key: &[String], others: &[String]) -> String {
-    let named: Vec<String> = if key.is_empty() { others } else { key }
-        .iter()
-        .map(|name| format!("{} || coalesce(o.{name}::text, 'NULL')", catalog::literal(&format!("{name}="))))
-        .collect();
-    if named.is_empty() { "''".to_owned() } else { format!("concat_ws(', ', {})", named.join(", ")) }
+    reshape(context.client, context.version, tree, &all, changes).map_err(stuck_or_failed)?;
+    for values in &all {
+        values.let_go(context.client).map_err(|error| failed(error.into()))?;
+    }
+    Ok(homeless)
 }
 
 /// An error where the table is gone, or a column by which its rows are known again.
 fn still_there(client: &mut Client, kept: &Kept) -> Result<(), TurnError> {
     let What::Values { key, others, .. } = &kept.what else { return Ok(()) };
-    let name = catalog::literal(&kept.table);
+    let name = literal(&kept.table);
     let columns = format!(
         "SELECT pg_catalog.quote_ident(attname) FROM pg_catalog.pg_attribute \
          WHERE attrelid = pg_catalog.to_regclass({name}) AND attnum > 0 AND NOT attisdropped"
@@ -196,135 +118,125 @@ fn still_there(client: &mut Client, kept: &Kept) -> Result<(), TurnError> {
     let there: Vec<String> = catalog::column(client, &columns)?.into_iter().flatten().collect();
     let exists = catalog::column(client, &format!("SELECT pg_catalog.to_regclass({name})::text"))?;
     if exists.into_iter().flatten().next().is_none() {
-        return Err(stuck(kept, "it is gone"));
+        return Err(stuck(&kept.table, "it is gone"));
     }
     match key.iter().chain(others).find(|column| !there.contains(*column)) {
-        Some(column) => Err(stuck(kept, format!("its rows are not known again: column {column} is gone"))),
+        Some(column) => Err(stuck(&kept.table, format!("its rows are not known again: column {column} is gone"))),
         None => Ok(()),
     }
 }
 
-/// The kept values in temporary tables.
-struct Values {
-    /// Columns `k1 …`, then the values under their names.
-    before: &'static str,
-    after: Option<&'static str>,
-}
-
-const BEFORE: &str = "pg_temp.backout_before";
-const AFTER: &str = "pg_temp.backout_after";
-
-fn load(context: &mut Context<'_>, kept: &Kept) -> Result<Values, TargetError> {
-    let failed = |error: postgres::Error| {
-        TargetError::failed(format!("cannot bring back the values of table {}", kept.table), error)
-    };
-    let What::Values { key, others, columns, before, after } = &kept.what else {
-        return Err(TargetError::Images {
-            target: context.target.to_owned(),
-            what: format!("no values are kept for table {}", kept.table),
-        });
-    };
-    let mut make = |name: &str, block: u64, old: bool| -> Result<(), TargetError> {
-        let mut list = vec![numbered(&ddl_keep::row_key(key, others))];
-        list.extend(columns.iter().filter(|column| old || column.new_type.is_some()).map(|column| {
-            let kind = if old { &column.old_type } else { column.new_type.as_ref().unwrap_or(&column.old_type) };
-            format!("NULL::{kind} AS {}", column.name)
-        }));
-        let bare = name.trim_start_matches("pg_temp.");
-        let sql = format!(
-            "DROP TABLE IF EXISTS {name}; CREATE TEMPORARY TABLE {bare} ON COMMIT DROP AS SELECT {} FROM ONLY {} \
-             WHERE false",
-            list.join(", "),
-            kept.table
-        );
-        context.client.batch_execute(&sql).map_err(failed)?;
-        context.keep.bring(context.client, &format!("COPY {name} FROM STDIN"), block)?;
-        context.client.batch_execute(&format!("ANALYZE {name}")).map_err(failed)
-    };
-    make(BEFORE, *before, true)?;
-    if let Some(after) = after {
-        make(AFTER, *after, false)?;
-    }
-    Ok(Values { before: BEFORE, after: after.map(|_| AFTER) })
-}
-
-fn stuck(kept: &Kept, why: impl Into<String>) -> TurnError {
-    TurnError::Stuck { what: format!("build table {} anew", kept.table), why: why.into() }
+fn stuck(table: &str, why: impl Into<String>) -> TurnError {
+    TurnError::Stuck { what: format!("build table {table} anew"), why: why.into() }
 }
 
 fn reshape(
     client: &mut Client,
     version: u32,
-    kept: &Kept,
-    values: &Values,
+    tree: &[&Kept],
+    values: &[Values<'_>],
     changes: &[Change],
 ) -> Result<(), ShapeError> {
-    let table = kept.table.as_str();
-    let oid = catalog::column(client, &format!("SELECT {}::regclass::oid", catalog::literal(table)))?;
-    let oid: u32 =
-        oid.into_iter().flatten().next().and_then(|oid| oid.parse().ok()).ok_or_else(|| stuck(kept, "it is gone"))?;
-    let family = catalog::read(client, &Wanted { families: vec![oid], ..Wanted::default() }, version)?;
+    let Some(whole) = tree.first().map(|kept| kept.table.as_str()) else { return Ok(()) };
+    let is_here = |table: &str| tree.iter().any(|kept| kept.table == table);
+    let families = tree.iter().map(|kept| format!("{}::regclass::oid", literal(&kept.table))).collect::<Vec<_>>();
+    let families = catalog::column(client, &format!("SELECT unnest(ARRAY[{}])", families.join(", ")))?;
+    let families = families.into_iter().flatten().filter_map(|oid| oid.parse().ok()).collect();
+    let family = catalog::read(client, &Wanted { families, ..Wanted::default() }, version)?;
     let owned: Vec<Object> = family.iter().filter(|object| object.kind == Kind::Sequence).cloned().collect();
     for sequence in &owned {
         client.batch_execute(&format!("ALTER SEQUENCE {} OWNED BY NONE", sequence.id()))?;
     }
-    let hanging = hanging(client, version, table)?;
-    let me = hanging.iter().find(|object| object.kind == Kind::Table && object.id() == table).cloned();
-    let me = me.ok_or_else(|| stuck(kept, "it is gone"))?;
+    let hanging = hanging(client, version, whole)?;
+    let mut tables: Vec<&Object> = Vec::new();
+    for kept in tree {
+        let me = hanging.iter().find(|object| object.kind == Kind::Table && object.id() == kept.table);
+        tables.push(me.ok_or_else(|| stuck(&kept.table, "it is gone"))?);
+    }
     let other = hanging.iter().find(|object| {
-        matches!(object.kind, Kind::Table | Kind::Sequence) && object.id() != table
-            || object.kind == Kind::Column && object.of() != table && object.part("relation").is_none()
+        matches!(object.kind, Kind::Table | Kind::Sequence) && !is_here(object.id())
+            || object.kind == Kind::Column && !is_here(object.of()) && object.part("relation").is_none()
     });
     if let Some(other) = other {
-        return Err(stuck(kept, format!("{} hangs on it", other.shown())).into());
+        return Err(stuck(whole, format!("{} hangs on it", other.shown())).into());
     }
-    let mut wanted = ddl_columns::with_old_columns(&hanging, kept, changes);
-    let room = ddl_columns::room(&mut wanted, table);
-    let moved = Moved {
-        id: table.to_owned(),
-        hold: SCHEMA.to_owned(),
-        word: "TABLE".to_owned(),
-        schema: me.text("schema").to_owned(),
-        name: me.text("name").to_owned(),
-        content: None,
-    };
+    let mut wanted = hanging.clone();
+    for kept in tree {
+        wanted = ddl_columns::with_old_columns(&wanted, kept, changes);
+    }
+    let mut room = Vec::new();
+    for kept in tree {
+        room.extend(ddl_columns::room(&mut wanted, &kept.table));
+    }
+    let moved: Vec<Moved> = tables.iter().map(|table| aside(table)).collect();
     client.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
     let all: Vec<&Object> = hanging.iter().collect();
-    let moved = [moved];
-    let held = moved[0].held();
-    let mut drops = ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &[&me], &moved));
-    // What takes its rows is dropped under the name that they have yet.
-    drops.sort_by_key(|act| act.shown == format!("drop {}", me.shown()));
+    let mut drops = ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &tables, &moved));
+    // What takes their rows is dropped under the names that they have yet.
+    let of_tables =
+        |act: &ddl_turn::Act, verb: &str| tables.iter().any(|table| act.shown == format!("{verb} {}", table.shown()));
+    drops.sort_by_key(|act| of_tables(act, "drop"));
     ddl_turn::run(client, drops)?;
     let wanted: Vec<&Object> = wanted.iter().collect();
     let made: Vec<&Object> = wanted.iter().copied().chain(&room).collect();
     let acts = ddl_turn::makes(&made, &|_| None)?;
-    let (first, rest): (Vec<_>, Vec<_>) = acts.into_iter().partition(|act| act.shown == format!("make {}", me.shown()));
+    let (first, rest): (Vec<_>, Vec<_>) = acts.into_iter().partition(|act| of_tables(act, "make"));
     ddl_turn::run(client, first)?;
-    if !room.is_empty() {
-        let drops: Vec<String> = room.iter().map(|column| format!("DROP COLUMN {}", column.text("name"))).collect();
-        client.batch_execute(&format!("ALTER TABLE {table} {}", drops.join(", ")))?;
+    for ((table, moved), values) in tables.iter().zip(&moved).zip(values) {
+        let (id, held) = (table.id(), moved.held());
+        let drops: Vec<String> = room
+            .iter()
+            .filter(|column| column.of() == id)
+            .map(|column| format!("DROP COLUMN {}", column.text("name")))
+            .collect();
+        if !drops.is_empty() {
+            client.batch_execute(&format!("ALTER TABLE {id} {}", drops.join(", ")))?;
+        }
+        // The rows are in the partitions.
+        if table.part("partition key").is_some() {
+            continue;
+        }
+        let fill = values.fill(&columns_to_fill(&wanted, id), &held, &old_defaults(changes, id));
+        if let Err(error) = ddl_turn::attempt(client, &fill) {
+            // What others wrote since is more than the old shape holds.
+            if !is_barred(&error) {
+                return Err(TurnError::from(error).into());
+            }
+            let rows = values.unfit(client, &held, &error)?;
+            let stuck = || stuck(id, ddl_turn::reason(&error)).into();
+            return Err(if rows.is_empty() { stuck() } else { ShapeError::Rows(rows) });
+        }
     }
-    let defaults = old_defaults(changes, table);
-    let fill = fill(client_columns(&wanted, table), &held, table, kept, values, &defaults);
-    if let Err(error) = ddl_turn::attempt(client, &fill) {
-        // What others wrote since is more than the old shape holds.
-        return match is_barred(&error) {
-            true => Err(unfit(client, &held, kept, values, &error)?),
-            false => Err(TurnError::from(error).into()),
-        };
+    // What points at a partitioned table finds its rows once the partitions are attached.
+    let points = |object: &&&Object| object.part("references").is_some();
+    if tree.len() > 1 {
+        let shown: Vec<String> = wanted.iter().filter(points).map(|key| format!("make {}", key.shown())).collect();
+        let (mut keys, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|act| shown.contains(&act.shown));
+        ddl_turn::run(client, others)?;
+        let others: Vec<&Object> = wanted.iter().filter(|object| !points(object)).copied().collect();
+        ddl_turn::converge(client, version, &others, Reach::Whole)?;
+        // Those of the partitions come with that of the whole.
+        let come: Vec<String> =
+            wanted.iter().filter(|key| key.is_inherited()).map(|key| format!("make {}", key.shown())).collect();
+        keys.retain(|act| !come.contains(&act.shown));
+        ddl_turn::run(client, keys)?;
+    } else {
+        ddl_turn::run(client, rest)?;
     }
-    ddl_turn::run(client, rest)?;
-    // The old table has taken those of its identity columns along.
-    for sequence in hanging.iter().filter_map(|object| object.part("sequence")) {
-        let bare = sequence.strip_prefix(me.text("schema")).and_then(|rest| rest.strip_prefix('.')).unwrap_or(sequence);
-        let name = catalog::literal(sequence);
+    // The old tables have taken those of their identity columns along.
+    for (column, sequence) in hanging.iter().filter_map(|object| Some((object, object.part("sequence")?))) {
+        let of = tables.iter().find(|table| table.id() == column.of());
+        let schema = of.map_or("", |table| table.text("schema"));
+        let bare = sequence.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.')).unwrap_or(sequence);
+        let name = literal(sequence);
         client.batch_execute(&format!("SELECT setval({name}, last_value, is_called) FROM {SCHEMA}.{bare}"))?;
     }
-    ddl_turn::attempt(client, &format!("DROP TABLE {held}; DROP SCHEMA {SCHEMA}")).map_err(|error| {
+    let held: Vec<String> = moved.iter().map(Moved::held).collect();
+    ddl_turn::attempt(client, &format!("DROP TABLE {}; DROP SCHEMA {SCHEMA}", held.join(", "))).map_err(|error| {
         match error.code() {
             Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
-                stuck(kept, ddl_turn::reason(&error).replace(&held, table))
+                let reason = ddl_turn::reason(&error);
+                stuck(whole, moved.iter().fold(reason, |text, table| text.replace(&table.held(), &table.id)))
             }
             _ => error.into(),
         }
@@ -334,58 +246,16 @@ fn reshape(
     Ok(ddl_turn::converge(client, version, &all, Reach::Whole)?)
 }
 
-/// The rows that do not fit: those that came since or hold another value in a column that gets its old type back.
-fn unfit(
-    client: &mut Client,
-    held: &str,
-    kept: &Kept,
-    values: &Values,
-    error: &postgres::Error,
-) -> Result<ShapeError, postgres::Error> {
-    let What::Values { key, others, columns, .. } = &kept.what else {
-        return Ok(stuck(kept, "it has no values").into());
-    };
-    let keys = ddl_keep::row_key(key, others);
-    let same = |other: &str| same_keys(other, &keys);
-    let shown = shown_key(key, others);
-    let from = format!("(SELECT *, {} FROM {held}) o", numbered(&keys));
-    let mut found = Vec::new();
-    if let Some(after) = values.after {
-        for column in columns.iter().filter(|column| column.new_type.is_some()) {
-            let name = &column.name;
-            let rows = catalog::rows(
-                client,
-                &format!(
-                    "SELECT {shown}, o.{name}::text FROM {from} LEFT JOIN {after} a ON {} \
-                     WHERE (a.k0 IS NULL OR a.{name}::text IS DISTINCT FROM o.{name}::text) AND o.{name} IS NOT NULL \
-                     LIMIT {LOOKED_AT}",
-                    same("a")
-                ),
-            )?;
-            for row in rows {
-                let cast = format!("SELECT {}::{}", catalog::literal(&row[1]), column.old_type);
-                let Err(error) = ddl_turn::attempt(client, &cast) else { continue };
-                found.push(Unfit {
-                    table: kept.table.clone(),
-                    key: row[0].clone(),
-                    column: Some(name.clone()),
-                    now: ddl_turn::reason(&error),
-                });
-            }
-        }
+/// How a table stands aside while the new one is filled from it.
+fn aside(table: &Object) -> Moved {
+    Moved {
+        id: table.id().to_owned(),
+        hold: SCHEMA.to_owned(),
+        word: "TABLE".to_owned(),
+        schema: table.text("schema").to_owned(),
+        name: table.text("name").to_owned(),
+        content: None,
     }
-    if found.is_empty() {
-        let came = format!(
-            "SELECT {shown} FROM {from} LEFT JOIN {} b ON {} WHERE b.k0 IS NULL LIMIT {LOOKED_AT}",
-            values.before,
-            same("b")
-        );
-        let why = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
-        for key in catalog::column(client, &came)?.into_iter().flatten() {
-            found.push(Unfit { table: kept.table.clone(), key, column: None, now: why.clone() });
-        }
-    }
-    Ok(if found.is_empty() { stuck(kept, ddl_turn::reason(error)).into() } else { ShapeError::Rows(found) })
 }
 
 /// All that would go with the table.
@@ -407,12 +277,11 @@ fn hanging(client: &mut Client, version: u32, table: &str) -> Result<Vec<Object>
     Ok(changes.into_iter().filter_map(|change| change.before).collect())
 }
 
-fn client_columns(wanted: &[&Object], table: &str) -> Vec<Object> {
-    wanted
-        .iter()
-        .filter(|object| object.kind == Kind::Column && object.of() == table && object.part("generated").is_none())
-        .map(|object| (*object).clone())
-        .collect()
+/// The columns that the new table is filled in.
+fn columns_to_fill<'o>(wanted: &[&'o Object], table: &str) -> Vec<&'o Object> {
+    let is_filled =
+        |object: &&&Object| object.kind == Kind::Column && object.of() == table && object.part("generated").is_none();
+    wanted.iter().filter(is_filled).copied().collect()
 }
 
 /// What a row gets in the columns that went, by their names; but for those that count by a sequence, which may have gone
@@ -426,52 +295,4 @@ fn old_defaults(changes: &[Change], table: &str) -> BTreeMap<String, String> {
         .filter_map(|column| Some((column.text("name").to_owned(), column.part("default")?.to_owned())))
         .filter(|(_, default)| !default.contains("nextval("))
         .collect()
-}
-
-/// The statement that fills the new table from the held one and the kept values.
-fn fill(
-    columns: Vec<Object>,
-    held: &str,
-    table: &str,
-    kept: &Kept,
-    values: &Values,
-    defaults: &BTreeMap<String, String>,
-) -> String {
-    let What::Values { key, others, columns: lost, .. } = &kept.what else { return String::new() };
-    let keys = ddl_keep::row_key(key, others);
-    let lost: BTreeMap<&str, bool> =
-        lost.iter().map(|column| (column.name.as_str(), column.new_type.is_some())).collect();
-    let mut names = Vec::new();
-    let mut list = Vec::new();
-    for column in &columns {
-        let name = column.text("name");
-        names.push(name.to_owned());
-        list.push(match lost.get(name) {
-            None => format!("o.{name}"),
-            // Rows that came since have what a new row would have.
-            Some(false) => {
-                // It may be of another type, which the server casts where it is a default.
-                let of_type = |default: &String| format!("({default})::{}", column.text("type"));
-                let default = defaults.get(name).map_or_else(|| "NULL".to_owned(), of_type);
-                format!("CASE WHEN b.k0 IS NULL THEN {default} ELSE b.{name} END")
-            }
-            // What others wrote since is cast, where PostgreSQL can.
-            Some(true) => format!(
-                "CASE WHEN a.k0 IS NOT NULL AND a.{name}::text IS NOT DISTINCT FROM o.{name}::text THEN b.{name} \
-                 ELSE o.{name}::text::{} END",
-                column.text("type")
-            ),
-        });
-    }
-    let same = |other: &str| same_keys(other, &keys);
-    let after = values.after.map(|name| format!(" LEFT JOIN {name} a ON {}", same("a"))).unwrap_or_default();
-    format!(
-        "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM (SELECT *, {} FROM {held} ORDER BY ctid) o \
-         LEFT JOIN {} b ON {}{after}",
-        names.join(", "),
-        list.join(", "),
-        numbered(&keys),
-        values.before,
-        same("b"),
-    )
 }

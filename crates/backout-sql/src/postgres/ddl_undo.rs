@@ -11,8 +11,9 @@ use super::ddl::{Context, DdlEvent};
 use super::ddl_hold;
 use super::ddl_keep::{Kept, What};
 use super::ddl_refill::Found;
-use super::ddl_shape::{ShapeError, Unfit};
+use super::ddl_shape::ShapeError;
 use super::ddl_turn::{self, Pair, Reach, TurnError};
+use super::ddl_values::Unfit;
 use super::load::MADE_ANEW;
 use super::table::plain;
 use super::{ddl_labels, ddl_make, ddl_observe, ddl_refill, ddl_shape};
@@ -369,11 +370,12 @@ impl Undo<'_, '_> {
                 return Err(stuck(&format!("put the rows of {} back", kept.table), why).into());
             }
         }
-        for kept in shapes().filter(|_| !aim.pairs.is_empty()) {
-            let homeless = ddl_shape::put_back(self.context, kept, &event.changes)?;
+        let trees = if aim.pairs.is_empty() { Vec::new() } else { ddl_shape::trees(self.context.client, &event.kept)? };
+        for tree in trees {
+            let homeless = ddl_shape::put_back(self.context, &tree, &event.changes)?;
             if homeless.values > 0 {
                 let left = format!("values in {}", words::count(homeless.values, "row"));
-                let table = format!("table {}", kept.table);
+                let table = format!("table {}", tree[0].table);
                 let conflict = self.context.conflict(table, ConflictKind::Missing, left, String::new());
                 if homeless.moved {
                     let now = "no row with that key; others have rows with keys that were not there".to_owned();

@@ -69,6 +69,7 @@ mod ddl_settings;
 mod ddl_shape;
 mod ddl_turn;
 mod ddl_undo;
+mod ddl_values;
 mod ddl_varying;
 mod deferred;
 mod describe;

@@ -10,7 +10,7 @@ use super::acts::Act;
 use super::catalog::{self, Key, Kind, Object, Wanted, class, literal};
 use super::ddl::DdlEvent;
 use super::prepared::Client;
-use super::{catalog_read, ddl_along, ddl_rows, ddl_shape, ddl_turn, hung};
+use super::{catalog_read, ddl_along, ddl_rows, ddl_turn, ddl_values, hung};
 
 /// What every guard says.
 pub(super) const STOPS: &str = "RAISE EXCEPTION '% is no longer as the deployment left it: nothing was changed', ";
@@ -98,7 +98,7 @@ impl Writing<'_> {
                     let of_it = event.kept.iter().find(|kept| kept.blocks().any(|one| one == block));
                     // Rows of a table that the step made are gone by then.
                     let of_it = of_it.filter(|kept| !self.made.contains(&kept.table));
-                    for rows in of_it.iter().flat_map(|kept| ddl_shape::in_the_way_after(kept, &copy)) {
+                    for rows in of_it.iter().flat_map(|kept| ddl_values::in_the_way_after(kept, &copy)) {
                         let stop = format!("{STOPS}{}", literal("a row whose value would come back"));
                         let body = format!("BEGIN IF EXISTS (SELECT {rows}) THEN {stop}; END IF; END");
                         writeln!(out, "{}", self::block(&body)).map_err(writing)?;

@@ -55,6 +55,11 @@ pub fn of(verb: &str, mut rest: Reader<'_>) -> Result<Class, No> {
         rest.takes("SESSION");
     }
     let name = if rest.takes("SESSION AUTHORIZATION") {
+        // A script is never another session user: what is left of it is a RESET ROLE, as dumps have it.
+        let back = verb == "RESET" || rest.takes("DEFAULT");
+        if back && rest.ends() {
+            return Ok(Class::Setting(Setting { name: "role".to_owned(), local, ignored: false }));
+        }
         "session_authorization".to_owned()
     } else if rest.takes("TIME ZONE") {
         "timezone".to_owned()

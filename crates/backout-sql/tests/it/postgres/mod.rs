@@ -27,6 +27,7 @@ mod sequences;
 mod settings;
 pub mod stage;
 mod surroundings;
+mod trees;
 mod trips;
 mod values;
 mod violations;
