@@ -13,7 +13,7 @@ use super::ddl::{Change, Context};
 use super::ddl_hold::Moved;
 use super::ddl_keep::{Kept, What};
 use super::ddl_turn::{self, Reach, TurnError};
-use super::ddl_values::{Homeless, Unfit, Values};
+use super::ddl_values::{Unfit, Values};
 use super::prepared::Client;
 use super::{catalog_changes, ddl_columns, ddl_hold, ddl_observe};
 
@@ -48,6 +48,15 @@ impl From<TargetError> for ShapeError {
     fn from(error: TargetError) -> Self {
         Self::Target(error)
     }
+}
+
+/// Values that had no row to come back to.
+#[derive(Default)]
+pub(super) struct Homeless {
+    /// How many.
+    pub values: u64,
+    /// Others have rows that were not there: theirs may be among them, under another key.
+    pub moved: bool,
 }
 
 /// The tables for which values are kept, those together that are parts of one partitioned table, the whole first.
@@ -95,10 +104,12 @@ pub(super) fn put_back(context: &mut Context<'_>, tree: &[&Kept], changes: &[Cha
         if !lossy.is_empty() {
             return Err(ShapeError::Rows(lossy));
         }
-        let found = values.homeless(context.client).map_err(|error| failed(error.into()))?;
-        homeless.values += found.values;
-        homeless.moved |= found.moved;
+        homeless.values += values.homeless(context.client).map_err(|error| failed(error.into()))?;
         all.push(values);
+    }
+    // A row may have gone to another partition.
+    for values in all.iter().filter(|_| homeless.values > 0) {
+        homeless.moved |= values.has_others(context.client).map_err(|error| failed(error.into()))?;
     }
     reshape(context.client, context.version, tree, &all, changes).map_err(stuck_or_failed)?;
     for values in &all {
@@ -207,19 +218,23 @@ fn reshape(
             return Err(if rows.is_empty() { stuck() } else { ShapeError::Rows(rows) });
         }
     }
-    // What points at a partitioned table finds its rows once the partitions are attached.
-    let points = |object: &&&Object| object.part("references").is_some();
+    // Whatever reads a partitioned table finds its rows once the partitions are attached: keys that point at it, views.
     if tree.len() > 1 {
-        let shown: Vec<String> = wanted.iter().filter(points).map(|key| format!("make {}", key.shown())).collect();
-        let (mut keys, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|act| shown.contains(&act.shown));
-        ddl_turn::run(client, others)?;
-        let others: Vec<&Object> = wanted.iter().filter(|object| !points(object)).copied().collect();
-        ddl_turn::converge(client, version, &others, Reach::Whole)?;
-        // Those of the partitions come with that of the whole.
+        let own = |object: &&Object| {
+            let is_own = is_here(object.id()) && object.kind == Kind::Table || is_here(object.of());
+            is_own && object.part("references").is_none()
+        };
+        let shown: Vec<String> =
+            wanted.iter().copied().filter(own).map(|one| format!("make {}", one.shown())).collect();
+        let (own_acts, mut others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|act| shown.contains(&act.shown));
+        ddl_turn::run(client, own_acts)?;
+        let owned: Vec<&Object> = wanted.iter().copied().filter(own).collect();
+        ddl_turn::converge(client, version, &owned, Reach::Whole)?;
+        // Keys of the partitions come with that of the whole.
         let come: Vec<String> =
             wanted.iter().filter(|key| key.is_inherited()).map(|key| format!("make {}", key.shown())).collect();
-        keys.retain(|act| !come.contains(&act.shown));
-        ddl_turn::run(client, keys)?;
+        others.retain(|act| !come.contains(&act.shown));
+        ddl_turn::run(client, others)?;
     } else {
         ddl_turn::run(client, rest)?;
     }

@@ -19,15 +19,6 @@ pub(super) struct Unfit {
     pub now: String,
 }
 
-/// Values that had no row to come back to.
-#[derive(Default)]
-pub(super) struct Homeless {
-    /// How many.
-    pub values: u64,
-    /// Others have rows that were not there: theirs may be among them, under another key.
-    pub moved: bool,
-}
-
 /// How many rows that do not fit are looked at.
 const LOOKED_AT: usize = 1000;
 
@@ -101,15 +92,19 @@ impl<'k> Values<'k> {
         client.batch_execute(&format!("DROP TABLE {}{after}", self.before))
     }
 
-    /// Looks for kept values whose rows are gone, or are other ones now.
-    pub(super) fn homeless(&self, client: &mut Client) -> Result<Homeless, postgres::Error> {
-        let (same, rows) = (same_keys("b", &self.keys), rows_with_keys(self.table, &self.keys));
+    /// How many kept values have no row: it is gone, or is another one now.
+    pub(super) fn homeless(&self, client: &mut Client) -> Result<u64, postgres::Error> {
         let without = without_row(self.table, &self.keys, &self.before);
         let values = catalog::column(client, &format!("SELECT count(*) {without}"))?.into_iter().flatten().next();
-        let values = values.and_then(|rows| rows.parse().ok()).unwrap_or(0);
+        Ok(values.and_then(|rows| rows.parse().ok()).unwrap_or(0))
+    }
+
+    /// True where others have rows that were not there.
+    pub(super) fn has_others(&self, client: &mut Client) -> Result<bool, postgres::Error> {
+        let (same, rows) = (same_keys("b", &self.keys), rows_with_keys(self.table, &self.keys));
         let before = &self.before;
         let came = format!("SELECT 1 FROM {rows} WHERE NOT EXISTS (SELECT FROM {before} b WHERE {same}) LIMIT 1");
-        Ok(Homeless { values, moved: values > 0 && !catalog::column(client, &came)?.is_empty() })
+        Ok(!catalog::column(client, &came)?.is_empty())
     }
 
     /// Looks for rows whose value would be another one after the way to the old type and back. What cannot be cast at all is

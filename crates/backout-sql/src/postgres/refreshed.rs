@@ -98,8 +98,8 @@ pub(super) fn all(client: &mut Client, events: &[Event]) -> Result<Vec<View>, Er
 pub(super) struct Filled {
     /// The views by their numbers.
     pub views: Vec<u32>,
-    /// Why one could not be filled.
-    pub failed: Vec<String>,
+    /// What is to be told of them.
+    pub notes: Vec<String>,
 }
 
 /// Fills views once more when all rows of a step are back: those that the step had filled, and those that were made anew
@@ -110,22 +110,30 @@ pub(super) fn fill(client: &mut Client, events: &[Event], before: &[View]) -> Re
     let now = all(client, events)?;
     let of_step = of_step(events);
     let rows_came_later = events.iter().any(|event| matches!(event, Event::Rows { .. }));
-    let is_due = |view: &&View| {
-        of_step.iter().any(|one| one.view == view.name)
-            || rows_came_later && !before.iter().any(|old| old.is_same(view))
-    };
-    for View { name, oid, .. } in now.iter().filter(is_due) {
-        filled.views.push(*oid);
-        match ddl_turn::attempt(client, &format!("REFRESH MATERIALIZED VIEW {name}")) {
-            Ok(()) => {}
-            Err(error) if client.is_closed() => return Err(error),
-            Err(error) => {
-                let why = ddl_turn::reason(&error);
-                filled.failed.push(format!("materialized view {name} could not be filled anew: {why}"));
+    for view in now.iter().filter(|view| !before.iter().any(|old| old.is_same(view)) || is_of(&of_step, view)) {
+        let name = &view.name;
+        if is_of(&of_step, view) || rows_came_later {
+            filled.views.push(view.oid);
+            match ddl_turn::attempt(client, &format!("REFRESH MATERIALIZED VIEW {name}")) {
+                Ok(()) => {}
+                Err(error) if client.is_closed() => return Err(error),
+                Err(error) => {
+                    let why = ddl_turn::reason(&error);
+                    filled.notes.push(format!("materialized view {name} could not be filled anew: {why}"));
+                    continue;
+                }
             }
+        }
+        if is_of(&of_step, view) || before.iter().any(|old| old.name == *name) {
+            let note = format!("materialized view {name} was filled anew, with what its query gives now");
+            filled.notes.push(note);
         }
     }
     Ok(filled)
+}
+
+fn is_of(step: &[Refreshed], view: &View) -> bool {
+    step.iter().any(|one| one.view == view.name)
 }
 
 impl View {

@@ -285,7 +285,7 @@ impl Postgres {
     ) -> Result<(), TargetError> {
         let filled = refreshed::fill(&mut self.a.client, events, views);
         let filled = filled.map_err(|source| self.failed("cannot fill materialized views of", source))?;
-        replay.notes.extend(filled.failed.into_iter().map(|not| format!("{}: {not}", self.label)));
+        replay.notes.extend(filled.notes.into_iter().map(|note| format!("{}: {note}", self.label)));
         let accounted = capture.map_or(Ok(()), |capture| capture.account_rows(&mut self.a, &filled.views));
         accounted.map_err(|source| uncaptured(&self.label, source))
     }
