@@ -12,6 +12,15 @@ use serde::{Deserialize, Serialize};
 use super::prepared::{Asked, Client};
 use super::{prepared, spelling};
 
+/// The condition that a row of `pg_trigger` is a trigger that somebody made, or a partition's of one that somebody made for the
+/// whole: PostgreSQL 13 and 14 call that one internal.
+pub(super) fn users_trigger(alias: &str) -> String {
+    format!(
+        "(NOT {alias}.tgisinternal OR {alias}.tgparentid <> 0 AND ({alias}.tgconstraint = 0 \
+         OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = {alias}.tgconstraint AND k.contype = 't')))"
+    )
+}
+
 /// Where an object stands in the catalogs, as `pg_depend` has it: valid in one database, for as long as the object lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "(u32, u32, i32)", from = "(u32, u32, i32)")]
@@ -248,7 +257,9 @@ impl Object {
             ),
             Kind::Constraint => within(class::CONSTRAINT, "pg_constraint", "conrelid", "conname"),
             Kind::Rule => within(class::RULE, "pg_rewrite", "ev_class", "rulename"),
-            Kind::Trigger => within(class::TRIGGER, "pg_trigger", "NOT tgisinternal AND tgrelid", "tgname"),
+            Kind::Trigger => {
+                within(class::TRIGGER, "pg_trigger", &format!("{} AND tgrelid", users_trigger("pg_trigger")), "tgname")
+            }
             Kind::Policy => within(class::POLICY, "pg_policy", "polrelid", "polname"),
             Kind::Statistics => format!(
                 "(SELECT '{},'||oid||',0' FROM pg_statistic_ext WHERE quote_ident(stxname) = {} \

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use postgres::Error;
 
-use super::catalog::{Key, class, rows};
+use super::catalog::{Key, class, rows, users_trigger};
 use super::prepared::{self, Asked, Client};
 
 /// One catalog whose rows belong to objects.
@@ -85,7 +85,7 @@ const CATALOGS: &[Catalog] = &[
     Catalog {
         name: "pg_trigger",
         row: "x.oid::text",
-        key: "CASE WHEN x.tgisinternal THEN '' ELSE '2620,'||x.oid||',0' END",
+        key: "CASE WHEN {users_trigger} THEN '2620,'||x.oid||',0' ELSE '' END",
         joins: "",
         users: "x.oid >= 16384",
     },
@@ -214,6 +214,7 @@ impl Catalog {
     fn query(&self, condition: &str) -> String {
         let kind = if self.name == "pg_class" { "x.relkind" } else { "''" };
         let key = self.key.replace("{index}", INDEX_KEY).replace("{sequence}", SEQUENCE_KEY);
+        let key = key.replace("{users_trigger}", &users_trigger("x"));
         format!(
             "SELECT '{}', {}, {key}, {kind} FROM {} x {} WHERE {condition}",
             self.name, self.row, self.name, self.joins

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::catalog::{Key, Wanted, class};
+use super::catalog::{Key, Wanted, class, users_trigger};
 use super::prepared::Asked;
 
 /// Leaves out what is not the user's: catalogs, temporary objects, the tool's own. Held tables are read, because what
@@ -355,7 +355,8 @@ fn triggers(condition: &str) -> String {
          'enabled', nullif(t.tgenabled, 'O'), 'inherited', CASE WHEN t.tgparentid <> 0 THEN true END, 'comment', {comment}, \
          'relation', CASE c.relkind WHEN 'v' THEN 'view' END) \
          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE {condition} AND NOT t.tgisinternal AND {USERS} AND {free}",
+         WHERE {condition} AND {users} AND {USERS} AND {free}",
+        users = users_trigger("t"),
         free = not_of_extension(class::RELATION, "c.oid"),
         comment = comment(class::TRIGGER, "t.oid", "0"),
     )

@@ -210,6 +210,8 @@ fn column(live: &Object, wanted: &Object, part: &str) -> Setter {
             Some(default) => format!("{start} SET DEFAULT {default}"),
             None => format!("{start} DROP DEFAULT"),
         },
+        // That of a partition comes with the whole's.
+        "identity" if value.is_some() && wanted.part("sequence").is_none() => return Setter::Follows,
         "identity" => match (live.part(part), value) {
             (None, Some(identity)) => format!("{start} ADD{}", identity_clause(wanted, identity)),
             (Some(_), Some(identity)) => format!("{start} SET GENERATED {identity}"),

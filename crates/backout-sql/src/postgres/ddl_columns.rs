@@ -18,19 +18,22 @@ pub(super) fn with_old_columns(hanging: &[Object], kept: &Kept, changes: &[Chang
     let mut columns: Vec<Object> =
         hanging.iter().filter(|object| object.kind == Kind::Column && object.of() == table).cloned().collect();
     columns.sort_by_key(|column| position(column).unwrap_or(usize::MAX));
-    let mut old: Vec<(&Object, bool)> = changes
+    let mut old: Vec<(&Object, Option<&Object>)> = changes
         .iter()
         .filter_map(|change| {
             let before = change.before.as_ref().filter(|object| object.kind == Kind::Column && object.of() == table)?;
-            Some((before, change.after.is_some()))
+            Some((before, change.after.as_ref()))
         })
         .collect();
     old.sort_by_key(|(column, _)| position(column).unwrap_or(usize::MAX));
-    for (before, stays) in old {
-        if stays {
+    for (before, after) in old {
+        if let Some(after) = after {
             let now = columns.iter_mut().find(|column| column.text("name") == before.text("name"));
             if let Some(now) = now {
-                for part in ["type", "collation", "generated", "virtual", "default", "storage"] {
+                // A name that PostgreSQL gave NOT NULL anew cannot be taken from it in a partition.
+                let renamed = (before.part("not null as") != after.part("not null as")).then_some("not null as");
+                let parts = ["type", "collation", "generated", "virtual", "default", "storage"];
+                for part in parts.into_iter().chain(renamed) {
                     match before.part(part) {
                         Some(value) => now.parts.insert(part.to_owned(), value.to_owned()),
                         None => now.parts.remove(part),

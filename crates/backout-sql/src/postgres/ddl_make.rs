@@ -181,7 +181,8 @@ pub(super) fn column(object: &Object) -> String {
             if object.part("virtual").is_some() { "VIRTUAL" } else { "STORED" }
         ));
     }
-    if let Some(identity) = object.part("identity") {
+    // That of a partition is the whole's, and comes with it.
+    if let Some(identity) = object.part("identity").filter(|_| object.part("sequence").is_some()) {
         sql.push_str(&identity_clause(object, identity));
     }
     if object.part("not null").is_some() {

@@ -150,8 +150,19 @@ fn reshape(
 ) -> Result<(), ShapeError> {
     let Some(whole) = tree.first().map(|kept| kept.table.as_str()) else { return Ok(()) };
     let is_here = |table: &str| tree.iter().any(|kept| kept.table == table);
-    let families = tree.iter().map(|kept| format!("{}::regclass::oid", literal(&kept.table))).collect::<Vec<_>>();
-    let families = catalog::column(client, &format!("SELECT unnest(ARRAY[{}])", families.join(", ")))?;
+    let names = tree.iter().map(|kept| format!("{}::regclass::oid", literal(&kept.table))).collect::<Vec<_>>();
+    let silenced = format!(
+        "SELECT tgrelid::regclass FROM pg_catalog.pg_trigger WHERE (tgrelid = ANY (ARRAY[{0}]) OR tgconstrrelid = ANY (ARRAY[{0}]))
+         AND NOT {1} AND tgenabled <> 'O' LIMIT 1",
+        names.join(", "),
+        catalog::users_trigger("pg_trigger")
+    );
+    if let Some(Some(table)) = catalog::column(client, &silenced)?.into_iter().next() {
+        let why =
+            format!("triggers of constraints of {table} are silenced, and nothing tells which (ENABLE TRIGGER ALL)");
+        return Err(stuck(whole, why).into());
+    }
+    let families = catalog::column(client, &format!("SELECT unnest(ARRAY[{}])", names.join(", ")))?;
     let families = families.into_iter().flatten().filter_map(|oid| oid.parse().ok()).collect();
     let family = catalog::read(client, &Wanted { families, ..Wanted::default() }, version)?;
     let owned: Vec<Object> = family.iter().filter(|object| object.kind == Kind::Sequence).cloned().collect();
