@@ -155,6 +155,7 @@ const MARIADB_BEFORE: &str = "
     CREATE TABLE old (id INT PRIMARY KEY); INSERT INTO old VALUES (1), (2);
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 15;
     CREATE TABLE told (what VARCHAR(40));
+    SET foreign_key_checks = 0; CREATE TABLE early (id INT PRIMARY KEY, tag INT, CONSTRAINT early_tag FOREIGN KEY (tag) REFERENCES tag (id)); SET foreign_key_checks = 1;
     CREATE TRIGGER first AFTER INSERT ON told FOR EACH ROW SET @a = 1;
     CREATE TRIGGER second AFTER INSERT ON told FOR EACH ROW SET @b = 2;
     CREATE TRIGGER gone AFTER DELETE ON visit FOR EACH ROW SET @c = 3;
@@ -213,6 +214,9 @@ fn mariadb_stops_where_the_schema_is_no_longer_as_it_was_left() {
         ),
         ("CREATE TRIGGER late AFTER INSERT ON product FOR EACH ROW SET @d = 1", "DROP TRIGGER late"),
         ("CREATE PROCEDURE priced() SELECT 1", "DROP PROCEDURE priced"),
+        ("CREATE VIEW late AS SELECT stock FROM product", "DROP VIEW late"),
+        ("CREATE PROCEDURE late() INSERT INTO copied VALUES (1, '')", "DROP PROCEDURE late"),
+        ("CREATE TABLE late (tag INT, FOREIGN KEY (tag) REFERENCES tag (id))", "DROP TABLE late"),
     ] {
         let found = mariadb_dump::read(&database);
         database.script(change);

@@ -15,6 +15,7 @@ use super::apply::{Chain, cannot_run};
 use super::capture::patiently;
 use super::compared_links::parents;
 use super::ddl_alter::Altered;
+use super::ddl_hung;
 use super::ddl_links;
 use super::ddl_shape::{Shape, without_counter};
 use super::ddl_text::{self, Kind, Text, Told};
@@ -233,7 +234,10 @@ impl Chain<'_> {
         }
         let ticket = self.announced(gate)?;
         let (line, sql) = (statement.line, statement.sql.clone());
-        let detail = Detail::Ddl { line, sql, settings, change: Box::new(change) };
+        let held = self.database.begin_of_held();
+        let hung =
+            ddl_hung::before(&mut self.database.b, &change, &held).map_err(|source| self.database.reading(source))?;
+        let detail = Detail::Ddl { line, sql, settings, change: Box::new(change), hung };
         let mut segment = Segment { step, number, state: State::Intended, detail };
         self.number += 1;
         self.database.perform(&mut segment, ticket, place, prepared.by_names)
@@ -285,6 +289,7 @@ impl Mariadb {
         }
         fault::point(Point::Committed).map_err(|source| cannot_run(place, &sql, source))?;
         self.let_go_of_links(segment, &change)?;
+        self.mend_links(segment)?;
         if let Detail::Ddl { change, .. } = &mut segment.detail {
             self.learn(change)?;
         }
@@ -424,6 +429,7 @@ impl Mariadb {
                 _ => self.bring_links(&change)?,
             }
         }
+        self.mend_links(segment)?;
         let state = if forward { State::Done } else { State::Undone };
         segment
             .come_with_detail(&mut self.b, &names, state)

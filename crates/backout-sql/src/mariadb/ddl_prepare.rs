@@ -100,9 +100,6 @@ impl Mariadb {
                     if checks && child.is_none_or(|child| child > parent) {
                         return Err(failed(why));
                     }
-                    if child.is_none() {
-                        return Err(refused(format!("{why}, and would point at nothing: that is not handled yet")));
-                    }
                 }
                 if gone.is_empty() {
                     return nothing;

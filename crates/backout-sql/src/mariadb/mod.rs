@@ -34,6 +34,7 @@ mod counters;
 mod ddl;
 mod ddl_alter;
 mod ddl_fit;
+mod ddl_hung;
 mod ddl_kept;
 mod ddl_links;
 mod ddl_prepare;

@@ -10,6 +10,7 @@ use mysql::Error;
 use serde::{Deserialize, Serialize};
 
 use super::ddl::Change;
+use super::ddl_hung::Hung;
 use super::marker::Names;
 use super::session::{Session, is_missing, literal};
 use super::table::Table;
@@ -74,6 +75,8 @@ pub enum Detail {
         /// The settings of the script that it ran under.
         settings: String,
         change: Box<Change>,
+        #[serde(default)]
+        hung: Hung,
     },
     /// A script that nobody captures: how much of it ran is not known.
     Script,

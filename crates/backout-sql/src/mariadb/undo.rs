@@ -95,6 +95,9 @@ impl Mariadb {
                 return Err(TargetError::Conflicts(replay.conflicts));
             }
         }
+        if manner.on_conflict == OnConflict::Overwrite {
+            self.look_for_room(&segments)?;
+        }
         let replay = Replay { replacing, ..Replay::new(&label, Direction::Undo, manner.on_conflict) };
         let mut act = Act { replay, ticket: None, summary: summary_of(index, &segments), gate, seals: true };
         self.walk(&mut segments, &mut act)?;
@@ -321,8 +324,7 @@ impl Mariadb {
             TargetError::failed(format!("cannot change rows of {table} in {label}"), source)
         };
         let label = self.label.clone();
-        let links = table::foreign_keys(&mut self.b);
-        let mut links = links.map_err(|source| self.failed("cannot read the schema of", source))?;
+        let mut links = table::foreign_keys_that_hold(&mut self.b).map_err(|source| self.reading(source))?;
         links.retain(|link| !hidden.contains(&link.child) && !hidden.contains(&link.parent));
         let a = self.a()?;
         for one in rows {
@@ -376,6 +378,7 @@ impl Mariadb {
                         self.look_at_change(segment, change, replay)?;
                     }
                     // A table that has a trigger still which goes before it, or has none yet.
+                    replay.passed.extend(change.names().map(str::to_owned));
                     triggered.extend(change.triggered().map(str::to_owned));
                     hidden.extend(change.names().map(str::to_owned));
                 }

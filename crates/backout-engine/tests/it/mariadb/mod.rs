@@ -2,6 +2,7 @@
 
 mod conflicts;
 pub mod ddl;
+mod dependents;
 pub mod objects;
 pub mod rows;
 mod server;
