@@ -11,6 +11,7 @@ use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket}
 use super::capture::{self, Capture, CaptureError};
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
+use super::load;
 use super::run::{Bodies, Run};
 use super::segment::{Detail, Held, Segment, State};
 use super::session::Session;
@@ -181,11 +182,22 @@ impl<'a> Chain<'a> {
             Class::Temporary(head) => self.temporary_table(statement, place, &head),
             Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
             Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep | Class::Savepoint => {
-                run_plainly(self.database.a()?, place, &statement.sql)
+                self.run_with_file(place, statement)
             }
             // Back to where the segment began: its copies stay.
             Class::Rollback => run_plainly(self.database.a()?, place, "ROLLBACK TO SAVEPOINT backout_begin"),
         }
+    }
+
+    /// Runs a statement as it is, with the file that it loads at hand.
+    fn run_with_file(&mut self, place: &str, statement: &Statement) -> Result<(), TargetError> {
+        let file = load::beside(&self.script.path, &bare(&statement.sql, self.database.version));
+        let file = file.map_err(|no| no.at(place, &statement.sql).refusal)?;
+        let a = self.database.a()?;
+        a.conn.set_local_infile_handler(file.map(load::handler));
+        let done = run_plainly(a, place, &statement.sql);
+        a.conn.set_local_infile_handler(None);
+        done
     }
 
     /// Makes or drops tables of the session alone, which go with it. One that hid a table would hide it from the capture, too.
@@ -395,7 +407,7 @@ impl<'a> Chain<'a> {
         while let Some(statement) = reading.next()? {
             let place = self.place(&statement);
             self.database.class(&statement, &place, &self.way)?;
-            run_plainly(self.database.a()?, &place, &statement.sql)?;
+            self.run_with_file(&place, &statement)?;
             done += 1;
             gate.progress(done, Some(self.summary.changes));
             gate.ran(&place, &mut || self.held());

@@ -7,6 +7,7 @@ use backout_model::target::Refusal;
 
 use super::head::{Head, Object, Verb, head};
 use super::hidden::{self, Hidden};
+use super::load;
 use super::reader::{Name, Reader, reader};
 use super::run;
 use super::setting::{self, Setting};
@@ -70,6 +71,10 @@ impl No {
     /// It cannot be a part of a step.
     pub fn step(why: impl Into<String>, way_out: &'static str) -> Self {
         Self { why: why.into(), ways_out: vec![way_out], always: true }
+    }
+
+    pub fn is_always(&self) -> bool {
+        self.always
     }
 
     pub fn at(self, place: &str, sql: &str) -> Refused {
@@ -185,7 +190,7 @@ pub fn of(sql: &str) -> Result<Class, No> {
             Ok(Class::Hidden(hidden))
         }
         "DEALLOCATE" if rest.takes("PREPARE") => Ok(Class::Read),
-        "LOAD" => Err(No::undo("LOAD DATA is not captured yet")),
+        "LOAD" => load::of(rest).map(|(_, table)| Class::Rows(vec![table])),
         "SAVEPOINT" => Ok(Class::Savepoint),
         "RELEASE" if rest.takes("SAVEPOINT") => Ok(Class::Savepoint),
         "ROLLBACK" => {

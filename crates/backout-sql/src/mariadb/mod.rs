@@ -46,6 +46,7 @@ mod examine;
 mod guard;
 mod head;
 mod hidden;
+mod load;
 mod lock;
 mod marker;
 mod plan;

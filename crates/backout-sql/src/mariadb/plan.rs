@@ -9,6 +9,7 @@ use super::Mariadb;
 use super::capture::CaptureError;
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
+use super::load;
 use super::run::Run;
 use super::split::Statement;
 use super::stream::Way;
@@ -37,7 +38,10 @@ impl Planner for OnDatabase<'_> {
             let change = shorten(&statement.sql);
             let class = self.database.class(&statement, &place, &Way::Captured);
             let class = class.and_then(|class| match flow.admit(&class) {
-                Ok(()) => Ok(class),
+                Ok(()) => match load::beside(&script.path, &bare(&statement.sql, self.database.version)) {
+                    Ok(_) => Ok(class),
+                    Err(no) => Err(no.at(&place, &statement.sql).refusal.into()),
+                },
                 Err(no) => Err(no.at(&place, &statement.sql).refusal.into()),
             });
             let (verdict, locks) = match class {
