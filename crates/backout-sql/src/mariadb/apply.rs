@@ -14,6 +14,7 @@ use super::head::{Head, Object, Verb};
 use super::load;
 use super::run::{Bodies, Run};
 use super::segment::{Detail, Held, Segment, State};
+use super::sequence;
 use super::session::Session;
 use super::setting::Setting;
 use super::split::Statement;
@@ -42,6 +43,8 @@ impl Mariadb {
 /// A segment of rows under way.
 struct Open {
     capture: Capture,
+    /// Where sequences stood.
+    sequences: Vec<(String, String)>,
 }
 
 /// A step under way.
@@ -288,7 +291,8 @@ impl<'a> Chain<'a> {
                 });
             }
         };
-        let open = Open { capture };
+        let sequences = sequence::all(&mut database.b).map_err(|source| database.reading(source))?;
+        let open = Open { capture, sequences };
         let begun = database.begin().and_then(|()| {
             let a = database.a()?;
             let begun = open.capture.begin(a).and_then(|()| a.run("SAVEPOINT backout_begin"));
@@ -311,11 +315,13 @@ impl<'a> Chain<'a> {
                 self.summary.objects.push(held.table.name.clone());
             }
         }
-        let changed = !held.is_empty();
+        let before = open.as_ref().map(|open| open.sequences.clone()).unwrap_or_default();
+        let drawn = self.drawn(before)?;
+        let changed = !held.is_empty() || !drawn.is_empty();
         if changed || last {
             let ticket = self.announced(gate)?;
             let (step, number) = (self.step, self.number);
-            let detail = Detail::Rows { tables: held.clone(), unchecked: self.unchecked };
+            let detail = Detail::Rows { tables: held.clone(), unchecked: self.unchecked, drawn };
             let segment = Segment { step, number, state: State::Done, detail };
             self.write(&segment, ticket, last)?;
         } else {
@@ -330,6 +336,15 @@ impl<'a> Chain<'a> {
         }
         self.number += 1;
         Ok(())
+    }
+
+    /// The sequences that do not stand where they did, and where they stand.
+    fn drawn(&mut self, before: Vec<(String, String)>) -> Result<Vec<(String, String)>, TargetError> {
+        if before.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = sequence::all(&mut self.database.b).map_err(|source| self.database.reading(source))?;
+        Ok(now.into_iter().filter(|one| !before.contains(one)).collect())
     }
 
     fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {

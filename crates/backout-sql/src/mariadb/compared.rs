@@ -153,7 +153,7 @@ impl Mariadb {
         let at = telling.segments.len();
         if !all.is_empty() {
             let unchecked = self.points_at_nothing(&is.tables, &rows)?;
-            telling.push(Detail::Rows { tables: all, unchecked });
+            telling.push(Detail::Rows { tables: all, unchecked, drawn: Vec::new() });
         }
         let done = telling.after_rows(self.a()?);
         done.map_err(|source| self.uncompared(source))?;

@@ -124,6 +124,9 @@ impl Mariadb {
         let names = renames(&bare(&statement.sql, self.version));
         let back: Vec<(String, String)> = names.clone();
         let inverse = clauses(&from, &to, &back).join(", ");
+        if inverse.contains("nextval(") {
+            return Err(refused("its undo would draw numbers from a sequence for the rows that are there".to_owned()));
+        }
         if !inverse.is_empty() {
             let tried = self.b.run(&format!("ALTER TABLE {} {inverse}", ident(&clone)));
             tried.map_err(|source| refused(format!("the way back could not be found: {source}")))?;

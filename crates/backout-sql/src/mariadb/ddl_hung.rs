@@ -19,8 +19,9 @@ use super::ddl_text::{self, Kind};
 use super::quiet;
 use super::replay::{Direction, Replay};
 use super::segment::{Detail, Segment};
+use super::sequence;
 use super::session::{Session, ident, literal};
-use super::table;
+use super::table::{self, There};
 use super::token::each_token;
 
 /// A foreign key of another table.
@@ -237,6 +238,18 @@ pub fn strangers(
                 |one: &&Namer| one.names(&going) && !hung.known.contains(&one.known()) && !passed.contains(&one.name);
             all.extend(namers(b, held)?.iter().filter(new).map(Namer::shown));
         }
+    }
+    let sequences: Vec<String> = match change {
+        Change::Made { name, definition, .. } if sequence::is_one(definition) => vec![name.clone()],
+        Change::Renamed { pairs, .. } => net_names(pairs).1,
+        _ => Vec::new(),
+    };
+    for name in sequences.iter().filter(|_| undo) {
+        if table::there(b, name)? != There::Sequence {
+            continue;
+        }
+        let drawing = sequence::defaults(b, name)?;
+        all.extend(drawing.into_iter().filter(|(table, _)| !passed.contains(table)).map(|(_, shown)| shown));
     }
     let parents = match change {
         Change::Made { name, .. } if undo => vec![name.as_str()],

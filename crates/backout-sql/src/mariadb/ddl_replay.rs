@@ -10,10 +10,12 @@ use super::capture::patiently;
 use super::ddl::{Change, Gone, definition, net_names, rename, rows_in};
 use super::ddl_links::orphans;
 use super::ddl_shape::Shape;
-use super::ddl_text::Text;
+use super::ddl_text::{Kind, Text, Told};
 use super::marker::{self, Names};
 use super::replay::{Direction, Replay};
 use super::segment::{Detail, Segment, State};
+use super::sequence;
+use super::session::ident;
 use super::table::{self, There};
 use super::undo::Act;
 
@@ -70,6 +72,8 @@ impl Mariadb {
         };
         for (name, wanted) in expected {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
+            let wanted = wanted.map(|wanted| sequence::as_left(&mut self.b, &self.names, name, wanted));
+            let wanted = wanted.transpose().map_err(|source| self.reading(source))?;
             let triggers = self.triggers_with_text(name).map_err(|source| self.reading(source))?;
             let own: &[_] = match change {
                 Change::Dropped { gone } => gone.iter().find(|one| one.name == name).map_or(&[], |one| &one.triggers),
@@ -77,7 +81,7 @@ impl Mariadb {
             };
             let is_own =
                 |trigger: &(String, Text)| own.iter().any(|one| one.0 == trigger.0 && one.1.sql == trigger.1.sql);
-            if let (Some((trigger, _)), Some(_)) = (triggers.iter().find(|trigger| !is_own(trigger)), wanted) {
+            if let (Some((trigger, _)), Some(_)) = (triggers.iter().find(|trigger| !is_own(trigger)), &wanted) {
                 replay.definition(name, format!("it has the trigger {trigger} now"));
                 continue;
             }
@@ -141,8 +145,29 @@ impl Mariadb {
         Ok(())
     }
 
+    /// Alters a sequence back, unless somebody drew from it right before it was locked.
+    fn put_sequence(&mut self, told: &Told, replay: &mut Replay<'_>, before: u64) -> Result<(), TargetError> {
+        let failed = |label: &str, source| TargetError::failed(format!("cannot lock a sequence in {label}"), source);
+        let sql = format!("LOCK TABLES {} WRITE, `{}` READ", ident(&told.name), self.names.segments());
+        patiently(|| self.b.run(&sql)).map_err(|source| failed(&self.label, source))?;
+        let looked = self.not_as_told(told, true);
+        let done = match looked {
+            Ok(Some(now)) if replay.conflicts.total == before => {
+                replay.definition(&told.name, now);
+                Err(TargetError::Conflicts(replay.conflicts.clone()))
+            }
+            Err(error) => Err(error),
+            Ok(_) => self.put_text(told, true),
+        };
+        self.b.run("UNLOCK TABLES").map_err(|source| failed(&self.label, source))?;
+        done
+    }
+
     /// What leaves an undo that overwrites no room: what is to change is not there, or the name that it is to have is taken.
-    pub(super) fn look_for_room(&mut self, segments: &[Segment]) -> Result<(), TargetError> {
+    pub(super) fn look_for_room(&mut self, segments: &[Segment], on_conflict: OnConflict) -> Result<(), TargetError> {
+        if on_conflict != OnConflict::Overwrite {
+            return Ok(());
+        }
         let label = self.label.clone();
         let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop);
         let mut names = table::all_names(&mut self.b).map_err(|source| self.reading(source))?;
@@ -205,7 +230,11 @@ impl Mariadb {
         fault::point(Point::Statement)
             .map_err(|source| TargetError::failed(format!("cannot change the schema of {}", self.label), source))?;
         if let Change::Told(told) = &*change {
-            if let Err(error) = self.put_text(told, undo) {
+            let put = match told.kind {
+                Kind::Sequence if undo => self.put_sequence(told, &mut act.replay, before),
+                _ => self.put_text(told, undo),
+            };
+            if let Err(error) = put {
                 if act.replay.conflicts.total == before {
                     return Err(error);
                 }

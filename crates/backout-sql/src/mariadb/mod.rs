@@ -58,6 +58,7 @@ mod run;
 mod script;
 mod script_ddl;
 mod segment;
+mod sequence;
 mod session;
 mod setting;
 mod snapshot;

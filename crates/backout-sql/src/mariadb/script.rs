@@ -134,7 +134,7 @@ impl Mariadb {
                 writing.commit();
                 let untouched = change.names().all(|name| !writing.touched.contains(name));
                 let held = self.begin_of_held();
-                if untouched && let Some(why) = script_ddl::not_as_left(&mut self.b, change, &held)? {
+                if untouched && let Some(why) = script_ddl::not_as_left(&mut self.b, &self.names, change, &held)? {
                     not.push(format!("{place}: {why}"));
                 }
                 let (hold, passed) = (segment.object(&self.names, "t0"), &writing.touched);
@@ -283,7 +283,7 @@ fn engines(tables: &[&str], session: &mut Session) -> Result<String, Error> {
                      -- taken back there until then stays taken back.\n"
                 );
             }
-            There::Table(_) | There::Nothing | There::View | There::Other(_) => {}
+            There::Table(_) | There::Nothing | There::View | There::Sequence | There::Other(_) => {}
         }
     }
     Ok(said)

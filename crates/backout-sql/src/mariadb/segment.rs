@@ -68,6 +68,9 @@ pub enum Detail {
         /// Foreign keys were not checked, at least for a while: rows may point at nothing.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unchecked: bool,
+        /// Sequences that were drawn from meanwhile, and where they stood then.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        drawn: Vec<(String, String)>,
     },
     Ddl {
         line: u32,

@@ -13,6 +13,7 @@ use super::classify::{self, Class};
 use super::load;
 use super::reader::reader;
 use super::run::{self, Bodies, Run};
+use super::sequence::draws;
 use super::setting::Setting;
 use super::split::{self, Statement};
 use super::stream::{Index, Way, Writer};
@@ -66,7 +67,9 @@ impl Mariadb {
     pub(super) fn class(&self, statement: &Statement, place: &str, way: &Way) -> Result<Class, TargetError> {
         match classify::classify(statement, self.version, place) {
             // What a routine does that it calls, it does.
-            Ok(Class::Read | Class::Setting(Setting::Session)) if self.calls(statement) => {
+            Ok(Class::Read | Class::Setting(Setting::Session))
+                if self.calls(statement) || draws(&bare(&statement.sql, self.version)) =>
+            {
                 Ok(Class::Rows(run::all_names(&bare(&statement.sql, self.version))))
             }
             Ok(Class::Use(name)) if name != self.database => {

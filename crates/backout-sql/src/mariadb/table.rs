@@ -73,7 +73,8 @@ pub enum There {
     /// The engine's name.
     Table(String),
     View,
-    /// A sequence, a versioned table: none that this tool handles yet.
+    Sequence,
+    /// A versioned table: none that this tool handles yet.
     Other(String),
 }
 
@@ -87,6 +88,7 @@ pub fn there(session: &mut Session, name: &str) -> Result<There, Error> {
         Some(row) => match row[0].as_deref().unwrap_or_default() {
             "BASE TABLE" => There::Table(row[1].clone().unwrap_or_default()),
             "VIEW" => There::View,
+            "SEQUENCE" => There::Sequence,
             other => There::Other(other.to_lowercase()),
         },
     })

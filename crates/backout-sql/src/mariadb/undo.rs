@@ -95,14 +95,13 @@ impl Mariadb {
                 return Err(TargetError::Conflicts(replay.conflicts));
             }
         }
-        if manner.on_conflict == OnConflict::Overwrite {
-            self.look_for_room(&segments)?;
-        }
+        self.look_for_room(&segments, manner.on_conflict)?;
         let replay = Replay { replacing, ..Replay::new(&label, Direction::Undo, manner.on_conflict) };
         let mut act = Act { replay, ticket: None, summary: summary_of(index, &segments), gate, seals: true };
         self.walk(&mut segments, &mut act)?;
         self.conclude(&mut act)?;
-        let Act { replay, mut summary, .. } = act;
+        let Act { mut replay, mut summary, .. } = act;
+        replay.notes.extend(self.still_drawn(&segments)?);
         summary.rows = replay.rows;
         Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes, ..Report::default() })
     }

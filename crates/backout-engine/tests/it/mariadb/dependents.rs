@@ -38,6 +38,8 @@ const SCRIPTS: &[&str] = &[
     "ALTER VIEW named AS SELECT id, n AS extra FROM item;",
     "CREATE VIEW made AS SELECT id, n FROM item;",
     "CREATE FUNCTION thrice(x int) RETURNS int DETERMINISTIC RETURN x * 3;",
+    "CREATE SEQUENCE numbers; CREATE TABLE made (id int PRIMARY KEY DEFAULT NEXTVAL(numbers), n int);",
+    "SET foreign_key_checks = 0; DROP TABLE item;",
     "DROP TABLE spare;",
     "DROP VIEW above;",
     "DROP FUNCTION twice;",
@@ -76,6 +78,9 @@ const OTHERS: &[&str] = &[
     "ALTER TABLE item ADD CONSTRAINT theirs CHECK (n > 0)",
     "ALTER TABLE spare ADD theirs int",
     "ALTER TABLE made ADD theirs int",
+    "CREATE TABLE child (id int DEFAULT NEXTVAL(numbers))",
+    "DO NEXTVAL(numbers)",
+    "CREATE VIEW theirs AS SELECT NEXTVAL(numbers)",
     "CREATE TABLE spare (id int)",
     "CREATE VIEW spare AS SELECT 1 AS a",
     "CREATE VIEW above AS SELECT 2 AS b",
@@ -101,9 +106,29 @@ fn differing(one: &Lines, other: &Lines) -> Vec<String> {
 
 #[test]
 fn what_others_hang_on_a_change_is_kept_or_named() {
+    hunt(0);
+}
+
+#[test]
+fn what_others_hang_on_a_change_is_kept_or_named_2() {
+    hunt(1);
+}
+
+#[test]
+fn what_others_hang_on_a_change_is_kept_or_named_3() {
+    hunt(2);
+}
+
+#[test]
+fn what_others_hang_on_a_change_is_kept_or_named_4() {
+    hunt(3);
+}
+
+/// Every fourth statement, each with all that others may do.
+fn hunt(part: usize) {
     let server = Server::shared();
     let (mut failures, mut undone, mut refused) = (Vec::new(), 0, 0);
-    for script in SCRIPTS {
+    for script in SCRIPTS.iter().skip(part).step_by(4) {
         let mut site = None;
         for others in OTHERS {
             let deployed = site.take().unwrap_or_else(|| {
@@ -162,5 +187,5 @@ fn what_others_hang_on_a_change_is_kept_or_named() {
         }
     }
     assert!(failures.is_empty(), "{undone} undone, {refused} refused\n{}", failures.join("\n"));
-    assert!(undone > 50 && refused > 50, "{undone} undone, {refused} refused");
+    assert!(undone > 20 && refused > 5, "{undone} undone, {refused} refused");
 }

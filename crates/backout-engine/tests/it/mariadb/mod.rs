@@ -5,4 +5,5 @@ pub mod ddl;
 mod dependents;
 pub mod objects;
 pub mod rows;
+mod sequences;
 mod server;
