@@ -158,15 +158,13 @@ fn links_at(b: &mut Session, parents: &[&str]) -> Result<Vec<Link>, Error> {
     if parents.is_empty() {
         return Ok(Vec::new());
     }
-    let mut children: Vec<String> = Vec::new();
-    for key in table::foreign_keys(b)? {
-        if parents.contains(&key.parent.as_str())
-            && !parents.contains(&key.child.as_str())
-            && !children.contains(&key.child)
-        {
-            children.push(key.child);
-        }
-    }
+    let names: Vec<String> = parents.iter().map(|parent| literal(parent)).collect();
+    let names = names.join(", ");
+    let rows = b.rows(&format!(
+        "SELECT DISTINCT TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = DATABASE()
+         AND REFERENCED_TABLE_NAME IN ({names}) AND TABLE_NAME NOT IN ({names}) ORDER BY 1"
+    ))?;
+    let children = rows.into_iter().filter_map(|mut row| row[0].take());
     let mut all = Vec::new();
     for child in children {
         for (name, line) in Shape::of(&definition(b, &child)?.unwrap_or_default()).links {

@@ -22,8 +22,8 @@ const MAIN: &str = "
     CREATE TABLE bulk (n int PRIMARY KEY, t text) ENGINE=InnoDB;
     INSERT INTO bulk SELECT seq, REPEAT(CONCAT('row ', seq), 10) FROM seq_1_to_60;
     CREATE TABLE maker (id int PRIMARY KEY) ENGINE=InnoDB;
-    CREATE TABLE made (id int PRIMARY KEY, maker int, CONSTRAINT of_maker FOREIGN KEY (maker) REFERENCES maker (id)) ENGINE=InnoDB;
-    INSERT INTO maker VALUES (1), (2); INSERT INTO made VALUES (1, 1), (2, NULL);
+    CREATE TABLE goods (id int PRIMARY KEY, maker int, CONSTRAINT of_maker FOREIGN KEY (maker) REFERENCES maker (id)) ENGINE=InnoDB;
+    INSERT INTO maker VALUES (1), (2); INSERT INTO goods VALUES (1, 1), (2, NULL);
     SET foreign_key_checks = 0;
     CREATE TABLE early (id int PRIMARY KEY, extra int, CONSTRAINT early_extra FOREIGN KEY (extra) REFERENCES extra (id)) ENGINE=InnoDB;
     SET foreign_key_checks = 1;
