@@ -34,7 +34,8 @@ pub fn read(database: &Database<'_>) -> Lines {
         let text = text.utf8_chunks().fold(String::new(), |text, chunk| {
             chunk.invalid().iter().fold(text + chunk.valid(), |text, byte| format!("{text}\\x{byte:02x}"))
         });
-        for (at, line) in text.lines().enumerate() {
+        // So it does of a sequence that a default draws from.
+        for (at, line) in text.replace(&format!("`{}`.", database.name), "").lines().enumerate() {
             lines.insert(format!("table {name} {at:03}"), line.to_owned());
         }
         rows(&mut conn, &name, &mut lines);

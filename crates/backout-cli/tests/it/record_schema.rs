@@ -156,9 +156,11 @@ const MARIADB_BEFORE: &str = "
     CREATE TABLE old (id INT PRIMARY KEY); INSERT INTO old VALUES (1), (2);
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 15;
     CREATE TABLE told (what VARCHAR(40));
+    SET foreign_key_checks = 0; CREATE TABLE early (id INT PRIMARY KEY, tag INT, CONSTRAINT early_tag FOREIGN KEY (tag) REFERENCES tag (id)); SET foreign_key_checks = 1;
     CREATE TRIGGER first AFTER INSERT ON told FOR EACH ROW SET @a = 1;
     CREATE TRIGGER second AFTER INSERT ON told FOR EACH ROW SET @b = 2;
     CREATE TRIGGER gone AFTER DELETE ON visit FOR EACH ROW SET @c = 3;
+    CREATE SEQUENCE counted; DO NEXTVAL(counted);
     CREATE PROCEDURE priced(n INT) SELECT price FROM product WHERE id = n;";
 
 const MARIADB_SCHEMA: [&str; 3] = [
@@ -169,7 +171,8 @@ const MARIADB_SCHEMA: [&str; 3] = [
     "ALTER TABLE maker RENAME TO brand; ALTER TABLE product DROP FOREIGN KEY of_maker; DROP TRIGGER first;
      CREATE OR REPLACE VIEW cheap AS SELECT id FROM product; CREATE FUNCTION seven() RETURNS INT RETURN 7;",
     "DROP PROCEDURE priced; CREATE TABLE copied AS SELECT id, name FROM product; UPDATE product SET price = price + 1;
-     ALTER TABLE product CHANGE name title VARCHAR(60) NOT NULL;",
+     ALTER TABLE product CHANGE name title VARCHAR(60) NOT NULL;
+     CREATE SEQUENCE drawn; INSERT INTO old VALUES (NEXTVAL(drawn) + 20); ALTER SEQUENCE counted RESTART 70 INCREMENT 2;",
 ];
 
 #[test]
@@ -214,6 +217,10 @@ fn mariadb_stops_where_the_schema_is_no_longer_as_it_was_left() {
         ),
         ("CREATE TRIGGER late AFTER INSERT ON product FOR EACH ROW SET @d = 1", "DROP TRIGGER late"),
         ("CREATE PROCEDURE priced() SELECT 1", "DROP PROCEDURE priced"),
+        ("ALTER SEQUENCE counted RESTART 99", "ALTER SEQUENCE counted RESTART 70"),
+        ("CREATE VIEW late AS SELECT stock FROM product", "DROP VIEW late"),
+        ("CREATE PROCEDURE late() INSERT INTO copied VALUES (1, '')", "DROP PROCEDURE late"),
+        ("CREATE TABLE late (tag INT, FOREIGN KEY (tag) REFERENCES tag (id))", "DROP TABLE late"),
     ] {
         let found = mariadb_dump::read(&database);
         database.script(change);

@@ -11,8 +11,10 @@ use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket}
 use super::capture::{self, Capture, CaptureError};
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
+use super::load;
 use super::run::{Bodies, Run};
 use super::segment::{Detail, Held, Segment, State};
+use super::sequence;
 use super::session::Session;
 use super::setting::Setting;
 use super::split::Statement;
@@ -41,6 +43,8 @@ impl Mariadb {
 /// A segment of rows under way.
 struct Open {
     capture: Capture,
+    /// Where sequences stood.
+    sequences: Vec<(String, String)>,
 }
 
 /// A step under way.
@@ -181,11 +185,22 @@ impl<'a> Chain<'a> {
             Class::Temporary(head) => self.temporary_table(statement, place, &head),
             Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
             Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep | Class::Savepoint => {
-                run_plainly(self.database.a()?, place, &statement.sql)
+                self.run_with_file(place, statement)
             }
             // Back to where the segment began: its copies stay.
             Class::Rollback => run_plainly(self.database.a()?, place, "ROLLBACK TO SAVEPOINT backout_begin"),
         }
+    }
+
+    /// Runs a statement as it is, with the file that it loads at hand.
+    fn run_with_file(&mut self, place: &str, statement: &Statement) -> Result<(), TargetError> {
+        let file = load::beside(&self.script.path, &bare(&statement.sql, self.database.version));
+        let file = file.map_err(|no| no.at(place, &statement.sql).refusal)?;
+        let a = self.database.a()?;
+        a.conn.set_local_infile_handler(file.map(load::handler));
+        let done = run_plainly(a, place, &statement.sql);
+        a.conn.set_local_infile_handler(None);
+        done
     }
 
     /// Makes or drops tables of the session alone, which go with it. One that hid a table would hide it from the capture, too.
@@ -276,7 +291,8 @@ impl<'a> Chain<'a> {
                 });
             }
         };
-        let open = Open { capture };
+        let sequences = sequence::all(&mut database.b).map_err(|source| database.reading(source))?;
+        let open = Open { capture, sequences };
         let begun = database.begin().and_then(|()| {
             let a = database.a()?;
             let begun = open.capture.begin(a).and_then(|()| a.run("SAVEPOINT backout_begin"));
@@ -299,11 +315,13 @@ impl<'a> Chain<'a> {
                 self.summary.objects.push(held.table.name.clone());
             }
         }
-        let changed = !held.is_empty();
+        let before = open.as_ref().map(|open| open.sequences.clone()).unwrap_or_default();
+        let drawn = self.drawn(before)?;
+        let changed = !held.is_empty() || !drawn.is_empty();
         if changed || last {
             let ticket = self.announced(gate)?;
             let (step, number) = (self.step, self.number);
-            let detail = Detail::Rows { tables: held.clone(), unchecked: self.unchecked };
+            let detail = Detail::Rows { tables: held.clone(), unchecked: self.unchecked, drawn };
             let segment = Segment { step, number, state: State::Done, detail };
             self.write(&segment, ticket, last)?;
         } else {
@@ -318,6 +336,15 @@ impl<'a> Chain<'a> {
         }
         self.number += 1;
         Ok(())
+    }
+
+    /// The sequences that do not stand where they did, and where they stand.
+    fn drawn(&mut self, before: Vec<(String, String)>) -> Result<Vec<(String, String)>, TargetError> {
+        if before.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = sequence::all(&mut self.database.b).map_err(|source| self.database.reading(source))?;
+        Ok(now.into_iter().filter(|one| !before.contains(one)).collect())
     }
 
     fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {
@@ -395,7 +422,7 @@ impl<'a> Chain<'a> {
         while let Some(statement) = reading.next()? {
             let place = self.place(&statement);
             self.database.class(&statement, &place, &self.way)?;
-            run_plainly(self.database.a()?, &place, &statement.sql)?;
+            self.run_with_file(&place, &statement)?;
             done += 1;
             gate.progress(done, Some(self.summary.changes));
             gate.ran(&place, &mut || self.held());

@@ -7,8 +7,10 @@ use backout_model::target::Refusal;
 
 use super::head::{Head, Object, Verb, head};
 use super::hidden::{self, Hidden};
+use super::load;
 use super::reader::{Name, Reader, reader};
 use super::run;
+use super::sequence::draws;
 use super::setting::{self, Setting};
 use super::split::Statement;
 use super::token::{Token, bare, each_token};
@@ -72,6 +74,10 @@ impl No {
         Self { why: why.into(), ways_out: vec![way_out], always: true }
     }
 
+    pub fn is_always(&self) -> bool {
+        self.always
+    }
+
     pub fn at(self, place: &str, sql: &str) -> Refused {
         let ways_out = self.ways_out.into_iter().map(str::to_owned).collect();
         let refusal = Refusal { place: place.to_owned(), what: format!("`{}`", shorten(sql)), why: self.why, ways_out };
@@ -109,12 +115,11 @@ pub fn classify(statement: &Statement, version: u32, place: &str) -> Result<Clas
 }
 
 /// Functions that would let the tool's lock go, or change what no transaction takes back.
-const FUNCTIONS: [(&str, &str); 7] = [
+const FUNCTIONS: [(&str, &str); 6] = [
     ("RELEASE_ALL_LOCKS", "it would let go of the tool's own lock"),
     ("RELEASE_LOCK", "locks by name are not for a step of a deployment"),
     ("GET_LOCK", "locks by name are not for a step of a deployment"),
-    ("NEXTVAL", "sequences are not handled yet"),
-    ("SETVAL", "sequences are not handled yet"),
+    ("SETVAL", "where a sequence stood could not be told: write ALTER SEQUENCE … RESTART"),
     ("OUTFILE", "it writes a file on the server"),
     ("DUMPFILE", "it writes a file on the server"),
 ];
@@ -129,12 +134,6 @@ pub fn of(sql: &str) -> Result<Class, No> {
     for (word, why) in FUNCTIONS {
         if each_token(sql).any(|token| token.is(word)) {
             return Err(No::undo(why));
-        }
-    }
-    let mut tokens = reader(sql);
-    while tokens.find(|token| token.is("NEXT")).is_some() {
-        if tokens.takes("VALUE FOR") {
-            return Err(No::undo("sequences are not handled yet"));
         }
     }
     guard_own(sql)?;
@@ -185,7 +184,7 @@ pub fn of(sql: &str) -> Result<Class, No> {
             Ok(Class::Hidden(hidden))
         }
         "DEALLOCATE" if rest.takes("PREPARE") => Ok(Class::Read),
-        "LOAD" => Err(No::undo("LOAD DATA is not captured yet")),
+        "LOAD" => load::of(rest).map(|(_, table)| Class::Rows(vec![table])),
         "SAVEPOINT" => Ok(Class::Savepoint),
         "RELEASE" if rest.takes("SAVEPOINT") => Ok(Class::Savepoint),
         "ROLLBACK" => {
@@ -220,7 +219,8 @@ fn block(sql: &str) -> Result<Class, No> {
 
 /// The bodies of these hold statements, each with its semicolon; they are refused by name.
 fn makes_routine(sql: &str) -> bool {
-    head(sql).is_some_and(|head| !matches!(head.object, Object::Table | Object::View | Object::Index))
+    head(sql)
+        .is_some_and(|head| !matches!(head.object, Object::Table | Object::View | Object::Index | Object::Sequence))
         || each_token(sql).next().is_some_and(|token| token.is("BEGIN"))
 }
 
@@ -294,6 +294,12 @@ fn ddl(sql: &str, head: Head) -> Result<Class, No> {
             Err(No::undo("an event under another name is not handled yet: drop it and make it anew"))
         }
         (Verb::Create, Object::Index) if head.or_replace => Err(No::undo("CREATE OR REPLACE INDEX is not handled yet")),
+        (Verb::Alter, Object::Table) if draws(sql) => {
+            Err(No::undo("the server would draw numbers for the rows that are there"))
+        }
+        (Verb::Create, Object::Table) if draws(sql) && has("SELECT") => {
+            Err(No::undo("it may draw numbers from a sequence: make the table first, and fill it by INSERT … SELECT"))
+        }
         (Verb::Create, Object::Table) if has("VERSIONING") => Err(No::undo("versioned tables are not handled yet")),
         (Verb::Drop, Object::View | Object::Table) if has("CASCADE") || head.if_exists || !head.names.is_empty() => {
             Ok(Class::Ddl(head))
@@ -405,7 +411,7 @@ mod tests {
             ("WITH a AS (SELECT 1) DELETE FROM b", "! what WITH changes"),
             ("WITH a AS (SELECT 1) SELECT * FROM a", "Read"),
             ("FROBNICATE", "! the statement is not known"),
-            ("SELECT NEXT VALUE FOR s", "! sequences"),
+            ("SELECT NEXT VALUE FOR s", "Read"),
         ] {
             let found = match of(&bare(sql, 101_106)) {
                 Err(no) => format!("! {}", no.why),

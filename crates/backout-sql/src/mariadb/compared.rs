@@ -25,6 +25,7 @@ use super::compared_links::parents;
 use super::compared_rows;
 use super::compared_schema::{OneTable, Schema};
 use super::ddl::Change;
+use super::ddl_hung;
 use super::ddl_links::orphans;
 use super::ddl_shape::Shape;
 use super::segment::{Detail, Held, Segment};
@@ -152,7 +153,7 @@ impl Mariadb {
         let at = telling.segments.len();
         if !all.is_empty() {
             let unchecked = self.points_at_nothing(&is.tables, &rows)?;
-            telling.push(Detail::Rows { tables: all, unchecked });
+            telling.push(Detail::Rows { tables: all, unchecked, drawn: Vec::new() });
         }
         let done = telling.after_rows(self.a()?);
         done.map_err(|source| self.uncompared(source))?;
@@ -162,6 +163,13 @@ impl Mariadb {
         if let Some(Detail::Rows { unchecked, .. }) = segments.get_mut(at).map(|segment| &mut segment.detail) {
             // A redo does the rows before the tables that they may point at.
             *unchecked |= moved;
+        }
+        let held = self.begin_of_held();
+        for segment in &mut segments {
+            if let Detail::Ddl { change, hung, .. } = &mut segment.detail {
+                // What the command itself hung there goes before it, and what was there is nobody's since.
+                *hung = ddl_hung::before(&mut self.b, change, &held).map_err(|source| self.uncompared(source))?;
+            }
         }
         Ok(segments)
     }

@@ -8,6 +8,7 @@ use mysql::Error;
 use super::compared_links::{Relinked, in_order, of_one_that_stays};
 use super::compared_schema::{OneTable, Schema};
 use super::ddl::{Change, Gone, rows_in};
+use super::ddl_hung::Hung;
 use super::ddl_links::orphans;
 use super::ddl_shape::Shape;
 use super::ddl_text::{Kind, Text, Told};
@@ -80,7 +81,7 @@ impl<'s> Telling<'s> {
 
     fn ddl(&mut self, sql: String, change: Change) {
         let settings = self.settings.clone();
-        self.push(Detail::Ddl { line: 0, sql, settings, change: Box::new(change) });
+        self.push(Detail::Ddl { line: 0, sql, settings, change: Box::new(change), hung: Hung::default() });
     }
 
     fn told(&mut self, kind: Kind, name: &str, table: Option<&str>, sides: (Option<&Text>, Option<&Text>)) {

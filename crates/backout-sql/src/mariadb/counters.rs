@@ -8,6 +8,7 @@ use mysql::Error;
 use super::Mariadb;
 use super::capture::patiently;
 use super::segment::{Detail, Segment, State};
+use super::sequence;
 use super::session::{ident, literal};
 use super::table;
 
@@ -77,8 +78,40 @@ impl Mariadb {
         Ok(())
     }
 
-    /// The counters of the tables whose rows a segment changes.
+    /// In words, the sequences that segments which were taken back drew from, and did nothing else to.
+    pub(super) fn still_drawn(&mut self, segments: &[Segment]) -> Result<Vec<String>, TargetError> {
+        let (mut drawn, mut changed): (Vec<&(String, String)>, Vec<&str>) = Default::default();
+        for segment in segments {
+            match &segment.detail {
+                Detail::Rows { drawn: own, .. } => drawn.extend(own),
+                Detail::Ddl { change, .. } => changed.extend(change.names()),
+                Detail::Script => {}
+            }
+        }
+        drawn.retain(|(name, _)| !changed.contains(&name.as_str()));
+        if drawn.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = sequence::all(&mut self.b).map_err(|source| self.reading(source))?;
+        let stay = |(name, _): &(String, String)| {
+            format!("{}: numbers that were drawn from the sequence {name} stay drawn", self.label)
+        };
+        Ok(now.iter().filter(|(name, _)| drawn.iter().any(|(one, _)| one == name)).map(stay).collect())
+    }
+
+    /// Before a redo brings back rows with numbers of sequences: these are not given out again.
+    fn draw_again(&mut self, segment: &Segment) -> Result<(), TargetError> {
+        let Detail::Rows { drawn, .. } = &segment.detail else { return Ok(()) };
+        for (name, state) in drawn {
+            let done = sequence::reach(&mut self.b, name, state);
+            done.map_err(|source| self.failed("cannot move a sequence in", source))?;
+        }
+        Ok(())
+    }
+
+    /// The counters of the tables whose rows a segment is about to change again; sequences move as they did.
     pub(super) fn counters_now(&mut self, segment: &Segment) -> Result<Vec<(u32, u64)>, TargetError> {
+        self.draw_again(segment)?;
         let mut all = Vec::new();
         for held in segment.held() {
             let now = table::counter(&mut self.b, &held.table.name);

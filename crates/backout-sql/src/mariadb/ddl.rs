@@ -15,12 +15,14 @@ use super::apply::{Chain, cannot_run};
 use super::capture::patiently;
 use super::compared_links::parents;
 use super::ddl_alter::Altered;
+use super::ddl_hung;
 use super::ddl_links;
 use super::ddl_shape::{Shape, without_counter};
 use super::ddl_text::{self, Kind, Text, Told};
 use super::head::{Head, Object};
 use super::marker;
 use super::segment::{Detail, Segment, State};
+use super::sequence;
 use super::session::{Session, ident, is_missing};
 use super::split::Statement;
 use super::table::{self, There};
@@ -147,11 +149,17 @@ impl Change {
     }
 }
 
-/// The server's own text of a table or view, without its counter; none where there is nothing of that name.
+/// The server's own text of a table or view, without its counter, and of a sequence with where it stands; none where there is nothing of that name.
 pub fn definition(b: &mut Session, name: &str) -> Result<Option<String>, Error> {
     match b.rows(&format!("SHOW CREATE TABLE {}", ident(name))) {
         Err(error) if is_missing(&error) => Ok(None),
-        rows => Ok(rows?.into_iter().next().and_then(|mut row| row[1].take()).map(|text| without_counter(&text))),
+        rows => {
+            let text = rows?.into_iter().next().and_then(|mut row| row[1].take()).map(|text| without_counter(&text));
+            Ok(match text {
+                Some(text) if sequence::is_one(&text) => Some(format!("{text}\n-- {}", sequence::state(b, name)?)),
+                text => text,
+            })
+        }
     }
 }
 
@@ -207,7 +215,7 @@ impl Chain<'_> {
         head: &Head,
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
-        if head.or_replace && head.object == Object::Table && !head.temporary {
+        if head.or_replace && matches!(head.object, Object::Table | Object::Sequence) && !head.temporary {
             // The server can lose both; so the one goes first, in a segment of its own, and there is nothing to replace.
             self.replaced(statement, place, head, gate)?;
         }
@@ -233,7 +241,10 @@ impl Chain<'_> {
         }
         let ticket = self.announced(gate)?;
         let (line, sql) = (statement.line, statement.sql.clone());
-        let detail = Detail::Ddl { line, sql, settings, change: Box::new(change) };
+        let held = self.database.begin_of_held();
+        let hung =
+            ddl_hung::before(&mut self.database.b, &change, &held).map_err(|source| self.database.reading(source))?;
+        let detail = Detail::Ddl { line, sql, settings, change: Box::new(change), hung };
         let mut segment = Segment { step, number, state: State::Intended, detail };
         self.number += 1;
         self.database.perform(&mut segment, ticket, place, prepared.by_names)
@@ -249,7 +260,7 @@ impl Chain<'_> {
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
         let names: Vec<String> = head.names.iter().take(1).map(|name| ident(&name.name)).collect();
-        let sql = format!("DROP TABLE IF EXISTS {}", names.concat());
+        let sql = format!("DROP {} IF EXISTS {}", head.word.to_uppercase(), names.concat());
         let Some(drop) = super::head::head(&sql) else { return Ok(()) };
         self.schema_change(&Statement { line: statement.line, sql }, place, &drop, gate)
     }
@@ -285,6 +296,7 @@ impl Mariadb {
         }
         fault::point(Point::Committed).map_err(|source| cannot_run(place, &sql, source))?;
         self.let_go_of_links(segment, &change)?;
+        self.mend_links(segment)?;
         if let Detail::Ddl { change, .. } = &mut segment.detail {
             self.learn(change)?;
         }
@@ -424,6 +436,7 @@ impl Mariadb {
                 _ => self.bring_links(&change)?,
             }
         }
+        self.mend_links(segment)?;
         let state = if forward { State::Done } else { State::Undone };
         segment
             .come_with_detail(&mut self.b, &names, state)

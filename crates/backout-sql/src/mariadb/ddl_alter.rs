@@ -15,6 +15,7 @@ use super::capture::patiently;
 use super::classify::No;
 use super::ddl::{Change, Prepared, definition, renamed};
 use super::ddl_fit::{is_unfit, list_filled, list_homeless, list_unfit, newcomers};
+use super::ddl_hung;
 use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, note_changed, refill, renames};
 use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
@@ -123,6 +124,9 @@ impl Mariadb {
         let names = renames(&bare(&statement.sql, self.version));
         let back: Vec<(String, String)> = names.clone();
         let inverse = clauses(&from, &to, &back).join(", ");
+        if inverse.contains("nextval(") {
+            return Err(refused("its undo would draw numbers from a sequence for the rows that are there".to_owned()));
+        }
         if !inverse.is_empty() {
             let tried = self.b.run(&format!("ALTER TABLE {} {inverse}", ident(&clone)));
             tried.map_err(|source| refused(format!("the way back could not be found: {source}")))?;
@@ -351,7 +355,12 @@ impl Mariadb {
                 }
                 self.a()?.run("UNLOCK TABLES").map_err(failed)?;
                 segment.come(&mut self.b, &names, State::Done).map_err(failed)?;
-                return Err(failed(source));
+                if replay.conflicts.is_empty() {
+                    return Err(failed(source));
+                }
+                // What others made of it stands in the way, and nothing can take its place.
+                replay.definition(&altered.name, source.to_string());
+                return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)));
             }
         }
         if altered.links {
@@ -440,7 +449,9 @@ impl Mariadb {
         let done = match prepared.change {
             Some(Change::Altered(altered)) => {
                 let change = Box::new(Change::Altered(altered.clone()));
-                segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change };
+                let held = self.begin_of_held();
+                let hung = ddl_hung::before(&mut self.b, &change, &held).map_err(|source| self.reading(source))?;
+                segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change, hung };
                 self.perform_alter(segment, &altered, ticket, &place, sql)
             }
             _ => Ok(()),

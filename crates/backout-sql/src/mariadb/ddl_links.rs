@@ -10,6 +10,7 @@ use super::ddl_shape::{self, Shape};
 use super::head::Head;
 use super::reader::reader;
 use super::session::{Session, ident};
+use super::table::{self, There};
 use super::token::each_token;
 
 /// A statement as the empty table is to hear it.
@@ -150,6 +151,9 @@ pub fn orphans(a: &mut Session, table: &str, from: &Shape, to: &Shape) -> Result
         let Some((columns, parent, referenced)) = link(line) else { continue };
         if columns.iter().any(|column| from.column(column).is_none()) {
             // A column that comes back with it.
+            continue;
+        }
+        if table::there(a, &parent)? == There::Nothing {
             continue;
         }
         let on: Vec<String> = columns

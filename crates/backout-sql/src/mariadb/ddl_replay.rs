@@ -10,10 +10,12 @@ use super::capture::patiently;
 use super::ddl::{Change, Gone, definition, net_names, rename, rows_in};
 use super::ddl_links::orphans;
 use super::ddl_shape::Shape;
-use super::ddl_text::Text;
-use super::marker;
+use super::ddl_text::{Kind, Text, Told};
+use super::marker::{self, Names};
 use super::replay::{Direction, Replay};
 use super::segment::{Detail, Segment, State};
+use super::sequence;
+use super::session::ident;
 use super::table::{self, There};
 use super::undo::Act;
 
@@ -25,6 +27,7 @@ impl Mariadb {
         change: &Change,
         replay: &mut Replay<'_>,
     ) -> Result<(), TargetError> {
+        self.look_at_hung(segment, change, replay)?;
         if let Change::Altered(altered) = change {
             return self.look_at_alter(segment, altered, replay);
         }
@@ -69,6 +72,8 @@ impl Mariadb {
         };
         for (name, wanted) in expected {
             let now = definition(&mut self.b, name).map_err(|source| self.reading(source))?;
+            let wanted = wanted.map(|wanted| sequence::as_left(&mut self.b, &self.names, name, wanted));
+            let wanted = wanted.transpose().map_err(|source| self.reading(source))?;
             let triggers = self.triggers_with_text(name).map_err(|source| self.reading(source))?;
             let own: &[_] = match change {
                 Change::Dropped { gone } => gone.iter().find(|one| one.name == name).map_or(&[], |one| &one.triggers),
@@ -76,7 +81,7 @@ impl Mariadb {
             };
             let is_own =
                 |trigger: &(String, Text)| own.iter().any(|one| one.0 == trigger.0 && one.1.sql == trigger.1.sql);
-            if let (Some((trigger, _)), Some(_)) = (triggers.iter().find(|trigger| !is_own(trigger)), wanted) {
+            if let (Some((trigger, _)), Some(_)) = (triggers.iter().find(|trigger| !is_own(trigger)), &wanted) {
                 replay.definition(name, format!("it has the trigger {trigger} now"));
                 continue;
             }
@@ -140,9 +145,57 @@ impl Mariadb {
         Ok(())
     }
 
+    /// Alters a sequence back, unless somebody drew from it right before it was locked.
+    fn put_sequence(&mut self, told: &Told, replay: &mut Replay<'_>, before: u64) -> Result<(), TargetError> {
+        let failed = |label: &str, source| TargetError::failed(format!("cannot lock a sequence in {label}"), source);
+        let sql = format!("LOCK TABLES {} WRITE, `{}` READ", ident(&told.name), self.names.segments());
+        patiently(|| self.b.run(&sql)).map_err(|source| failed(&self.label, source))?;
+        let looked = self.not_as_told(told, true);
+        let done = match looked {
+            Ok(Some(now)) if replay.conflicts.total == before => {
+                replay.definition(&told.name, now);
+                Err(TargetError::Conflicts(replay.conflicts.clone()))
+            }
+            Err(error) => Err(error),
+            Ok(_) => self.put_text(told, true),
+        };
+        self.b.run("UNLOCK TABLES").map_err(|source| failed(&self.label, source))?;
+        done
+    }
+
+    /// What leaves an undo that overwrites no room: what is to change is not there, or the name that it is to have is taken.
+    pub(super) fn look_for_room(&mut self, segments: &[Segment], on_conflict: OnConflict) -> Result<(), TargetError> {
+        if on_conflict != OnConflict::Overwrite {
+            return Ok(());
+        }
+        let label = self.label.clone();
+        let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop);
+        let mut names = table::all_names(&mut self.b).map_err(|source| self.reading(source))?;
+        for segment in segments {
+            let Detail::Ddl { change, .. } = &segment.detail else { continue };
+            if let Change::Altered(altered) = &**change
+                && !names.contains(&altered.name)
+            {
+                replay.definition(&altered.name, "there is no such table");
+            }
+            for (from, to) in moves_of(&self.names, segment, change, true) {
+                if !names.remove(&from) {
+                    replay.definition(&from, "it is not there");
+                }
+                if !names.insert(to.clone()) {
+                    replay.definition(&to, "the name is taken");
+                }
+            }
+        }
+        match replay.conflicts.is_empty() {
+            true => Ok(()),
+            false => Err(TargetError::Conflicts(replay.conflicts)),
+        }
+    }
+
     /// Takes a change of the schema back, or does it again.
     pub(super) fn replay_change(&mut self, segment: &mut Segment, act: &mut Act<'_, '_>) -> Result<(), TargetError> {
-        let Detail::Ddl { change, sql, settings, line } = segment.detail.clone() else { return Ok(()) };
+        let Detail::Ddl { change, sql, settings, line, .. } = segment.detail.clone() else { return Ok(()) };
         let names = self.names.clone();
         let undo = act.replay.direction == Direction::Undo;
         let before = act.replay.conflicts.total;
@@ -160,23 +213,36 @@ impl Mariadb {
             let state = if undo { State::Undone } else { State::Done };
             return segment.come(&mut self.b, &names, state).map_err(|source| writing(&self.label, source));
         }
+        let moves = moves_of(&names, segment, &change, undo);
         if let Change::Altered(altered) = &*change {
+            if undo {
+                self.note_links(segment, &change, undo, act.replay.overwrites())?;
+            }
             return match undo {
                 true => self.undo_alter(segment, altered, &mut act.replay),
                 false => self.redo_alter(segment, &sql, &settings, line, ticket),
             };
         }
         marker::holds(&mut self.b, &names, &self.label.clone(), self.epoch)?;
+        self.note_links(segment, &change, undo, act.replay.overwrites())?;
         let state = if undo { State::Undoing } else { State::Intended };
-        segment.come(&mut self.b, &names, state).map_err(|source| writing(&self.label, source))?;
-        let mut moves = change.moves(&|what| segment.object(&names, what));
-        if undo {
-            moves = moves.into_iter().rev().map(|(from, to)| (to, from)).collect();
-        }
+        segment.come_with_detail(&mut self.b, &names, state).map_err(|source| writing(&self.label, source))?;
         fault::point(Point::Statement)
             .map_err(|source| TargetError::failed(format!("cannot change the schema of {}", self.label), source))?;
         if let Change::Told(told) = &*change {
-            self.put_text(told, undo)?;
+            let put = match told.kind {
+                Kind::Sequence if undo => self.put_sequence(told, &mut act.replay, before),
+                _ => self.put_text(told, undo),
+            };
+            if let Err(error) = put {
+                if act.replay.conflicts.total == before {
+                    return Err(error);
+                }
+                // What others made of what it names leaves it no room.
+                let state = if undo { State::Done } else { State::Undone };
+                segment.come(&mut self.b, &names, state).map_err(|source| writing(&self.label, source))?;
+                return Err(TargetError::Conflicts(std::mem::take(&mut act.replay.conflicts)));
+            }
         } else if let Change::Relinked { .. } = &*change {
             self.relink(&change, undo)?;
         } else {
@@ -191,10 +257,20 @@ impl Mariadb {
             }
             _ => self.let_go_of_links(segment, &change)?,
         }
+        self.mend_links(segment)?;
         let done = match undo {
             true => segment.come(&mut self.b, &names, State::Undone),
             false => segment.redone(&mut self.b, &names, ticket),
         };
         done.map_err(|source| writing(&self.label, source))
+    }
+}
+
+/// The names that change when a change is replayed, in their order.
+fn moves_of(names: &Names, segment: &Segment, change: &Change, undo: bool) -> Vec<(String, String)> {
+    let moves = change.moves(&|what| segment.object(names, what));
+    match undo {
+        true => moves.into_iter().rev().map(|(from, to)| (to, from)).collect(),
+        false => moves,
     }
 }

@@ -10,6 +10,7 @@ use super::Mariadb;
 use super::capture::patiently;
 use super::head::{Head, Object};
 use super::quiet;
+use super::sequence;
 use super::session::{Row, Session, ident, literal};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,7 @@ pub enum Kind {
     Procedure,
     Event,
     View,
+    Sequence,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
             Object::Procedure => Some(Kind::Procedure),
             Object::Event => Some(Kind::Event),
             Object::View => Some(Kind::View),
+            Object::Sequence => Some(Kind::Sequence),
             Object::Table | Object::Index | Object::Other => None,
         }
     }
@@ -48,6 +51,7 @@ impl Kind {
             Kind::Procedure => "PROCEDURE",
             Kind::Event => "EVENT",
             Kind::View => "VIEW",
+            Kind::Sequence => "SEQUENCE",
         }
     }
 }
@@ -78,6 +82,9 @@ impl Text {
 
     /// The statement that makes it, before the one that it went before where that `is_there`.
     pub fn made(&self, is_there: impl FnOnce(&str) -> bool) -> String {
+        if self.sql.starts_with("SEQUENCE ") {
+            return format!("ALTER {}", self.sql);
+        }
         let sql = self.sql.strip_prefix("CREATE ").unwrap_or(&self.sql);
         let placed = self.next.as_deref().filter(|next| is_there(next)).and_then(|next| quiet::placed(sql, next));
         format!("CREATE OR REPLACE {}", placed.as_deref().unwrap_or(sql))
@@ -136,6 +143,10 @@ fn read_with(
     held: &str,
     admit: impl FnOnce(Result<Vec<String>, Error>) -> Result<Vec<String>, Error>,
 ) -> Result<Option<Text>, Error> {
+    if kind == Kind::Sequence {
+        let text = sequence::text(b, name)?;
+        return Ok(text.map(|sql| Text { sql, settings: Vec::new(), next: None, grants: Vec::new() }));
+    }
     let row = match b.rows(&format!("SHOW CREATE {} {}", kind.word(), ident(name))) {
         Err(Error::MySqlError(error)) if matches!(error.code, 1146 | 1305 | 1360 | 1539) => return Ok(None),
         rows => rows?.pop(),
@@ -147,7 +158,7 @@ fn read_with(
         Kind::Event => {
             (3, &[("sql_mode", 1), ("time_zone", 2), ("character_set_client", 4), ("collation_connection", 5)])
         }
-        Kind::Trigger | Kind::Function | Kind::Procedure => {
+        Kind::Sequence | Kind::Trigger | Kind::Function | Kind::Procedure => {
             (2, &[("sql_mode", 1), ("character_set_client", 3), ("collation_connection", 4)])
         }
     };
@@ -227,6 +238,12 @@ impl Mariadb {
         {
             return Ok(Err(format!("{name} is of {why}, and this user cannot make it again for them")));
         }
+        if kind == Kind::Sequence
+            && before.is_some()
+            && let Some(why) = sequence::why_not(&mut self.b, &name)?
+        {
+            return Ok(Err(why));
+        }
         let table = if kind == Kind::Trigger { quiet::table_of(&mut self.b, &name)? } else { None };
         Ok(Ok(Some(Told { kind, name, table, before, after: None })))
     }
@@ -253,8 +270,12 @@ impl Mariadb {
     pub(super) fn not_as_told(&mut self, told: &Told, undo: bool) -> Result<Option<String>, TargetError> {
         let held = self.begin_of_held();
         let now = seen(&mut self.b, told.kind, &told.name, &held).map_err(|source| self.reading(source))?;
-        let wanted = told.side(!undo);
-        let same = match (&now, wanted) {
+        let mut wanted = told.side(!undo).cloned();
+        if let (Some(text), Kind::Sequence) = (&mut wanted, told.kind) {
+            let left = sequence::text_as_left(&mut self.b, &self.names, &told.name, &text.sql);
+            text.sql = left.map_err(|source| self.reading(source))?;
+        }
+        let same = match (&now, &wanted) {
             // Where it stands among its like is another one's matter, too.
             (Some(now), Some(wanted)) => {
                 (&now.sql, &now.settings, &now.grants) == (&wanted.sql, &wanted.settings, &wanted.grants)

@@ -9,6 +9,7 @@ use mysql::prelude::Queryable as _;
 use super::classify::{self, Class};
 use super::conn::Route;
 use super::quiet;
+use super::sequence;
 use super::session::Session;
 use super::token::bare;
 use super::{Mariadb, fresh};
@@ -95,7 +96,8 @@ impl Mariadb {
 
     fn only_reads(&self, sql: &str) -> bool {
         let sql = sql.trim().trim_end_matches(';');
-        matches!(classify::of(&bare(sql, self.version)), Ok(Class::Read))
+        let sql = bare(sql, self.version);
+        matches!(classify::of(&sql), Ok(Class::Read)) && !sequence::draws(&sql)
     }
 
     fn ask(

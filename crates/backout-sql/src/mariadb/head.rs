@@ -22,6 +22,7 @@ pub enum Object {
     Function,
     Procedure,
     Event,
+    Sequence,
     /// Whatever else there is, known or not.
     Other,
 }
@@ -103,6 +104,8 @@ pub fn head(sql: &str) -> Option<Head> {
         Object::View
     } else if kind.is("INDEX") {
         Object::Index
+    } else if kind.is("SEQUENCE") {
+        Object::Sequence
     } else if let Some((_, object)) = TEXTS.iter().find(|(word, _)| kind.is(word)) {
         *object
     } else {
@@ -188,6 +191,7 @@ mod tests {
             ),
             ("DROP PROCEDURE IF EXISTS p", "Drop Procedure p if-exists"),
             ("ALTER DEFINER=`a`@`b` EVENT e DISABLE", "Alter Event e"),
+            ("CREATE OR REPLACE SEQUENCE s START WITH 5", "Create Sequence s or-replace"),
             ("RENAME USER a TO b", "Rename Other "),
         ] {
             let head = head(sql).unwrap();

@@ -78,6 +78,9 @@ impl Chain<'_> {
         let database = &mut *self.database;
         let sql = bare(text, database.version);
         let names = match classify::of(&sql) {
+            Ok(Class::Rows(_)) if reader(&sql).takes("LOAD") => {
+                return Err(refused("its string hides a statement that loads a file".to_owned()));
+            }
             Ok(Class::Rows(names)) => names,
             Ok(Class::Read) => run::all_names(&sql),
             Ok(_) => {

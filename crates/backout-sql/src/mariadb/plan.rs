@@ -9,7 +9,9 @@ use super::Mariadb;
 use super::capture::CaptureError;
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
+use super::load;
 use super::run::Run;
+use super::sequence;
 use super::split::Statement;
 use super::stream::Way;
 use super::survey::Reading;
@@ -37,7 +39,10 @@ impl Planner for OnDatabase<'_> {
             let change = shorten(&statement.sql);
             let class = self.database.class(&statement, &place, &Way::Captured);
             let class = class.and_then(|class| match flow.admit(&class) {
-                Ok(()) => Ok(class),
+                Ok(()) => match load::beside(&script.path, &bare(&statement.sql, self.database.version)) {
+                    Ok(_) => Ok(class),
+                    Err(no) => Err(no.at(&place, &statement.sql).refusal.into()),
+                },
                 Err(no) => Err(no.at(&place, &statement.sql).refusal.into()),
             });
             let (verdict, locks) = match class {
@@ -70,11 +75,12 @@ impl OnDatabase<'_> {
                 return Ok(None);
             }
             Class::Rows(names) => {
+                let draws = sequence::draws(&bare(&statement.sql, self.database.version));
                 let database = &mut *self.database;
                 let mut run = Run::default();
                 run.take(&bare(&statement.sql, database.version), names);
                 match written::tables(&mut database.b, &database.database, &run, &database.bodies) {
-                    Ok(plan) => captured(&plan.copied),
+                    Ok(plan) => captured(&plan.copied, draws),
                     Err(CaptureError::Server(source)) => {
                         return Err(database.failed("cannot read the schema of", source));
                     }
@@ -104,10 +110,11 @@ impl OnDatabase<'_> {
 }
 
 /// How rows are taken back, in words.
-fn captured(copied: &BTreeSet<String>) -> String {
-    let rows = "puts back each row that it changes, as it was";
+fn captured(copied: &BTreeSet<String>, draws: bool) -> String {
+    let drawn = if draws { "; numbers that it draws from a sequence stay drawn" } else { "" };
+    let rows = format!("puts back each row that it changes, as it was{drawn}");
     if copied.is_empty() {
-        return rows.to_owned();
+        return rows;
     }
     let names: Vec<&str> = copied.iter().map(String::as_str).collect();
     format!("{rows}; {} copied first, and nobody else can write there until it has ended", names.join(", "))

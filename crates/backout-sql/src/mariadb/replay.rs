@@ -27,6 +27,8 @@ pub struct Replay<'a> {
     pub replacing: BTreeSet<String>,
     /// A row that is gone would come back with the table that is replaced: nothing can keep it away.
     pub unkept: bool,
+    /// What a trial has gone past: it would be away by then.
+    pub passed: BTreeSet<String>,
 }
 
 impl<'a> Replay<'a> {
@@ -43,6 +45,7 @@ impl<'a> Replay<'a> {
             unchecked: false,
             replacing: BTreeSet::new(),
             unkept: false,
+            passed: BTreeSet::new(),
         }
     }
 

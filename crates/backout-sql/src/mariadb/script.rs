@@ -14,6 +14,7 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::ddl::Change;
+use super::ddl_hung;
 use super::script_ddl::{self, Back, Triggers};
 use super::segment::{self, Detail, Held, Segment, State};
 use super::session::{Session, ident, literal};
@@ -128,13 +129,18 @@ impl Mariadb {
                 writing.comes(segment, "undone");
                 writing.touched.extend(tables.iter().map(|held| held.table.name.clone()));
             }
-            Detail::Ddl { line, change, .. } => {
+            Detail::Ddl { line, change, hung, .. } => {
                 let place = format!("{shown}:{line}");
                 writing.commit();
                 let untouched = change.names().all(|name| !writing.touched.contains(name));
                 let held = self.begin_of_held();
-                if untouched && let Some(why) = script_ddl::not_as_left(&mut self.b, change, &held)? {
+                if untouched && let Some(why) = script_ddl::not_as_left(&mut self.b, &self.names, change, &held)? {
                     not.push(format!("{place}: {why}"));
+                }
+                let (hold, passed) = (segment.object(&self.names, "t0"), &writing.touched);
+                for what in ddl_hung::strangers(&mut self.b, change, hung, (&hold, &held), true, passed)? {
+                    let named: Vec<&str> = change.names().collect();
+                    not.push(format!("{place}: {what} needs {} now", named.join(", ")));
                 }
                 for name in change.names().filter(|name| !writing.touched.contains(*name)) {
                     let stop = signal(&format!("{} is no longer as the deployment left it", short(name)));
@@ -149,7 +155,16 @@ impl Mariadb {
                 }
                 match script_ddl::back(&mut self.b, &self.names, segment, change, untouched, &mut writing.triggers)? {
                     Err(why) => not.push(format!("{place}: {why}")),
-                    Ok(back) => writing.change(&place, segment, &back, untouched),
+                    Ok(mut back) => {
+                        // Beforehand alone: on the way objects come back that name it, too.
+                        if let Some(newer) = ddl_hung::newer(&mut self.b, change, &held)? {
+                            let named = change.names().last().unwrap_or_default();
+                            let stop = signal(&format!("others hung something on {}", short(named)));
+                            writing.first += &format!("  IF {newer} THEN {stop}; END IF;\n");
+                        }
+                        back.statements.extend(ddl_hung::mended(&mut self.b, change, hung)?);
+                        writing.change(&place, segment, &back, untouched);
+                    }
                 }
                 writing.touched.extend(change.names().map(str::to_owned));
                 writing.altered.extend(change.names().map(str::to_owned));
@@ -268,7 +283,7 @@ fn engines(tables: &[&str], session: &mut Session) -> Result<String, Error> {
                      -- taken back there until then stays taken back.\n"
                 );
             }
-            There::Table(_) | There::Nothing | There::View | There::Other(_) => {}
+            There::Table(_) | There::Nothing | There::View | There::Sequence | There::Other(_) => {}
         }
     }
     Ok(said)

@@ -15,6 +15,7 @@ use super::ddl_text::{Kind, Text, Told};
 use super::marker::Names;
 use super::quiet;
 use super::segment::Segment;
+use super::sequence;
 use super::session::{Session, ident, literal};
 use super::table::{ForeignKey, Table};
 
@@ -91,7 +92,10 @@ pub(super) fn back(
                     format!("({digest}) <> {}", literal(&value(b, &digest)?))
                 }
             };
-            if !is_view(definition) {
+            if sequence::is_one(definition) {
+                let left = sequence::as_left(b, names, name, definition)?;
+                back.stops.push((sequence::was_drawn_from(name, &left), format!("the sequence {name}")));
+            } else if !is_view(definition) {
                 back.stops.push((other_rows, format!("what is in {name}")));
             }
             let links: Vec<String> = Shape::of(definition)
@@ -121,7 +125,15 @@ pub(super) fn back(
             triggers.iter().for_each(|told| told_back(run, told, there));
         }
         Change::Relinked { name, before, after, .. } => links(run, name, after, before),
-        Change::Told(told) => told_back(run, told, there),
+        Change::Told(told) => {
+            if let (Kind::Sequence, Some(after)) = (told.kind, &told.after) {
+                let left = sequence::text_as_left(b, names, &told.name, &after.sql)?;
+                let number = left.rsplit(' ').next().unwrap_or_default();
+                let drawn = format!("(SELECT next_not_cached_value FROM {}) <> {number}", ident(&told.name));
+                back.stops.push((drawn, format!("the sequence {}", told.name)));
+            }
+            told_back(run, told, there);
+        }
         Change::Altered(altered) => {
             let name = &altered.name;
             let mut inverse = Vec::from_iter((!altered.inverse.is_empty()).then(|| altered.inverse.clone()));
@@ -272,10 +284,16 @@ END",
 
 /// Whether the database is as the change left it; in words, what is not. Rows of tables are compared as far as the change
 /// tells what they were.
-pub(super) fn not_as_left(b: &mut Session, change: &Change, held: &str) -> Result<Option<String>, Error> {
+pub(super) fn not_as_left(
+    b: &mut Session,
+    names: &Names,
+    change: &Change,
+    held: &str,
+) -> Result<Option<String>, Error> {
     let shape = |b: &mut Session, name: &str, wanted: &str| -> Result<Option<String>, Error> {
         let now = definition(b, name)?.unwrap_or_default();
-        Ok((Shape::of(&now) != Shape::of(wanted)).then(|| format!("{name} is no longer as the deployment left it")))
+        let wanted = sequence::as_left(b, names, name, wanted)?;
+        Ok((Shape::of(&now) != Shape::of(&wanted)).then(|| format!("{name} is no longer as the deployment left it")))
     };
     Ok(match change {
         Change::Made { name, definition, rows, .. } => match shape(b, name, definition)? {
@@ -298,7 +316,11 @@ pub(super) fn not_as_left(b: &mut Session, change: &Change, held: &str) -> Resul
         Change::Told(told) => {
             let now = super::ddl_text::seen(b, told.kind, &told.name, held)?;
             let sql = |text: &Option<Text>| text.as_ref().map(|text| text.sql.clone());
-            (sql(&now) != sql(&told.after)).then(|| format!("{} is no longer as the deployment left it", told.name))
+            let left = match (told.kind, sql(&told.after)) {
+                (Kind::Sequence, Some(after)) => Some(sequence::text_as_left(b, names, &told.name, &after)?),
+                (_, after) => after,
+            };
+            (sql(&now) != left).then(|| format!("{} is no longer as the deployment left it", told.name))
         }
         Change::Renamed { .. } => None,
     })

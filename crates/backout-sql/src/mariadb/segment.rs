@@ -10,6 +10,7 @@ use mysql::Error;
 use serde::{Deserialize, Serialize};
 
 use super::ddl::Change;
+use super::ddl_hung::Hung;
 use super::marker::Names;
 use super::session::{Session, is_missing, literal};
 use super::table::Table;
@@ -67,6 +68,9 @@ pub enum Detail {
         /// Foreign keys were not checked, at least for a while: rows may point at nothing.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unchecked: bool,
+        /// Sequences that were drawn from meanwhile, and where they stood then.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        drawn: Vec<(String, String)>,
     },
     Ddl {
         line: u32,
@@ -74,6 +78,8 @@ pub enum Detail {
         /// The settings of the script that it ran under.
         settings: String,
         change: Box<Change>,
+        #[serde(default)]
+        hung: Hung,
     },
     /// A script that nobody captures: how much of it ran is not known.
     Script,

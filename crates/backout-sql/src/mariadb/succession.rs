@@ -45,12 +45,13 @@ pub fn replacing<'a>(segments: impl Iterator<Item = &'a Segment>) -> BTreeSet<St
 
 #[cfg(test)]
 mod tests {
+    use super::super::ddl_hung::Hung;
     use super::super::segment::State;
     use super::*;
 
     fn segment(number: u32, change: Change) -> Segment {
         let (sql, settings) = (String::new(), String::new());
-        let detail = Detail::Ddl { line: 1, sql, settings, change: Box::new(change) };
+        let detail = Detail::Ddl { line: 1, sql, settings, change: Box::new(change), hung: Hung::default() };
         Segment { step: 1, number, state: State::Done, detail }
     }
 

@@ -10,7 +10,10 @@ use backout_model::target::{Gate, TargetError};
 use super::Mariadb;
 use super::apply::uncaptured;
 use super::classify::{self, Class};
+use super::load;
+use super::reader::reader;
 use super::run::{self, Bodies, Run};
+use super::sequence::draws;
 use super::setting::Setting;
 use super::split::{self, Statement};
 use super::stream::{Index, Way, Writer};
@@ -64,7 +67,9 @@ impl Mariadb {
     pub(super) fn class(&self, statement: &Statement, place: &str, way: &Way) -> Result<Class, TargetError> {
         match classify::classify(statement, self.version, place) {
             // What a routine does that it calls, it does.
-            Ok(Class::Read | Class::Setting(Setting::Session)) if self.calls(statement) => {
+            Ok(Class::Read | Class::Setting(Setting::Session))
+                if self.calls(statement) || draws(&bare(&statement.sql, self.version)) =>
+            {
                 Ok(Class::Rows(run::all_names(&bare(&statement.sql, self.version))))
             }
             Ok(Class::Use(name)) if name != self.database => {
@@ -106,6 +111,8 @@ impl Mariadb {
             let place = format!("{}:{}", script.shown, statement.line);
             let class = self.class(&statement, &place, &index.way)?;
             flow.admit(&class).map_err(|no| no.at(&place, &statement.sql).refusal)?;
+            let loads = load::beside(&script.path, &bare(&statement.sql, self.version));
+            loads.map_err(|no| no.at(&place, &statement.sql).refusal)?;
             if ends_run(&class) {
                 runs.extend(run.take());
             }
@@ -126,6 +133,10 @@ impl Mariadb {
             writer.boundary().map_err(written)?;
             let mut reading = Reading::of(path, shown)?;
             while let Some(statement) = reading.next()? {
+                if reader(&bare(&statement.sql, self.version)).takes("LOAD") {
+                    let no = classify::No::step("an undo script is kept without files beside it", "write the rows out");
+                    return Err(no.at(&format!("{shown}:{}", statement.line), &statement.sql).refusal.into());
+                }
                 writer.statement(statement.line, &statement.sql, true).map_err(written)?;
             }
         }

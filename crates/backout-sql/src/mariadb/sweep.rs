@@ -59,6 +59,7 @@ impl Mariadb {
     fn drop_object(&mut self, name: &str) -> Result<(), Error> {
         let kind = match table::there(&mut self.b, name)? {
             There::View => "VIEW",
+            There::Sequence => "SEQUENCE",
             _ => "TABLE",
         };
         let sql = format!("DROP {kind} IF EXISTS {}", ident(name));

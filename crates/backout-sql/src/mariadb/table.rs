@@ -1,5 +1,7 @@
 //! What a table is, as far as its rows can be taken back: its columns, its key, and what else hangs on it.
 
+use std::collections::BTreeSet;
+
 use mysql::Error;
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +73,8 @@ pub enum There {
     /// The engine's name.
     Table(String),
     View,
-    /// A sequence, a versioned table: none that this tool handles yet.
+    Sequence,
+    /// A versioned table: none that this tool handles yet.
     Other(String),
 }
 
@@ -85,6 +88,7 @@ pub fn there(session: &mut Session, name: &str) -> Result<There, Error> {
         Some(row) => match row[0].as_deref().unwrap_or_default() {
             "BASE TABLE" => There::Table(row[1].clone().unwrap_or_default()),
             "VIEW" => There::View,
+            "SEQUENCE" => There::Sequence,
             other => There::Other(other.to_lowercase()),
         },
     })
@@ -96,6 +100,12 @@ pub fn all(session: &mut Session) -> Result<Vec<String>, Error> {
         "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'BASE TABLE'
          AND ENGINE = 'InnoDB' AND TABLE_NAME NOT LIKE 'backout\\_%' ORDER BY 1",
     )?;
+    Ok(rows.into_iter().filter_map(|mut row| row[0].take()).collect())
+}
+
+/// The names of everything that is called like a table.
+pub fn all_names(session: &mut Session) -> Result<BTreeSet<String>, Error> {
+    let rows = session.rows("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()")?;
     Ok(rows.into_iter().filter_map(|mut row| row[0].take()).collect())
 }
 
@@ -282,6 +292,14 @@ pub fn foreign_keys(session: &mut Session) -> Result<Vec<ForeignKey>, Error> {
         next.columns.push(text(5));
         next.referenced.push(text(6));
     }
+    Ok(all)
+}
+
+/// The same without those that point at a table which is not there.
+pub fn foreign_keys_that_hold(session: &mut Session) -> Result<Vec<ForeignKey>, Error> {
+    let mut all = foreign_keys(session)?;
+    let names = all_names(session)?;
+    all.retain(|link| names.contains(&link.parent));
     Ok(all)
 }
 

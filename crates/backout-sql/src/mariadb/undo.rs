@@ -95,11 +95,13 @@ impl Mariadb {
                 return Err(TargetError::Conflicts(replay.conflicts));
             }
         }
+        self.look_for_room(&segments, manner.on_conflict)?;
         let replay = Replay { replacing, ..Replay::new(&label, Direction::Undo, manner.on_conflict) };
         let mut act = Act { replay, ticket: None, summary: summary_of(index, &segments), gate, seals: true };
         self.walk(&mut segments, &mut act)?;
         self.conclude(&mut act)?;
-        let Act { replay, mut summary, .. } = act;
+        let Act { mut replay, mut summary, .. } = act;
+        replay.notes.extend(self.still_drawn(&segments)?);
         summary.rows = replay.rows;
         Ok(Report { summary, conflicts: replay.conflicts, notes: replay.notes, ..Report::default() })
     }
@@ -321,8 +323,7 @@ impl Mariadb {
             TargetError::failed(format!("cannot change rows of {table} in {label}"), source)
         };
         let label = self.label.clone();
-        let links = table::foreign_keys(&mut self.b);
-        let mut links = links.map_err(|source| self.failed("cannot read the schema of", source))?;
+        let mut links = table::foreign_keys_that_hold(&mut self.b).map_err(|source| self.reading(source))?;
         links.retain(|link| !hidden.contains(&link.child) && !hidden.contains(&link.parent));
         let a = self.a()?;
         for one in rows {
@@ -376,6 +377,7 @@ impl Mariadb {
                         self.look_at_change(segment, change, replay)?;
                     }
                     // A table that has a trigger still which goes before it, or has none yet.
+                    replay.passed.extend(change.names().map(str::to_owned));
                     triggered.extend(change.triggered().map(str::to_owned));
                     hidden.extend(change.names().map(str::to_owned));
                 }

@@ -35,7 +35,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
         }
         match table::there(b, name)? {
             // What is written through a view is written to the tables that its definition names.
-            There::Nothing | There::View => {}
+            There::Nothing | There::View | There::Sequence => {}
             There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => drop(written.insert(name.clone())),
             There::Table(engine) => {
                 let why =

@@ -21,6 +21,12 @@ const MAIN: &str = "
     INSERT INTO wide VALUES (1, 'a', 'x', 1), (2, 'b', 'y', NULL);
     CREATE TABLE bulk (n int PRIMARY KEY, t text) ENGINE=InnoDB;
     INSERT INTO bulk SELECT seq, REPEAT(CONCAT('row ', seq), 10) FROM seq_1_to_60;
+    CREATE TABLE maker (id int PRIMARY KEY) ENGINE=InnoDB;
+    CREATE TABLE goods (id int PRIMARY KEY, maker int, CONSTRAINT of_maker FOREIGN KEY (maker) REFERENCES maker (id)) ENGINE=InnoDB;
+    INSERT INTO maker VALUES (1), (2); INSERT INTO goods VALUES (1, 1), (2, NULL);
+    SET foreign_key_checks = 0;
+    CREATE TABLE early (id int PRIMARY KEY, extra int, CONSTRAINT early_extra FOREIGN KEY (extra) REFERENCES extra (id)) ENGINE=InnoDB;
+    SET foreign_key_checks = 1;
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 50;
 ";
 
@@ -52,7 +58,8 @@ pub fn package() -> Pkg {
              UPDATE wide SET added = 8 WHERE id = 2;"))
         .step(files(Tree::new().file("index.php", "<?php // winter").file("winter/a.txt", "a")).with("root", "web"))
         .step(child(content))
-        .step(sql("DROP TABLE gone; DROP VIEW cheap; DROP INDEX by_price ON product; TRUNCATE bulk; RENAME TABLE settings TO options;"))
+        .step(sql("DROP TABLE gone; DROP VIEW cheap; DROP INDEX by_price ON product; TRUNCATE bulk; RENAME TABLE settings TO options;
+             CREATE SEQUENCE numbers START WITH 10; ALTER SEQUENCE numbers RESTART 500; SET foreign_key_checks = 0; DROP TABLE maker; SET foreign_key_checks = 1;"))
         .step(flag("flag-all"))
         .step(delete(["old/"]).with("root", "web"))
         .after(with_database(sql_is("SELECT count(*) FROM bulk", 0)))

@@ -25,6 +25,8 @@ pub const SCRIPTS: &[&str] = &[
     "CREATE TABLE made (id int AUTO_INCREMENT PRIMARY KEY, b int, FOREIGN KEY (b) REFERENCES shelf (id)) ENGINE=InnoDB; INSERT INTO made (b) VALUES (1), (2);",
     "CREATE TABLE copy AS SELECT a, b FROM plain; CREATE TABLE IF NOT EXISTS plain (x int); CREATE TABLE twin LIKE plain;",
     "DROP TABLE book; DROP TABLE IF EXISTS nothing, plain;",
+    "SET foreign_key_checks = 0; DROP TABLE shelf; INSERT INTO book VALUES (9, 77, 'nine'); CREATE TABLE shelf (id int PRIMARY KEY) ENGINE=InnoDB; SET foreign_key_checks = 1; INSERT INTO shelf VALUES (5); INSERT INTO book VALUES (10, 5, 'ten');",
+    "SET foreign_key_checks = 0; DROP TABLE shelf; UPDATE book SET title = 'at nothing'; ALTER TABLE book DROP FOREIGN KEY on_shelf;",
     "DROP TABLE book, shelf; CREATE TABLE shelf (id int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO shelf VALUES (1);",
     "DROP TABLE loose;",
     "TRUNCATE TABLE plain; INSERT INTO plain (b) VALUES ('new');",

@@ -2,6 +2,8 @@
 
 mod conflicts;
 pub mod ddl;
+mod dependents;
 pub mod objects;
 pub mod rows;
+mod sequences;
 mod server;

@@ -4,8 +4,10 @@ use backout_engine::outcome::Status;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::Server;
 use backout_testkit::mariadb_dump;
+use backout_testkit::observer::Recorder;
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
+use backout_testkit::tree::{PACKAGE_TIME, Tree};
 
 pub const BASE: &str = "
     SET sql_mode = '', time_zone = 'SYSTEM';
@@ -136,7 +138,7 @@ fn a_statement_that_fails_leaves_nothing() {
 fn what_cannot_be_captured_is_refused_by_name() {
     let base = "CREATE TABLE keyless (a int) ENGINE=InnoDB; CREATE TABLE old (a int PRIMARY KEY) ENGINE=MyISAM;
         CREATE SEQUENCE s; CREATE TABLE hidden (a int PRIMARY KEY) ENGINE=InnoDB;
-        CREATE TRIGGER w BEFORE INSERT ON hidden FOR EACH ROW SET NEW.a = NEXT VALUE FOR s; CREATE PROCEDURE bad() DROP TABLE ok;
+        CREATE TRIGGER w BEFORE INSERT ON hidden FOR EACH ROW SET NEW.a = SETVAL(s, 5); CREATE PROCEDURE bad() DROP TABLE ok;
         CREATE TABLE part (a text, PRIMARY KEY (a(5))) ENGINE=InnoDB; CREATE VIEW v AS SELECT 1 AS a;
         CREATE TABLE ok (a int PRIMARY KEY) ENGINE=InnoDB; CREATE FUNCTION f() RETURNS int DETERMINISTIC RETURN 1;";
     let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
@@ -144,16 +146,18 @@ fn what_cannot_be_captured_is_refused_by_name() {
     for (script, why) in [
         ("INSERT INTO keyless VALUES (1)", "no primary key"),
         ("INSERT INTO old VALUES (1)", "of the engine MyISAM"),
-        ("INSERT INTO hidden VALUES (1)", "says NEXT VALUE FOR"),
+        ("INSERT INTO hidden VALUES (1)", "says SETVAL"),
         ("INSERT INTO part VALUES ('x')", "no primary key by whole values"),
         ("INSERT INTO mysql.x VALUES (1)", "may write to mysql.x"),
         ("CREATE TABLE x AS SELECT f() AS a", "may call a routine"),
         ("CALL bad()", "says DROP"),
         ("BEGIN NOT ATOMIC COMMIT; END", "says COMMIT"),
         ("PREPARE s FROM 'DROP TABLE ok'", "is no change of rows"),
-        ("LOAD DATA LOCAL INFILE 'x' INTO TABLE ok", "LOAD DATA"),
+        ("LOAD DATA INFILE 'x' INTO TABLE ok", "a file of the server's"),
+        ("LOAD DATA LOCAL INFILE 'x' INTO TABLE ok", "does not lie beside the script"),
+        ("LOAD DATA LOCAL INFILE '/etc/hostname' INTO TABLE ok", "does not lie beside the script"),
+        ("EXECUTE IMMEDIATE 'LOAD DATA LOCAL INFILE \\'0.sql\\' INTO TABLE ok'", "loads a file"),
         ("CREATE TEMPORARY TABLE ok (a int)", "temporary"),
-        ("CREATE SEQUENCE z", "`sequence` is not handled yet"),
         ("DROP DATABASE x", "`database` is not handled yet"),
         ("USE mysql", "one database"),
         ("SET GLOBAL max_connections = 5", "whole server"),
@@ -161,4 +165,37 @@ fn what_cannot_be_captured_is_refused_by_name() {
     ] {
         is_refused(&site, &before, &format!("{script};"), why);
     }
+}
+
+/// A file that lies in the package is read and goes through the session; what it changes is captured as any rows are.
+#[test]
+fn a_file_in_the_package_is_loaded_undone_and_loaded_again() {
+    let base = "CREATE TABLE t (id int PRIMARY KEY, name varchar(20), n int) ENGINE=InnoDB; INSERT INTO t VALUES (1, 'one', 1), (2, 'two', 2);
+        CREATE TABLE log (id int AUTO_INCREMENT PRIMARY KEY, what varchar(40)) ENGINE=InnoDB;
+        CREATE TRIGGER made AFTER INSERT ON t FOR EACH ROW INSERT INTO log (what) VALUES (NEW.name);";
+    let many: String = (10..3000).map(|id| format!("{id};{}\n", "x".repeat(id % 20))).collect();
+    let load = "LOAD DATA LOCAL INFILE 'data/rows.csv' REPLACE INTO TABLE t FIELDS TERMINATED BY ';' ENCLOSED BY '\"' IGNORE 1 LINES (id, name) SET n = id * 10;
+        LOAD DATA LOCAL INFILE './data/many.csv' IGNORE INTO TABLE t FIELDS TERMINATED BY ';' (id, name);";
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+    let before = Fingerprint::of(&site);
+    let at = site.write(&Pkg::new("p").step(sql(load)));
+    let data = Tree::new().file("rows.csv", "id;name\n2;\"zwei\"\n3;\"dr;ei\"\n").file("many.csv", many);
+    data.write(&at.join("data"), PACKAGE_TIME);
+    site.deploy_from(&at, Recorder::default()).expect(Status::Done);
+    let after = Fingerprint::of(&site);
+    let ask = |query: &str| site.mariadb("main").unwrap().script(query).trim_end().replace('\n', " ");
+    assert_eq!(
+        ask("SELECT CONCAT_WS('|', id, name, n) FROM t WHERE id < 10 ORDER BY id"),
+        "1|one|1 2|zwei|20 3|dr;ei|30"
+    );
+    assert_eq!(ask("SELECT COUNT(*), (SELECT COUNT(*) FROM log) FROM t"), "2993\t2992");
+    ask("UPDATE t SET n = 7 WHERE id = 3");
+    assert!(format!("{:?}", site.undo(None)).contains("id=3"));
+    ask("UPDATE t SET n = 30 WHERE id = 3");
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+    site.redo().expect(Status::Done);
+    after.assert_same(&Fingerprint::of(&site), "done again");
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone again");
 }
