@@ -66,7 +66,7 @@ def mariadb():
     pymysql.install_as_MySQLdb()
     way = {"unix_socket": os.environ["MYSQL_UNIX_PORT"]}
     with pymysql.connect(user="root", **way) as conn:
-        conn.cursor().execute("CREATE DATABASE history CHARACTER SET utf8mb4")
+        conn.cursor().execute("CREATE DATABASE IF NOT EXISTS history CHARACTER SET utf8mb4")
     return {"ENGINE": "django.db.backends.mysql", "NAME": "history", "USER": "root", "OPTIONS": way}
 
 

@@ -1,5 +1,5 @@
 """The manage.py of a wagtail site: its database is the SQLite file BACKOUT_DATABASE_MAIN, or with WAGTAIL_ENGINE=postgres
-the one that libpq's environment names; its static files go into the root BACKOUT_ROOT_WEB. Run by script/wagtail-capture.
+the one that libpq's environment names, with WAGTAIL_ENGINE=mariadb the one on the server whose socket is MYSQL_UNIX_PORT; its static files go into the root BACKOUT_ROOT_WEB. Run by script/wagtail-capture.
 
     wagtail_manage.py early N      makes the site as it was after N migrations, with some rows
     wagtail_manage.py COMMAND ...  any command of Django, such as migrate or collectstatic
@@ -8,15 +8,15 @@ the one that libpq's environment names; its static files go into the root BACKOU
 import os
 import sys
 
-from wagtail_history import configure
+from wagtail_history import configure, mariadb
 
-DATABASE = (
-    {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres"}
-    if os.environ.get("WAGTAIL_ENGINE") == "postgres"
-    else {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["BACKOUT_DATABASE_MAIN"]}
-)
+ENGINES = {
+    "postgres": lambda: {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres"},
+    "mariadb": mariadb,
+    "sqlite": lambda: {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["BACKOUT_DATABASE_MAIN"]},
+}
 configure(
-    DATABASE,
+    ENGINES[os.environ.get("WAGTAIL_ENGINE", "sqlite")](),
     STATIC_ROOT=os.path.join(os.environ["BACKOUT_ROOT_WEB"], "static"),
 )
 

@@ -55,14 +55,13 @@ pub enum Command {
     Pack(commands::pack::Args),
     Sign(commands::sign::Args),
     Inspect(commands::inspect::Args),
+    Capture(commands::capture::Args),
     Diff(commands::diff::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
     Schema(commands::schema::Args),
     #[command(hide = true)]
     Watch(commands::watch::Args),
-    #[command(hide = true)]
-    Capture(commands::later::Args),
 }
 
 impl Command {

@@ -61,7 +61,6 @@ fn keep_rights_of_owner() {
 }
 
 fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
-    let name = cli.command.name();
     let context = Context { ui, global: &cli.global };
     match cli.command {
         Command::Init(args) => commands::init::run(&context, &args),
@@ -92,6 +91,6 @@ fn run(cli: Cli, ui: &Ui) -> Result<End, CliError> {
         Command::Completions(args) => commands::completions::run(&context, &args, args::definition()),
         Command::Man(args) => commands::man::run(&context, &args, args::definition()),
         Command::Schema(args) => commands::schema::run(&context, &args),
-        Command::Capture(args) => commands::later::run(name, &args),
+        Command::Capture(args) => commands::capture::run(&context, &args),
     }
 }

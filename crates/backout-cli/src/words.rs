@@ -225,7 +225,11 @@ pub fn status(status: &Status) -> Vec<String> {
         }
     }
     if let Some(underway) = &status.underway {
-        let what = if status.interrupted { "interrupted" } else { "under way" };
+        let what = match status.recording {
+            true => "recording what happens on the site",
+            false if status.interrupted => "interrupted",
+            false => "under way",
+        };
         lines.push(format!("{what}: {}", line(underway)));
     }
     match &status.holder {

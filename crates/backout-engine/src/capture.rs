@@ -79,6 +79,13 @@ impl Run<'_, '_> {
         Ok(Summary { note: payload(&kept)?, ..Summary::default() })
     }
 
+    /// What was kept before a command, for each of what it is followed in.
+    pub(crate) fn kept_before(&self, frame: &FramePath, index: u32) -> Vec<Snapshot> {
+        let step = self.view.steps.get(&(frame.clone(), index));
+        let notes = step.and_then(StepView::snapshots).unwrap_or_default();
+        (0..).zip(notes).map(|(number, note)| self.snapshot_at(frame, index, number, note)).collect()
+    }
+
     /// Announces what a command changed, wherever that is not done yet.
     pub(crate) fn find_changes(&mut self, frame: &FramePath, index: u32) -> Result<Report, EngineError> {
         let Some(step) = self.view.steps.get(&(frame.clone(), index)).cloned() else { return Ok(Report::default()) };
@@ -105,7 +112,9 @@ impl Run<'_, '_> {
                     break compared;
                 }
             };
-            if let Err(EngineError::Target(TargetError::Refused(_))) = &compared {
+            if let Err(EngineError::Target(TargetError::Refused(_))) = &compared
+                && !self.view.is_recording()
+            {
                 // No step could take it back: all of it goes now, and the command has failed.
                 self.session.targets.of(&act)?.put_back_whole(&snapshot)?;
                 self.session.warn(format!("{} was put back as it was before the command", one.label()));

@@ -51,6 +51,30 @@ pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) ->
     session.journal.make_reserve()?;
     session.observer.heard(Happening::Phase { name: "planning" });
     plannable(&session.config, &mut session.targets, package, options.accept_irreversible)?;
+    let mut run = announced(session, package, options, false)?;
+    let root = FramePath::root();
+    let package = run.view.manifest()?.clone();
+    let checked = run.check_before(&package);
+    if let Some(why) = run.unless_refused(checked)? {
+        let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
+        outcome.causes = vec![format!("a condition of {} does not hold", package.name), why];
+        outcome.deployment = Some(run.view.id.clone());
+        return Ok(outcome);
+    }
+    let backed_up = run.back_up();
+    run.unless_refused(backed_up.map(|()| None))?;
+    run.put(Event::DeploymentApplying, &root, None, Value::Null)?;
+    run.apply_root(&package).map_err(EngineError::under_way)
+}
+
+/// Copies the package and writes the beginning of its deployment, durably. After an error there is none. `recording`: it is
+/// what happens on the site until somebody stops it.
+pub(crate) fn announced<'s, 'o>(
+    session: &'s mut Session<'o>,
+    package: &Package,
+    options: Options,
+    recording: bool,
+) -> Result<Run<'s, 'o>, EngineError> {
     let id = session.new_id();
     let copy = session.package_copy(&id);
     let digest = package.digest()?;
@@ -71,6 +95,7 @@ pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) ->
         copy: Some(copied),
         source: options.source,
         confirm_within_ms: options.confirm_within.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+        recording,
     };
     session.observer.heard(Happening::Deployment {
         id: id.clone(),
@@ -87,18 +112,7 @@ pub fn deploy(session: &mut Session<'_>, package: &Package, options: Options) ->
         remove_copy(&mut run);
         return Err(error);
     }
-    let package = planned.manifest;
-    let checked = run.check_before(&package);
-    if let Some(why) = run.unless_refused(checked)? {
-        let mut outcome = Outcome::new(Status::Refused, NOTHING_CHANGED);
-        outcome.causes = vec![format!("a condition of {} does not hold", package.name), why];
-        outcome.deployment = Some(run.view.id.clone());
-        return Ok(outcome);
-    }
-    let backed_up = run.back_up();
-    run.unless_refused(backed_up.map(|()| None))?;
-    run.put(Event::DeploymentApplying, &root, None, Value::Null)?;
-    run.apply_root(&package).map_err(EngineError::under_way)
+    Ok(run)
 }
 
 /// Everything must be undoable, or be accepted as it is.
@@ -193,11 +207,17 @@ impl Run<'_, '_> {
             Ok(Some(why)) => vec![why.clone()],
             Err(error) => error.causes(),
         };
+        self.refused_because(causes)?;
+        came
+    }
+
+    /// Writes that it was refused before its first step.
+    pub(crate) fn refused_because(&mut self, causes: Vec<String>) -> Result<(), EngineError> {
         let why = payload(&Why::because(causes))?;
         let root = FramePath::root();
         surely(|| self.put_durably(Event::DeploymentRefused, &root, None, why.clone()))?;
         remove_copy(self);
-        came
+        Ok(())
     }
 
     fn check_before(&mut self, package: &Package) -> Result<Option<String>, EngineError> {

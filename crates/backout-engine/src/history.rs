@@ -41,6 +41,9 @@ pub struct Planned {
     /// It is undone unless it is confirmed within this time of its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_within_ms: Option<i64>,
+    /// It is a recording: its one command is whatever happens on the site.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recording: bool,
 }
 
 /// The payload of `deployment-confirm-due`.

@@ -197,6 +197,7 @@ fn millis(time: Duration) -> u64 {
 /// What the live site's journal has to say beforehand: whether the package may be deployed at all, and what is deployed
 /// already.
 pub fn beforehand(reader: &Reader, package: &Package) -> Result<BTreeSet<String>, EngineError> {
+    crate::recording::none_under_way(reader)?;
     if let Some(row) = reader.unfinished()? {
         let (what, hint) = match reader.holder() {
             Some(note) => (

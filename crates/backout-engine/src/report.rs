@@ -16,6 +16,7 @@ use crate::error::EngineError;
 use crate::history::{StepView, View};
 use crate::lookup;
 use crate::outcome::{self, Outcome};
+use crate::recording;
 use crate::restored;
 use crate::resume::in_maintenance;
 use crate::session::Targets;
@@ -83,6 +84,9 @@ pub struct Status {
     pub holder: Option<String>,
     /// True where `underway` has nobody at work on it.
     pub interrupted: bool,
+    /// What happens on the site is being recorded, as `underway`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recording: bool,
     /// The site is closed to its users.
     pub in_maintenance: bool,
     pub needs_hand: Vec<NeedsHand>,
@@ -143,6 +147,7 @@ pub fn status(site: &Site, reader: &Reader, now_ms: i64) -> Result<Status, Engin
     let rows = reader.deployments()?;
     let on_site: Vec<&DeploymentRow> = rows.iter().filter(|row| row.state.is_on_site()).collect();
     let underway = reader.unfinished()?;
+    let recording = recording::under_way(reader)?.is_some();
     let holder = reader.holder().map(|note| format!("{} by process {} on {}", note.purpose, note.pid, note.host));
     let needs_hand = needing(reader, &rows)?;
     let last_backup = backup::last(reader)?;
@@ -150,7 +155,8 @@ pub fn status(site: &Site, reader: &Reader, now_ms: i64) -> Result<Status, Engin
         site: site.name.clone(),
         deployed: on_site.iter().take(Status::SHOWN).map(|row| Line::of(reader, row)).collect::<Result<Vec<_>, _>>()?,
         deployed_total: on_site.len(),
-        interrupted: underway.is_some() && holder.is_none(),
+        interrupted: underway.is_some() && holder.is_none() && !recording,
+        recording,
         underway: underway.as_ref().map(Line::from),
         in_maintenance: in_maintenance(reader)?.is_some(),
         holder,

@@ -20,11 +20,13 @@ use crate::history::{StepView, View, Why, payload};
 use crate::lookup::package_at;
 use crate::observer::Happening;
 use crate::outcome::{Left, LeftOut, NOTHING_CHANGED, Outcome, Status};
+use crate::recording;
 use crate::session::Session;
 use crate::step::{Run, surely};
 
 /// `None` where nothing was interrupted.
 pub fn resume(session: &mut Session<'_>) -> Result<Option<Outcome>, EngineError> {
+    recording::none_under_way(session.journal.reader())?;
     let running = session.running();
     let orphan = end_orphan(&running).map_err(|source| EngineError::Io {
         act: format!("cannot end the command noted in {}", running.display()),

@@ -140,14 +140,11 @@ impl LocalRoot {
 
     /// Compares the root with a snapshot and announces what differs.
     pub(crate) fn compare_snapshot(&mut self, note: &Value, gate: &mut dyn Gate) -> Result<Report, TargetError> {
-        let comparing = || format!("cannot compare {} with what it was", self.label);
-        let mut step = self
-            .snapshot_of(note)?
-            .ok_or_else(|| TargetError::failed(comparing(), "the copy of before is not in the hold any more"))?;
+        let mut step = self.needed_snapshot(note)?;
         let mut found = Comparison::begin(self, &step, gate)?;
         found.run()?;
         let Comparison { writer, mut summary, used, touched, .. } = found;
-        writer.end().acting(comparing)?;
+        writer.end().acting(|| self.comparing())?;
         summary.note = json!({ "hold": step.name() });
         gate.announce(&summary)?;
         let cleaned = if summary.changes == 0 && !touched {
@@ -159,6 +156,24 @@ impl LocalRoot {
         // It is announced, and what is left over goes with the rest of it.
         let note = |error| format!("{}: copies that no undo needs stay in the hold for now: {error}", self.label);
         Ok(Report { summary, notes: cleaned.err().map(note).into_iter().collect(), ..Report::default() })
+    }
+
+    /// Writes what differs from a snapshot as images that nobody announces; where the copies of before lie.
+    pub(crate) fn write_differences(&self, note: &Value, gate: &mut dyn Gate) -> Result<Step, TargetError> {
+        let step = self.needed_snapshot(note)?;
+        let mut found = Comparison::begin(self, &step, gate)?;
+        found.run()?;
+        found.writer.end().acting(|| self.comparing())?;
+        Ok(step)
+    }
+
+    fn comparing(&self) -> String {
+        format!("cannot compare {} with what it was", self.label)
+    }
+
+    fn needed_snapshot(&self, note: &Value) -> Result<Step, TargetError> {
+        let gone = || TargetError::failed(self.comparing(), "the copy of before is not in the hold any more");
+        self.snapshot_of(note)?.ok_or_else(gone)
     }
 
     /// Gives a snapshot up of which nothing was announced.

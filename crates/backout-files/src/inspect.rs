@@ -241,6 +241,10 @@ impl LocalRoot {
             return Ok(Probe::Partly);
         }
         if manifest.header.found {
+            // Whoever died right behind the announcement has not named the hold yet.
+            if let Some(mut step) = self.held(&manifest.header)? {
+                step.settle_name().acting(|| format!("cannot name the hold of a step of {label}"))?;
+            }
             return Ok(Probe::Applied);
         }
         let step = self.held(&manifest.header)?;

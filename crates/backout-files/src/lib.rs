@@ -20,6 +20,7 @@ mod condition;
 mod copy;
 mod decide;
 mod delete;
+mod draft;
 mod elsewhere;
 mod error;
 mod examine;

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
+use backout_model::review::Review;
 use backout_model::target::{
     Described, Finding, Gate, Images, Manner, PlannedChange, Probe, Report, Snapshot, Summary, Target, TargetError,
     Ticket, Touched,
@@ -26,7 +27,7 @@ use crate::manifest::{Header, Manifest, Place};
 use crate::overlay::device;
 use crate::path::RootPath;
 use crate::plan::Planner;
-use crate::root::{FileCondition, Kept, Lacking, Root, Work};
+use crate::root::{DraftedFiles, FileCondition, Kept, Lacking, Root, Work};
 use crate::turn::Direction;
 
 /// What a root is opened with.
@@ -246,6 +247,16 @@ impl Target for LocalRoot {
 }
 
 impl Root for LocalRoot {
+    fn draft(
+        &mut self,
+        snapshot: &Snapshot,
+        into: &Path,
+        leave_out: &dyn Fn(&str) -> bool,
+        review: &mut Review,
+    ) -> Result<DraftedFiles, TargetError> {
+        self.draft_since(&snapshot.note, into, leave_out, review)
+    }
+
     fn location(&self) -> OsString {
         self.path.clone().into_os_string()
     }

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use backout_model::target::{Gate, Images, PlannedChange, Report, Summary, Target, TargetError};
+use backout_model::review::Review;
+use backout_model::target::{Gate, Images, PlannedChange, Report, Snapshot, Summary, Target, TargetError};
 
 /// The work of one `files` or `delete` step.
 #[derive(Clone, Debug)]
@@ -30,6 +31,17 @@ pub struct FileCondition {
     /// Lowercase hex.
     pub sha256: Option<String>,
     pub contains: Option<String>,
+}
+
+/// What became of a recording of one root.
+#[derive(Clone, Debug, Default)]
+pub struct DraftedFiles {
+    /// Paths that went, relative to the root; one with a trailing `/` with all that it held.
+    pub deleted: Vec<String>,
+    /// Files, links and directories that were copied into the package.
+    pub files: u64,
+    /// What must hold of paths before.
+    pub conditions: Vec<(String, FileCondition)>,
 }
 
 /// What a path was before a step, or what the step left there.
@@ -109,6 +121,16 @@ pub trait Root: Target {
         images: &mut dyn Images,
         each: &mut dyn FnMut(Kept<'_>) -> io::Result<()>,
     ) -> Result<Vec<Lacking>, TargetError>;
+
+    /// Copies into the directory `into` what came or was changed since a snapshot, and tells what went; what a reviewer must
+    /// look at is noted. Refused where a package could not hold it. Changes nothing in the root.
+    fn draft(
+        &mut self,
+        snapshot: &Snapshot,
+        into: &Path,
+        leave_out: &dyn Fn(&str) -> bool,
+        review: &mut Review,
+    ) -> Result<DraftedFiles, TargetError>;
 
     /// Puts into the hold what it lacks of the step: `from` is a directory in which the paths stand as they were before
     /// it. They are moved out of there. Nothing in the root changes.

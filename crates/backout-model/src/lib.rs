@@ -7,6 +7,7 @@ pub mod conflict;
 pub mod entry;
 pub mod fault;
 pub mod id;
+pub mod review;
 pub mod sieve;
 pub mod stamp;
 pub mod state;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use backout_model::target::{Gate, Images, PlannedChange, Report, Target, TargetError, Ticket};
+use backout_model::target::{Gate, Images, PlannedChange, Report, Snapshot, Target, TargetError, Ticket};
 use serde::{Deserialize, Serialize};
+
+use crate::recorded::{Drafted, Drafting};
 
 /// Who holds the deployer's lock of a site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +134,10 @@ pub trait Database: Target {
         steps: &mut dyn Iterator<Item = Box<dyn Images>>,
         out: &mut dyn Write,
     ) -> Result<Vec<String>, TargetError>;
+
+    /// Writes what happened since a snapshot was taken as a script that does the same on another site; what a reviewer must
+    /// look at is noted. Refused where something cannot be written so. Changes nothing that a user sees.
+    fn draft(&mut self, snapshot: &Snapshot, drafting: &mut Drafting<'_>) -> Result<Drafted, TargetError>;
 
     /// The locks, holds and other objects of the tool that this database keeps, by name.
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError>;

@@ -8,6 +8,7 @@ pub mod database;
 mod holder;
 pub mod mariadb;
 pub mod postgres;
+pub mod recorded;
 mod shown;
 pub mod sqlite;
 mod token;

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share: the site at hand and a session with its progress.
 
 pub mod backup;
+pub mod capture;
 pub mod completions;
 pub mod confirm;
 pub mod deploy;
@@ -8,7 +9,6 @@ pub mod diff;
 pub mod doctor;
 pub mod init;
 pub mod inspect;
-pub mod later;
 pub mod log;
 pub mod man;
 pub mod new;
@@ -40,7 +40,7 @@ use backout_engine::error::EngineError;
 use backout_engine::fresh;
 use backout_engine::outcome::{Outcome, Status};
 use backout_engine::session::{Session, Targets};
-use backout_engine::{report, restored};
+use backout_engine::{recording, report, restored};
 use backout_journal::{Journal, Reader};
 use backout_package::site::{SITE_FILE, Site};
 
@@ -98,11 +98,24 @@ impl Context<'_> {
         self.told(site, purpose, |site, progress, _| {
             let targets = asked_first(&site, |_, _, reader| first(reader))?;
             let mut session = Session::open(site, targets, wiring::surroundings(), purpose, progress)?;
+            recording::none_under_way(session.journal().reader())?;
             if let Some(row) = session.journal().reader().unfinished()? {
                 let what = format!("{} ({}) was interrupted: what it left is not known yet", row.id, row.package);
                 return Err(CliError::refused(what, "`backout resume` first"));
             }
             work(&mut session)
+        })
+    }
+
+    /// Takes the locks of a site and settles nothing: a recording goes on until it is stopped.
+    pub fn recording(
+        &self,
+        site: Site,
+        work: impl FnOnce(&mut Session<'_>) -> Result<Outcome, CliError>,
+    ) -> Result<End, CliError> {
+        self.told(site, "capture", |site, progress, _| {
+            let targets = targets(&site, &Journal::read(&site.state)?)?;
+            work(&mut Session::open(site, targets, wiring::surroundings(), "capture", progress)?)
         })
     }
 

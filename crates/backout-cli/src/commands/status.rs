@@ -21,6 +21,9 @@ pub fn run(context: &Context<'_>, _args: &Args) -> Result<End, CliError> {
     if status.interrupted {
         context.ui.hint("backout resume");
     }
+    if status.recording {
+        context.ui.hint("backout capture stop --package NAME");
+    }
     for needing in &status.needs_hand {
         context.ui.hint(&needing.command);
     }

@@ -61,18 +61,8 @@ fn status_2_usage() {
     scene.refused(&["undo", "--on-conflict", "merge"], 2).says("overwrite");
     scene.refused(&["undo", "nosuchid"], 2).says("no deployment `nosuchid`");
     scene.refused(&["deploy", "winter", "--quiet", "-v"], 2);
-}
-
-#[test]
-fn status_2_for_what_comes_later() {
-    let scene = Scene::with_good_package();
-    let later = ["capture"];
-    for command in later {
-        let named = format!("`backout {command}` is not available yet in this version");
-        scene.refused(&[command, "start", "--force", "x"], 2).says(&named);
-        scene.refused(&[command, "--help"], 2).says(&named);
-    }
     scene.refused(&["deploy", "winter", "--confirm-within", "soon"], 2).says("`soon` is not a duration");
+    scene.refused(&["capture", "stop", "--abandon", "--package", "p"], 2).says("--package");
 }
 
 #[test]

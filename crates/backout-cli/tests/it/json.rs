@@ -73,7 +73,10 @@ fn every_command_writes_valid_lines_and_a_result() {
     run(&["man"], 0);
     run(&["man", "pages"], 0);
     run(&["schema", "package"], 0);
-    run(&["capture", "start"], 2);
+    run(&["capture", "start"], 0);
+    assert_eq!(run(&["status"], 0)[0]["recording"], true);
+    run(&["deploy", "winter"], 4);
+    run(&["capture", "stop"], 0);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod bad_bundle;
 mod bad_input;
 mod bad_site;
 mod bundle;
+mod capture;
 mod checks;
 mod commands;
 mod confirm;

@@ -25,6 +25,7 @@ mod order;
 mod order_postgres;
 mod pgbench;
 mod property;
+mod recording;
 mod redo;
 mod resume;
 mod retry;

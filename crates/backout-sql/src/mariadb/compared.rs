@@ -92,7 +92,7 @@ impl Mariadb {
     }
 
     /// Refuses where the command changed what nobody here knows how to bring back.
-    fn may_be_told(&self, was: &Schema, is: &Schema, shown: &str) -> Result<(), TargetError> {
+    pub(super) fn may_be_told(&self, was: &Schema, is: &Schema, shown: &str) -> Result<(), TargetError> {
         let broken = is.texts.iter().find(|one| one.broken && was.text(one.kind, &one.name) != Some(&one.text));
         let why = match (is.others.first(), broken) {
             (Some(other), _) => format!("it left the {}, which cannot be captured: {}", other.what, other.why),

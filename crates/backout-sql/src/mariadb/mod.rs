@@ -19,6 +19,7 @@ use self::conn::Route;
 use self::marker::Names;
 use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
+use crate::recorded::{Drafted, Drafting};
 
 mod apply;
 mod capture;
@@ -42,6 +43,8 @@ mod ddl_replay;
 mod ddl_shape;
 mod ddl_text;
 mod describe;
+mod draft;
+mod draft_rows;
 mod examine;
 mod guard;
 mod head;
@@ -431,6 +434,10 @@ impl Database for Mariadb {
         out: &mut dyn Write,
     ) -> Result<Vec<String>, TargetError> {
         self.script_of_undo(steps, out)
+    }
+
+    fn draft(&mut self, snapshot: &Snapshot, drafting: &mut Drafting<'_>) -> Result<Drafted, TargetError> {
+        self.draft_since(&snapshot.note, drafting)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {

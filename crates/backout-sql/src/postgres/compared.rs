@@ -125,7 +125,7 @@ impl Postgres {
     }
 
     /// Refuses where the command changed what nobody here knows how to bring back.
-    fn others_are_as(&mut self, before: &Before, shown: &str) -> Result<(), TargetError> {
+    pub(super) fn others_are_as(&mut self, before: &Before, shown: &str) -> Result<(), TargetError> {
         match self.other_than(before)? {
             None => Ok(()),
             Some(what) => {
@@ -271,7 +271,7 @@ impl Postgres {
     }
 
     /// Has others wait with what they want to write: what is compared in two steps must not move between them.
-    fn keep_writers_out(&mut self, now: &[Object]) -> Result<(), TargetError> {
+    pub(super) fn keep_writers_out(&mut self, now: &[Object]) -> Result<(), TargetError> {
         let tables: Vec<&str> = now.iter().filter(|object| object.kind == Kind::Table).map(Object::id).collect();
         if tables.is_empty() {
             return Ok(());

@@ -31,7 +31,7 @@ impl Postgres {
     }
 
     /// The first difference between the state of now and the one of before, in words.
-    fn unlike(&mut self, before: &Before, touched: &BTreeSet<u32>) -> Result<Option<String>, TargetError> {
+    pub(super) fn unlike(&mut self, before: &Before, touched: &BTreeSet<u32>) -> Result<Option<String>, TargetError> {
         let label = self.label.clone();
         let reading = |source| TargetError::failed(format!("cannot compare {label} with what it was"), source);
         let version = self.a.version;
@@ -156,8 +156,8 @@ impl Postgres {
 }
 
 /// Images that are read back at once and belong to no step.
-struct Scratch {
-    path: PathBuf,
+pub(super) struct Scratch {
+    pub path: PathBuf,
 }
 
 impl Gate for Scratch {

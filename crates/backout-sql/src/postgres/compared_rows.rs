@@ -10,6 +10,7 @@ use postgres::Error;
 use super::candidates::read_line;
 use super::capture_error::{CaptureError, reading};
 use super::ddl_keep::{ColumnValues, What};
+use super::draft_rows::Way;
 use super::named;
 use super::session::Session;
 use super::snapshot::{self, Copied, Copy};
@@ -119,9 +120,66 @@ impl<'a> Pair<'a> {
         (only(&old, &new), only(&new, &old))
     }
 
+    /// True where the key tells rows apart before and now.
+    pub fn is_keyed(&self) -> bool {
+        if self.copy.is_none() { !self.table.key.is_empty() } else { self.same_key().is_some() }
+    }
+
+    /// The query for the rows that went, came, or were changed (those of before, then those of now); `None` where there is
+    /// none of that kind.
+    pub fn changes(&self, way: Way) -> Option<String> {
+        let live = table::quoted(&self.table);
+        let new = || self.columns.iter().map(|column| column.value("a.")).collect::<Vec<_>>().join(", ");
+        if self.copy.is_none() {
+            let order = if self.table.key.is_empty() { String::new() } else { self.in_order("a.") };
+            return (way == Way::Came).then(|| format!("SELECT {} FROM ONLY {live} AS a{order}", new()));
+        }
+        let Some(key) = self.same_key() else {
+            let (gone, came) = self.queries();
+            return match way {
+                Way::Gone => Some(gone),
+                Way::Came => Some(came),
+                Way::Changed => None,
+            };
+        };
+        let old = self.columns.iter().map(|column| self.old(column)).collect::<Vec<_>>().join(", ");
+        let (copy, new) = (self.rows_of_before(), new());
+        Some(match way {
+            Way::Gone => {
+                format!("SELECT {old} FROM {copy} AS b WHERE NOT EXISTS (SELECT FROM ONLY {live} AS a WHERE {key})")
+            }
+            Way::Came => format!(
+                "SELECT {new} FROM ONLY {live} AS a WHERE NOT EXISTS (SELECT FROM {copy} AS b WHERE {key}){}",
+                self.in_order("a.")
+            ),
+            Way::Changed => format!(
+                "SELECT {old}, {new} FROM {copy} AS b JOIN ONLY {live} AS a ON {key}
+                 WHERE NOT pg_catalog.record_image_eq(ROW({new}), ROW({old})){}",
+                self.in_order("a.")
+            ),
+        })
+    }
+
+    fn in_order(&self, alias: &str) -> String {
+        let names = self.table.key.iter().filter_map(|key| Some(self.columns.get(key.column)?.value(alias)));
+        format!(" ORDER BY {}", names.collect::<Vec<_>>().join(", "))
+    }
+
+    /// True where a row went, came or was changed.
+    pub fn has_changes(&self, b: &mut Session) -> Result<bool, Error> {
+        for way in [Way::Came, Way::Gone, Way::Changed] {
+            if let Some(query) = self.changes(way)
+                && b.value(&format!("SELECT 1 FROM ({query} LIMIT 1) AS found"))?.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// True where the table surely holds the very rows of the copy: none is of a transaction that could have come later,
     /// and there are as many. A row that is there and is older was there then; what somebody changes is a new row.
-    fn is_untouched(&self, b: &mut Session) -> Result<bool, Error> {
+    pub fn is_untouched(&self, b: &mut Session) -> Result<bool, Error> {
         let Some(copy) = self.copy.filter(|copy| copy.columns == self.columns) else { return Ok(false) };
         let found = b.rows(&format!(
             "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE pg_catalog.age(a.xmin) <= pg_catalog.age('{}'::xid)),

@@ -127,6 +127,24 @@ impl Differences {
         self.gone.is_empty() && self.made.is_empty() && self.altered.is_empty()
     }
 
+    /// Objects that went, came and are others, each by itself: none is made anew.
+    pub fn plain(before: &[Object], now: &[Object]) -> Self {
+        let before = &with_schemas_of(before, now);
+        let (old, new) = (keyed(before), keyed(now));
+        let lacks =
+            |all: &HashMap<Key, &Object>, object: &&Object| object.key.is_some_and(|key| !all.contains_key(&key));
+        let altered = before.iter().filter_map(|object| {
+            let other = new.get(&object.key?).filter(|other| differ(object, other))?;
+            Some(Change { before: Some(object.clone()), after: Some((*other).clone()) })
+        });
+        Self {
+            gone: before.iter().filter(|object| lacks(&new, object)).cloned().collect(),
+            made: now.iter().filter(|object| lacks(&old, object)).cloned().collect(),
+            altered: altered.collect(),
+            anew: BTreeSet::new(),
+        }
+    }
+
     /// `whole`: tables that are to be told as made anew in any case.
     pub fn find(before: &[Object], now: &[Object], grain: Grain, whole: &BTreeSet<u32>, depend: &Dependence) -> Self {
         let before = &with_schemas_of(before, now);

@@ -5,11 +5,16 @@ use std::io;
 use backout_model::target::{Described, Images, TargetError};
 use backout_model::words;
 
-use super::stream::{Event, Kept, Reader, Span, Way};
+use super::stream::{Event, Kept, Reader, Span, StreamError, Way};
 use super::undo::Halt;
 use super::{Postgres, table};
 
 impl Postgres {
+    /// Images that cannot be read.
+    pub(super) fn damaged(&self, source: StreamError) -> TargetError {
+        TargetError::Images { target: self.label.clone(), what: source.to_string() }
+    }
+
     pub(super) fn statements_of_step(
         &mut self,
         images: &mut dyn Images,

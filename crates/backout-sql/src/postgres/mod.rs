@@ -21,6 +21,7 @@ use self::gone::Gone;
 use self::place::Place;
 use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
+use crate::recorded::{Drafted, Drafting};
 
 mod acts;
 mod admit;
@@ -73,6 +74,8 @@ mod ddl_values;
 mod ddl_varying;
 mod deferred;
 mod describe;
+mod draft;
+mod draft_rows;
 mod drawn;
 mod event_triggers;
 mod examine;
@@ -207,10 +210,6 @@ impl Postgres {
 
     fn failed(&self, act: &str, source: postgres::Error) -> TargetError {
         TargetError::failed(format!("{act} {}", self.label), source)
-    }
-
-    fn damaged(&self, source: stream::StreamError) -> TargetError {
-        TargetError::Images { target: self.label.clone(), what: source.to_string() }
     }
 
     /// Both sessions, connected anew where one was lost.
@@ -491,6 +490,10 @@ impl Database for Postgres {
         out: &mut dyn Write,
     ) -> Result<Vec<String>, TargetError> {
         self.script_of_undo(steps, out)
+    }
+
+    fn draft(&mut self, snapshot: &Snapshot, drafting: &mut Drafting<'_>) -> Result<Drafted, TargetError> {
+        self.draft_since(snapshot, drafting)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {

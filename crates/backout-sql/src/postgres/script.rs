@@ -95,7 +95,7 @@ impl Postgres {
     }
 
     /// Which table points at which by a foreign key, by their names in quotes.
-    fn points(&mut self) -> Result<Vec<(String, String)>, postgres::Error> {
+    pub(super) fn points(&mut self) -> Result<Vec<(String, String)>, postgres::Error> {
         let rows = self.b.rows(
             "SELECT cn.nspname, c.relname, pn.nspname, p.relname FROM pg_catalog.pg_constraint k
              JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 use crate::holder::sanitised;
+use crate::recorded::{Drafted, Drafting};
 
 mod ailing;
 mod apply;
@@ -47,6 +48,10 @@ mod ddl_side;
 mod ddl_undo;
 mod dependents;
 mod describe;
+mod draft;
+mod draft_proof;
+mod draft_rows;
+mod draft_tables;
 mod encoding;
 mod examine;
 mod fallen;
@@ -366,6 +371,10 @@ impl Database for Sqlite {
         out: &mut dyn Write,
     ) -> Result<Vec<String>, TargetError> {
         self.script_of_undo(steps, out)
+    }
+
+    fn draft(&mut self, snapshot: &Snapshot, drafting: &mut Drafting<'_>) -> Result<Drafted, TargetError> {
+        self.draft_since(&snapshot.directory, drafting)
     }
 
     fn own_objects(&mut self) -> Result<Vec<String>, TargetError> {

@@ -17,7 +17,7 @@ const BATCH_ROWS: u64 = 250;
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// The columns by which a row is found again; none where that is its rowid alone.
-fn key_columns(table: &Table) -> Vec<usize> {
+pub(super) fn key_columns(table: &Table) -> Vec<usize> {
     if let Some(column) = table.rowid_column {
         return vec![column];
     }
@@ -28,7 +28,7 @@ fn key_columns(table: &Table) -> Vec<usize> {
 
 /// Whether rows are found by a rowid that no column holds: then all that a row holds is compared, too, for rowids may have
 /// been given anew.
-fn by_rowid(table: &Table) -> bool {
+pub(super) fn by_rowid(table: &Table) -> bool {
     key_columns(table).is_empty() && table.rowid.is_some()
 }
 
@@ -227,7 +227,7 @@ pub(super) fn text(value: &str) -> String {
 }
 
 /// A value as a literal that the client reads back to the bit.
-fn literal(out: &mut Vec<u8>, value: ValueRef<'_>) {
+pub(super) fn literal(out: &mut Vec<u8>, value: ValueRef<'_>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let hex = |out: &mut Vec<u8>, bytes: &[u8]| {
         out.extend_from_slice(b"x'");

@@ -124,7 +124,8 @@ impl Sqlite {
     }
 }
 
-fn copy(conn: &Connection, path: &Path) -> rusqlite::Result<()> {
+/// Copies what the connection reads into a file that is not there yet; `conn` reads in a transaction.
+pub(super) fn copy(conn: &Connection, path: &Path) -> rusqlite::Result<()> {
     let version: i64 = conn.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?;
     let mut to = Connection::open(path)?;
     // The file is synced as a whole, and given up where that is not reached.

@@ -1,0 +1,521 @@
+//! Rows that changed while a site was recorded, as statements for another site that a person reads first: the same for every
+//! engine, which gives names and values as its own statements write them.
+//!
+//! Each statement names its columns, and each row its key. Beside the statements come conditions that must hold before
+//! anything begins: that rows which change or go are there as they were here, and that the keys of new ones are free. So
+//! nothing is merged without a word. Never reads a database.
+
+use std::io::{self, Write};
+
+use backout_model::review::{Concern, Review};
+
+/// How many rows one statement inserts at most, and how much text.
+const BATCH_ROWS: usize = 100;
+const BATCH_BYTES: usize = 64 * 1024;
+/// How many rows one condition is about at most, and how much text.
+const CONDITION_ROWS: u64 = 40;
+const CONDITION_BYTES: usize = 16 * 1024;
+/// How many rows of one table have conditions at most.
+const ROWS_CHECKED: u64 = 2000;
+/// A value that is longer is no part of a condition.
+const LONGEST_CHECKED: usize = 2048;
+/// What names of tables hold that keep what belongs to one site and one hour.
+const PASSING: [&str; 9] =
+    ["session", "cache", "transient", "watchdog", "queue", "semaphore", "flood", "heartbeat", "lockout"];
+/// What names of columns hold that keep secrets.
+const SECRET: [&str; 8] = ["password", "passwd", "user_pass", "secret", "api_key", "apikey", "token", "private_key"];
+/// How digests of passwords begin.
+const DIGESTS: [&str; 14] = [
+    "$2a$", "$2b$", "$2y$", "$P$", "$H$", "$S$", "$5$", "$6$", "$wp$", "$argon2", "pbkdf2_", "scrypt", "bcrypt",
+    "{SSHA",
+];
+
+/// A condition on a database: the one value of a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub name: String,
+    pub sql: String,
+    pub equals: String,
+}
+
+/// What became of a recording of one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drafted {
+    /// Nothing to write where there is none.
+    pub statements: u64,
+    /// What must hold before anything begins.
+    pub conditions: Vec<Condition>,
+    /// What must hold once all is done.
+    pub after: Vec<Condition>,
+}
+
+/// What a draft is made with.
+pub struct Drafting<'d> {
+    /// The script.
+    pub out: &'d mut dyn Write,
+    pub review: &'d mut Review,
+    /// Tables that the reviewer leaves out, as people are shown them.
+    pub leave_out: &'d dyn Fn(&str) -> bool,
+    /// Rows of the others, by the table and the values as literals.
+    pub leave_out_row: &'d dyn Fn(&str, &[String]) -> bool,
+    /// Statements for rows that are left out: whoever proves the script needs them, too.
+    pub aside: &'d mut dyn Write,
+    /// What says where the site is, beside addresses: the paths of its roots.
+    pub places: &'d [String],
+}
+
+/// A table as statements name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// For people.
+    pub shown: String,
+    pub name: String,
+    pub columns: Vec<String>,
+    /// The columns by which a row is found again; without any it is found by all that it holds.
+    pub key: Vec<usize>,
+    /// The key is a number that the database counts.
+    pub is_counted: bool,
+    /// What stands between the columns of an INSERT and its rows.
+    pub inserting: &'static str,
+    /// The script makes it, so that nothing can be asked of it before.
+    pub is_new: bool,
+    /// The columns that the script makes.
+    pub new_columns: Vec<usize>,
+}
+
+impl Table {
+    /// What stands between the columns of an INSERT and its rows, with a space before it.
+    fn between(&self) -> String {
+        if self.inserting.is_empty() { String::new() } else { format!(" {}", self.inserting) }
+    }
+
+    /// A condition before the script can ask for its rows by their key.
+    fn can_be_asked(&self) -> bool {
+        !self.is_new && !self.key.is_empty() && !self.key.iter().any(|at| self.new_columns.contains(at))
+    }
+
+    /// A condition can be about this value of a column.
+    fn is_checked(&self, at: usize, value: &str) -> bool {
+        !self.key.contains(&at) && !self.new_columns.contains(&at) && value.len() <= LONGEST_CHECKED
+    }
+}
+
+/// What differs from engine to engine.
+pub trait Dialect {
+    /// The column holds this value, whatever it is.
+    fn same(&self, table: &Table, column: usize, value: &str) -> String;
+    /// Deletes one of the rows for which this holds.
+    fn delete_one(&self, table: &Table, holds: &str) -> String;
+}
+
+/// Writes the changes of rows.
+pub struct Rows<'r, 'd, D> {
+    drafting: &'r mut Drafting<'d>,
+    drafted: &'r mut Drafted,
+    dialect: D,
+    /// An INSERT that is not ended yet: its table, its rows and bytes.
+    inserting: Option<(String, usize, usize)>,
+    gathered: Gathered,
+    preamble: Option<&'static str>,
+}
+
+/// What the conditions of one table are made of so far.
+#[derive(Default)]
+struct Gathered {
+    table: String,
+    name: String,
+    there: Vec<String>,
+    free: Vec<String>,
+    bytes: usize,
+    rows: u64,
+    number: u64,
+}
+
+impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
+    pub fn new(drafting: &'r mut Drafting<'d>, drafted: &'r mut Drafted, dialect: D) -> Self {
+        Self { drafting, drafted, dialect, inserting: None, gathered: Gathered::default(), preamble: None }
+    }
+
+    /// A row that came.
+    pub fn insert(&mut self, table: &Table, values: &[String]) -> io::Result<()> {
+        if (self.drafting.leave_out_row)(&table.shown, values) {
+            let (columns, values) = (table.columns.join(", "), values.join(", "));
+            let between = table.between();
+            return self
+                .set_aside(table, &format!("INSERT INTO {} ({columns}){between} VALUES ({values})", table.name));
+        }
+        self.look(table, values, |_| true);
+        if table.is_counted {
+            let number = || table.key.iter().map(|at| values[*at].as_str()).collect::<Vec<_>>().join(", ");
+            self.drafting.review.note(Concern::Counted, &format!("table {}", table.shown), number);
+        }
+        if table.can_be_asked() {
+            let holds = self.keyed(table, values);
+            self.gather(table, holds, false)?;
+        }
+        let row = format!("({})", values.join(", "));
+        let bytes = row.len();
+        match &mut self.inserting {
+            Some((name, rows, size)) if *name == table.name && *rows < BATCH_ROWS && *size + bytes < BATCH_BYTES => {
+                *rows += 1;
+                *size += bytes;
+                write!(self.drafting.out, ",\n  {row}")
+            }
+            _ => {
+                self.end_insert()?;
+                self.inserting = Some((table.name.clone(), 1, bytes));
+                self.drafted.statements += 1;
+                let columns = table.columns.join(", ");
+                let between = table.between();
+                write!(self.drafting.out, "INSERT INTO {} ({columns}){between} VALUES\n  {row}", table.name)
+            }
+        }
+    }
+
+    /// A row that was changed.
+    pub fn update(&mut self, table: &Table, before: &[String], after: &[String]) -> io::Result<()> {
+        let changed: Vec<usize> = (0..table.columns.len()).filter(|at| before[*at] != after[*at]).collect();
+        if table.key.is_empty() {
+            self.delete(table, before)?;
+            return self.insert(table, after);
+        }
+        let sets: Vec<String> = changed.iter().map(|at| format!("{} = {}", table.columns[*at], after[*at])).collect();
+        let update = format!("UPDATE {} SET {} WHERE {}", table.name, sets.join(", "), self.keyed(table, before));
+        if (self.drafting.leave_out_row)(&table.shown, before) || (self.drafting.leave_out_row)(&table.shown, after) {
+            return self.set_aside(table, &update);
+        }
+        self.look(table, after, |at| changed.contains(&at));
+        let mut held = vec![self.keyed(table, before)];
+        let checked = changed.iter().filter(|at| table.is_checked(**at, &before[**at]));
+        held.extend(checked.map(|at| self.dialect.same(table, *at, &before[*at])));
+        if table.can_be_asked() {
+            self.gather(table, held.join(" AND "), true)?;
+        }
+        self.statement(&update)
+    }
+
+    /// A row that went.
+    pub fn delete(&mut self, table: &Table, before: &[String]) -> io::Result<()> {
+        let all = 0..table.columns.len();
+        let left_out = (self.drafting.leave_out_row)(&table.shown, before);
+        if left_out && !table.key.is_empty() {
+            let place = self.keyed(table, before);
+            return self.set_aside(table, &format!("DELETE FROM {} WHERE {place}", table.name));
+        }
+        if table.key.is_empty() {
+            let held: Vec<String> = all.map(|at| self.dialect.same(table, at, &before[at])).collect();
+            let note = "a row without a key, by all that it holds";
+            self.drafting.review.note(Concern::Unchecked, &format!("table {}", table.shown), || note.to_owned());
+            let sql = self.dialect.delete_one(table, &held.join(" AND "));
+            return if left_out { self.set_aside(table, &sql) } else { self.statement(&sql) };
+        }
+        let mut held = vec![self.keyed(table, before)];
+        let checked = all.filter(|at| table.is_checked(*at, &before[*at]));
+        held.extend(checked.map(|at| self.dialect.same(table, at, &before[at])));
+        if table.can_be_asked() {
+            self.gather(table, held.join(" AND "), true)?;
+        }
+        let place = self.keyed(table, before);
+        self.statement(&format!("DELETE FROM {} WHERE {place}", table.name))
+    }
+
+    /// Ends what is open: rows of one kind, or of one table, are over.
+    pub fn pause(&mut self) -> io::Result<()> {
+        if self.inserting.is_some() { self.end_insert() } else { Ok(()) }
+    }
+
+    /// Ends all.
+    pub fn end(mut self) -> io::Result<()> {
+        self.pause()?;
+        self.condition();
+        Ok(())
+    }
+
+    /// Any other statement.
+    pub fn statement(&mut self, sql: &str) -> io::Result<()> {
+        self.end_insert()?;
+        self.drafted.statements += 1;
+        writeln!(self.drafting.out, "{};", sql.trim_end().trim_end_matches(';'))
+    }
+
+    /// Statements that stand as they are: with delimiters of their own.
+    pub fn block(&mut self, text: &str) -> io::Result<()> {
+        self.end_insert()?;
+        self.drafted.statements += 1;
+        self.drafting.out.write_all(text.as_bytes())
+    }
+
+    /// A statement that stands before the first of the others, where there is one.
+    pub fn preamble(&mut self, sql: &'static str) {
+        self.preamble = Some(sql);
+    }
+
+    pub fn note(&mut self, concern: Concern, place: &str, example: &str) {
+        self.drafting.review.note(concern, place, || example.to_owned());
+    }
+
+    /// What must hold once all is done.
+    pub fn after(&mut self, condition: Condition) {
+        self.drafted.after.push(condition);
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        match self.preamble.take() {
+            Some(sql) => writeln!(self.drafting.out, "{sql};"),
+            None => Ok(()),
+        }
+    }
+
+    fn set_aside(&mut self, table: &Table, sql: &str) -> io::Result<()> {
+        self.drafting.review.note(Concern::LeftOut, &format!("rows of {}", table.shown), String::new);
+        writeln!(self.drafting.aside, "{sql};")
+    }
+
+    fn end_insert(&mut self) -> io::Result<()> {
+        self.begin()?;
+        if self.inserting.take().is_some() { writeln!(self.drafting.out, ";") } else { Ok(()) }
+    }
+
+    fn keyed(&self, table: &Table, values: &[String]) -> String {
+        let parts: Vec<String> =
+            table.key.iter().map(|at| format!("{} = {}", table.columns[*at], values[*at])).collect();
+        parts.join(" AND ")
+    }
+
+    /// Notes what must hold of a row before: that it is there as it was, or that its key is free.
+    fn gather(&mut self, table: &Table, holds: String, there: bool) -> io::Result<()> {
+        if self.gathered.name != table.name {
+            self.condition();
+            self.gathered = Gathered { table: table.shown.clone(), name: table.name.clone(), ..Gathered::default() };
+        }
+        let gathered = &mut self.gathered;
+        gathered.rows += 1;
+        if gathered.rows > ROWS_CHECKED {
+            let what = || format!("rows beyond the first {ROWS_CHECKED}");
+            self.drafting.review.note(Concern::Unchecked, &format!("table {}", table.shown), what);
+            return Ok(());
+        }
+        gathered.bytes += holds.len();
+        let list = if there { &mut gathered.there } else { &mut gathered.free };
+        list.push(format!("({holds})"));
+        if (gathered.there.len() + gathered.free.len()) as u64 >= CONDITION_ROWS || gathered.bytes >= CONDITION_BYTES {
+            self.condition();
+        }
+        Ok(())
+    }
+
+    fn condition(&mut self) {
+        let gathered = &mut self.gathered;
+        let (there, free) = (std::mem::take(&mut gathered.there), std::mem::take(&mut gathered.free));
+        gathered.bytes = 0;
+        for (rows, words, equals) in [(there, "are as they were", None), (free, "are not taken", Some(0))] {
+            if rows.is_empty() {
+                continue;
+            }
+            gathered.number += 1;
+            let what = if equals.is_none() { "rows" } else { "keys" };
+            self.drafted.conditions.push(Condition {
+                name: format!("{what} of {} {words} ({})", gathered.table, gathered.number),
+                sql: format!("SELECT count(*) FROM {} WHERE {}", gathered.name, rows.join(" OR ")),
+                equals: equals.unwrap_or(rows.len()).to_string(),
+            });
+        }
+    }
+
+    /// Looks for what may not mean elsewhere what it means here, in the values for which `is_new` holds.
+    fn look(&mut self, table: &Table, values: &[String], is_new: impl Fn(usize) -> bool) {
+        let review = &mut *self.drafting.review;
+        let lower = table.shown.to_lowercase();
+        if PASSING.iter().any(|word| lower.contains(word)) || lower.ends_with("log") || lower.ends_with("logs") {
+            review.note(Concern::Passing, &format!("table {}", table.shown), String::new);
+        } else if values.iter().any(|value| value.contains("_transient_")) {
+            review.note(Concern::Passing, &format!("table {}, transients", table.shown), String::new);
+        }
+        for (at, value) in values.iter().enumerate().filter(|(at, _)| is_new(*at)) {
+            let Some(text) = value.strip_prefix('\'') else { continue };
+            let column = || format!("{}.{}", table.shown, table.columns[at].trim_matches(['"', '`']));
+            let name = table.columns[at].to_lowercase();
+            if text.len() > 1
+                && (DIGESTS.iter().any(|start| text.starts_with(start))
+                    || SECRET.iter().any(|word| name.contains(word)))
+            {
+                review.note(Concern::Secret, &column(), String::new);
+                continue;
+            }
+            let serialized = ["a:", "O:", "s:"].iter().any(|start| {
+                let rest = text.strip_prefix(start);
+                rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            });
+            if serialized {
+                review.note(Concern::Serialized, &column(), String::new);
+            }
+            for address in addresses(text) {
+                review.note(Concern::Address, address, column);
+            }
+            for place in self.drafting.places.iter().filter(|place| text.contains(place.as_str())) {
+                review.note(Concern::Address, place, column);
+            }
+        }
+    }
+}
+
+/// The absolute addresses in a text, as far as the host and its port.
+fn addresses(text: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| !(c.is_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_'));
+    text.match_indices("://").filter_map(move |(at, _)| {
+        let scheme = ["https", "http"].into_iter().find(|scheme| text[..at].ends_with(scheme))?;
+        let start = at + 3;
+        let end = text[start..].find(ends).map_or(text.len(), |end| start + end);
+        let host = text[at - scheme.len()..end].trim_end_matches([':', '.']);
+        (end > start).then_some(host)
+    })
+}
+
+/// The places of `tables` in an order in which one that others point at comes before them, as far as they do not go round
+/// in a circle. `points`: which points at which.
+pub fn parents_first(tables: &[&str], points: &[(String, String)]) -> Vec<usize> {
+    let mut left: Vec<usize> = (0..tables.len()).collect();
+    let mut order = Vec::new();
+    while !left.is_empty() {
+        let waits = |at: usize| {
+            left.iter().any(|other| {
+                *other != at
+                    && points
+                        .iter()
+                        .any(|(child, parent)| child == tables[at] && parent == tables[*other] && child != parent)
+            })
+        };
+        let next = left.iter().position(|at| !waits(*at)).unwrap_or(0);
+        order.push(left.remove(next));
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Plain;
+
+    impl Dialect for Plain {
+        fn same(&self, table: &Table, column: usize, value: &str) -> String {
+            format!("{} IS {value}", table.columns[column])
+        }
+
+        fn delete_one(&self, table: &Table, holds: &str) -> String {
+            format!("DELETE FROM {} WHERE {holds} LIMIT 1", table.name)
+        }
+    }
+
+    fn table(name: &str) -> Table {
+        let columns = ["id", "title", "user_pass"].map(str::to_owned).to_vec();
+        let (shown, name) = (name.to_owned(), name.to_owned());
+        Table { shown, name, columns, key: vec![0], is_counted: true, ..Table::default() }
+    }
+
+    fn row(values: [&str; 3]) -> Vec<String> {
+        values.map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn statements_conditions_and_what_to_look_at() {
+        let (mut out, mut review, mut drafted) = (Vec::new(), Review::default(), Drafted::default());
+        let places = ["/var/www/staging".to_owned()];
+        let mut aside = Vec::new();
+        let mut drafting = Drafting {
+            out: &mut out,
+            review: &mut review,
+            leave_out: &|_| false,
+            leave_out_row: &|table, values| table == "posts" && values[1].starts_with("'_transient_"),
+            aside: &mut aside,
+            places: &places,
+        };
+        let mut rows = Rows::new(&mut drafting, &mut drafted, Plain);
+        let posts = table("posts");
+        rows.insert(&posts, &row(["7", "'see https://staging.example:8080/x'", "'$2y$10$abc'"])).unwrap();
+        rows.insert(&posts, &row(["8", "'a:1:{s:3:\"/var/www/staging\";}'", "NULL"])).unwrap();
+        rows.update(&posts, &row(["1", "'old'", "NULL"]), &row(["1", "'new'", "NULL"])).unwrap();
+        rows.delete(&posts, &row(["2", "'two'", "NULL"])).unwrap();
+        rows.insert(&posts, &row(["9", "'_transient_x'", "NULL"])).unwrap();
+        rows.update(&posts, &row(["4", "'_transient_y'", "NULL"]), &row(["4", "'_transient_z'", "NULL"])).unwrap();
+        rows.delete(&posts, &row(["5", "'_transient_y'", "NULL"])).unwrap();
+        let altered = Table { new_columns: vec![1], ..table("altered") };
+        rows.update(&altered, &row(["1", "NULL", "NULL"]), &row(["1", "'x'", "NULL"])).unwrap();
+        rows.insert(&Table { is_new: true, is_counted: false, ..table("made") }, &row(["1", "NULL", "NULL"])).unwrap();
+        rows.delete(&Table { key: Vec::new(), ..table("log") }, &row(["1", "NULL", "NULL"])).unwrap();
+        rows.end().unwrap();
+        assert_eq!(
+            String::from_utf8(aside).unwrap(),
+            "INSERT INTO posts (id, title, user_pass) VALUES (9, '_transient_x', NULL);
+UPDATE posts SET title = '_transient_z' WHERE id = 4;
+DELETE FROM posts WHERE id = 5;\n"
+        );
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "INSERT INTO posts (id, title, user_pass) VALUES
+  (7, 'see https://staging.example:8080/x', '$2y$10$abc'),
+  (8, 'a:1:{s:3:\"/var/www/staging\";}', NULL);
+UPDATE posts SET title = 'new' WHERE id = 1;
+DELETE FROM posts WHERE id = 2;
+UPDATE altered SET title = 'x' WHERE id = 1;
+INSERT INTO made (id, title, user_pass) VALUES
+  (1, NULL, NULL);
+DELETE FROM log WHERE id IS 1 AND title IS NULL AND user_pass IS NULL LIMIT 1;\n"
+        );
+        let told: Vec<(String, &str)> =
+            drafted.conditions.iter().map(|one| (one.sql.clone(), one.equals.as_str())).collect();
+        let wanted = [
+            (
+                "SELECT count(*) FROM posts WHERE (id = 1 AND title IS 'old') OR (id = 2 AND title IS 'two' AND user_pass IS NULL)",
+                "2",
+            ),
+            ("SELECT count(*) FROM posts WHERE (id = 7) OR (id = 8)", "0"),
+            ("SELECT count(*) FROM altered WHERE (id = 1)", "1"),
+        ];
+        assert_eq!(told, wanted.map(|(sql, equals)| (sql.to_owned(), equals)));
+        assert_eq!(drafted.statements, 6);
+        let noted: Vec<(Concern, &str)> = review.all().map(|(concern, place, _)| (concern, place)).collect();
+        assert_eq!(
+            noted,
+            [
+                (Concern::LeftOut, "rows of posts"),
+                (Concern::Counted, "table posts"),
+                (Concern::Address, "/var/www/staging"),
+                (Concern::Address, "https://staging.example:8080"),
+                (Concern::Secret, "posts.user_pass"),
+                (Concern::Serialized, "posts.title"),
+                (Concern::Unchecked, "table log"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_condition_is_about_so_many_rows_and_a_table_has_so_many() {
+        let (mut out, mut review, mut drafted) = (Vec::new(), Review::default(), Drafted::default());
+        let mut drafting = Drafting {
+            out: &mut out,
+            review: &mut review,
+            leave_out: &|_| false,
+            leave_out_row: &|_, _| false,
+            aside: &mut io::sink(),
+            places: &[],
+        };
+        let mut rows = Rows::new(&mut drafting, &mut drafted, Plain);
+        for n in 0..3 * ROWS_CHECKED / 2 {
+            rows.insert(&table("t"), &row([&n.to_string(), "'x'", "NULL"])).unwrap();
+        }
+        rows.end().unwrap();
+        assert_eq!(drafted.conditions.len() as u64, ROWS_CHECKED / CONDITION_ROWS);
+        assert!(review.all().any(|(concern, place, noted)| {
+            concern == Concern::Unchecked && place == "table t" && noted.times == ROWS_CHECKED / 2
+        }));
+    }
+
+    #[test]
+    fn what_is_pointed_at_comes_first() {
+        let points = [("a", "b"), ("b", "c"), ("d", "d"), ("x", "y"), ("y", "x")];
+        let points = points.map(|(child, parent)| (child.to_owned(), parent.to_owned()));
+        assert_eq!(parents_first(&["a", "b", "c", "d"], &points), [2, 1, 0, 3]);
+        assert_eq!(parents_first(&["x", "y"], &points), [0, 1], "a circle has some order");
+    }
+}
