@@ -7,6 +7,7 @@ mod container;
 pub mod database;
 mod holder;
 pub mod mariadb;
+mod parents_first;
 pub mod postgres;
 pub mod recorded;
 mod shown;

@@ -24,7 +24,8 @@ use super::session::{Session, ident};
 use super::snapshot::copy_table;
 use super::table::{self, ForeignKey, Table};
 use super::{Mariadb, marker};
-use crate::recorded::{Condition, Drafted, Drafting, Rows, parents_first};
+use crate::parents_first::parents_first;
+use crate::recorded::{Condition, Drafted, Drafting, Rows};
 
 /// What the statements are written for.
 const SETTINGS: &str = "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', character_set_client = 'utf8mb4'";

@@ -25,7 +25,8 @@ use super::draft_rows::{PostgresRows, Way, literal_of, shape_of, write};
 use super::session::ident;
 use super::snapshot::Before;
 use super::{Postgres, marker, split, table};
-use crate::recorded::{Drafted, Drafting, Rows, parents_first};
+use crate::parents_first::parents_first;
+use crate::recorded::{Drafted, Drafting, Rows};
 
 /// Why no draft came about.
 enum Halt {

@@ -102,6 +102,7 @@ mod named;
 mod namesakes;
 mod needs;
 mod notify;
+mod open;
 mod place;
 mod plan;
 mod pooler;
@@ -183,13 +184,13 @@ impl Postgres {
         let failed = |source: conn::ConnError| TargetError::failed(format!("cannot open {label}"), source);
         let route = Route::of(&options.parameters).map_err(failed)?;
         let own = place::schema_of(&options.site);
-        let (mut one, mut other) = (client(&route, &label)?, client(&route, &label)?);
+        let (mut one, mut other) = (open::client(&route, &label)?, open::client(&route, &label)?);
         let pooled = pooler::gives_sessions_away(&mut one, &mut other)
             .map_err(|source| TargetError::failed(format!("cannot ask {label} for its sessions"), source))?;
         if pooled {
             return Err(TargetError::failed(format!("cannot use {label}"), pooler::WHY));
         }
-        let (mut a, b) = (set_up(one, &label)?, set_up(other, &label)?);
+        let (mut a, b) = (open::set_up(one, &label)?, open::set_up(other, &label)?);
         let reading = |source| TargetError::failed(format!("cannot read {label}"), source);
         examine::known_version(&mut a, &label)?;
         let place = Place::find(&mut a, &own).map_err(reading)?;
@@ -246,7 +247,9 @@ impl Postgres {
     fn reconnect(&mut self) -> Result<(), TargetError> {
         let mut tries = 0;
         let (mut a, mut b) = loop {
-            match session(&self.route, &self.label).and_then(|a| Ok((a, session(&self.route, &self.label)?))) {
+            match open::session(&self.route, &self.label)
+                .and_then(|a| Ok((a, open::session(&self.route, &self.label)?)))
+            {
                 Ok(both) => break both,
                 Err(error) if tries == RECONNECTS => return Err(error),
                 Err(_) => {
@@ -306,24 +309,6 @@ impl Postgres {
         self.commit(ticket)?;
         Ok(ticket)
     }
-}
-
-/// A session under the tool's own settings.
-fn session(route: &Route, label: &str) -> Result<Session, TargetError> {
-    set_up(client(route, label)?, label)
-}
-
-fn client(route: &Route, label: &str) -> Result<postgres::Client, TargetError> {
-    route.connect().map_err(|source| TargetError::failed(format!("cannot connect to {label}"), source))
-}
-
-fn set_up(client: postgres::Client, label: &str) -> Result<Session, TargetError> {
-    let ready = |client| -> Result<Session, postgres::Error> {
-        let mut session = Session::new(client)?;
-        session.stay_neutral()?;
-        Ok(session)
-    };
-    ready(client).map_err(|source| TargetError::failed(format!("cannot set up {label}"), source))
 }
 
 impl Target for Postgres {

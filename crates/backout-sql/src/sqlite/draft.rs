@@ -26,7 +26,8 @@ use super::token::{quote, tokens};
 use super::value::Cell;
 use super::writer::Writer;
 use super::{Sqlite, snapshot};
-use crate::recorded::{Condition, Drafted, Drafting, Rows, parents_first};
+use crate::parents_first::parents_first;
+use crate::recorded::{Condition, Drafted, Drafting, Rows};
 
 /// The copy of after, as statements name it.
 pub(super) const AFTER: &str = "backout_after";
