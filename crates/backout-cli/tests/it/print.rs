@@ -26,10 +26,10 @@ fn man_pages_one_a_command() {
     let scene = Scene::new();
     scene.run(&["man"]).exits(0).answers(".TH backout 1").answers("Exit status");
     let ran = scene.run(&["man", "pages"]).exits(0);
-    assert_eq!(ran.stdout.lines().count(), 28, "{ran}");
+    assert_eq!(ran.stdout.lines().count(), 29, "{ran}");
     let page = scene.read("pages/backout-undo.1");
     assert!(page.contains("on\\-conflict") && page.contains("backout\\-undo"), "{page}");
-    assert!(!scene.path("pages/backout-capture.1").exists());
+    assert!(!scene.path("pages/backout-watch.1").exists(), "a command that is not for people");
 }
 
 #[test]
