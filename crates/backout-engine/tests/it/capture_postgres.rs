@@ -210,6 +210,29 @@ fn later_changes_of_others_are_merged_by_column() {
     );
 }
 
+/// What a dump does not say: the rows of a materialized view. CONCURRENTLY leaves even its file.
+#[test]
+fn a_view_that_a_command_fills_anew_holds_again_what_it_held() {
+    for concurrently in ["", "CONCURRENTLY"] {
+        let site = shop();
+        execute(
+            &site,
+            "CREATE MATERIALIZED VIEW mv AS SELECT login, age FROM member; CREATE UNIQUE INDEX ON mv (login)",
+        );
+        let held = "SELECT string_agg(concat_ws(' ', login, age), ', ' ORDER BY login) FROM mv";
+        let before = value(&site, held);
+        let command = format!("UPDATE member SET age = 1; REFRESH MATERIALIZED VIEW {concurrently} mv");
+        site.deploy(&Pkg::new("p").step(captured_psql(&command))).expect(Status::Done);
+        assert_eq!(value(&site, held), "ann 1, bob 1");
+        site.undo(None).expect(Status::Done);
+        assert_eq!(value(&site, held), before, "{concurrently}");
+        site.redo().expect(Status::Done);
+        assert_eq!(value(&site, held), "ann 1, bob 1", "{concurrently}");
+        site.undo(None).expect(Status::Done);
+        assert_eq!(value(&site, held), before, "{concurrently}");
+    }
+}
+
 /// As Django adds a field: the default is for the rows that are there, and goes.
 #[test]
 fn a_column_whose_default_went_again_is_dropped_and_what_others_wrote_stays() {

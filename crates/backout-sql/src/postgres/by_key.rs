@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::ToSql;
 
+use super::catalog::users_trigger;
 use super::reader::reader;
 use super::session::{self, Session, ident, literal};
 use super::stream::Table;
@@ -156,8 +157,9 @@ impl ByKey {
              FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})
                  AND c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhasrules AND NOT c.relhassubclass AND NOT c.relrowsecurity
                  AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-                 AND ({any} OR NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal))",
-            literal(name)
+                 AND ({any} OR NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND {}))",
+            literal(name),
+            users_trigger("t")
         ))?;
         let number = |at: usize| found.first()?.get(at)?.as_deref()?.parse::<u64>().ok();
         let (Some(oid), Some(blocks)) = (number(0).and_then(|oid| u32::try_from(oid).ok()), number(1)) else {

@@ -146,8 +146,8 @@ pub struct Object {
 }
 
 /// Parts that say where an object stands or how it came to be there, not what it is.
-pub(super) const NOT_COMPARED: [&str; 9] =
-    ["id", "of", "position", "number", "file", "inherited", "referenced", "index", "builtin"];
+pub(super) const NOT_COMPARED: [&str; 10] =
+    ["id", "of", "position", "number", "file", "content", "inherited", "referenced", "index", "builtin"];
 
 impl Object {
     pub fn part(&self, name: &str) -> Option<&str> {

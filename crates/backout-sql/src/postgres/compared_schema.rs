@@ -11,6 +11,7 @@ use super::catalog::{self, Key, Kind, Object, Wanted, class};
 use super::ddl::Change;
 use super::ddl_keep::widens;
 use super::prepared::Client;
+use super::refreshed;
 
 /// A condition on a pg_class `c` and its pg_namespace `n`: the user's own, with members of extensions.
 pub(super) const USERS_RELATIONS: &str = "n.nspname !~ '^(pg_|backout)' AND n.nspname <> 'information_schema'";
@@ -100,6 +101,14 @@ pub(super) fn all(client: &mut Client, version: u32) -> Result<Vec<Object>, Erro
     }
     let mut objects = catalog::read(client, &wanted, version)?;
     objects.retain(|object| !object.is_held());
+    // Nothing else tells whether a command filled a view anew: CONCURRENTLY leaves its file.
+    for view in objects.iter_mut().filter(|object| object.kind == Kind::MaterializedView) {
+        if view.part("empty").is_none()
+            && let Some(content) = refreshed::content(client, view.id())?
+        {
+            view.parts.insert("content".to_owned(), content);
+        }
+    }
     Ok(objects)
 }
 
@@ -231,8 +240,7 @@ fn keyed(objects: &[Object]) -> HashMap<Key, &Object> {
 
 /// True where two readings of one object are not the same.
 fn differ(before: &Object, now: &Object) -> bool {
-    // Of a materialized view the file says whether it holds other rows.
-    let refilled = before.kind == Kind::MaterializedView && before.part("file") != now.part("file");
+    let refilled = before.kind == Kind::MaterializedView && before.part("content") != now.part("content");
     refilled || !before.reads_like(now) || before.id() != now.id() || before.of() != now.of()
 }
 
@@ -246,7 +254,7 @@ fn is_only_anew(before: &Object, now: &Object) -> bool {
         }
         Kind::Attribute | Kind::Composite => true,
         Kind::Enum => differs("labels"),
-        Kind::MaterializedView => differs("file"),
+        Kind::MaterializedView => differs("content"),
         _ => false,
     }
 }

@@ -25,7 +25,7 @@ pub struct Change {
 pub struct DdlEvent {
     pub line: u32,
     pub sql: String,
-    /// The script's settings that the statement ran under, for redo: see [`ddl_settings`].
+    /// The script's settings that the statement ran under, for redo: see [`super::ddl_settings`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) settings: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

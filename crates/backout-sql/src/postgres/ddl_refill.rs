@@ -213,9 +213,10 @@ impl Silence {
         }
         let loud = format!(
             "SELECT tgrelid::regclass, 'TRIGGER '||quote_ident(tgname), tgenabled FROM pg_catalog.pg_trigger \
-             WHERE tgrelid IN ({list}) AND NOT tgisinternal AND tgenabled <> 'D' \
+             WHERE tgrelid IN ({list}) AND {users} AND tgenabled <> 'D' \
              UNION ALL SELECT ev_class::regclass, 'RULE '||quote_ident(rulename), ev_enabled \
-             FROM pg_catalog.pg_rewrite WHERE ev_class IN ({list}) AND ev_enabled <> 'D'"
+             FROM pg_catalog.pg_rewrite WHERE ev_class IN ({list}) AND ev_enabled <> 'D'",
+            users = catalog::users_trigger("pg_trigger")
         );
         for row in catalog::rows(client, &loud)? {
             let way = match row[2].as_str() {

@@ -45,7 +45,7 @@ pub(super) struct Act {
 }
 
 /// Errors that no other order of the statements would mend.
-fn is_fatal(error: &Error) -> bool {
+pub(super) fn is_fatal(error: &Error) -> bool {
     match error.code() {
         None => true,
         Some(code) => [

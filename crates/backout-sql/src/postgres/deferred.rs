@@ -3,18 +3,20 @@
 
 use super::capture::Sessions;
 use super::capture_error::{CaptureError, reading};
+use super::catalog::users_trigger;
 use super::session::{Row, Session};
 
 /// An error where a trigger waits for the end of the transaction on a table that A wrote to: what it does is to be done
 /// then and not now.
 pub fn nothing_waits(a: &mut Session) -> Result<(), CaptureError> {
     let waits = a
-        .value(
+        .value(&format!(
             "SELECT pg_catalog.format('trigger %I on %s', t.tgname, t.tgrelid::pg_catalog.regclass)
-             FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+             FROM pg_catalog.pg_trigger t WHERE t.tgdeferrable AND {} AND t.tgenabled <> 'D'
                  AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.granted
                      AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.relation = t.tgrelid) LIMIT 1",
-        )
+            users_trigger("t")
+        ))
         .map_err(reading("which triggers wait"))?;
     match waits {
         None => Ok(()),

@@ -148,6 +148,24 @@ impl<'a> Replay<'a> {
         self.conflicts.push(Conflict { now: why, ..conflict });
     }
 
+    /// A materialized view cannot be filled, by what others made of what it reads; nothing can fill it all the same.
+    pub fn unfilled(&mut self, view: String, why: String) -> Result<(), TargetError> {
+        if self.overwrites() {
+            return Err(TargetError::failed(format!("cannot fill {view} of {}", self.label), why));
+        }
+        self.conflicts.push(Conflict {
+            target: self.label.to_owned(),
+            object: view,
+            key: None,
+            column: None,
+            kind: ConflictKind::Definition,
+            before: String::new(),
+            left: String::new(),
+            now: format!("its query fails: {why}"),
+        });
+        Ok(())
+    }
+
     pub fn conflict(&self, table: &Table, key: Option<String>, kind: ConflictKind) -> Conflict {
         Conflict {
             target: self.label.to_owned(),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::catalog::users_trigger;
 use super::classify::Class;
 use super::session::{Session, literal};
 use super::token::{Kind, each_token};
@@ -66,12 +67,13 @@ impl Beforehand {
             "WITH RECURSIVE {}
              SELECT lower(c.relname::text), format('the trigger %I of %s', t.tgname, t.tgrelid::regclass) FROM pg_catalog.pg_trigger t
                  JOIN sends ON sends.oid = t.tgfoid JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-                 WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+                 WHERE {users} AND t.tgenabled IN ('O', 'A')
              UNION SELECT lower(c.relname::text), format('the rule %I of %s', r.rulename, r.ev_class::regclass) FROM pg_catalog.pg_rewrite r
                  JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
                  WHERE r.ev_type <> '1' AND r.ev_enabled IN ('O', 'A') AND r.ev_action::text ~* 'notify'
              UNION SELECT lower(proname::text), format('the function %I', proname) FROM sends ORDER BY 2",
-            sends(a.version)
+            sends(a.version),
+            users = users_trigger("t")
         ))?;
         Ok(Self(found.into_iter().filter_map(|mut row| Some((row[0].take()?, told(&row[1].take()?)))).collect()))
     }
@@ -129,7 +131,7 @@ impl Senders {
              written AS (SELECT relation FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation'
                  AND granted AND mode = 'RowExclusiveLock')
              SELECT format('the trigger %I of %s', t.tgname, t.tgrelid::regclass) FROM pg_catalog.pg_trigger t JOIN sends ON sends.oid = t.tgfoid
-                 WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgrelid IN (SELECT relation FROM written)
+                 WHERE {users} AND t.tgenabled IN ('O', 'A') AND t.tgrelid IN (SELECT relation FROM written)
              UNION SELECT format('the rule %I of %s', r.rulename, r.ev_class::regclass) FROM pg_catalog.pg_rewrite r
                  WHERE r.ev_type <> '1' AND r.ev_enabled IN ('O', 'A') AND r.ev_action::text ~* 'notify'
                      AND r.ev_class IN (SELECT relation FROM written)
@@ -138,6 +140,7 @@ impl Senders {
              UNION SELECT format('the function %I', proname) FROM sends WHERE lower(proname::text) = ANY (ARRAY[{called}]::text[])
              ORDER BY 1",
             sends = sends(a.version),
+            users = users_trigger("t"),
             called = called.join(", ")
         ))?;
         let mut found: Vec<String> = found.iter().filter_map(|row| row[0].as_deref().map(told)).collect();

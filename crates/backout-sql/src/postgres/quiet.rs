@@ -6,7 +6,7 @@
 
 use backout_model::target::TargetError;
 
-use super::catalog;
+use super::catalog::{self, users_trigger};
 use super::prepared::Client;
 use super::session::{Session, ident};
 use super::stream::Table;
@@ -57,10 +57,11 @@ impl Quiet {
         let fires = if self.replica { "'A', 'R'" } else { "'O', 'A'" };
         let found = a.rows(&format!(
             "SELECT 'TRIGGER', tgname, tgenabled FROM pg_catalog.pg_trigger
-             WHERE tgrelid = {name}::regclass AND NOT tgisinternal AND tgenabled IN ({fires})
+             WHERE tgrelid = {name}::regclass AND {users} AND tgenabled IN ({fires})
              UNION ALL SELECT 'RULE', rulename, ev_enabled FROM pg_catalog.pg_rewrite
              WHERE ev_class = {name}::regclass AND ev_enabled IN ({fires}) ORDER BY 1, 2",
-            name = super::session::literal(name)
+            name = super::session::literal(name),
+            users = users_trigger("pg_trigger")
         ))?;
         for row in found {
             let text = |at: usize| row[at].clone().unwrap_or_default();

@@ -100,6 +100,8 @@ pub(super) struct Filled {
     pub views: Vec<u32>,
     /// What is to be told of them.
     pub notes: Vec<String>,
+    /// The views that their queries fail to fill, and why.
+    pub failed: Vec<(String, String)>,
 }
 
 /// Fills views once more when all rows of a step are back: those that the step had filled, and those that were made anew
@@ -116,10 +118,10 @@ pub(super) fn fill(client: &mut Client, events: &[Event], before: &[View]) -> Re
             filled.views.push(view.oid);
             match ddl_turn::attempt(client, &format!("REFRESH MATERIALIZED VIEW {name}")) {
                 Ok(()) => {}
-                Err(error) if client.is_closed() => return Err(error),
+                // What may pass is no reason to leave it as it is.
+                Err(error) if client.is_closed() || ddl_turn::is_fatal(&error) => return Err(error),
                 Err(error) => {
-                    let why = ddl_turn::reason(&error);
-                    filled.notes.push(format!("materialized view {name} could not be filled anew: {why}"));
+                    filled.failed.push((format!("materialized view {name}"), ddl_turn::reason(&error)));
                     continue;
                 }
             }

@@ -11,6 +11,7 @@ use std::io::Write;
 
 use backout_model::target::{Images, TargetError};
 
+use super::catalog::users_trigger;
 use super::script_ddl::{self, STOPS, Writing};
 use super::session::{ident, literal};
 use super::stream::{Event, Reader, Span, Table};
@@ -211,7 +212,7 @@ fn silence(tables: &BTreeSet<String>, out: &mut dyn Write) -> std::io::Result<()
     writeln!(
         out,
         "INSERT INTO pg_temp.backout_triggers SELECT tgrelid, tgname, tgenabled FROM pg_trigger
-    WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgrelid IN ({names});
+    WHERE {users} AND tgenabled <> 'D' AND tgrelid IN ({names});
 DO $backout$ DECLARE t record; BEGIN
   IF EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class IN ({names}) AND rulename <> '_RETURN') THEN
     RAISE EXCEPTION 'a rule acts on a table of the deployment: nothing was changed';
@@ -219,7 +220,8 @@ DO $backout$ DECLARE t record; BEGIN
   FOR t IN SELECT * FROM pg_temp.backout_triggers LOOP
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', t.tab, t.name);
   END LOOP;
-END $backout$;"
+END $backout$;",
+        users = users_trigger("pg_trigger")
     )
 }
 

@@ -286,6 +286,9 @@ impl Postgres {
         let filled = refreshed::fill(&mut self.a.client, events, views);
         let filled = filled.map_err(|source| self.failed("cannot fill materialized views of", source))?;
         replay.notes.extend(filled.notes.into_iter().map(|note| format!("{}: {note}", self.label)));
+        for (view, why) in filled.failed {
+            replay.unfilled(view, why)?;
+        }
         let accounted = capture.map_or(Ok(()), |capture| capture.account_rows(&mut self.a, &filled.views));
         accounted.map_err(|source| uncaptured(&self.label, source))
     }

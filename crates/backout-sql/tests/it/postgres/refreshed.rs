@@ -125,23 +125,39 @@ fn a_view_that_an_undo_makes_anew_is_what_it_was() {
     }
 }
 
-/// Where its query fails by what others wrote, all else goes back, and that is said.
+/// Where its query fails by what others wrote, that is a conflict: `keep` takes the rest back.
 #[test]
-fn a_view_that_cannot_be_filled_is_told() {
-    let mut stage = Stage::new(
-        "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1), (2, 2);
-         CREATE MATERIALIZED VIEW inverse AS SELECT id, 10 / n AS i FROM t;",
-    );
+fn a_view_that_cannot_be_filled_is_a_conflict() {
+    let setup = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1), (2, 2);
+        CREATE MATERIALIZED VIEW inverse AS SELECT id, 10 / n AS i FROM t;";
+    let mut stage = Stage::new(setup);
     let images = stage.apply("UPDATE t SET n = 5 WHERE id = 1; REFRESH MATERIALIZED VIEW inverse;");
     stage.others("INSERT INTO t VALUES (3, 0)");
-    let report = stage.undo(&images);
-    assert!(
-        report.notes.iter().any(|note| note.contains("public.inverse") && note.contains("division by zero")),
-        "{:?}",
-        report.notes
-    );
+    let now = stage.dump();
+    let conflicts = stage.conflicts(&images);
+    assert!(conflicts.listed[0].to_string().contains("division by zero"), "{conflicts:?}");
+    assert_eq!(stage.dump(), now);
+    assert!(matches!(stage.try_undo(&images, OnConflict::Overwrite), Err(TargetError::Failed { .. })));
+    assert_eq!(stage.dump(), now);
+    let report = stage.try_undo(&images, OnConflict::Keep).unwrap();
+    assert_eq!(report.conflicts.total, 1);
     assert_eq!(stage.ask("SELECT n FROM t WHERE id = 1"), "1");
     assert_eq!(stage.ask("SELECT i FROM inverse WHERE id = 1"), "2");
+}
+
+/// What may pass is not passed over: who reads the view for long keeps all of the undo from happening.
+#[test]
+fn a_view_that_others_hold_fails_the_undo() {
+    let mut stage = Stage::new(SETUP);
+    let images = stage.apply("UPDATE t SET n = n * 2; REFRESH MATERIALIZED VIEW total;");
+    let now = stage.dump();
+    let mut reader = stage.other();
+    reader.batch_execute("BEGIN; SELECT * FROM total").unwrap();
+    assert!(matches!(stage.try_undo(&images, OnConflict::Stop), Err(TargetError::Failed { .. })));
+    reader.batch_execute("COMMIT").unwrap();
+    assert_eq!(stage.dump(), now);
+    stage.undo(&images);
+    assert_eq!(stage.ask("SELECT s FROM total"), "45");
 }
 
 #[test]
