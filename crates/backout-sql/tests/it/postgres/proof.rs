@@ -209,7 +209,7 @@ fn a_trigger_that_waits_for_the_end_of_the_step() {
 
 #[test]
 fn another_user_of_the_session() {
-    refused("SET SESSION AUTHORIZATION DEFAULT; CREATE TABLE mine (a int)", "SET ROLE does");
+    refused("SET SESSION AUTHORIZATION nobody; CREATE TABLE mine (a int)", "SET ROLE does");
 }
 
 /// A sequence that starts anew and is used by somebody: what comes back must not be given once more.
