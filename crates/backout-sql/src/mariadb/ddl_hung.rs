@@ -338,6 +338,7 @@ fn mend(b: &mut Session, links: &[Link]) -> Result<(), Error> {
             None => Ok(()),
         };
         let made = dropped.and_then(|()| b.run(&format!("ALTER TABLE {child} ADD {}", link.line)));
+        let made = made.and_then(|()| ddl_links::lead_keys(b, &link.child, &shape));
         b.run("UNLOCK TABLES")?;
         made?;
     }

@@ -205,6 +205,9 @@ impl Mariadb {
         if act.replay.is_stopped() {
             return Ok(());
         }
+        if act.replay.conflicts.total > before && act.replay.counts_on(&change) {
+            return Err(TargetError::Conflicts(std::mem::take(&mut act.replay.conflicts)));
+        }
         let ticket = self.announced(&mut act.ticket, &act.summary, act.gate)?;
         let writing =
             |label: &str, source: Error| TargetError::failed(format!("cannot write a segment to {label}"), source);
@@ -267,7 +270,7 @@ impl Mariadb {
 }
 
 /// The names that change when a change is replayed, in their order.
-fn moves_of(names: &Names, segment: &Segment, change: &Change, undo: bool) -> Vec<(String, String)> {
+pub(super) fn moves_of(names: &Names, segment: &Segment, change: &Change, undo: bool) -> Vec<(String, String)> {
     let moves = change.moves(&|what| segment.object(names, what));
     match undo {
         true => moves.into_iter().rev().map(|(from, to)| (to, from)).collect(),
