@@ -119,6 +119,14 @@ impl Change {
         }
     }
 
+    /// The names that it changes, old and new.
+    pub fn pairs(&self) -> &[(String, String)] {
+        match self {
+            Change::Renamed { pairs, .. } => pairs,
+            _ => &[],
+        }
+    }
+
     /// What takes it back, in words.
     pub fn words(&self) -> String {
         match self {
