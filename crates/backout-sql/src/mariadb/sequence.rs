@@ -42,7 +42,8 @@ fn left(b: &mut Session, names: &Names, name: &str) -> Result<Vec<String>, Error
         "SELECT detail FROM `{}` WHERE INSTR(detail, '\"drawn\":') > 0 OR INSTR(detail, '\"pairs\":') > 0",
         names.segments()
     );
-    let (mut draws, mut pairs): (Vec<(String, String)>, Vec<(String, String)>) = Default::default();
+    let mut draws: Vec<(String, String)> = Vec::new();
+    let mut pairs: Vec<(String, String)> = Vec::new();
     for mut row in b.rows(&sql)? {
         match serde_json::from_str(&row[0].take().unwrap_or_default()) {
             Ok(Detail::Rows { drawn, .. }) => draws.extend(drawn),
