@@ -8,6 +8,7 @@ use mysql::Error;
 use super::Mariadb;
 use super::capture::patiently;
 use super::ddl::{Change, Gone, definition, net_names, rename, rows_in};
+use super::ddl_hung;
 use super::ddl_links::orphans;
 use super::ddl_shape::Shape;
 use super::ddl_text::{Kind, Text, Told};
@@ -172,7 +173,10 @@ impl Mariadb {
         let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop);
         let mut names = table::all_names(&mut self.b).map_err(|source| self.reading(source))?;
         for segment in segments {
-            let Detail::Ddl { change, .. } = &segment.detail else { continue };
+            let Detail::Ddl { change, hung, .. } = &segment.detail else { continue };
+            for link in ddl_hung::immovable(&mut self.b, change, hung).map_err(|source| self.reading(source))? {
+                replay.definition(change.names().next().unwrap_or_default(), format!("{link} needs it now"));
+            }
             if let Change::Altered(altered) = &**change
                 && !names.contains(&altered.name)
             {
