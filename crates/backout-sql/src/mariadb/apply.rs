@@ -43,7 +43,7 @@ impl Mariadb {
 /// A segment of rows under way.
 struct Open {
     capture: Capture,
-    /// Where sequences stood.
+    /// Where the sequences stood that it may draw from.
     sequences: Vec<(String, String)>,
 }
 
@@ -276,12 +276,14 @@ impl<'a> Chain<'a> {
         self.unchecked = checks.as_deref() == Some("0");
         let (step, number) = (self.step, self.number);
         let database = &mut *self.database;
-        let armed = Bodies::find(&mut database.b)
-            .map_err(CaptureError::from)
-            .and_then(|bodies| written::tables(&mut database.b, &database.database, &run, &bodies))
-            .and_then(|plan| Capture::arm(&mut database.b, &database.names, step, number, plan));
-        let capture = match armed {
-            Ok(capture) => capture,
+        let armed = Bodies::find(&mut database.b).map_err(CaptureError::from).and_then(|bodies| {
+            let b = &mut database.b;
+            let plan = written::tables(b, &database.database, &run, &bodies)?;
+            let sequences = written::drawn_from(b, &database.database, run, &bodies)?;
+            Ok(Open { capture: Capture::arm(b, &database.names, step, number, plan)?, sequences })
+        });
+        let open = match armed {
+            Ok(open) => open,
             Err(error) => {
                 // Half of the triggers may be there.
                 drop(database.sweep_segment(step, number));
@@ -291,8 +293,6 @@ impl<'a> Chain<'a> {
                 });
             }
         };
-        let sequences = sequence::all(&mut database.b).map_err(|source| database.reading(source))?;
-        let open = Open { capture, sequences };
         let begun = database.begin().and_then(|()| {
             let a = database.a()?;
             let begun = open.capture.begin(a).and_then(|()| a.run("SAVEPOINT backout_begin"));
@@ -338,13 +338,14 @@ impl<'a> Chain<'a> {
         Ok(())
     }
 
-    /// The sequences that do not stand where they did, and where they stand.
+    /// Of the sequences that it may draw from, those that do not stand where they did, and where they stand.
     fn drawn(&mut self, before: Vec<(String, String)>) -> Result<Vec<(String, String)>, TargetError> {
         if before.is_empty() {
             return Ok(Vec::new());
         }
         let now = sequence::all(&mut self.database.b).map_err(|source| self.database.reading(source))?;
-        Ok(now.into_iter().filter(|one| !before.contains(one)).collect())
+        let may_be = |one: &(String, String)| before.iter().any(|(name, state)| *name == one.0 && *state != one.1);
+        Ok(now.into_iter().filter(may_be).collect())
     }
 
     fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {

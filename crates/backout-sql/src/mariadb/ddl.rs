@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Mariadb;
 use super::apply::{Chain, cannot_run};
 use super::capture::patiently;
+use super::classify::No;
 use super::compared_links::parents;
 use super::ddl_alter::Altered;
 use super::ddl_hung;
@@ -116,6 +117,14 @@ impl Change {
         match self {
             Change::Told(told) => told.table.as_deref(),
             _ => None,
+        }
+    }
+
+    /// The names that it changes, old and new.
+    pub fn pairs(&self) -> &[(String, String)] {
+        match self {
+            Change::Renamed { pairs, .. } => pairs,
+            _ => &[],
         }
     }
 
@@ -234,6 +243,11 @@ impl Chain<'_> {
             self.number += 1;
             return Ok(());
         };
+        let why_not = ddl_hung::why_not(&mut self.database.b, &change);
+        if let Some(why) = why_not.map_err(|source| self.database.reading(source))? {
+            drop(self.database.sweep_segment(step, number));
+            return Err(No::undo(why).at(place, &statement.sql).refusal.into());
+        }
         for name in change.names() {
             if !self.summary.objects.iter().any(|one| one == name) {
                 self.summary.objects.push(name.to_owned());

@@ -176,6 +176,44 @@ fn links_at(b: &mut Session, parents: &[&str]) -> Result<Vec<Link>, Error> {
     Ok(all)
 }
 
+/// In words, the foreign keys of tables of other databases that point at these, as far as the user may see them. None can stay
+/// with a name that moves.
+fn links_elsewhere(b: &mut Session, parents: &[&str]) -> Result<Vec<String>, Error> {
+    if parents.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = parents.iter().map(|parent| literal(parent)).collect();
+    let rows = b.rows(&format!(
+        "SELECT CONCAT('the foreign key ', CONSTRAINT_NAME, ' of ', CONSTRAINT_SCHEMA, '.', TABLE_NAME)
+         FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE UNIQUE_CONSTRAINT_SCHEMA = DATABASE()
+         AND CONSTRAINT_SCHEMA <> DATABASE() AND REFERENCED_TABLE_NAME IN ({}) ORDER BY 1",
+        names.join(", ")
+    ))?;
+    Ok(rows.into_iter().filter_map(|mut row| row[0].take()).collect())
+}
+
+/// Why a change cannot be made: a foreign key of another database would follow a table into the hold.
+pub fn why_not(b: &mut Session, change: &Change) -> Result<Option<String>, Error> {
+    let mut names: Vec<&str> = held_names(change);
+    if let Change::Renamed { .. } = change {
+        names.extend(change.names());
+    }
+    let found = links_elsewhere(b, &names)?.into_iter().next();
+    Ok(found.map(|link| format!("{link} of another database points at what it is about")))
+}
+
+/// Those of other databases that the undo of a change cannot leave as they are, whatever becomes of conflicts.
+pub fn immovable(b: &mut Session, change: &Change, hung: &Hung) -> Result<Vec<String>, Error> {
+    let names = match change {
+        Change::Altered(altered) => vec![altered.name.as_str()],
+        Change::Made { name, .. } | Change::Swapped { name, .. } => vec![name.as_str()],
+        _ => Vec::new(),
+    };
+    let mut found = links_elsewhere(b, &names)?;
+    found.retain(|link| !hung.known.contains(link));
+    Ok(found)
+}
+
 /// Those that pointed at names which tables have by a change.
 fn links_with_new_names(b: &mut Session, change: &Change, known: &BTreeSet<String>) -> Result<Vec<Link>, Error> {
     let Change::Renamed { pairs, .. } = change else { return Ok(Vec::new()) };
@@ -204,6 +242,9 @@ pub fn before(b: &mut Session, change: &Change, held: &str) -> Result<Hung, Erro
         links.extend(links_at(b, &new.iter().map(String::as_str).collect::<Vec<_>>())?);
     }
     hung.known.extend(links.iter().map(Link::known));
+    if let Change::Altered(_) = change {
+        hung.known.extend(links_elsewhere(b, &parents)?);
+    }
     if !matches!(change, Change::Altered(_)) {
         hung.links = links;
     }
@@ -255,6 +296,11 @@ pub fn strangers(
         Change::Dropped { .. } | Change::Swapped { .. } if !undo => held_names(change),
         _ => Vec::new(),
     };
+    if undo {
+        all.extend(immovable(b, change, hung)?);
+    } else {
+        all.extend(links_elsewhere(b, &parents)?);
+    }
     let links = links_at(b, &parents)?;
     let new = |link: &&Link| !hung.known.contains(&link.known()) && !passed.contains(&link.child);
     let stays = |link: &&Link| match change {
@@ -338,6 +384,7 @@ fn mend(b: &mut Session, links: &[Link]) -> Result<(), Error> {
             None => Ok(()),
         };
         let made = dropped.and_then(|()| b.run(&format!("ALTER TABLE {child} ADD {}", link.line)));
+        let made = made.and_then(|()| ddl_links::lead_keys(b, &link.child, &shape));
         b.run("UNLOCK TABLES")?;
         made?;
     }

@@ -128,20 +128,26 @@ pub fn clauses(from: &Shape, to: &Shape) -> Vec<String> {
 /// another when that comes again: so the keys are made what they were, too. Can be done again.
 pub fn lead(b: &mut Session, table: &str, wanted: &str) -> Result<(), Error> {
     let to = Shape::of(wanted);
-    let mut run = |of: fn(&Shape, &Shape) -> Vec<String>| {
-        let Some(now) = definition(b, table)? else { return Ok(()) };
-        let clauses = of(&Shape::of(&now), &to);
-        if clauses.is_empty() {
-            return Ok(());
-        }
-        let sql = format!("ALTER TABLE {} {}", ident(table), clauses.join(", "));
-        patiently(|| b.run(&sql))
-    };
-    run(clauses)?;
-    run(|from, to| {
+    run(b, table, &to, clauses)?;
+    lead_keys(b, table, &to)
+}
+
+/// Makes the keys of a table what they are in a shape.
+pub fn lead_keys(b: &mut Session, table: &str, to: &Shape) -> Result<(), Error> {
+    run(b, table, to, |from, to| {
         let keys = |shape: &Shape| Shape { keys: shape.keys.clone(), ..Shape::default() };
         ddl_shape::clauses(&keys(from), &keys(to), &[])
     })
+}
+
+fn run(b: &mut Session, table: &str, to: &Shape, of: fn(&Shape, &Shape) -> Vec<String>) -> Result<(), Error> {
+    let Some(now) = definition(b, table)? else { return Ok(()) };
+    let clauses = of(&Shape::of(&now), to);
+    if clauses.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("ALTER TABLE {} {}", ident(table), clauses.join(", "));
+    patiently(|| b.run(&sql))
 }
 
 /// Of each foreign key that one shape has and the other has not, how many rows of the table would point at nothing.

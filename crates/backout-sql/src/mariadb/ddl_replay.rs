@@ -8,6 +8,7 @@ use mysql::Error;
 use super::Mariadb;
 use super::capture::patiently;
 use super::ddl::{Change, Gone, definition, net_names, rename, rows_in};
+use super::ddl_hung;
 use super::ddl_links::orphans;
 use super::ddl_shape::Shape;
 use super::ddl_text::{Kind, Text, Told};
@@ -172,7 +173,10 @@ impl Mariadb {
         let mut replay = Replay::new(&label, Direction::Undo, OnConflict::Stop);
         let mut names = table::all_names(&mut self.b).map_err(|source| self.reading(source))?;
         for segment in segments {
-            let Detail::Ddl { change, .. } = &segment.detail else { continue };
+            let Detail::Ddl { change, hung, .. } = &segment.detail else { continue };
+            for link in ddl_hung::immovable(&mut self.b, change, hung).map_err(|source| self.reading(source))? {
+                replay.definition(change.names().next().unwrap_or_default(), format!("{link} needs it now"));
+            }
             if let Change::Altered(altered) = &**change
                 && !names.contains(&altered.name)
             {
@@ -204,6 +208,9 @@ impl Mariadb {
         }
         if act.replay.is_stopped() {
             return Ok(());
+        }
+        if act.replay.conflicts.total > before && act.replay.counts_on(&change) {
+            return Err(TargetError::Conflicts(std::mem::take(&mut act.replay.conflicts)));
         }
         let ticket = self.announced(&mut act.ticket, &act.summary, act.gate)?;
         let writing =
@@ -267,7 +274,7 @@ impl Mariadb {
 }
 
 /// The names that change when a change is replayed, in their order.
-fn moves_of(names: &Names, segment: &Segment, change: &Change, undo: bool) -> Vec<(String, String)> {
+pub(super) fn moves_of(names: &Names, segment: &Segment, change: &Change, undo: bool) -> Vec<(String, String)> {
     let moves = change.moves(&|what| segment.object(names, what));
     match undo {
         true => moves.into_iter().rev().map(|(from, to)| (to, from)).collect(),

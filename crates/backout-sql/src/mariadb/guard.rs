@@ -340,7 +340,7 @@ impl<'a> Rows<'a> {
             if !own && link.parent != self.table.name {
                 continue;
             }
-            let (child, parent) = (ident(&link.child), ident(&link.parent));
+            let (child, parent) = (ident(&link.child), ident(&replay.ahead.parent(a, link)?));
             let pairs = link.columns.iter().zip(&link.referenced);
             let on: Vec<String> = pairs.map(|(one, other)| format!("c.{} = p.{}", ident(one), ident(other))).collect();
             let set: Vec<String> = link.columns.iter().map(|name| format!("c.{} IS NOT NULL", ident(name))).collect();

@@ -21,6 +21,7 @@ use self::session::Session;
 use crate::database::{Bounds, Database, Holder, LockError, Planner, Script};
 use crate::recorded::{Drafted, Drafting};
 
+mod ahead;
 mod apply;
 mod capture;
 mod classify;

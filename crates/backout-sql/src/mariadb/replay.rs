@@ -4,6 +4,13 @@ use std::collections::BTreeSet;
 
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 
+use super::ahead::Ahead;
+use super::ddl::Change;
+use super::guard::Rows;
+use super::marker::Names;
+use super::segment::Segment;
+use super::table::ForeignKey;
+
 /// Which way a step is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -29,6 +36,9 @@ pub struct Replay<'a> {
     pub unkept: bool,
     /// What a trial has gone past: it would be away by then.
     pub passed: BTreeSet<String>,
+    /// What the rest of an undo brings and takes away, and the tables of it without which rows would point at nothing.
+    pub ahead: Ahead,
+    pub counted_on: BTreeSet<String>,
 }
 
 impl<'a> Replay<'a> {
@@ -46,6 +56,8 @@ impl<'a> Replay<'a> {
             replacing: BTreeSet::new(),
             unkept: false,
             passed: BTreeSet::new(),
+            ahead: Ahead::default(),
+            counted_on: BTreeSet::new(),
         }
     }
 
@@ -56,6 +68,24 @@ impl<'a> Replay<'a> {
     /// True where what was met so far ends the replay.
     pub fn is_stopped(&self) -> bool {
         self.on_conflict == OnConflict::Stop && !self.conflicts.is_empty()
+    }
+
+    /// Takes in what an undo has still to do.
+    pub fn look_ahead(&mut self, names: &Names, segments: &[Segment]) {
+        if self.direction == Direction::Undo {
+            self.ahead = Ahead::of(names, segments);
+        }
+    }
+
+    /// Leaves out foreign keys, about rows that change, which no longer matter at the end.
+    pub fn leave_out(&mut self, links: &mut Vec<ForeignKey>, rows: &[Rows<'_>]) {
+        let written = rows.iter().map(|one| one.table.name.as_str()).collect();
+        self.counted_on.extend(self.ahead.leave_out(links, &written));
+    }
+
+    /// True where a change that stays as others made it would leave rows that point at nothing.
+    pub fn counts_on(&self, change: &Change) -> bool {
+        self.on_conflict == OnConflict::Keep && change.names().any(|name| self.counted_on.contains(name))
     }
 
     pub fn conflict(&self, object: &str, key: Option<String>, kind: ConflictKind) -> Conflict {

@@ -56,7 +56,7 @@ impl Run {
         self.all || columns.iter().any(|column| self.sets.contains(&column.to_lowercase()))
     }
 
-    fn says(&self, name: &str) -> bool {
+    pub fn says(&self, name: &str) -> bool {
         self.words.contains(&name.to_lowercase())
     }
 

@@ -3,6 +3,8 @@
 //!
 //! A number that was drawn is never given back: between two draws of a script somebody else may have drawn one, too.
 
+use std::collections::BTreeSet;
+
 use mysql::Error;
 
 use super::marker::Names;
@@ -36,14 +38,25 @@ pub fn state(b: &mut Session, name: &str) -> Result<String, Error> {
 
 /// Where steps left a sequence that drew from it, as the segments say which are there.
 fn left(b: &mut Session, names: &Names, name: &str) -> Result<Vec<String>, Error> {
-    let sql = format!("SELECT detail FROM `{}` WHERE INSTR(detail, '\"drawn\":') > 0", names.segments());
-    let mut all = Vec::new();
+    let sql = format!(
+        "SELECT detail FROM `{}` WHERE INSTR(detail, '\"drawn\":') > 0 OR INSTR(detail, '\"pairs\":') > 0",
+        names.segments()
+    );
+    let mut draws: Vec<(String, String)> = Vec::new();
+    let mut pairs: Vec<(String, String)> = Vec::new();
     for mut row in b.rows(&sql)? {
-        if let Ok(Detail::Rows { drawn, .. }) = serde_json::from_str(&row[0].take().unwrap_or_default()) {
-            all.extend(drawn.into_iter().filter(|(one, _)| one == name).map(|(_, state)| state));
+        match serde_json::from_str(&row[0].take().unwrap_or_default()) {
+            Ok(Detail::Rows { drawn, .. }) => draws.extend(drawn),
+            Ok(Detail::Ddl { change, .. }) => pairs.extend(change.pairs().iter().cloned()),
+            _ => {}
         }
     }
-    Ok(all)
+    // All names that it has had.
+    let mut own = BTreeSet::from([name]);
+    while let Some((from, to)) = pairs.iter().find(|(from, to)| own.contains(&**from) != own.contains(&**to)) {
+        own.extend([from.as_str(), to.as_str()]);
+    }
+    Ok(draws.iter().filter(|(one, _)| own.contains(&**one)).map(|(_, state)| state.clone()).collect())
 }
 
 /// The definition that a step left; of a sequence, with the numbers that steps drew from it since.

@@ -149,6 +149,7 @@ impl Mariadb {
             fault::point(Point::Statement)
                 .map_err(|source| TargetError::failed(format!("cannot change {}", self.label), source))?;
             let last = at + 1 == count && act.seals;
+            act.replay.look_ahead(&self.names, &segments[at + 1..]);
             let met = match self.replay_segment(&mut segments[at], last, act) {
                 Err(TargetError::Conflicts(conflicts)) => Some(conflicts),
                 Err(error) => return Err(error),
@@ -180,8 +181,8 @@ impl Mariadb {
         let label = self.label.clone();
         let mut replay = Replay::new(&label, Direction::Redo, OnConflict::Keep);
         std::mem::swap(&mut act.replay.notes, &mut replay.notes);
-        let ticket = act.ticket;
-        let mut back = Act { replay, ticket, summary: act.summary.clone(), gate: &mut *act.gate, seals: false };
+        let mut back =
+            Act { replay, ticket: act.ticket, summary: act.summary.clone(), gate: &mut *act.gate, seals: false };
         for segment in segments.iter_mut().rev() {
             self.replay_segment(segment, false, &mut back)?;
         }
@@ -311,8 +312,7 @@ impl Mariadb {
         Ok(all)
     }
 
-    /// Locks, compares and changes rows in the open transaction, and looks at foreign keys.
-    /// Those of tables that are `hidden` cannot be judged.
+    /// Locks, compares and changes rows in the open transaction, and looks at foreign keys but those of `hidden` tables.
     fn change_rows(
         &mut self,
         rows: &[Rows<'_>],
@@ -325,6 +325,7 @@ impl Mariadb {
         let label = self.label.clone();
         let mut links = table::foreign_keys_that_hold(&mut self.b).map_err(|source| self.reading(source))?;
         links.retain(|link| !hidden.contains(&link.child) && !hidden.contains(&link.parent));
+        replay.leave_out(&mut links, rows);
         let a = self.a()?;
         for one in rows {
             one.lock(a).map_err(|source| failed(&one.table.name, &label, source))?;
@@ -342,8 +343,7 @@ impl Mariadb {
             return Ok(());
         }
         let before = replay.conflicts.total;
-        let looked_at = if replay.unchecked { &[] } else { rows };
-        for one in looked_at {
+        for one in if replay.unchecked { &[] } else { rows } {
             one.look_at_links(a, replay, &links).map_err(|source| failed(&one.table.name, &label, source))?;
         }
         // Nobody can settle these by leaving one of two values.
@@ -362,7 +362,8 @@ impl Mariadb {
         self.begin()?;
         let (mut hidden, mut triggered): (BTreeSet<String>, BTreeSet<String>) = Default::default();
         let mut done = Ok(());
-        for segment in segments {
+        for (at, segment) in segments.iter().enumerate() {
+            replay.look_ahead(&self.names, &segments[at + 1..]);
             match &segment.detail {
                 Detail::Rows { tables, .. } => {
                     let seen: Vec<Held> =

@@ -8,6 +8,7 @@ use mysql::Error;
 use super::capture::CaptureError;
 use super::quiet;
 use super::run::{Bodies, Run};
+use super::sequence;
 use super::session::{Session, literal};
 use super::table::{self, ForeignKey, Table, There};
 
@@ -67,6 +68,29 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
     }
     plan.triggers = triggers_of(b, plan.tables.keys())?;
     Ok(plan)
+}
+
+/// The sequences that a run of statements may draw from, and where they stand: it says their names, or those of tables whose
+/// defaults draw from them. What draws from others meanwhile is not the run.
+pub fn drawn_from(
+    b: &mut Session,
+    database: &str,
+    mut run: Run,
+    bodies: &Bodies,
+) -> Result<Vec<(String, String)>, CaptureError> {
+    let mut all = sequence::all(b)?;
+    if all.is_empty() || run.all {
+        return Ok(all);
+    }
+    run.reach(database, bodies)?;
+    let mut reached = BTreeSet::new();
+    for (name, _) in &all {
+        if run.says(name) || sequence::defaults(b, name)?.iter().any(|(table, _)| run.says(table)) {
+            reached.insert(name.clone());
+        }
+    }
+    all.retain(|(name, _)| reached.contains(name));
+    Ok(all)
 }
 
 /// The application's triggers on tables, with their bodies.

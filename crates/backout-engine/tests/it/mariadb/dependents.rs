@@ -4,10 +4,13 @@
 use backout_engine::outcome::Status;
 use backout_model::conflict::OnConflict;
 use backout_testkit::database::Lines;
+use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::{Database, Queryable as _, Server};
 use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
+
+use super::rows::is_refused;
 
 const BASE: &str = "
     CREATE TABLE item (id int PRIMARY KEY, name varchar(20), n int, KEY by_n (n)) ENGINE=InnoDB;
@@ -188,4 +191,56 @@ fn hunt(part: usize) {
     }
     assert!(failures.is_empty(), "{undone} undone, {refused} refused\n{}", failures.join("\n"));
     assert!(undone > 20 && refused > 5, "{undone} undone, {refused} refused");
+}
+
+/// A foreign key of another database would follow its table into the hold.
+#[test]
+fn what_another_database_points_at_is_refused_or_named() {
+    let server = Server::shared();
+    let elsewhere = server.database();
+    let points_at = |site: &TestSite, table: &str, n: u32| {
+        let own = site.mariadb("main").unwrap().name.clone();
+        elsewhere.script(&format!(
+            "SET foreign_key_checks = 0; CREATE TABLE child{n} (up int, CONSTRAINT up{n} FOREIGN KEY (up) REFERENCES {own}.{table} (id)) ENGINE=InnoDB;"
+        ));
+    };
+    let site = TestSite::builder().mariadb("main", server, BASE).build();
+    points_at(&site, "item", 0);
+    points_at(&site, "fresh", 1);
+    let before = Fingerprint::of(&site);
+    for script in [
+        "SET foreign_key_checks = 0; DROP TABLE item;",
+        "RENAME TABLE item TO other;",
+        "TRUNCATE item;",
+        "CREATE TABLE fresh (id int PRIMARY KEY) ENGINE=InnoDB;",
+        "RENAME TABLE spare TO fresh;",
+    ] {
+        is_refused(&site, &before, script, "of another database points at");
+    }
+    for (n, (script, table)) in [
+        ("CREATE TABLE made (id int PRIMARY KEY) ENGINE=InnoDB;", "made"),
+        ("CREATE OR REPLACE TABLE spare (id int PRIMARY KEY, n int) ENGINE=InnoDB;", "spare"),
+        ("TRUNCATE spare;", "spare"),
+        ("ALTER TABLE plain MODIFY id bigint;", "plain"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let site = TestSite::builder().mariadb("main", server, BASE).build();
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        let own = site.mariadb("main").unwrap().name.clone();
+        let kind = if table == "plain" { "bigint" } else { "int" };
+        elsewhere.script(&format!("CREATE TABLE late{n} (up {kind}, CONSTRAINT late_up{n} FOREIGN KEY (up) REFERENCES {own}.{table} (id)) ENGINE=InnoDB;"));
+        let state = Fingerprint::of(&site);
+        let done = site.undo(None);
+        assert_eq!(done.status(), Status::Refused, "{script}: {done:?}");
+        assert!(
+            format!("{done:?}").contains(&format!("late_up{n} of {}.late{n} needs it now", elsewhere.name)),
+            "{script}: {done:?}"
+        );
+        let done = site.undo_on(None, OnConflict::Overwrite);
+        assert_eq!(done.status(), Status::Refused, "{script}: {done:?}");
+        state.assert_same(&Fingerprint::of(&site), script);
+        elsewhere.script(&format!("DROP TABLE late{n}"));
+    }
 }

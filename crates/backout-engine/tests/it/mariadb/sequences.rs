@@ -3,7 +3,7 @@
 
 use backout_engine::outcome::Status;
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::mariadb::Server;
+use backout_testkit::mariadb::{Queryable as _, Server};
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
 
@@ -25,6 +25,9 @@ const SCRIPTS: &[&str] = &[
     "ALTER SEQUENCE s RESTART 5000 MAXVALUE 9000; ALTER SEQUENCE s RESTART;",
     "ALTER SEQUENCE s RESTART 7000; INSERT INTO item (name) VALUES ('far'), ('farther'); CREATE SEQUENCE more; INSERT INTO log VALUES (5, NEXTVAL(more)); DROP SEQUENCE more;",
     "RENAME TABLE down TO up; CREATE SEQUENCE down;",
+    "CREATE SEQUENCE s2; RENAME TABLE s2 TO s3; DO NEXTVAL(s3); RENAME TABLE s3 TO s4; INSERT INTO log VALUES (1, NEXTVAL(s4));",
+    "ALTER SEQUENCE s INCREMENT BY 3; RENAME TABLE item TO items; INSERT INTO items (name) VALUES ('by default'); CREATE SEQUENCE more; CREATE FUNCTION drawn() RETURNS int RETURN NEXTVAL(more);",
+    "CREATE SEQUENCE more; CREATE TABLE drawing (id int PRIMARY KEY DEFAULT NEXTVAL(more), n int); CREATE TRIGGER draws AFTER INSERT ON log FOR EACH ROW INSERT INTO drawing (n) VALUES (NEW.id); INSERT INTO log VALUES (1, 1);",
 ];
 
 #[test]
@@ -92,5 +95,34 @@ fn what_would_draw_numbers_unsaid_is_refused() {
         ("ALTER SEQUENCE round RESTART 2", "how often it began anew"),
     ] {
         is_refused(&site, &before, &format!("{script};"), why);
+    }
+}
+
+/// What the step cannot have drawn was drawn by others while it ran.
+#[test]
+fn a_number_that_others_draw_while_a_step_runs_is_not_the_steps() {
+    for (script, name) in [("ALTER SEQUENCE s INCREMENT BY 3;", "s"), ("CREATE SEQUENCE made;", "made")] {
+        let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+        let database = site.mariadb("main").unwrap();
+        let mut others = database.connect();
+        let script = format!("{script} INSERT INTO log VALUES (1, SLEEP(2));");
+        let draw = format!("DO NEXTVAL({name})");
+        let drawn = std::thread::scope(|scope| {
+            let drawn = scope.spawn(move || {
+                let waits = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep' AND DB = DATABASE()";
+                while others.query_first::<u64, _>(waits).unwrap() != Some(1) {
+                    std::thread::yield_now();
+                }
+                others.query_drop(&draw).unwrap();
+            });
+            site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+            drawn.join()
+        });
+        drawn.unwrap();
+        let state = Fingerprint::of(&site);
+        let done = site.undo(None);
+        assert_eq!(done.status(), Status::Refused, "{name}: {done:?}");
+        assert!(format!("{done:?}").contains("definition was changed"), "{name}: {done:?}");
+        state.assert_same(&Fingerprint::of(&site), name);
     }
 }
