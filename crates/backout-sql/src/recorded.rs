@@ -81,6 +81,8 @@ pub struct Table {
     pub is_new: bool,
     /// The columns that the script makes.
     pub new_columns: Vec<usize>,
+    /// What it is called before the script renames it; empty where it keeps its name.
+    pub old_name: String,
 }
 
 impl Table {
@@ -102,6 +104,10 @@ impl Table {
 
 /// What differs from engine to engine.
 pub trait Dialect {
+    /// The rows of the table called `name` and of no other, as UPDATE, DELETE and SELECT name them.
+    fn own_rows(&self, name: &str) -> String {
+        name.to_owned()
+    }
     /// The column holds this value, whatever it is.
     fn same(&self, table: &Table, column: usize, value: &str) -> String;
     /// Deletes one of the rows for which this holds.
@@ -124,6 +130,8 @@ pub struct Rows<'r, 'd, D> {
 struct Gathered {
     table: String,
     name: String,
+    /// As it is called before the script.
+    asked: String,
     there: Vec<String>,
     free: Vec<String>,
     bytes: usize,
@@ -180,7 +188,8 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
             return self.insert(table, after);
         }
         let sets: Vec<String> = changed.iter().map(|at| format!("{} = {}", table.columns[*at], after[*at])).collect();
-        let update = format!("UPDATE {} SET {} WHERE {}", table.name, sets.join(", "), self.keyed(table, before));
+        let own = self.dialect.own_rows(&table.name);
+        let update = format!("UPDATE {own} SET {} WHERE {}", sets.join(", "), self.keyed(table, before));
         if (self.drafting.leave_out_row)(&table.shown, before) || (self.drafting.leave_out_row)(&table.shown, after) {
             return self.set_aside(table, &update);
         }
@@ -199,8 +208,7 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
         let all = 0..table.columns.len();
         let left_out = (self.drafting.leave_out_row)(&table.shown, before);
         if left_out && !table.key.is_empty() {
-            let place = self.keyed(table, before);
-            return self.set_aside(table, &format!("DELETE FROM {} WHERE {place}", table.name));
+            return self.set_aside(table, &self.delete_keyed(table, before));
         }
         if table.key.is_empty() {
             let held: Vec<String> = all.map(|at| self.dialect.same(table, at, &before[at])).collect();
@@ -215,8 +223,7 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
         if table.can_be_asked() {
             self.gather(table, held.join(" AND "), true)?;
         }
-        let place = self.keyed(table, before);
-        self.statement(&format!("DELETE FROM {} WHERE {place}", table.name))
+        self.statement(&self.delete_keyed(table, before))
     }
 
     /// Ends what is open: rows of one kind, or of one table, are over.
@@ -276,6 +283,10 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
         if self.inserting.take().is_some() { writeln!(self.drafting.out, ";") } else { Ok(()) }
     }
 
+    fn delete_keyed(&self, table: &Table, before: &[String]) -> String {
+        format!("DELETE FROM {} WHERE {}", self.dialect.own_rows(&table.name), self.keyed(table, before))
+    }
+
     fn keyed(&self, table: &Table, values: &[String]) -> String {
         let parts: Vec<String> =
             table.key.iter().map(|at| format!("{} = {}", table.columns[*at], values[*at])).collect();
@@ -286,7 +297,10 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
     fn gather(&mut self, table: &Table, holds: String, there: bool) -> io::Result<()> {
         if self.gathered.name != table.name {
             self.condition();
-            self.gathered = Gathered { table: table.shown.clone(), name: table.name.clone(), ..Gathered::default() };
+            let name = if table.old_name.is_empty() { &table.name } else { &table.old_name };
+            let asked = self.dialect.own_rows(name);
+            let (shown, name) = (table.shown.clone(), table.name.clone());
+            self.gathered = Gathered { table: shown, name, asked, ..Gathered::default() };
         }
         let gathered = &mut self.gathered;
         gathered.rows += 1;
@@ -316,7 +330,7 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
             let what = if equals.is_none() { "rows" } else { "keys" };
             self.drafted.conditions.push(Condition {
                 name: format!("{what} of {} {words} ({})", gathered.table, gathered.number),
-                sql: format!("SELECT count(*) FROM {} WHERE {}", gathered.name, rows.join(" OR ")),
+                sql: format!("SELECT count(*) FROM {} WHERE {}", gathered.asked, rows.join(" OR ")),
                 equals: equals.unwrap_or(rows.len()).to_string(),
             });
         }

@@ -82,7 +82,7 @@ pub fn all_carried(build: &dyn Fn() -> TestSite, scripts: &[&str]) {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), scripts.len(), wrong.join("\n\n"));
 }
 
-fn run(site: &TestSite, sql: &str) {
+pub fn run(site: &TestSite, sql: &str) {
     use backout_testkit::mariadb::Queryable as _;
     match (site.postgres("main"), site.mariadb("main")) {
         (Some(database), _) => database.connect().batch_execute(sql).unwrap(),
@@ -91,7 +91,7 @@ fn run(site: &TestSite, sql: &str) {
     }
 }
 
-fn web(site: &TestSite, script: &str) {
+pub fn web(site: &TestSite, script: &str) {
     let status = std::process::Command::new("sh").args(["-ec", script]).current_dir(site.root("web")).status();
     assert!(status.unwrap().success(), "{script}");
 }
@@ -281,7 +281,7 @@ fn a_site_that_is_not_as_it_was_is_refused() {
     other.deploy_from(&package, Recorder::default()).expect(Status::Done);
 }
 
-fn refused(done: Done) -> String {
+pub fn refused(done: Done) -> String {
     match done.result {
         Err(error) if error.status() == Status::Refused => error.causes().join(": "),
         other => panic!("not refused: {other:?}"),
@@ -363,7 +363,7 @@ const MARIADB: &str = "
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 50;
     CREATE FUNCTION twice(i int) RETURNS int DETERMINISTIC RETURN i * 2;";
 
-fn on_mariadb() -> TestSite {
+pub fn on_mariadb() -> TestSite {
     TestSite::builder().mariadb("main", backout_testkit::mariadb::Server::shared(), MARIADB).build()
 }
 

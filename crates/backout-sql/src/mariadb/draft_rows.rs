@@ -76,6 +76,7 @@ pub(super) fn shape_of(table: &table::Table, definition: &str, old: Option<&tabl
         is_counted: table.key.iter().any(counts),
         inserting: "",
         is_new: old.is_none(),
+        old_name: String::new(),
         new_columns: (0..table.columns.len()).filter(|at| was_not(*at)).collect(),
     }
 }

@@ -259,7 +259,7 @@ impl Postgres {
         for pair in &pairs {
             let name = table::quoted(&pair.table);
             digests.push((name.clone(), self.b.value(&digest_of(&name)).map_err(server)?));
-            shapes.push(shape_of(pair, news));
+            shapes.push(shape_of(pair, &before.objects, news));
             let rows = self
                 .b
                 .rows(&format!(
