@@ -378,7 +378,7 @@ fn rows_are_carried_over_on_mariadb() {
         "UPDATE of_all SET b = x'', f = -1.5, d = 1e300, bits = 256, j = '{}', day = '2026-01-02', at = NULL, long_text = repeat('lang ', 9000), e = 'it''s', s = '', big = 1",
         "UPDATE product SET id = 50 WHERE id = 4; UPDATE orders SET product = 50 WHERE product = 1; DELETE FROM product WHERE id = 1",
         "DELETE FROM product",
-        "INSERT INTO audit (id, what) VALUES (0, 'x'), (90, 'y'); DELETE FROM audit WHERE id = 90",
+        "INSERT INTO audit (id, what) VALUES (0, 'x'), (90, 'y')",
     ]);
 }
 

@@ -12,6 +12,10 @@ use backout_testkit::site::{Done, TestSite};
 
 use crate::recording::{run, start, stop};
 
+fn on_mariadb(sql: &str) -> TestSite {
+    TestSite::builder().mariadb("main", Mariadb::shared(), sql).build()
+}
+
 fn on_postgres(sql: &str) -> TestSite {
     TestSite::builder().postgres("main", Postgres::shared(), sql).build()
 }
@@ -74,4 +78,49 @@ fn a_renamed_table_is_asked_by_its_old_name() {
     );
     run(&changed, "UPDATE q SET v = 'other'");
     changed.deploy_from(&package, Recorder::default()).expect(Status::Refused);
+}
+
+#[test]
+fn counters_are_never_set_back() {
+    let base = "CREATE TABLE t (id serial PRIMARY KEY); CREATE SEQUENCE down INCREMENT -1 START -1; CREATE SEQUENCE far; CREATE SEQUENCE fresh";
+    let (site, other) = (on_postgres(base), on_postgres(base));
+    let package = recorded(
+        &site,
+        "INSERT INTO t DEFAULT VALUES; INSERT INTO t DEFAULT VALUES; SELECT nextval('down'), nextval('down'), nextval('far'), nextval('fresh')",
+    );
+    run(&other, "ALTER SEQUENCE t_id_seq RESTART WITH 1000; SELECT setval('far', 7)");
+    deployed(&other, &package);
+    for (sequence, next) in [("t_id_seq", "1000"), ("down", "-3"), ("far", "8"), ("fresh", "2")] {
+        assert_eq!(value(&other, &format!("SELECT nextval('{sequence}')::text")), next, "{sequence}");
+    }
+    let base = "CREATE TABLE t (id int AUTO_INCREMENT PRIMARY KEY, v int)";
+    let (site, other) = (on_mariadb(base), on_mariadb(base));
+    let package =
+        recorded(&site, "INSERT INTO t (v) VALUES (1), (2); INSERT INTO t VALUES (9, 9); DELETE FROM t WHERE id = 9");
+    run(&other, "ALTER TABLE t AUTO_INCREMENT = 1000");
+    deployed(&other, &package);
+    run(&other, "INSERT INTO t (v) VALUES (3)");
+    assert_eq!(value(&other, "SELECT CONCAT(MAX(id)) FROM t"), "1000");
+    let page = std::fs::read_to_string(package.join("REVIEW.md")).unwrap();
+    assert!(page.contains("counter of table t: 10 here"), "{page}");
+}
+
+#[test]
+fn a_value_that_does_not_fit_fails_and_stamps_stay_on_mariadb() {
+    let of = |size: u8| {
+        on_mariadb(&format!(
+            "CREATE TABLE t (id int PRIMARY KEY, v varchar({size}), at timestamp DEFAULT '2020-01-01 00:00:00' ON UPDATE CURRENT_TIMESTAMP);
+             INSERT INTO t VALUES (1, 'a', '2020-01-01 00:00:00'), (2, 'a', '2020-01-01 00:00:00')"
+        ))
+    };
+    let (site, other, narrow) = (of(9), of(9), of(5));
+    let package = recorded(
+        &site,
+        "UPDATE t SET v = 'seven77', at = at WHERE id = 1; UPDATE t SET v = 'b', at = '2021-01-01 00:00:00' WHERE id = 2",
+    );
+    deployed(&other, &package);
+    let told = "SELECT GROUP_CONCAT(v, YEAR(at) ORDER BY id) FROM t";
+    assert_eq!(value(&other, told), "seven772020,b2021");
+    narrow.deploy_from(&package, Recorder::default()).expect(Status::Failed);
+    assert_eq!(value(&narrow, told), "a2020,a2020");
 }

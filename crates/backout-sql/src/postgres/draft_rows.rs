@@ -91,6 +91,7 @@ pub(super) fn shape_of(pair: &Pair<'_>, olds: &[Object], objects: &[Object]) -> 
         is_new: pair.copy.is_none(),
         new_columns: (0..pair.columns.len()).filter(|at| was_not(*at)).collect(),
         old_name: old.map_or_else(String::new, |old| old.id().to_owned()),
+        moving: Vec::new(),
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) fn shape_of(conn: &Connection, table: &stream::Table, old: Option<&[S
         inserting: "",
         is_new: old.is_none(),
         old_name: String::new(),
+        moving: Vec::new(),
         new_columns: old.map_or_else(Vec::new, |old| {
             let is_new = |(_, at): &(usize, &usize)| {
                 old.iter().all(|name| !name.eq_ignore_ascii_case(&table.columns[**at].name))
