@@ -2,9 +2,9 @@
 //! elsewhere before anything begins, and a page for the reviewer. It stands beside its place until it is whole.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use backout_files::root::DraftedFiles;
@@ -65,7 +65,8 @@ pub(crate) fn draft(
     // For its owner alone, as what it holds may be meant for nobody else.
     let prefix = format!(".backout-recorded-{}-", recording.id);
     remove_unfinished(&parent, &prefix).map_err(|source| failed(&parent, source))?;
-    let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent);
+    let directory =
+        tempfile::Builder::new().prefix(&prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(&parent);
     let directory = directory.map_err(|source| failed(&parent, source))?;
     let top = directory.path();
     let mut review = Review::default();
