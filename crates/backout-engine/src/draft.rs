@@ -25,6 +25,11 @@ use crate::when;
 /// The reviewer's page in the package.
 pub const REVIEW: &str = "REVIEW.md";
 
+/// What no package of a recording asks or does.
+const ALWAYS: &str = "Always: definitions have no condition. Tables, triggers, views and routines that the scripts drop, alter or make again \
+                      are replaced elsewhere whatever they are there; a table built anew or renamed loses columns and rows that only that site has. \
+                      Materialized views are not filled anew: REFRESH them.";
+
 /// A package that is written and not in its place yet.
 pub(crate) struct Draft {
     directory: tempfile::TempDir,
@@ -161,7 +166,7 @@ pub(crate) fn draft(
     } else {
         review.to_string()
     };
-    let page = format!("# {name}: what to look at before it is deployed\n\n{description}.\n{page}");
+    let page = format!("# {name}: what to look at before it is deployed\n\n{description}.\n\n{ALWAYS}\n{page}");
     for (file, text) in [(MANIFEST, manifest), (REVIEW, page)] {
         let path = top.join(file);
         private(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| failed(&path, source))?;

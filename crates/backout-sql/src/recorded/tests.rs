@@ -1,3 +1,5 @@
+//! Statements, conditions and what a reviewer is told, of a dialect without any server.
+
 use super::*;
 
 struct Plain;
