@@ -2,8 +2,9 @@
 //! elsewhere before anything begins, and a page for the reviewer. It stands beside its place until it is whole.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::fs::{File, Permissions};
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use backout_files::root::DraftedFiles;
@@ -15,13 +16,19 @@ use serde_json::Value;
 
 use crate::act::Followed;
 use crate::error::EngineError;
+use crate::history::View;
 use crate::observer::Happening;
-use crate::recording::is_free;
+use crate::recording::{is_free, may_hold};
 use crate::session::Session;
 use crate::when;
 
 /// The reviewer's page in the package.
 pub const REVIEW: &str = "REVIEW.md";
+
+/// What no package of a recording asks or does.
+const ALWAYS: &str = "Always: definitions have no condition. Tables, triggers, views and routines that the scripts drop, alter or make again \
+                      are replaced elsewhere whatever they are there; a table built anew or renamed loses columns and rows that only that site has. \
+                      Materialized views are not filled anew: REFRESH them.";
 
 /// A package that is written and not in its place yet.
 pub(crate) struct Draft {
@@ -43,24 +50,28 @@ impl Draft {
     }
 }
 
-fn above(path: &Path) -> PathBuf {
+pub(crate) fn above(path: &Path) -> PathBuf {
     path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")).to_owned()
 }
 
 /// Writes a package of what happened since `snapshots` were taken. The site is not changed, whatever comes of it.
 pub(crate) fn draft(
     session: &mut Session<'_>,
+    recording: &View,
     followed: &[Followed],
     snapshots: &[Snapshot],
-    since_ms: i64,
     into: &Path,
     leave_out: &[String],
 ) -> Result<Draft, EngineError> {
-    is_free(into)?;
+    may_hold(&session.config, into)?;
     session.observer.heard(Happening::Phase { name: "writing" });
     let parent = above(into);
     let failed = |path: &Path, source| EngineError::Io { act: format!("cannot write {}", path.display()), source };
-    let directory = tempfile::Builder::new().prefix(".backout-recorded").tempdir_in(&parent);
+    // For its owner alone, as what it holds may be meant for nobody else.
+    let prefix = format!(".backout-recorded-{}-", recording.id);
+    remove_unfinished(&parent, &prefix).map_err(|source| failed(&parent, source))?;
+    let directory =
+        tempfile::Builder::new().prefix(&prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(&parent);
     let directory = directory.map_err(|source| failed(&parent, source))?;
     let top = directory.path();
     let mut review = Review::default();
@@ -74,7 +85,7 @@ pub(crate) fn draft(
                 let shown = format!("sql/{name}.sql");
                 let path = top.join(&shown);
                 std::fs::create_dir_all(above(&path)).map_err(|source| failed(&path, source))?;
-                let mut out = BufWriter::new(File::create(&path).map_err(|source| failed(&path, source))?);
+                let mut out = BufWriter::new(private(&path).map_err(|source| failed(&path, source))?);
                 let left_out =
                     |table: &str| leave_out.iter().any(|one| one == table || *one == format!("{name}.{table}"));
                 let left_out_row = |table: &str, values: &[String]| {
@@ -89,7 +100,7 @@ pub(crate) fn draft(
                     review: &mut review,
                     leave_out: &left_out,
                     leave_out_row: &left_out_row,
-                    aside: &mut std::io::sink(),
+                    aside: &mut io::sink(),
                     places: &places,
                 };
                 let drafted = session.targets.database(name)?.draft(snapshot, &mut drafting)?;
@@ -140,7 +151,7 @@ pub(crate) fn draft(
         ));
     }
     let name = into.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let (from, to) = (when::on(since_ms), when::on(session.journal.now_ms()));
+    let (from, to) = (when::on(recording.planned_ms), when::on(session.journal.now_ms()));
     let description = format!("Recorded on {}, from {from} to {to}", session.config.name);
     let before = if before.is_empty() { before } else { format!("before:\n{before}") };
     let after = if after.is_empty() { after } else { format!("after:\n{after}") };
@@ -155,14 +166,30 @@ pub(crate) fn draft(
     } else {
         review.to_string()
     };
-    let page = format!("# {name}: what to look at before it is deployed\n\n{description}.\n{page}");
+    let page = format!("# {name}: what to look at before it is deployed\n\n{description}.\n\n{ALWAYS}\n{page}");
     for (file, text) in [(MANIFEST, manifest), (REVIEW, page)] {
         let path = top.join(file);
-        std::fs::write(&path, text).map_err(|source| failed(&path, source))?;
+        private(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| failed(&path, source))?;
     }
     // What `plan` and `deploy` would not read is no package.
     Package::load(top)?;
     Ok(Draft { directory, review })
+}
+
+/// Removes what stops of the same recording that died left there.
+fn remove_unfinished(parent: &Path, prefix: &str) -> io::Result<()> {
+    for entry in std::fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) && entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A file of the package that its owner alone may read.
+fn private(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// A text as YAML reads it in quotes.

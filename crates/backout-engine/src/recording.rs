@@ -12,6 +12,7 @@ use backout_model::id::FramePath;
 use backout_model::review::Review;
 use backout_model::state::{DeploymentState, Event, StepState};
 use backout_package::package::{MANIFEST, Package};
+use backout_package::site::Site;
 use serde_json::Value;
 
 use crate::act::{Act, Intended};
@@ -152,8 +153,8 @@ pub fn stop(session: &mut Session<'_>, stop: &Stop) -> Result<Outcome, EngineErr
         None => None,
         Some(into) => {
             run.is_not_told_yet()?;
-            let (snapshots, since_ms) = (run.kept_before(&root, 0), run.view.planned_ms);
-            Some((into, draft::draft(run.session, act.followed(), &snapshots, since_ms, into, &stop.leave_out)?))
+            let snapshots = run.kept_before(&root, 0);
+            Some((into, draft::draft(run.session, &run.view, act.followed(), &snapshots, into, &stop.leave_out)?))
         }
     };
     // What the package holds was read before: whoever went on working meanwhile has it in the history alone.
@@ -235,8 +236,25 @@ impl Run<'_, '_> {
     }
 }
 
-/// Where a package can be made.
-pub fn is_free(into: &Path) -> Result<(), EngineError> {
+/// Refuses a place where no package can be made: one that is taken, or inside what a recording sees or an undo needs.
+pub fn may_hold(site: &Site, into: &Path) -> Result<(), EngineError> {
+    is_free(into)?;
+    let above = draft::above(into);
+    let above = above
+        .canonicalize()
+        .map_err(|source| EngineError::Io { act: format!("cannot find {}", above.display()), source })?;
+    let lies_in = |path: &Path| path.canonicalize().is_ok_and(|path| above.starts_with(path));
+    let inside = |what: String| {
+        Err(EngineError::usage(format!("{} lies inside {what}: an undo would take it away", into.display())))
+    };
+    if let Some(root) = site.roots.iter().find(|root| lies_in(&root.path)) {
+        return inside(format!("the root `{}`", root.name));
+    }
+    if lies_in(&site.state) { inside("the state directory".to_owned()) } else { Ok(()) }
+}
+
+/// A place where nothing is.
+pub(crate) fn is_free(into: &Path) -> Result<(), EngineError> {
     if into.symlink_metadata().is_ok() {
         return Err(EngineError::usage(format!("{} is there already", into.display())));
     }

@@ -18,6 +18,7 @@ use crate::history::{View, Why, payload};
 use crate::observer::Happening;
 use crate::outcome::{Outcome, Status};
 use crate::prune::images;
+use crate::recording;
 use crate::restored::{Noted, interrupted, short};
 use crate::resume;
 use crate::session::{Session, Targets};
@@ -91,6 +92,7 @@ pub fn plan(backup: &mut dyn Backup, reader: &Reader, asked: &Asked) -> Result<P
         plan.since = content.position.seq;
     }
     if plan.into.is_none() {
+        recording::none_under_way(reader)?;
         let whole = plan.databases == content.databases && plan.roots == content.roots;
         if let Some(row) = reader.unfinished()?.filter(|_| !whole) {
             let what = format!("{} ({}) was interrupted: what it left is not known yet", row.id, row.package);

@@ -81,6 +81,10 @@ pub struct Table {
     pub is_new: bool,
     /// The columns that the script makes.
     pub new_columns: Vec<usize>,
+    /// What it is called before the script renames it; empty where it keeps its name.
+    pub old_name: String,
+    /// The columns that an UPDATE changes by itself where it does not name them.
+    pub moving: Vec<usize>,
 }
 
 impl Table {
@@ -94,14 +98,30 @@ impl Table {
         !self.is_new && !self.key.is_empty() && !self.key.iter().any(|at| self.new_columns.contains(at))
     }
 
-    /// A condition can be about this value of a column.
+    /// A condition can be about this value of a column; never about a secret, which would lie in the package.
     fn is_checked(&self, at: usize, value: &str) -> bool {
-        !self.key.contains(&at) && !self.new_columns.contains(&at) && value.len() <= LONGEST_CHECKED
+        let is_asked = !self.key.contains(&at) && !self.new_columns.contains(&at);
+        is_asked && value.len() <= LONGEST_CHECKED && !self.is_secret(at, value)
+    }
+
+    fn column_shown(&self, at: usize) -> String {
+        format!("{}.{}", self.shown, self.columns[at].trim_matches(['"', '`']))
+    }
+
+    fn is_secret(&self, at: usize, value: &str) -> bool {
+        let name = self.columns[at].to_lowercase();
+        value != "NULL"
+            && (DIGESTS.iter().any(|start| value.strip_prefix('\'').is_some_and(|text| text.starts_with(start)))
+                || SECRET.iter().any(|word| name.contains(word)))
     }
 }
 
 /// What differs from engine to engine.
 pub trait Dialect {
+    /// The rows of the table called `name` and of no other, as UPDATE, DELETE and SELECT name them.
+    fn own_rows(&self, name: &str) -> String {
+        name.to_owned()
+    }
     /// The column holds this value, whatever it is.
     fn same(&self, table: &Table, column: usize, value: &str) -> String;
     /// Deletes one of the rows for which this holds.
@@ -124,6 +144,8 @@ pub struct Rows<'r, 'd, D> {
 struct Gathered {
     table: String,
     name: String,
+    /// As it is called before the script.
+    asked: String,
     there: Vec<String>,
     free: Vec<String>,
     bytes: usize,
@@ -179,13 +201,18 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
             self.delete(table, before)?;
             return self.insert(table, after);
         }
-        let sets: Vec<String> = changed.iter().map(|at| format!("{} = {}", table.columns[*at], after[*at])).collect();
-        let update = format!("UPDATE {} SET {} WHERE {}", table.name, sets.join(", "), self.keyed(table, before));
+        let mut sets: Vec<String> =
+            changed.iter().map(|at| format!("{} = {}", table.columns[*at], after[*at])).collect();
+        let kept = table.moving.iter().filter(|at| !changed.contains(at)).map(|at| &table.columns[*at]);
+        sets.extend(kept.map(|column| format!("{column} = {column}")));
+        let own = self.dialect.own_rows(&table.name);
+        let update = format!("UPDATE {own} SET {} WHERE {}", sets.join(", "), self.keyed(table, before));
         if (self.drafting.leave_out_row)(&table.shown, before) || (self.drafting.leave_out_row)(&table.shown, after) {
             return self.set_aside(table, &update);
         }
         self.look(table, after, |at| changed.contains(&at));
         let mut held = vec![self.keyed(table, before)];
+        self.tell_unasked(table, before, changed.iter().copied());
         let checked = changed.iter().filter(|at| table.is_checked(**at, &before[**at]));
         held.extend(checked.map(|at| self.dialect.same(table, *at, &before[*at])));
         if table.can_be_asked() {
@@ -199,8 +226,7 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
         let all = 0..table.columns.len();
         let left_out = (self.drafting.leave_out_row)(&table.shown, before);
         if left_out && !table.key.is_empty() {
-            let place = self.keyed(table, before);
-            return self.set_aside(table, &format!("DELETE FROM {} WHERE {place}", table.name));
+            return self.set_aside(table, &self.delete_keyed(table, before));
         }
         if table.key.is_empty() {
             let held: Vec<String> = all.map(|at| self.dialect.same(table, at, &before[at])).collect();
@@ -210,13 +236,13 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
             return if left_out { self.set_aside(table, &sql) } else { self.statement(&sql) };
         }
         let mut held = vec![self.keyed(table, before)];
+        self.tell_unasked(table, before, all.clone());
         let checked = all.filter(|at| table.is_checked(*at, &before[*at]));
         held.extend(checked.map(|at| self.dialect.same(table, at, &before[at])));
         if table.can_be_asked() {
             self.gather(table, held.join(" AND "), true)?;
         }
-        let place = self.keyed(table, before);
-        self.statement(&format!("DELETE FROM {} WHERE {place}", table.name))
+        self.statement(&self.delete_keyed(table, before))
     }
 
     /// Ends what is open: rows of one kind, or of one table, are over.
@@ -276,6 +302,10 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
         if self.inserting.take().is_some() { writeln!(self.drafting.out, ";") } else { Ok(()) }
     }
 
+    fn delete_keyed(&self, table: &Table, before: &[String]) -> String {
+        format!("DELETE FROM {} WHERE {}", self.dialect.own_rows(&table.name), self.keyed(table, before))
+    }
+
     fn keyed(&self, table: &Table, values: &[String]) -> String {
         let parts: Vec<String> =
             table.key.iter().map(|at| format!("{} = {}", table.columns[*at], values[*at])).collect();
@@ -286,7 +316,10 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
     fn gather(&mut self, table: &Table, holds: String, there: bool) -> io::Result<()> {
         if self.gathered.name != table.name {
             self.condition();
-            self.gathered = Gathered { table: table.shown.clone(), name: table.name.clone(), ..Gathered::default() };
+            let name = if table.old_name.is_empty() { &table.name } else { &table.old_name };
+            let asked = self.dialect.own_rows(name);
+            let (shown, name) = (table.shown.clone(), table.name.clone());
+            self.gathered = Gathered { table: shown, name, asked, ..Gathered::default() };
         }
         let gathered = &mut self.gathered;
         gathered.rows += 1;
@@ -316,9 +349,24 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
             let what = if equals.is_none() { "rows" } else { "keys" };
             self.drafted.conditions.push(Condition {
                 name: format!("{what} of {} {words} ({})", gathered.table, gathered.number),
-                sql: format!("SELECT count(*) FROM {} WHERE {}", gathered.name, rows.join(" OR ")),
+                sql: format!("SELECT count(*) FROM {} WHERE {}", gathered.asked, rows.join(" OR ")),
                 equals: equals.unwrap_or(rows.len()).to_string(),
             });
+        }
+    }
+
+    /// Notes the secrets that change or go: no condition is about what they were.
+    fn tell_unasked(&mut self, table: &Table, before: &[String], columns: impl Iterator<Item = usize>) {
+        for at in columns.filter(|at| table.is_secret(*at, &before[*at])) {
+            self.drafting.review.note(
+                Concern::Unchecked,
+                &format!("secrets in {}", table.column_shown(at)),
+                String::new,
+            );
+        }
+        if !table.is_new && !table.key.is_empty() && !table.can_be_asked() {
+            let why = || "its key had another name, or is new".to_owned();
+            self.drafting.review.note(Concern::Unchecked, &format!("table {}", table.shown), why);
         }
     }
 
@@ -333,12 +381,8 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
         }
         for (at, value) in values.iter().enumerate().filter(|(at, _)| is_new(*at)) {
             let Some(text) = value.strip_prefix('\'') else { continue };
-            let column = || format!("{}.{}", table.shown, table.columns[at].trim_matches(['"', '`']));
-            let name = table.columns[at].to_lowercase();
-            if text.len() > 1
-                && (DIGESTS.iter().any(|start| text.starts_with(start))
-                    || SECRET.iter().any(|word| name.contains(word)))
-            {
+            let column = || table.column_shown(at);
+            if text.len() > 1 && table.is_secret(at, value) {
                 review.note(Concern::Secret, &column(), String::new);
                 continue;
             }
@@ -350,7 +394,7 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
                 review.note(Concern::Serialized, &column(), String::new);
             }
             for address in addresses(text) {
-                review.note(Concern::Address, address, column);
+                review.note(Concern::Address, &address, column);
             }
             for place in self.drafting.places.iter().filter(|place| text.contains(place.as_str())) {
                 review.note(Concern::Address, place, column);
@@ -359,135 +403,23 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
     }
 }
 
-/// The absolute addresses in a text, as far as the host and its port.
-fn addresses(text: &str) -> impl Iterator<Item = &str> {
-    let ends = |c: char| !(c.is_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_'));
+/// The absolute addresses in a text, as far as the host and its port: a user's name and password in one are left out.
+fn addresses(text: &str) -> impl Iterator<Item = String> {
+    let ends = |c: char| !(c.is_alphanumeric() || matches!(c, '.' | '-' | '[' | ']' | '_'));
     text.match_indices("://").filter_map(move |(at, _)| {
         let scheme = ["https", "http"].into_iter().find(|scheme| text[..at].ends_with(scheme))?;
-        let start = at + 3;
-        let end = text[start..].find(ends).map_or(text.len(), |end| start + end);
-        let host = text[at - scheme.len()..end].trim_end_matches([':', '.']);
-        (end > start).then_some(host)
+        let rest = &text[at + 3..];
+        let whole = &rest[..rest.find(|c: char| c.is_whitespace() || "/?#'\"\\<>".contains(c)).unwrap_or(rest.len())];
+        let place = whole.rsplit_once('@').map_or(whole, |(_, place)| place);
+        let address = place.strip_prefix('[').and_then(|inner| inner.find(']')).map_or(0, |end| end + 2);
+        let end = address + place[address..].find(ends).unwrap_or(place.len() - address);
+        let port = place[end..].strip_prefix(':').unwrap_or_default();
+        let digits = port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len());
+        let host = place[..end].trim_end_matches('.');
+        let port = if digits > 0 { format!(":{}", &port[..digits]) } else { String::new() };
+        (!host.is_empty()).then(|| format!("{scheme}://{host}{port}"))
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Plain;
-
-    impl Dialect for Plain {
-        fn same(&self, table: &Table, column: usize, value: &str) -> String {
-            format!("{} IS {value}", table.columns[column])
-        }
-
-        fn delete_one(&self, table: &Table, holds: &str) -> String {
-            format!("DELETE FROM {} WHERE {holds} LIMIT 1", table.name)
-        }
-    }
-
-    fn table(name: &str) -> Table {
-        let columns = ["id", "title", "user_pass"].map(str::to_owned).to_vec();
-        let (shown, name) = (name.to_owned(), name.to_owned());
-        Table { shown, name, columns, key: vec![0], is_counted: true, ..Table::default() }
-    }
-
-    fn row(values: [&str; 3]) -> Vec<String> {
-        values.map(str::to_owned).to_vec()
-    }
-
-    #[test]
-    fn statements_conditions_and_what_to_look_at() {
-        let (mut out, mut review, mut drafted) = (Vec::new(), Review::default(), Drafted::default());
-        let places = ["/var/www/staging".to_owned()];
-        let mut aside = Vec::new();
-        let mut drafting = Drafting {
-            out: &mut out,
-            review: &mut review,
-            leave_out: &|_| false,
-            leave_out_row: &|table, values| table == "posts" && values[1].starts_with("'_transient_"),
-            aside: &mut aside,
-            places: &places,
-        };
-        let mut rows = Rows::new(&mut drafting, &mut drafted, Plain);
-        let posts = table("posts");
-        rows.insert(&posts, &row(["7", "'see https://staging.example:8080/x'", "'$2y$10$abc'"])).unwrap();
-        rows.insert(&posts, &row(["8", "'a:1:{s:3:\"/var/www/staging\";}'", "NULL"])).unwrap();
-        rows.update(&posts, &row(["1", "'old'", "NULL"]), &row(["1", "'new'", "NULL"])).unwrap();
-        rows.delete(&posts, &row(["2", "'two'", "NULL"])).unwrap();
-        rows.insert(&posts, &row(["9", "'_transient_x'", "NULL"])).unwrap();
-        rows.update(&posts, &row(["4", "'_transient_y'", "NULL"]), &row(["4", "'_transient_z'", "NULL"])).unwrap();
-        rows.delete(&posts, &row(["5", "'_transient_y'", "NULL"])).unwrap();
-        let altered = Table { new_columns: vec![1], ..table("altered") };
-        rows.update(&altered, &row(["1", "NULL", "NULL"]), &row(["1", "'x'", "NULL"])).unwrap();
-        rows.insert(&Table { is_new: true, is_counted: false, ..table("made") }, &row(["1", "NULL", "NULL"])).unwrap();
-        rows.delete(&Table { key: Vec::new(), ..table("log") }, &row(["1", "NULL", "NULL"])).unwrap();
-        rows.end().unwrap();
-        assert_eq!(
-            String::from_utf8(aside).unwrap(),
-            "INSERT INTO posts (id, title, user_pass) VALUES (9, '_transient_x', NULL);
-UPDATE posts SET title = '_transient_z' WHERE id = 4;
-DELETE FROM posts WHERE id = 5;\n"
-        );
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "INSERT INTO posts (id, title, user_pass) VALUES
-  (7, 'see https://staging.example:8080/x', '$2y$10$abc'),
-  (8, 'a:1:{s:3:\"/var/www/staging\";}', NULL);
-UPDATE posts SET title = 'new' WHERE id = 1;
-DELETE FROM posts WHERE id = 2;
-UPDATE altered SET title = 'x' WHERE id = 1;
-INSERT INTO made (id, title, user_pass) VALUES
-  (1, NULL, NULL);
-DELETE FROM log WHERE id IS 1 AND title IS NULL AND user_pass IS NULL LIMIT 1;\n"
-        );
-        let told: Vec<(String, &str)> =
-            drafted.conditions.iter().map(|one| (one.sql.clone(), one.equals.as_str())).collect();
-        let wanted = [
-            (
-                "SELECT count(*) FROM posts WHERE (id = 1 AND title IS 'old') OR (id = 2 AND title IS 'two' AND user_pass IS NULL)",
-                "2",
-            ),
-            ("SELECT count(*) FROM posts WHERE (id = 7) OR (id = 8)", "0"),
-            ("SELECT count(*) FROM altered WHERE (id = 1)", "1"),
-        ];
-        assert_eq!(told, wanted.map(|(sql, equals)| (sql.to_owned(), equals)));
-        assert_eq!(drafted.statements, 6);
-        let noted: Vec<(Concern, &str)> = review.all().map(|(concern, place, _)| (concern, place)).collect();
-        assert_eq!(
-            noted,
-            [
-                (Concern::LeftOut, "rows of posts"),
-                (Concern::Counted, "table posts"),
-                (Concern::Address, "/var/www/staging"),
-                (Concern::Address, "https://staging.example:8080"),
-                (Concern::Secret, "posts.user_pass"),
-                (Concern::Serialized, "posts.title"),
-                (Concern::Unchecked, "table log"),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_condition_is_about_so_many_rows_and_a_table_has_so_many() {
-        let (mut out, mut review, mut drafted) = (Vec::new(), Review::default(), Drafted::default());
-        let mut drafting = Drafting {
-            out: &mut out,
-            review: &mut review,
-            leave_out: &|_| false,
-            leave_out_row: &|_, _| false,
-            aside: &mut io::sink(),
-            places: &[],
-        };
-        let mut rows = Rows::new(&mut drafting, &mut drafted, Plain);
-        for n in 0..3 * ROWS_CHECKED / 2 {
-            rows.insert(&table("t"), &row([&n.to_string(), "'x'", "NULL"])).unwrap();
-        }
-        rows.end().unwrap();
-        assert_eq!(drafted.conditions.len() as u64, ROWS_CHECKED / CONDITION_ROWS);
-        assert!(review.all().any(|(concern, place, noted)| {
-            concern == Concern::Unchecked && place == "table t" && noted.times == ROWS_CHECKED / 2
-        }));
-    }
-}
+mod tests;

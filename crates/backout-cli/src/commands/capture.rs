@@ -49,7 +49,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         }
         What::Stop(args) => {
             if let Some(into) = &args.package {
-                recording::is_free(into)?;
+                recording::may_hold(&site, into)?;
             }
             recording::is_under_way(&Journal::read(&site.state)?)?;
             let (package, leave_out) = (args.package.clone(), args.leave_out.clone());

@@ -1,7 +1,7 @@
 //! `backout unlock`: take over a lock whose holder is gone, after showing whose it is.
 
 use backout_engine::outcome::NOTHING_CHANGED;
-use backout_engine::{doctor, marks};
+use backout_engine::{doctor, marks, recording};
 use backout_journal::Journal;
 use backout_journal::process::{Liveness, ProcessFacts};
 use backout_model::id::DeploymentId;
@@ -67,6 +67,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
         return Err(CliError::refused(what, "wait until it is done, then try again"));
     }
     if args.anew {
+        recording::none_under_way(&Journal::read(&site.state)?)?;
         let lacking = marks::lacking(&mut targets, &Journal::read(&site.state)?)?;
         for (id, causes) in &lacking {
             let shown = GivenUp { id, causes };

@@ -161,6 +161,19 @@ fn part_of_a_site_is_restored_and_older_deployments_stay_undoable() {
 }
 
 #[test]
+fn nothing_is_restored_while_a_site_is_recorded() {
+    let scene = Scene::with_good_package();
+    scene.write("site.yaml", format!("{}{BACKUP}", crate::scene::SITE));
+    scene.write("password", PASSWORD);
+    scene.run(&["backup"]).exits(0);
+    scene.run(&["capture", "start"]).exits(0);
+    scene.refused(&["restore", "--yes"], 4).says("is being recorded since");
+    scene.run(&["restore", "--into", "elsewhere"]).exits(0);
+    scene.run(&["capture", "stop", "--abandon"]).exits(0);
+    scene.run(&["restore", "--yes"]).exits(0);
+}
+
+#[test]
 fn a_lost_site_comes_back_from_the_repository_alone() {
     let scene = Scene::with_good_package();
     scene.write(

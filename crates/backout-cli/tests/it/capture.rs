@@ -1,5 +1,6 @@
 //! A staging site is recorded, and what was recorded is deployed on another site.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use crate::scene::Scene;
@@ -55,6 +56,32 @@ INSERT INTO \"note\" (\"id\", \"text\") VALUES
     scene.run(&["diff", "other", "--exit-code"]).exits(5);
     scene.run(&["undo"]).exits(0);
     scene.run(&["diff", "other", "--exit-code"]).exits(0);
+}
+
+#[test]
+fn a_package_lies_where_no_undo_takes_it_and_its_owner_alone_reads_it() {
+    let scene = Scene::new();
+    let ran = scene.run(&["capture", "start"]).exits(0);
+    let id = ran.stdout.trim().rsplit_once(' ').unwrap().1.to_owned();
+    scene.sql("UPDATE product SET price = 1");
+    std::fs::create_dir(scene.path("web/pages")).unwrap();
+    for inside in ["web/carried", "web/pages/carried"] {
+        scene.refused(&["capture", "stop", "--package", inside], 2).says("lies inside the root `web`");
+    }
+    scene.refused(&["capture", "stop", "--package", ".backout/carried"], 2).says("lies inside the state directory");
+    scene.refused(&["unlock", "--anew", "--yes"], 4).says("is being recorded since");
+    // What a stop that was killed left goes; what is another's stays.
+    let (left, others) = (format!(".backout-recorded-{id}-x"), ".backout-recorded-other-x");
+    for directory in [left.as_str(), others] {
+        std::fs::create_dir(scene.path(directory)).unwrap();
+        scene.write(&format!("{directory}/secret"), "x");
+    }
+    scene.run(&["capture", "stop", "--package", "carried"]).exits(0);
+    assert!(!scene.path(&left).exists() && scene.path(others).exists());
+    for (path, mode) in [("", 0o700), ("package.yaml", 0o600), ("REVIEW.md", 0o600), ("sql/main.sql", 0o600)] {
+        let found = scene.path("carried").join(path).metadata().unwrap().permissions().mode();
+        assert_eq!(found & 0o777, mode, "{path}");
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod order_postgres;
 mod pgbench;
 mod property;
 mod recording;
+mod recording_elsewhere;
 mod redo;
 mod resume;
 mod retry;

@@ -82,7 +82,7 @@ pub fn all_carried(build: &dyn Fn() -> TestSite, scripts: &[&str]) {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), scripts.len(), wrong.join("\n\n"));
 }
 
-fn run(site: &TestSite, sql: &str) {
+pub fn run(site: &TestSite, sql: &str) {
     use backout_testkit::mariadb::Queryable as _;
     match (site.postgres("main"), site.mariadb("main")) {
         (Some(database), _) => database.connect().batch_execute(sql).unwrap(),
@@ -91,7 +91,7 @@ fn run(site: &TestSite, sql: &str) {
     }
 }
 
-fn web(site: &TestSite, script: &str) {
+pub fn web(site: &TestSite, script: &str) {
     let status = std::process::Command::new("sh").args(["-ec", script]).current_dir(site.root("web")).status();
     assert!(status.unwrap().success(), "{script}");
 }
@@ -281,7 +281,7 @@ fn a_site_that_is_not_as_it_was_is_refused() {
     other.deploy_from(&package, Recorder::default()).expect(Status::Done);
 }
 
-fn refused(done: Done) -> String {
+pub fn refused(done: Done) -> String {
     match done.result {
         Err(error) if error.status() == Status::Refused => error.causes().join(": "),
         other => panic!("not refused: {other:?}"),
@@ -363,7 +363,7 @@ const MARIADB: &str = "
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 50;
     CREATE FUNCTION twice(i int) RETURNS int DETERMINISTIC RETURN i * 2;";
 
-fn on_mariadb() -> TestSite {
+pub fn on_mariadb() -> TestSite {
     TestSite::builder().mariadb("main", backout_testkit::mariadb::Server::shared(), MARIADB).build()
 }
 
@@ -378,7 +378,7 @@ fn rows_are_carried_over_on_mariadb() {
         "UPDATE of_all SET b = x'', f = -1.5, d = 1e300, bits = 256, j = '{}', day = '2026-01-02', at = NULL, long_text = repeat('lang ', 9000), e = 'it''s', s = '', big = 1",
         "UPDATE product SET id = 50 WHERE id = 4; UPDATE orders SET product = 50 WHERE product = 1; DELETE FROM product WHERE id = 1",
         "DELETE FROM product",
-        "INSERT INTO audit (id, what) VALUES (0, 'x'), (90, 'y'); DELETE FROM audit WHERE id = 90",
+        "INSERT INTO audit (id, what) VALUES (0, 'x'), (90, 'y')",
     ]);
 }
 

@@ -28,7 +28,7 @@ use crate::parents_first::parents_first;
 use crate::recorded::{Condition, Drafted, Drafting, Rows};
 
 /// What the statements are written for.
-const SETTINGS: &str = "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', character_set_client = 'utf8mb4'";
+const SETTINGS: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', character_set_client = 'utf8mb4'";
 
 /// Why no draft came about.
 #[derive(Debug, thiserror::Error)]
@@ -184,8 +184,17 @@ impl Draft<'_> {
         }
         for new in is.tables.values() {
             let before = was.tables.get(&new.table.name).and_then(|old| old.counter);
-            if let Some(counter) = new.counter.filter(|now| Some(*now) != before && Some(*now) > before) {
-                rows.statement(&format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(&new.table.name)))?;
+            let Some(counter) = new.counter.filter(|now| Some(*now) > before) else { continue };
+            let name = &new.table.name;
+            if !was.tables.contains_key(name) {
+                rows.statement(&format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(name)))?;
+            } else if self.is_ahead(new, counter)? {
+                // No statement sets it without setting it back where it is farther; rows take it along.
+                rows.note(
+                    Concern::Counted,
+                    &format!("counter of table {name}"),
+                    &format!("{counter} here, not carried over"),
+                );
             }
         }
         self.texts_back(&mut rows, &touched)?;
@@ -233,6 +242,16 @@ impl Draft<'_> {
             return Err(refuse(format!("table {name}"), "no statement was found that comes to its new definition"));
         }
         Ok((format!("ALTER TABLE {} {parts}", ident(name)), scratch))
+    }
+
+    /// The counter stands behind more than the rows that are there.
+    fn is_ahead(&mut self, new: &OneTable, counter: u64) -> Result<bool, DraftError> {
+        let shape = Shape::of(&new.definition);
+        let Some((column, _)) = shape.columns.iter().find(|(_, rest)| rest.contains("AUTO_INCREMENT")) else {
+            return Ok(false);
+        };
+        let sql = format!("SELECT IFNULL(MAX({}), 0) + 1 < {counter} FROM {}", ident(column), ident(&new.table.name));
+        Ok(self.a.number(&sql)? > 0)
     }
 
     /// Rows that go, rows that were changed, rows that come.

@@ -66,6 +66,7 @@ pub(super) fn shape_of(table: &table::Table, definition: &str, old: Option<&tabl
     let shape = Shape::of(definition);
     let counts =
         |at: &usize| shape.column(&table.columns[*at].name).is_some_and(|rest| rest.contains("AUTO_INCREMENT"));
+    let moves = |at: &usize| shape.column(&table.columns[*at].name).is_some_and(|rest| rest.contains("ON UPDATE"));
     let was_not =
         |at: usize| old.is_some_and(|old| old.columns.iter().all(|column| column.name != table.columns[at].name));
     Table {
@@ -76,6 +77,8 @@ pub(super) fn shape_of(table: &table::Table, definition: &str, old: Option<&tabl
         is_counted: table.key.iter().any(counts),
         inserting: "",
         is_new: old.is_none(),
+        old_name: String::new(),
+        moving: (0..table.columns.len()).filter(moves).collect(),
         new_columns: (0..table.columns.len()).filter(|at| was_not(*at)).collect(),
     }
 }

@@ -259,7 +259,7 @@ impl Postgres {
         for pair in &pairs {
             let name = table::quoted(&pair.table);
             digests.push((name.clone(), self.b.value(&digest_of(&name)).map_err(server)?));
-            shapes.push(shape_of(pair, news));
+            shapes.push(shape_of(pair, &before.objects, news));
             let rows = self
                 .b
                 .rows(&format!(
@@ -330,12 +330,14 @@ impl Postgres {
             if old.get(oid) == Some(at) || !at.called && !old.contains_key(oid) || !is_wanted(&id) {
                 continue;
             }
+            // By the number that comes next, in the direction in which it counts.
+            let next = "last_value + CASE WHEN is_called THEN seqincrement::numeric ELSE 0 END";
+            let wanted = format!("{}{}", at.value, if at.called { " + seqincrement::numeric" } else { "" });
+            let name = literal_of(&id);
             statements.push(format!(
-                "SELECT pg_catalog.setval({}, {}, {}) FROM {id} WHERE last_value < {} OR NOT is_called",
-                literal_of(&id),
-                at.value,
-                at.called,
-                at.value
+                "SELECT pg_catalog.setval({name}, {}, {}) FROM {id}, pg_catalog.pg_sequence
+                 WHERE seqrelid = {name}::pg_catalog.regclass AND sign(seqincrement) * (({wanted}) - ({next})) > 0",
+                at.value, at.called
             ));
         }
         Ok(statements)

@@ -34,6 +34,11 @@ impl PostgresRows {
 }
 
 impl Dialect for PostgresRows {
+    /// Tables may inherit from it.
+    fn own_rows(&self, name: &str) -> String {
+        format!("ONLY {name}")
+    }
+
     fn same(&self, table: &Table, column: usize, value: &str) -> String {
         let name = &table.columns[column];
         match self.as_text.contains(&(table.name.clone(), name.clone())) {
@@ -56,7 +61,8 @@ pub(super) enum Way {
     Changed,
 }
 
-pub(super) fn shape_of(pair: &Pair<'_>, objects: &[Object]) -> Table {
+/// `olds`: the objects of before; `objects`: those of now.
+pub(super) fn shape_of(pair: &Pair<'_>, olds: &[Object], objects: &[Object]) -> Table {
     let key: Vec<usize> =
         if pair.is_keyed() { pair.table.key.iter().map(|key| key.column).collect() } else { Vec::new() };
     let counts = |at: &usize| {
@@ -69,6 +75,7 @@ pub(super) fn shape_of(pair: &Pair<'_>, objects: &[Object]) -> Table {
         })
     };
     let is_counted = key.iter().any(counts);
+    let old = olds.iter().find(|old| old.kind == Kind::Table && old.key.is_some_and(|key| key.oid == pair.oid));
     let always = pair.table.columns.iter().any(|column| column.always);
     let was_not = |at: usize| {
         let name = &pair.columns[at].name;
@@ -83,6 +90,8 @@ pub(super) fn shape_of(pair: &Pair<'_>, objects: &[Object]) -> Table {
         inserting: if always { "OVERRIDING SYSTEM VALUE" } else { "" },
         is_new: pair.copy.is_none(),
         new_columns: (0..pair.columns.len()).filter(|at| was_not(*at)).collect(),
+        old_name: old.map_or_else(String::new, |old| old.id().to_owned()),
+        moving: Vec::new(),
     }
 }
 

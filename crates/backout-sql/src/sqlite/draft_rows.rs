@@ -54,6 +54,8 @@ pub(super) fn shape_of(conn: &Connection, table: &stream::Table, old: Option<&[S
         is_counted: own || table.rowid_column.is_some() && !points,
         inserting: "",
         is_new: old.is_none(),
+        old_name: String::new(),
+        moving: Vec::new(),
         new_columns: old.map_or_else(Vec::new, |old| {
             let is_new = |(_, at): &(usize, &usize)| {
                 old.iter().all(|name| !name.eq_ignore_ascii_case(&table.columns[**at].name))
