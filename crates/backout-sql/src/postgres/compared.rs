@@ -210,12 +210,12 @@ impl Postgres {
         let label = self.label.clone();
         let reading = |source| TargetError::failed(uncompared(&label), source);
         let version = self.a.version;
-        let mut now = compared_schema::all(&mut self.a.client, version).map_err(reading)?;
+        let mut now = compared_schema::all_with_content(&mut self.a.client, version).map_err(reading)?;
         let mut depend = Dependence::default();
         let mut whole = BTreeSet::new();
         if !Differences::find(&before.objects, &now, grain, &whole, &depend).is_nothing() {
             self.keep_writers_out(&now)?;
-            now = compared_schema::all(&mut self.a.client, version).map_err(reading)?;
+            now = compared_schema::all_with_content(&mut self.a.client, version).map_err(reading)?;
             depend = Dependence::read(&mut self.a.client).map_err(reading)?;
         }
         self.b.run("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").map_err(reading)?;

@@ -101,6 +101,12 @@ pub(super) fn all(client: &mut Client, version: u32) -> Result<Vec<Object>, Erro
     }
     let mut objects = catalog::read(client, &wanted, version)?;
     objects.retain(|object| !object.is_held());
+    Ok(objects)
+}
+
+/// The same, with what the materialized views hold, each of which is read for that.
+pub(super) fn all_with_content(client: &mut Client, version: u32) -> Result<Vec<Object>, Error> {
+    let mut objects = all(client, version)?;
     // Nothing else tells whether a command filled a view anew: CONCURRENTLY leaves its file.
     for view in objects.iter_mut().filter(|object| object.kind == Kind::MaterializedView) {
         if view.part("empty").is_none()

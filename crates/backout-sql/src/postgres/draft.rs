@@ -81,7 +81,7 @@ impl Postgres {
         let version = self.a.version;
         let now = compared_schema::all(&mut self.a.client, version).map_err(server)?;
         self.keep_writers_out(&now)?;
-        let now = compared_schema::all(&mut self.a.client, version).map_err(server)?;
+        let now = compared_schema::all_with_content(&mut self.a.client, version).map_err(server)?;
         let wanted = |objects: &[Object]| -> Vec<Object> {
             let is_left = |id: &str| !id.is_empty() && (drafting.leave_out)(&table::plain(id));
             let kept = |object: &&Object| !is_left(object.id()) && !is_left(object.of());

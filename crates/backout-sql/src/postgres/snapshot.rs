@@ -262,7 +262,7 @@ impl Postgres {
                 literal(&columns)
             ))?;
         }
-        let objects = compared_schema::all(&mut a.client, a.version)?;
+        let objects = compared_schema::all_with_content(&mut a.client, a.version)?;
         let mut into = a.client.copy_in(&format!("COPY {schema}.objects FROM STDIN"))?;
         for (number, object) in objects.iter().enumerate() {
             let text = serde_json::to_string(object).unwrap_or_default();
