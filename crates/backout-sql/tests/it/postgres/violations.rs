@@ -138,7 +138,7 @@ const CASES: &[Case] = &[
         change: "ALTER TABLE low ALTER a TYPE bigint",
         others: "UPDATE low SET a = 99999999999; INSERT INTO low VALUES (9, 9)",
         key: "id=1",
-        why: "out of range for type integer",
+        why: "out of range",
         total: 2,
         table: "low",
         keep: "(1,99999999999) (2,99999999999) (9,9)",
