@@ -74,6 +74,42 @@ fn definitions_go_back_and_come_again() {
     }
 }
 
+/// As MediaWiki's updater does with most of its tables: the same ones stand in another order then.
+#[test]
+fn what_is_made_again_alike_goes_back_to_its_place() {
+    let site = shop();
+    site.execute(
+        "CREATE TABLE one (a INTEGER PRIMARY KEY AUTOINCREMENT, b UNIQUE); CREATE TABLE gap (x); CREATE INDEX one_b ON one (b DESC);
+         CREATE TABLE two (a, b); CREATE TABLE three (a PRIMARY KEY, b); CREATE INDEX two_b ON two (b); CREATE INDEX three_b ON three (b);
+         CREATE TABLE four (a, b); CREATE VIRTUAL TABLE found USING fts3 (title, body); CREATE VIRTUAL TABLE four_found USING fts4 (title);
+         CREATE TABLE five (a PRIMARY KEY, b) WITHOUT ROWID; CREATE TABLE six (a UNIQUE, b); DROP TABLE gap;
+         INSERT INTO one (b) VALUES ('a'), ('b'); INSERT INTO two SELECT * FROM one; INSERT INTO three SELECT * FROM one;
+         INSERT INTO five SELECT * FROM one; INSERT INTO six SELECT * FROM one;
+         INSERT INTO found VALUES ('one', 'two words'), ('two', 'more'); INSERT INTO four_found VALUES ('four');",
+    );
+    let again = |name: &str, text: &str| {
+        format!(
+            "CREATE TEMP TABLE passing AS SELECT * FROM {name}; DROP TABLE {name}; CREATE TABLE {name} {text};
+             INSERT INTO {name} SELECT * FROM passing; DROP TABLE passing;"
+        )
+    };
+    let one = again("one", "(a INTEGER PRIMARY KEY AUTOINCREMENT, b UNIQUE)") + "CREATE INDEX one_b ON one (b DESC);";
+    let two = again("two", "(a, b)") + "CREATE INDEX two_b ON two (b);";
+    let six = again("six", "(a UNIQUE, b)");
+    let found = "DROP TABLE found; CREATE VIRTUAL TABLE found USING fts3 (title, body); INSERT INTO found VALUES ('one', 'two words'), ('three', '');
+         DROP TABLE four_found; CREATE VIRTUAL TABLE four_found USING fts4 (title, words); INSERT INTO four_found VALUES ('four', '5');";
+    for sql in [
+        one.clone(),
+        format!("{two}{six}"),
+        format!("{six}{one}{two}"),
+        format!("{one}{six}CREATE TABLE seven (a); {two}DROP TABLE three;"),
+        found.to_owned(),
+        format!("{two}{found}{six}{one}INSERT INTO six VALUES (7, 8);"),
+    ] {
+        goes_and_comes(&site, &sql, &Pkg::new("p").step(captured_sql(&sql)));
+    }
+}
+
 #[test]
 fn vacuum_goes_back_and_comes_again() {
     let site = shop();

@@ -12,7 +12,7 @@ use backout_model::review::Concern;
 use backout_model::target::{Snapshot, TargetError};
 
 use super::acts::Act;
-use super::catalog::{Kind, Object};
+use super::catalog::{Kind, Object, users_trigger};
 use super::compared::Imaged;
 use super::compared_events::{Parts, added, first_difference};
 use super::compared_proof::Scratch;
@@ -264,8 +264,9 @@ impl Postgres {
                 .b
                 .rows(&format!(
                     "SELECT tgname, CASE tgenabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END FROM pg_catalog.pg_trigger
-                     WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgrelid = {oid}
+                     WHERE {users} AND tgenabled <> 'D' AND tgrelid = {oid}
                      UNION ALL SELECT NULL, rulename FROM pg_catalog.pg_rewrite WHERE ev_class = {oid} AND rulename <> '_RETURN'",
+                    users = users_trigger("pg_trigger"),
                     oid = pair.oid
                 ))
                 .map_err(server)?;

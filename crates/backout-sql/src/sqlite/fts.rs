@@ -20,14 +20,17 @@ pub fn flush(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("SAVEPOINT backout_flush; RELEASE backout_flush")
 }
 
-/// The endings of FTS5's shadow tables.
-const SHADOWS: [&str; 5] = ["data", "idx", "content", "docsize", "config"];
-
-/// The rows of `sqlite_schema` of a full-text table's shadow tables and their indexes, in order.
+/// The rows of `sqlite_schema` of the shadow tables that a virtual table is kept in and their indexes, in order.
 fn shadows(conn: &Connection, table: &str) -> rusqlite::Result<Vec<SchemaRow>> {
+    let all: Vec<String> = conn
+        .prepare("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    // So SQLite tells whose one is: by all that stands before the last underscore.
+    let is_of = |shadow: &&String| shadow.rsplit_once('_').is_some_and(|(of, _)| of.eq_ignore_ascii_case(table));
     let mut rows = Vec::new();
-    for shadow in SHADOWS {
-        rows.append(&mut schema::of_table(conn, &format!("{table}_{shadow}"))?);
+    for shadow in all.iter().filter(is_of) {
+        rows.append(&mut schema::of_table(conn, shadow)?);
     }
     rows.sort_by_key(|row| row.rowid);
     Ok(rows)
