@@ -87,7 +87,9 @@ impl Ahead {
             let on: Vec<String> =
                 pairs.map(|(own, at)| format!("c.{} = {}", ident(own), Side::Held("h").column(table, at))).collect();
             let held = |hold: &str| format!("EXISTS (SELECT 1 FROM `{hold}` AS h WHERE {})", on.join(" AND "));
-            condition = format!("({condition} AND NOT {} OR {})", held(goes), held(comes));
+            // One that is in both only changes, where it is still there.
+            let (goes, comes) = (held(goes), held(comes));
+            condition = format!("({condition} AND (NOT {goes} OR {comes}) OR {comes} AND NOT {goes})");
         }
         Some(condition)
     }

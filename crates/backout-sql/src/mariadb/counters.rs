@@ -12,6 +12,9 @@ use super::sequence;
 use super::session::{ident, literal};
 use super::table;
 
+/// A table with where its counter stood before and after.
+pub type Moved = (String, (u64, u64));
+
 /// How a table that goes with a segment under way notes where another's counter stood: numbers that a transaction drew
 /// which then did not commit are not given back by the server.
 pub fn noted(name: &str, counter: u64) -> String {
@@ -80,7 +83,7 @@ impl Mariadb {
 
     /// Counters that segments set down, as emptying a table does, go back before their rows: those would move them. The way
     /// down again of each that went.
-    pub(super) fn raise_counters(&mut self, segments: &[Segment]) -> Result<Vec<(String, (u64, u64))>, TargetError> {
+    pub(super) fn raise_counters(&mut self, segments: &[Segment]) -> Result<Vec<Moved>, TargetError> {
         let mut raised = Vec::new();
         for (name, (before, after)) in segments.iter().flat_map(counters_of).filter(|(_, (was, is))| is < was) {
             let now = table::counter(&mut self.b, &name);
@@ -187,6 +190,6 @@ impl Mariadb {
 }
 
 /// Where the counters of a segment's tables stood.
-pub fn counters_of(segment: &Segment) -> Vec<(String, (u64, u64))> {
+pub fn counters_of(segment: &Segment) -> Vec<Moved> {
     segment.held().iter().filter_map(|held| Some((held.table.name.clone(), held.counter?))).collect()
 }

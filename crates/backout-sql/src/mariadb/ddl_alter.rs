@@ -19,7 +19,7 @@ use super::ddl_hung;
 use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, note_changed, refill, renames};
 use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
-use super::emptied::{has_rows, lost, partitions};
+use super::emptied::{has_rows, lost, partitions, unlisted};
 use super::head::{Head, head};
 use super::marker;
 use super::quiet;
@@ -123,6 +123,11 @@ impl Mariadb {
         if let Some(key) = ddl_links::gone_unsaid(&statement.sql, &from, &to) {
             return Err(refused(format!(
                 "the server would drop {key} with it, which it made by itself for a foreign key, and that cannot be made again as it was: drop it by name in the same statement"
+            )));
+        }
+        if let Some(value) = unlisted(&statement.sql, &to.options, &from.options) {
+            return Err(refused(format!(
+                "rows with the value {value}, which no partition takes any more, would go without a word: write PARTITION BY LIST, where the server looks for them"
             )));
         }
         let names = renames(&bare(&statement.sql, self.version));

@@ -3,6 +3,8 @@
 //!
 //! As in the server's own way no trigger of the application acts on them, and nothing follows them by foreign keys.
 
+use std::collections::BTreeSet;
+
 use backout_model::target::{Gate, TargetError};
 use mysql::Error;
 
@@ -19,6 +21,7 @@ use super::segment::{Held, Segment};
 use super::session::{Session, ident, literal};
 use super::split::Statement;
 use super::table::{self, There};
+use super::token::each_token;
 use super::written;
 
 /// What a statement empties.
@@ -75,6 +78,48 @@ pub fn partitions(b: &mut Session, table: &str, named: &[String]) -> Result<Vec<
     ))?;
     let all = rows.into_iter().filter_map(|mut row| row[0].take());
     Ok(all.filter(|one| named.iter().any(|name| name.eq_ignore_ascii_case(one))).collect())
+}
+
+/// A value that a REORGANIZE leaves no partition for: the server would drop its rows without a word. `from`, `to`: the options
+/// of the table.
+pub fn unlisted(sql: &str, from: &str, to: &str) -> Option<String> {
+    if !each_token(sql).any(|token| token.is("REORGANIZE")) {
+        return None;
+    }
+    // One that takes all others gets none of the rows, where it is not among those that are cut anew.
+    listed(from).difference(&listed(to)).next().cloned()
+}
+
+/// The values that the partitions of a list take, as the server writes them; `DEFAULT`: all others.
+fn listed(options: &str) -> BTreeSet<String> {
+    let mut words = reader(options);
+    let mut all = BTreeSet::new();
+    while words.peek().is_some() {
+        if words.takes("PARTITION") {
+            words.next();
+            if words.takes("DEFAULT") {
+                all.insert("DEFAULT".to_owned());
+            }
+        } else if words.takes("VALUES IN") {
+            words.next();
+            let (mut depth, mut value) = (0_u32, String::new());
+            for token in words.by_ref() {
+                let ends = depth == 0 && token.is_sign(b')');
+                if ends || depth == 0 && token.is_sign(b',') {
+                    all.insert(std::mem::take(&mut value));
+                } else {
+                    value += token.text;
+                }
+                if ends {
+                    break;
+                }
+                depth = depth + u32::from(token.is_sign(b'(')) - u32::from(token.is_sign(b')'));
+            }
+        } else {
+            words.next();
+        }
+    }
+    all
 }
 
 /// True where one of these partitions has a row.
@@ -234,6 +279,24 @@ fn first_number(a: &mut Session, table: &str) -> Result<Option<u64>, Error> {
 mod tests {
     use super::super::head::head;
     use super::*;
+
+    #[test]
+    fn values_that_no_partition_takes_any_more_are_told() {
+        let options =
+            |parts: &str| format!("ENGINE=InnoDB COMMENT='VALUES IN (9)'  PARTITION BY LIST (`id`) ({parts})");
+        let of = |from: &str, to: &str| {
+            unlisted("ALTER TABLE t REORGANIZE PARTITION a INTO (…)", &options(from), &options(to))
+        };
+        let one =
+            "PARTITION `a` VALUES IN (1,(2,'x,y')) ENGINE = InnoDB, PARTITION `b` VALUES IN (NULL) ENGINE = InnoDB";
+        assert_eq!(of(one, one), None);
+        assert_eq!(of(one, "PARTITION `a` VALUES IN (NULL,3,1)"), Some("(2,'x,y')".to_owned()));
+        let other = format!("{one}, PARTITION `c` DEFAULT ENGINE = InnoDB");
+        assert_eq!((of(one, &other), of(&other, &other)), (None, None));
+        assert_eq!(of(&other, "PARTITION `a` VALUES IN (1), PARTITION `c` DEFAULT"), Some("(2,'x,y')".to_owned()));
+        assert_eq!(of("PARTITION `c` DEFAULT", one), Some("DEFAULT".to_owned()));
+        assert_eq!(unlisted("ALTER TABLE t DROP PARTITION a", &options(one), &options("")), None);
+    }
 
     #[test]
     fn partitions_that_lose_their_rows_are_told() {

@@ -27,8 +27,8 @@ const MAIN: &str = "
     SET foreign_key_checks = 0;
     CREATE TABLE early (id int PRIMARY KEY, extra int, CONSTRAINT early_extra FOREIGN KEY (extra) REFERENCES extra (id)) ENGINE=InnoDB;
     SET foreign_key_checks = 1;
-    CREATE TABLE pins (id int AUTO_INCREMENT PRIMARY KEY, product int, CONSTRAINT of_product FOREIGN KEY (product) REFERENCES product (id)) ENGINE=InnoDB;
-    INSERT INTO pins VALUES (1, 1), (2, 2), (9, 2); DELETE FROM pins WHERE id = 9;
+    CREATE TABLE pins (id int AUTO_INCREMENT PRIMARY KEY, up int, CONSTRAINT above FOREIGN KEY (up) REFERENCES pins (id)) ENGINE=InnoDB;
+    INSERT INTO pins VALUES (1, NULL), (2, 1), (9, 2); DELETE FROM pins WHERE id = 9;
     CREATE TRIGGER pinned BEFORE INSERT ON pins FOR EACH ROW SET @pinned = 1;
     CREATE TABLE yearly (id int PRIMARY KEY) ENGINE=InnoDB PARTITION BY RANGE (id) (PARTITION y1 VALUES LESS THAN (10), PARTITION y2 VALUES LESS THAN (20));
     INSERT INTO yearly VALUES (1), (11), (12);

@@ -69,6 +69,7 @@ fn partitions_that_come_go_and_lose_their_rows_come_back() {
             "ALTER TABLE ranged REMOVE PARTITIONING; ALTER TABLE ranged ADD c int DEFAULT 5;",
             "ALTER TABLE ranged ADD d int, MODIFY note varchar(10) PARTITION BY KEY (id) PARTITIONS 2;",
             "ALTER TABLE listed DROP PARTITION l0, rest; ALTER TABLE listed COMMENT = ''; ALTER TABLE listed ADD PARTITION (PARTITION l2 VALUES IN (7));",
+            "ALTER TABLE listed REORGANIZE PARTITION l0 INTO (PARTITION l0 VALUES IN (1), PARTITION l3 VALUES IN (2)); UPDATE listed SET b = 'v' WHERE id = 2;",
             "ALTER TABLE hashed COALESCE PARTITION 2; ALTER TABLE hashed ADD PARTITION PARTITIONS 4; ALTER TABLE hashed REBUILD PARTITION p0;",
             "ALTER TABLE hashed TRUNCATE PARTITION p0, p1; INSERT INTO hashed VALUES (3, 30);",
             "ALTER TABLE whole PARTITION BY HASH (id) PARTITIONS 4; INSERT INTO whole (b) VALUES (9); ALTER TABLE whole COMMENT = 'parted';",
@@ -150,6 +151,8 @@ fn what_cannot_be_emptied_row_by_row_is_refused() {
     is_refused(&site, &before, "TRUNCATE loose;", "has no primary key");
     let site = TestSite::builder().mariadb("main", Server::shared(), PARTED).build();
     let before = Fingerprint::of(&site);
+    let script = "ALTER TABLE listed DROP PARTITION rest; ALTER TABLE listed REORGANIZE PARTITION l0 INTO (PARTITION l0 VALUES IN (1));";
+    is_refused(&site, &before, script, "rows with the value 2");
     for script in [
         "ALTER TABLE ranged EXCHANGE PARTITION p0 WITH TABLE whole;",
         "ALTER TABLE ranged CONVERT PARTITION p0 TO TABLE other;",
