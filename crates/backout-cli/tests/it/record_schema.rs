@@ -154,6 +154,9 @@ const MARIADB_BEFORE: &str = "
     INSERT INTO product (maker, name, price, note) VALUES (1, 'coat', 10, 'a'), (2, 'hat', 20, 'b'), (NULL, 'scarf', 30, NULL);
     CREATE TABLE visit (at INT, page VARCHAR(20), KEY (at)); INSERT INTO visit VALUES (1, 'a'), (1, 'a'), (2, 'b');
     CREATE TABLE old (id INT PRIMARY KEY); INSERT INTO old VALUES (1), (2);
+    CREATE TABLE points (id INT PRIMARY KEY, maker INT, CONSTRAINT points_at FOREIGN KEY (maker) REFERENCES maker (id)); INSERT INTO points VALUES (1, 1), (2, 2);
+    CREATE TABLE yearly (id INT AUTO_INCREMENT, y INT, PRIMARY KEY (id, y)) PARTITION BY RANGE (y) (PARTITION y1 VALUES LESS THAN (10), PARTITION y2 VALUES LESS THAN (20));
+    INSERT INTO yearly VALUES (1, 5), (2, 15), (7, 15); DELETE FROM yearly WHERE id = 7;
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 15;
     CREATE TABLE told (what VARCHAR(40));
     SET foreign_key_checks = 0; CREATE TABLE early (id INT PRIMARY KEY, tag INT, CONSTRAINT early_tag FOREIGN KEY (tag) REFERENCES tag (id)); SET foreign_key_checks = 1;
@@ -167,6 +170,7 @@ const MARIADB_SCHEMA: [&str; 3] = [
     "ALTER TABLE product ADD COLUMN stock INT NOT NULL DEFAULT 5, DROP COLUMN note, MODIFY price DECIMAL(10,3);
      CREATE INDEX by_stock ON product (stock); UPDATE product SET stock = 9 WHERE id = 1;
      DROP TABLE visit; TRUNCATE old; INSERT INTO old VALUES (9);
+     TRUNCATE points; INSERT INTO points VALUES (9, 2); ALTER TABLE yearly DROP PARTITION y2; INSERT INTO yearly (y) VALUES (6);
      CREATE TABLE tag (id INT PRIMARY KEY, product INT, FOREIGN KEY (product) REFERENCES product (id)); INSERT INTO tag VALUES (1, 1);",
     "ALTER TABLE maker RENAME TO brand; ALTER TABLE product DROP FOREIGN KEY of_maker; DROP TRIGGER first;
      CREATE OR REPLACE VIEW cheap AS SELECT id FROM product; CREATE FUNCTION seven() RETURNS INT RETURN 7;",

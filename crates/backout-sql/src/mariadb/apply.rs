@@ -66,7 +66,7 @@ pub(super) struct Chain<'a> {
     /// The script took back some of the segment under way.
     took_back: bool,
     /// Foreign keys were not checked in the segment under way, at least for a while.
-    unchecked: bool,
+    pub unchecked: bool,
 }
 
 impl<'a> Chain<'a> {
@@ -110,7 +110,7 @@ impl<'a> Chain<'a> {
 
     /// What failed is taken back by the server; what it was captured by goes, too. Where that fails now, whoever takes the
     /// lock next does it.
-    fn give_up(&mut self, opened: bool) {
+    pub(super) fn give_up(&mut self, opened: bool) {
         drop(self.database.a().map(|a| a.run("ROLLBACK")));
         // Once a new session has the lock's name, the old one has ended and it is certain what came of it.
         if opened && self.database.ready().is_ok() {
@@ -287,10 +287,7 @@ impl<'a> Chain<'a> {
             Err(error) => {
                 // Half of the triggers may be there.
                 drop(database.sweep_segment(step, number));
-                return Err(match error {
-                    CaptureError::Uncapturable(why) => classify::No::undo(why).at(place, &statement.sql).refusal.into(),
-                    CaptureError::Server(source) => capture::uncaptured(&database.label, source),
-                });
+                return Err(unarmed(&database.label, place, statement, error));
             }
         };
         let begun = database.begin().and_then(|()| {
@@ -307,33 +304,46 @@ impl<'a> Chain<'a> {
 
     /// Ends a segment of rows: its net effect is taken and commits with it. The `last` one moves the marker, too.
     fn close(&mut self, open: &mut Option<Open>, last: bool, gate: &mut dyn Gate) -> Result<(), TargetError> {
-        let Some(capture) = open.as_ref().map(|open| &open.capture) else { return Ok(()) };
+        let Some(Open { capture, sequences }) = open.as_ref() else { return Ok(()) };
         let held = self.net(capture)?;
+        let drawn = self.drawn(sequences.clone())?;
+        self.commit_rows(held.clone(), drawn, last, gate)?;
+        let Some(Open { capture, .. }) = open.take() else { return Ok(()) };
+        self.disarm(&capture, &held)
+    }
+
+    /// Commits a segment of rows, which is returned where there is anything to write down of it.
+    pub(super) fn commit_rows(
+        &mut self,
+        held: Vec<Held>,
+        drawn: Vec<(String, String)>,
+        last: bool,
+        gate: &mut dyn Gate,
+    ) -> Result<Option<Segment>, TargetError> {
         self.summary.rows += held.iter().map(|held| held.before.max(held.after)).sum::<u64>();
         for held in &held {
             if !self.summary.objects.contains(&held.table.name) && self.summary.objects.len() < Summary::OBJECTS_KEPT {
                 self.summary.objects.push(held.table.name.clone());
             }
         }
-        let before = open.as_ref().map(|open| open.sequences.clone()).unwrap_or_default();
-        let drawn = self.drawn(before)?;
-        let changed = !held.is_empty() || !drawn.is_empty();
-        if changed || last {
-            let ticket = self.announced(gate)?;
-            let (step, number) = (self.step, self.number);
-            let detail = Detail::Rows { tables: held.clone(), unchecked: self.unchecked, drawn };
-            let segment = Segment { step, number, state: State::Done, detail };
-            self.write(&segment, ticket, last)?;
-        } else {
+        if held.is_empty() && drawn.is_empty() && !last {
             let done = self.database.a()?.run("COMMIT");
             done.map_err(|source| self.database.failed("cannot commit to", source))?;
+            return Ok(None);
         }
-        let capture = open.take().map(|open| open.capture);
-        if let Some(capture) = capture {
-            let b = &mut self.database.b;
-            let done = capture.disarm(b).and_then(|()| capture.drop_holds(b, &held));
-            done.map_err(|source| capture::uncaptured(&self.database.label, source))?;
-        }
+        let ticket = self.announced(gate)?;
+        let (step, number) = (self.step, self.number);
+        let detail = Detail::Rows { tables: held, unchecked: self.unchecked, drawn };
+        let segment = Segment { step, number, state: State::Done, detail };
+        self.write(&segment, ticket, last)?;
+        Ok(Some(segment))
+    }
+
+    /// After the commit: what only the capture needed goes.
+    pub(super) fn disarm(&mut self, capture: &Capture, held: &[Held]) -> Result<(), TargetError> {
+        let b = &mut self.database.b;
+        let done = capture.disarm(b).and_then(|()| capture.drop_holds(b, held));
+        done.map_err(|source| capture::uncaptured(&self.database.label, source))?;
         self.number += 1;
         Ok(())
     }
@@ -348,7 +358,7 @@ impl<'a> Chain<'a> {
         Ok(now.into_iter().filter(may_be).collect())
     }
 
-    fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {
+    pub(super) fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {
         let took_back = std::mem::take(&mut self.took_back);
         let database = &mut *self.database;
         let label = database.label.clone();
@@ -441,6 +451,14 @@ const UNSEEN: &str = "the server has no METADATA_LOCK_INFO";
 pub fn run_plainly(a: &mut Session, place: &str, sql: &str) -> Result<(), TargetError> {
     fault::point(Point::Statement).map_err(|source| cannot_run(place, sql, source))?;
     a.count(sql).map(drop).map_err(|source| cannot_run(place, sql, source))
+}
+
+/// Why a segment could not be watched.
+pub fn unarmed(label: &str, place: &str, statement: &Statement, error: CaptureError) -> TargetError {
+    match error {
+        CaptureError::Uncapturable(why) => classify::No::undo(why).at(place, &statement.sql).refusal.into(),
+        CaptureError::Server(source) => capture::uncaptured(label, source),
+    }
 }
 
 pub fn uncaptured(label: &str, source: std::io::Error) -> TargetError {

@@ -248,6 +248,18 @@ impl Capture {
         plan.tables.keys().all(watched) && plan.copied.iter().all(|name| self.copied.contains(name))
     }
 
+    /// Where the counter of a table stood before.
+    pub fn counter(&self, name: &str) -> Option<u64> {
+        self.tables.iter().find(|(table, _)| table.name == name).and_then(|(_, counter)| *counter)
+    }
+
+    /// A table of which only the counter changes.
+    pub fn untouched(&self, name: &str, counter: (u64, u64)) -> Option<Held> {
+        let at = self.tables.iter().position(|(table, _)| table.name == name)?;
+        let table = self.tables[at].0.clone();
+        Some(Held { table, at: u32::try_from(at).unwrap_or(u32::MAX), before: 0, after: 0, counter: Some(counter) })
+    }
+
     fn copy(&self, at: usize, table: &Table, side: &str, locked: &str) -> String {
         let (hold, live) = (self.object(at, side), ident(&table.name));
         format!("INSERT INTO `{hold}` ({}) SELECT {} FROM {live}{locked}", table.held(""), table.live(""))

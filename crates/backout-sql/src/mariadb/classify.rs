@@ -5,6 +5,7 @@
 
 use backout_model::target::Refusal;
 
+use super::emptied;
 use super::head::{Head, Object, Verb, head};
 use super::hidden::{self, Hidden};
 use super::load;
@@ -310,16 +311,27 @@ fn ddl(sql: &str, head: Head) -> Result<Class, No> {
 }
 
 /// Parts of ALTER TABLE that change or lose more than the server's text of the table says.
-const ALTERS: [(&str, &str); 8] = [
-    ("PARTITION", "partitions are not handled yet"),
-    ("PARTITIONS", "partitions are not handled yet"),
-    ("PARTITIONING", "partitions are not handled yet"),
+const ALTERS: [(&str, &str); 14] = [
+    (
+        "EXCHANGE PARTITION",
+        "rows that change places with those of another table are not handled yet: copy and delete them",
+    ),
+    ("CONVERT PARTITION", "a partition that becomes a table is not handled yet: copy and delete its rows"),
+    ("CONVERT TABLE", "a table that becomes a partition is not handled yet: copy its rows"),
+    ("ANALYZE PARTITION", UPKEEP),
+    ("CHECK PARTITION", UPKEEP),
+    ("OPTIMIZE PARTITION", UPKEEP),
+    ("REPAIR PARTITION", UPKEEP),
+    ("BY SYSTEM_TIME", "versioned tables are not handled yet"),
+    ("DISCARD", "tablespaces are not handled yet"),
     ("TABLESPACE", "tablespaces are not handled yet"),
     ("VERSIONING", "versioned tables are not handled yet"),
     ("PERIOD", "periods are not handled yet"),
     ("ORDER BY", "an order of rows cannot be taken back"),
     ("RENAME", "it renames the table and changes more: write RENAME TABLE, as a statement of its own"),
 ];
+
+const UPKEEP: &str = "upkeep of partitions is not handled yet";
 
 /// What an ALTER TABLE is: nothing here where it only says when MyISAM writes its keys, names alone where it renames.
 fn altered(sql: &str, mut head: Head) -> Result<Class, No> {
@@ -344,6 +356,12 @@ fn alter(sql: &str, head: &Head) -> Result<(), No> {
         return Err(No::undo("ALTER IGNORE would drop rows"));
     }
     let mut rest = reader(&sql[head.rest..]);
+    let loses = each_token(sql)
+        .zip(each_token(sql).skip(1))
+        .any(|(word, next)| (word.is("DROP") || word.is("TRUNCATE")) && next.is("PARTITION"));
+    if loses && emptied::lost(sql, head.rest).is_none() {
+        return Err(No::undo("which partitions lose their rows is not understood"));
+    }
     while rest.peek().is_some() {
         if rest.takes("RENAME COLUMN") || rest.takes("RENAME INDEX") || rest.takes("RENAME KEY") {
             continue;
@@ -389,7 +407,9 @@ mod tests {
             ("CREATE FUNCTION f RETURNS int SONAME 'x.so'", "! a function of a library"),
             ("CREATE TEMPORARY TABLE t(a int)", "Temporary"),
             ("CREATE TEMPORARY SEQUENCE t", "! of temporary ones"),
-            ("ALTER TABLE t DROP PARTITION p", "! partitions"),
+            ("ALTER TABLE t DROP PARTITION p", "ddl t"),
+            ("ALTER TABLE t WAIT 5 DROP PARTITION p", "! which partitions"),
+            ("ALTER TABLE t EXCHANGE PARTITION p WITH TABLE u", "! rows that change places"),
             ("ALTER TABLE t ADD c int AUTO_INCREMENT, ADD KEY (c)", "ddl t"),
             ("ALTER TABLE t AUTO_INCREMENT = 7", "ddl t"),
             ("ALTER TABLE t RENAME TO u", "ddl t, u"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mysql::{ClientIdentity, Conn, DriverError, OptsBuilder, SslOpts};
+use mysql::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 
 /// Why a URL or what it leads to cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,24 @@ impl Route {
         Ok(Self { options: options.ssl_opts(ssl), preferred })
     }
 
+    /// In words, what nobody warrants of the way there; none by a socket. `cipher`: that of a session, empty where it has none.
+    pub fn unguarded(&self, cipher: &str) -> Option<&'static str> {
+        let opts = Opts::from(self.options.clone());
+        if opts.get_socket().is_some() {
+            return None;
+        }
+        match opts.get_ssl_opts() {
+            _ if cipher.is_empty() => Some("the connection is not encrypted: `ssl-mode=required` takes no other"),
+            Some(ssl) if ssl.accept_invalid_certs() => Some(
+                "the connection is encrypted, but nobody looks at the server's certificate: `ssl-ca` names who signs it",
+            ),
+            Some(ssl) if ssl.skip_domain_validation() => Some(
+                "the connection is encrypted, but nobody looks for which host the server's certificate is: `ssl-mode=verify-identity` does",
+            ),
+            _ => None,
+        }
+    }
+
     pub fn connect(&self) -> Result<Conn, ConnError> {
         match Conn::new(self.options.clone()) {
             Err(mysql::Error::DriverError(DriverError::TlsNotSupported)) if self.preferred => {
@@ -126,6 +144,20 @@ mod tests {
         let by_tcp = opts(&with(&[("host", "127.0.0.1"), ("port", "7")]));
         assert_eq!((by_tcp.get_socket(), by_tcp.get_tcp_port()), (None, 7));
         assert!(by_tcp.get_ssl_opts().unwrap().accept_invalid_certs());
+        let said = |more: &[(&'static str, &'static str)], cipher| way(&with(more)).unwrap().unguarded(cipher);
+        for (more, cipher, found) in [
+            (&[("host", "localhost"), ("socket", "/s")][..], "", None),
+            (&[("host", "h")], "", Some("is not encrypted")),
+            (&[("host", "h")], "AES", Some("nobody looks at the server's certificate")),
+            (&[("host", "h"), ("ssl-ca", "/ca"), ("ssl-mode", "required")], "AES", Some("for which host")),
+            (&[("host", "h"), ("ssl-ca", "/ca")], "AES", None),
+        ] {
+            let said = said(more, cipher);
+            assert!(
+                said.is_some() == found.is_some() && said.unwrap_or("").contains(found.unwrap_or("")),
+                "{more:?}: {said:?}"
+            );
+        }
         let checked = opts(&with(&[("host", "h"), ("ssl-ca", "/ca"), ("ssl-mode", "verify-identity")]));
         assert!(!checked.get_ssl_opts().unwrap().accept_invalid_certs());
         assert!(matches!(way(&with(&[("host", "h"), ("ssl-mode", "verify-ca")])), Err(ConnError::Authority)));

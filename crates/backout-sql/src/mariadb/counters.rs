@@ -12,6 +12,9 @@ use super::sequence;
 use super::session::{ident, literal};
 use super::table;
 
+/// A table with where its counter stood before and after.
+pub type Moved = (String, (u64, u64));
+
 /// How a table that goes with a segment under way notes where another's counter stood: numbers that a transaction drew
 /// which then did not commit are not given back by the server.
 pub fn noted(name: &str, counter: u64) -> String {
@@ -74,6 +77,47 @@ impl Mariadb {
                 }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Counters that segments set down, as emptying a table does, go back before their rows: those would move them. The way
+    /// down again of each that went.
+    pub(super) fn raise_counters(&mut self, segments: &[Segment]) -> Result<Vec<Moved>, TargetError> {
+        let mut raised = Vec::new();
+        for (name, (before, after)) in segments.iter().flat_map(counters_of).filter(|(_, (was, is))| is < was) {
+            let now = table::counter(&mut self.b, &name);
+            if now.map_err(|source| self.failed("cannot read the counters of", source))? == Some(after) {
+                self.put_counters_back(&[(name.clone(), (before, after))], &mut Vec::new())?;
+                raised.push((name, (after, before)));
+            }
+        }
+        Ok(raised)
+    }
+
+    /// Where counters stand that the undo of segments would raise, for [`Mariadb::put_counters_to`].
+    pub(super) fn counters_below(&mut self, segments: &[Segment]) -> Result<Vec<(String, u64)>, TargetError> {
+        let mut all = Vec::new();
+        for (name, _) in segments.iter().flat_map(counters_of).filter(|(_, (was, is))| is < was) {
+            let now = table::counter(&mut self.b, &name);
+            all.extend(
+                now.map_err(|source| self.failed("cannot read the counters of", source))?.map(|now| (name, now)),
+            );
+        }
+        Ok(all)
+    }
+
+    /// After rows that were rolled back: the numbers that they had are free again.
+    pub(super) fn put_counters_to(&mut self, counters: &[(String, u64)]) -> Result<(), TargetError> {
+        for (name, was) in counters {
+            let done = table::counter(&mut self.b, name).and_then(|now| match now {
+                Some(now) if now > *was => {
+                    let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {was}", ident(name));
+                    patiently(|| self.b.run(&sql))
+                }
+                _ => Ok(()),
+            });
+            done.map_err(|source| self.failed("cannot set a counter back in", source))?;
         }
         Ok(())
     }
@@ -146,6 +190,6 @@ impl Mariadb {
 }
 
 /// Where the counters of a segment's tables stood.
-pub fn counters_of(segment: &Segment) -> Vec<(String, (u64, u64))> {
+pub fn counters_of(segment: &Segment) -> Vec<Moved> {
     segment.held().iter().filter_map(|held| Some((held.table.name.clone(), held.counter?))).collect()
 }

@@ -27,6 +27,7 @@ use super::sequence;
 use super::session::{Session, ident, is_missing};
 use super::split::Statement;
 use super::table::{self, There};
+use super::token::bare;
 
 /// A table or view that went into the hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +228,12 @@ impl Chain<'_> {
         if head.or_replace && matches!(head.object, Object::Table | Object::Sequence) && !head.temporary {
             // The server can lose both; so the one goes first, in a segment of its own, and there is nothing to replace.
             self.replaced(statement, place, head, gate)?;
+        }
+        if let Some(emptying) = self.database.emptying(&bare(&statement.sql, self.database.version), head)? {
+            self.emptied(statement, place, &emptying, gate)?;
+            if emptying.alone {
+                return Ok(());
+            }
         }
         let (step, number) = (self.step, self.number);
         let settings = self.database.a()?.settings();

@@ -19,6 +19,7 @@ use super::ddl_hung;
 use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, note_changed, refill, renames};
 use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
+use super::emptied::{has_rows, lost, partitions, unlisted};
 use super::head::{Head, head};
 use super::marker;
 use super::quiet;
@@ -44,6 +45,9 @@ pub struct Altered {
     /// Where the counter stood after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_after: Option<u64>,
+    /// Partitions that go, which must have no rows by then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<String>,
     /// Foreign keys came or went.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub links: bool,
@@ -121,6 +125,11 @@ impl Mariadb {
                 "the server would drop {key} with it, which it made by itself for a foreign key, and that cannot be made again as it was: drop it by name in the same statement"
             )));
         }
+        if let Some(value) = unlisted(&statement.sql, &to.options, &from.options) {
+            return Err(refused(format!(
+                "rows with the value {value}, which no partition takes any more, would go without a word: write PARTITION BY LIST, where the server looks for them"
+            )));
+        }
         let names = renames(&bare(&statement.sql, self.version));
         let back: Vec<(String, String)> = names.clone();
         let inverse = clauses(&from, &to, &back).join(", ");
@@ -147,7 +156,9 @@ impl Mariadb {
         }
         let counter = table::counter(&mut self.b, &name).map_err(|source| reading(&label, source))?;
         let (after, counter_after, links) = (String::new(), None, for_clone.links);
-        let altered = Altered { name, before, after, inverse, kept, counter, counter_after, links };
+        let lost = lost(&bare(&statement.sql, self.version), head.rest).map(|(_, named)| named).unwrap_or_default();
+        let gone = partitions(&mut self.b, &name, &lost).map_err(|source| reading(&label, source))?;
+        let altered = Altered { name, before, after, inverse, kept, counter, counter_after, gone, links };
         Ok(Prepared { change: Some(Change::Altered(Box::new(altered))), by_names: false })
     }
 
@@ -173,9 +184,16 @@ impl Mariadb {
         segment.state = State::Intended;
         if let Some(kept) = &altered.kept {
             self.make_holds(kept, &holds).map_err(keeping)?;
-            self.lock_table(&altered.name, &holds).map_err(keeping)?;
+            self.lock_table(&altered.name, Some(&holds)).map_err(keeping)?;
             let filled = self.a()?.aside(|a| fill(a, &kept.before, &holds.before));
             filled.map_err(keeping)?;
+        } else if !altered.gone.is_empty() {
+            self.lock_table(&altered.name, None).map_err(keeping)?;
+            let full = self.a()?.aside(|a| has_rows(a, &altered.name, &altered.gone));
+            if full.map_err(keeping)? {
+                self.a()?.run("UNLOCK TABLES").map_err(keeping)?;
+                return Err(cannot_run(place, sql, "others wrote to a partition of it that goes"));
+            }
         }
         let written = self.a()?.aside(|a| segment.rewrite(a, &names, ticket));
         written.map_err(keeping)?;
@@ -223,13 +241,11 @@ impl Mariadb {
     }
 
     /// Locks a table with its holds, so that nobody writes between what is kept and the change.
-    fn lock_table(&mut self, name: &str, holds: &Holds) -> Result<(), Error> {
-        let Holds { before, after, skipped } = holds;
-        let sql = format!(
-            "LOCK TABLES {} WRITE, `{before}` WRITE, `{after}` WRITE, `{skipped}` WRITE, `{}` WRITE",
-            ident(name),
-            self.names.segments()
-        );
+    fn lock_table(&mut self, name: &str, holds: Option<&Holds>) -> Result<(), Error> {
+        let holds = holds.map_or(String::new(), |Holds { before, after, skipped }| {
+            format!("`{before}` WRITE, `{after}` WRITE, `{skipped}` WRITE, ")
+        });
+        let sql = format!("LOCK TABLES {} WRITE, {holds}`{}` WRITE", ident(name), self.names.segments());
         match self.a.as_mut() {
             Some(a) => patiently(|| a.run(&sql)),
             None => Ok(()),
@@ -312,7 +328,7 @@ impl Mariadb {
         marker::holds(&mut self.b, &names, &label, self.epoch)?;
         if let Some(kept) = &altered.kept {
             self.hold_triggers(&[&altered.name])?;
-            self.lock_table(&altered.name, &holds).map_err(failed)?;
+            self.lock_table(&altered.name, Some(&holds)).map_err(failed)?;
             note_changed(self.a()?, kept, &holds, overwrites).map_err(failed)?;
             let count = self.a()?.number(&format!("SELECT COUNT(*) FROM `{}`", holds.skipped)).map_err(failed)?;
             if count > 0 && replay.on_conflict == OnConflict::Stop {
@@ -428,6 +444,21 @@ impl Mariadb {
         Ok(())
     }
 
+    /// Where partitions go again, into which others may have written: what leaves their rows in the ones that stay, or fails.
+    fn without_loss(&mut self, segment: &Segment, name: &str) -> Result<Option<String>, TargetError> {
+        let Detail::Ddl { change, .. } = &segment.detail else { return Ok(None) };
+        let Change::Altered(was) = &**change else { return Ok(None) };
+        if was.gone.is_empty() {
+            return Ok(None);
+        }
+        let found = definition(&mut self.b, name).and_then(|now| Ok((now, table::counter(&mut self.b, name)?)));
+        let (now, counter) = found.map_err(|source| self.failed("cannot read the schema of", source))?;
+        let counter = was.counter_after.filter(|_| counter == was.counter);
+        let mut all = Vec::from_iter(counter.map(|counter| format!("AUTO_INCREMENT = {counter}")));
+        all.extend(clauses(&Shape::of(&now.unwrap_or_default()), &Shape::of(&was.after), &[]));
+        Ok(Some(format!("ALTER TABLE {} {}", ident(name), all.join(", "))))
+    }
+
     /// Runs the statement again, under the script's settings of then.
     pub(super) fn redo_alter(
         &mut self,
@@ -443,6 +474,7 @@ impl Mariadb {
         let name = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
         let there =
             table::there(&mut self.b, &name).map_err(|source| self.failed("cannot read the schema of", source))?;
+        let again = self.without_loss(segment, &name)?;
         let set = self.a()?.run(settings);
         set.map_err(|source| self.failed("cannot set up", source))?;
         let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
@@ -452,7 +484,13 @@ impl Mariadb {
                 let held = self.begin_of_held();
                 let hung = ddl_hung::before(&mut self.b, &change, &held).map_err(|source| self.reading(source))?;
                 segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change, hung };
-                self.perform_alter(segment, &altered, ticket, &place, sql)
+                match again {
+                    Some(again) => {
+                        let altered = Altered { gone: Vec::new(), ..*altered };
+                        self.perform_alter(segment, &altered, ticket, &place, &again)
+                    }
+                    None => self.perform_alter(segment, &altered, ticket, &place, sql),
+                }
             }
             _ => Ok(()),
         };

@@ -204,5 +204,5 @@ fn not_as_added(name: &str, text: &str, definition: &str) -> Option<String> {
 /// True where the server says that a value does not fit, or breaks a rule that comes back.
 pub fn is_unfit(error: &Error) -> bool {
     matches!(error, Error::MySqlError(error)
-        if matches!(error.code, 1062 | 1138 | 1264 | 1265 | 1292 | 1366 | 1406 | 4025))
+        if matches!(error.code, 1062 | 1138 | 1264 | 1265 | 1292 | 1366 | 1406 | 1526 | 1591 | 4025))
 }

@@ -150,18 +150,33 @@ pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<St
     for (_, line) in to.checks.iter().filter(|check| !from.checks.contains(check)) {
         out.push(format!("ADD {line}"));
     }
+    let ((options, parts), (from_options, from_parts)) = (in_parts(&to.options), in_parts(&from.options));
     if from.options != to.options {
-        let mut options = to.options.clone();
+        let mut options = options.to_owned();
         // What was set and was not before is set to nothing.
-        if from.options.contains("COMMENT=") && !to.options.contains("COMMENT=") {
+        if from_options.contains("COMMENT=") && !options.contains("COMMENT=") {
             options += " COMMENT=''";
         }
-        if from.options.contains("ROW_FORMAT=") && !to.options.contains("ROW_FORMAT=") {
+        if from_options.contains("ROW_FORMAT=") && !options.contains("ROW_FORMAT=") {
             options += " ROW_FORMAT=DEFAULT";
+        }
+        // Behind all else that a statement says.
+        match parts {
+            _ if parts == from_parts => {}
+            "" => options += " REMOVE PARTITIONING",
+            parts => options = format!("{options} {parts}"),
         }
         out.push(options);
     }
     out
+}
+
+/// The options of a table, and how it is partitioned.
+fn in_parts(options: &str) -> (&str, &str) {
+    match options.find("PARTITION BY ") {
+        Some(at) => (options[..at].trim_end(), &options[at..]),
+        None => (options, ""),
+    }
 }
 
 /// A column's definition with the character set that it leaves to the table, where the table's is about to change: within

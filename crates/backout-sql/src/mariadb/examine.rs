@@ -151,6 +151,9 @@ impl Mariadb {
         if setting(&mut self.b, "wsrep_on")? == "ON" {
             findings.push(self.finding(GALERA, true));
         }
+        let cipher = self.b.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'")?.pop();
+        let cipher = cipher.and_then(|mut row| row.pop().flatten()).unwrap_or_default();
+        findings.extend(self.route.unguarded(&cipher).map(|what| self.finding(what, false)));
         if setting(&mut self.b, "read_only")? == "ON" {
             findings.push(self.finding("the server is read-only", true));
         }

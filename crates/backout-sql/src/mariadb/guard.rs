@@ -368,8 +368,9 @@ impl<'a> Rows<'a> {
                     link.columns.iter().zip(keys).map(|(one, at)| format!("c.{} = f.c{at}", ident(one))).collect();
                 format!("EXISTS (SELECT 1 FROM `{}` AS f WHERE {})", self.from, same.join(" AND "))
             };
+            let comes = replay.ahead.comes(link).map(|comes| format!(" AND NOT {comes}")).unwrap_or_default();
             let from = format!(
-                "{child} AS c WHERE {} AND {touched} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {})",
+                "{child} AS c WHERE {} AND {touched} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {}){comes}",
                 set.join(" AND "),
                 on.join(" AND ")
             );

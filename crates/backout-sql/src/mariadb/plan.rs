@@ -102,7 +102,20 @@ impl OnDatabase<'_> {
                         "it may call a routine: what that writes is not captured here".to_owned(),
                     )));
                 }
-                words(head)
+                let sql = bare(&statement.sql, self.database.version);
+                match self.database.emptying(&sql, head)? {
+                    None => words(head),
+                    Some(emptying) => {
+                        let whole = emptying.partitions.is_empty();
+                        match written::alone(&mut self.database.b, &emptying.table, whole) {
+                            Ok(_) => emptying.words(),
+                            Err(CaptureError::Uncapturable(why)) => return Ok(Some(refused(why))),
+                            Err(CaptureError::Server(source)) => {
+                                return Err(self.database.failed("cannot read the schema of", source));
+                            }
+                        }
+                    }
+                }
             }
         };
         Ok(Some(Verdict::Undoable { undo }))

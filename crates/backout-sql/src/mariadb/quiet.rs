@@ -20,6 +20,11 @@ pub fn be_quiet(session: &mut Session) -> Result<(), Error> {
     session.run(&format!("SET {QUIET} = 1"))
 }
 
+/// From here on held triggers act for this session, too.
+pub fn be_heard(session: &mut Session) -> Result<(), Error> {
+    session.run(&format!("SET {QUIET} = NULL"))
+}
+
 /// Why the triggers of a table could not be held still by this user; none where they could.
 pub fn why_not(b: &mut Session, table: &str) -> Result<Option<String>, Error> {
     let others = b.rows(&format!(

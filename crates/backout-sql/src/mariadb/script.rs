@@ -124,6 +124,11 @@ impl Mariadb {
                     if let Some(key) = pointing(&mut writing.pointing, held, &left, &writing.keys) {
                         not.push(format!("{shown}: foreign key {key} points at columns that have other names by then"));
                     }
+                    if held.counter.is_some_and(|(was, left)| left < was) {
+                        not.push(format!(
+                            "{shown}: the counter of table {name} began anew, and rows that come back would move it: only `backout undo` takes that back"
+                        ));
+                    }
                     writing.counters.extend(held.counter.map(|(was, left)| script_ddl::counter(name, was, left)));
                 }
                 writing.comes(segment, "undone");

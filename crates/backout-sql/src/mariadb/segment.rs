@@ -103,6 +103,14 @@ impl Segment {
         }
     }
 
+    /// What it holds of one table.
+    pub fn held_mut(&mut self, name: &str) -> Option<&mut Held> {
+        match &mut self.detail {
+            Detail::Rows { tables, .. } => tables.iter_mut().find(|held| held.table.name == name),
+            Detail::Ddl { .. } | Detail::Script => None,
+        }
+    }
+
     /// Writes a new segment's row.
     pub fn write(&self, session: &mut Session, names: &Names, ticket: Ticket) -> Result<(), Error> {
         // What is held here is never more than names and definitions.

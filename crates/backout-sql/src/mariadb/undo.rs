@@ -126,7 +126,7 @@ impl Mariadb {
         set.map_err(|source| self.failed("cannot set up", source))
     }
 
-    fn roll_back(&mut self) -> Result<(), TargetError> {
+    pub(super) fn roll_back(&mut self) -> Result<(), TargetError> {
         self.a()?.run("ROLLBACK").map_err(|source| self.failed("cannot roll back in", source))
     }
 
@@ -197,6 +197,15 @@ impl Mariadb {
 
     fn replay_segment(&mut self, segment: &mut Segment, last: bool, act: &mut Act<'_, '_>) -> Result<(), TargetError> {
         match segment.detail.clone() {
+            Detail::Rows { tables, .. } if act.replay.direction == Direction::Undo => {
+                let set_down = self.raise_counters(std::slice::from_ref(segment))?;
+                let done = self.replay_rows(segment, &tables, last, act);
+                if segment.state != State::Undone && !set_down.is_empty() {
+                    self.roll_back()?;
+                    self.put_counters_back(&set_down, &mut Vec::new())?;
+                }
+                done
+            }
             Detail::Rows { tables, .. } => self.replay_rows(segment, &tables, last, act),
             Detail::Ddl { .. } => self.replay_change(segment, act),
             Detail::Script => Ok(()),
@@ -278,7 +287,7 @@ impl Mariadb {
     }
 
     /// The changes of a segment's tables; a table that is not what it was is a conflict and left out.
-    fn rows_of<'t>(
+    pub(super) fn rows_of<'t>(
         &mut self,
         segment: &Segment,
         tables: &'t [Held],
@@ -313,7 +322,7 @@ impl Mariadb {
     }
 
     /// Locks, compares and changes rows in the open transaction, and looks at foreign keys but those of `hidden` tables.
-    fn change_rows(
+    pub(super) fn change_rows(
         &mut self,
         rows: &[Rows<'_>],
         replay: &mut Replay<'_>,
@@ -351,100 +360,6 @@ impl Mariadb {
             return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)));
         }
         Ok(())
-    }
-
-    /// Undoes in one transaction what can be undone so, to see what would be in the way; nothing of it is left.
-    ///
-    /// Below a change of the schema the rows of its tables cannot be looked at.
-    pub(super) fn try_segments(&mut self, segments: &[Segment], replay: &mut Replay<'_>) -> Result<(), TargetError> {
-        let written: Vec<&str> = segments.iter().flat_map(Segment::held).map(|held| held.table.name.as_str()).collect();
-        self.hold_triggers(&written)?;
-        self.begin()?;
-        let (mut hidden, mut triggered): (BTreeSet<String>, BTreeSet<String>) = Default::default();
-        let mut done = Ok(());
-        for (at, segment) in segments.iter().enumerate() {
-            replay.look_ahead(&self.names, &segments[at + 1..]);
-            match &segment.detail {
-                Detail::Rows { tables, .. } => {
-                    let seen: Vec<Held> =
-                        tables.iter().filter(|held| !hidden.contains(&held.table.name)).cloned().collect();
-                    done =
-                        self.rows_of(segment, &seen, replay).and_then(|rows| self.change_rows(&rows, replay, &hidden));
-                }
-                Detail::Ddl { change, .. } => {
-                    let parents = change.parents();
-                    let named = change.names().chain(parents.iter().map(String::as_str));
-                    if !named.into_iter().any(|name| hidden.contains(name) || triggered.contains(name)) {
-                        self.look_at_change(segment, change, replay)?;
-                    }
-                    // A table that has a trigger still which goes before it, or has none yet.
-                    replay.passed.extend(change.names().map(str::to_owned));
-                    triggered.extend(change.triggered().map(str::to_owned));
-                    hidden.extend(change.names().map(str::to_owned));
-                }
-                Detail::Script => {}
-            }
-            if done.is_err() || replay.is_stopped() {
-                break;
-            }
-        }
-        self.roll_back()?;
-        match done {
-            Err(TargetError::Conflicts(found)) => {
-                replay.conflicts.extend(found);
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    pub(super) fn check_undo_steps(
-        &mut self,
-        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
-        on_conflict: OnConflict,
-    ) -> Result<Report, TargetError> {
-        self.ready()?;
-        let mut done = self.own_session().and_then(|()| self.check_steps(steps, on_conflict));
-        self.after_replay(&mut done);
-        done
-    }
-
-    fn check_steps(
-        &mut self,
-        steps: &mut dyn Iterator<Item = Box<dyn Images>>,
-        on_conflict: OnConflict,
-    ) -> Result<Report, TargetError> {
-        let label = self.label.clone();
-        let mut replay = Replay::new(&label, Direction::Undo, on_conflict);
-        replay.already = Some(Default::default());
-        let mut summary = Summary::default();
-        let mut all = Vec::new();
-        for mut images in steps {
-            let index = Reader::open(images.as_mut()).map_err(|source| self.damaged(source))?.index;
-            if index.way != Way::Captured {
-                replay.notes.push(format!("{label}: {} is undone by its own script, unseen", index.shown));
-                continue;
-            }
-            let mut segments = self.settled_segments(index.step)?;
-            segments.retain(|segment| segment.state == State::Done);
-            segments.reverse();
-            let this = summary_of(&index, &segments);
-            summary.changes += this.changes;
-            summary.objects.extend(this.objects);
-            all.extend(segments);
-        }
-        self.replacing = succession::replacing(all.iter().rev());
-        replay.replacing.clone_from(&self.replacing);
-        self.try_segments(&all, &mut replay)?;
-        summary.rows = replay.rows;
-        summary.objects.sort_unstable();
-        summary.objects.dedup();
-        summary.objects.truncate(Summary::OBJECTS_KEPT);
-        let Replay { conflicts, notes, already, unkept, .. } = replay;
-        if on_conflict == OnConflict::Keep && unkept {
-            return Err(TargetError::Conflicts(conflicts));
-        }
-        Ok(Report { summary, conflicts, notes, already: already.unwrap_or_default(), ..Report::default() })
     }
 
     fn undo_by_script(

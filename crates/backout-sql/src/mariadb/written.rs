@@ -38,11 +38,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
             // What is written through a view is written to the tables that its definition names.
             There::Nothing | There::View | There::Sequence => {}
             There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => drop(written.insert(name.clone())),
-            There::Table(engine) => {
-                let why =
-                    format!("the table {name} is of the engine {engine}, whose changes no transaction takes back");
-                return Err(CaptureError::Uncapturable(why));
-            }
+            There::Table(engine) => return Err(of_engine(name, &engine)),
             There::Other(kind) => {
                 return Err(CaptureError::Uncapturable(format!("{name} is a {kind}, which is not handled yet")));
             }
@@ -68,6 +64,31 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
     }
     plan.triggers = triggers_of(b, plan.tables.keys())?;
     Ok(plan)
+}
+
+/// The same for a table that is emptied, where nothing acts on its behalf and nothing follows; `whole`: all of its rows go.
+pub fn alone(b: &mut Session, name: &str, whole: bool) -> Result<Plan, CaptureError> {
+    let mut plan = Plan::default();
+    if let There::Table(engine) = table::there(b, name)?
+        && !engine.eq_ignore_ascii_case("InnoDB")
+    {
+        return Err(of_engine(name, &engine));
+    }
+    plan.add(b, name)?;
+    if whole {
+        match plan.copy_whole(b, name, &[]) {
+            // Row by row, then.
+            Err(CaptureError::Uncapturable(_)) => plan.copied.clear(),
+            done => done?,
+        }
+    }
+    plan.triggers = triggers_of(b, plan.tables.keys())?;
+    Ok(plan)
+}
+
+fn of_engine(name: &str, engine: &str) -> CaptureError {
+    let why = format!("the table {name} is of the engine {engine}, whose changes no transaction takes back");
+    CaptureError::Uncapturable(why)
 }
 
 /// The sequences that a run of statements may draw from, and where they stand: it says their names, or those of tables whose

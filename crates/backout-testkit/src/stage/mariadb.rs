@@ -27,6 +27,11 @@ const MAIN: &str = "
     SET foreign_key_checks = 0;
     CREATE TABLE early (id int PRIMARY KEY, extra int, CONSTRAINT early_extra FOREIGN KEY (extra) REFERENCES extra (id)) ENGINE=InnoDB;
     SET foreign_key_checks = 1;
+    CREATE TABLE pins (id int AUTO_INCREMENT PRIMARY KEY, up int, CONSTRAINT above FOREIGN KEY (up) REFERENCES pins (id)) ENGINE=InnoDB;
+    INSERT INTO pins VALUES (1, NULL), (2, 1), (9, 2); DELETE FROM pins WHERE id = 9;
+    CREATE TRIGGER pinned BEFORE INSERT ON pins FOR EACH ROW SET @pinned = 1;
+    CREATE TABLE yearly (id int PRIMARY KEY) ENGINE=InnoDB PARTITION BY RANGE (id) (PARTITION y1 VALUES LESS THAN (10), PARTITION y2 VALUES LESS THAN (20));
+    INSERT INTO yearly VALUES (1), (11), (12);
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 50;
 ";
 
@@ -58,7 +63,7 @@ pub fn package() -> Pkg {
              UPDATE wide SET added = 8 WHERE id = 2;"))
         .step(files(Tree::new().file("index.php", "<?php // winter").file("winter/a.txt", "a")).with("root", "web"))
         .step(child(content))
-        .step(sql("DROP TABLE gone; DROP VIEW cheap; DROP INDEX by_price ON product; TRUNCATE bulk; RENAME TABLE settings TO options;
+        .step(sql("DROP TABLE gone; DROP VIEW cheap; DROP INDEX by_price ON product; TRUNCATE bulk; TRUNCATE pins; ALTER TABLE yearly DROP PARTITION y2; RENAME TABLE settings TO options;
              CREATE SEQUENCE numbers START WITH 10; ALTER SEQUENCE numbers RESTART 500; SET foreign_key_checks = 0; DROP TABLE maker; SET foreign_key_checks = 1;"))
         .step(flag("flag-all"))
         .step(delete(["old/"]).with("root", "web"))

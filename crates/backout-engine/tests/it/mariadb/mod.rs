@@ -3,6 +3,7 @@
 mod conflicts;
 pub mod ddl;
 mod dependents;
+mod emptied;
 pub mod objects;
 pub mod rows;
 mod sequences;

@@ -72,6 +72,27 @@ fn a_binary_log_takes_triggers_away_from_a_plain_account() {
     before.assert_same(&Fingerprint::of(&site), "undone");
 }
 
+#[test]
+fn doctor_tells_of_a_way_that_is_not_encrypted() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = ["--skip-networking=0".to_owned(), format!("--port={port}"), "--bind-address=127.0.0.1".to_owned()];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let server: &'static Server = Box::leak(Box::new(Server::with(&settings)));
+    let database = server.database();
+    database.script("CREATE USER far@'%'; GRANT ALL ON *.* TO far@'%'");
+    let tells = |options: &Options| {
+        let findings = Mariadb::open(options).unwrap().examine().unwrap();
+        findings.iter().any(|one| !one.grave && one.what.contains("is not encrypted"))
+    };
+    let by_socket = options(&database, "far");
+    assert!(!tells(&by_socket));
+    let mut by_tcp = options(&database, "far");
+    by_tcp.parameters.remove("socket");
+    by_tcp.parameters.extend([("host".to_owned(), "127.0.0.1".to_owned()), ("port".to_owned(), port.to_string())]);
+    by_tcp.parameters.insert("ssl-mode".to_owned(), "disabled".to_owned());
+    assert!(tells(&by_tcp));
+}
+
 /// What the tool left when it was stopped in the middle goes with the next lock.
 #[test]
 fn a_server_that_dies_between_two_segments() {
