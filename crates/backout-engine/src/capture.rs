@@ -15,7 +15,7 @@ use backout_model::target::{Report, Snapshot, Summary, TargetError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::act::{Act, Intended, part, step_in_package};
+use crate::act::{Act, Followed, Intended, part, step_in_package};
 use crate::deploy::remove_directory;
 use crate::draft;
 use crate::error::EngineError;
@@ -67,8 +67,10 @@ impl Run<'_, '_> {
                     kept.snapshots.push(snapshot.note);
                 }
                 Err(error) => {
-                    // Nobody knows whether a copy came about: without a number all go that there are.
-                    kept.snapshots.push(Value::Null);
+                    // Nobody knows whether a copy came about: without a number all go that the database has.
+                    if matches!(one, Followed::Database(_)) {
+                        kept.snapshots.push(Value::Null);
+                    }
                     self.give_up(frame, index, act, &kept.snapshots);
                     return Err(error);
                 }

@@ -193,7 +193,10 @@ fn bad_checks_are_shown_at_their_place() {
         ("file: x\n    sha256: abc", "4:13: a SHA-256 has 64 hex digits"),
         ("file: x\n    exists: false\n    contains: y", "5:15: what must not exist has no content to test"),
         ("definition: product", "3:17: this is not a kind and a name such as `table product`"),
-        ("definition: table product\n    root: web", "4:5: `root`"),
+        (
+            "definition: table product\n    root: web",
+            "4:11: a check of kind `definition` has no `root`; it belongs to `file`",
+        ),
         ("file: x\n    contain: y", "4:5: unknown key `contain`; did you mean `contains`?"),
         ("run: [x]\n    within: soon", "4:13: `soon` is not a duration"),
         ("run: [x]\n    within: 0.5s", "4:13: `0.5s` is not a duration"),
