@@ -15,8 +15,9 @@ use backout_model::target::{Report, Snapshot, Summary, TargetError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::act::{Act, Intended, part, step_in_package};
+use crate::act::{Act, Followed, Intended, part, step_in_package};
 use crate::deploy::remove_directory;
+use crate::draft;
 use crate::error::EngineError;
 use crate::history::payload;
 use crate::observer::Happening;
@@ -66,6 +67,10 @@ impl Run<'_, '_> {
                     kept.snapshots.push(snapshot.note);
                 }
                 Err(error) => {
+                    // Nobody knows whether a copy came about: without a number all go that the database has.
+                    if matches!(one, Followed::Database(_)) {
+                        kept.snapshots.push(Value::Null);
+                    }
                     self.give_up(frame, index, act, &kept.snapshots);
                     return Err(error);
                 }
@@ -201,7 +206,16 @@ impl Run<'_, '_> {
     }
 }
 
-fn captures(session: &Session<'_>) -> PathBuf {
+/// Removes what stops of a recording that died left of packages; where that fails it is told, and tried again by the next.
+pub(crate) fn remove_drafts(session: &mut Session<'_>, id: &DeploymentId) {
+    let directory = captures(session).join(id.as_str());
+    if let Err(error) = draft::remove_unfinished(&directory) {
+        session.warn(format!("the beginning of a package stays: {error}"));
+    }
+}
+
+/// Where copies of before lie, each deployment's in a directory of its own.
+pub(crate) fn captures(session: &Session<'_>) -> PathBuf {
     session.config.state.join("captures")
 }
 
@@ -235,7 +249,8 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
     for entry in entries {
         let entry = entry.map_err(reading)?;
         let id = entry.file_name().into_string().ok().and_then(|id| DeploymentId::try_from(id).ok());
-        if id.is_some_and(|id| !needed.contains(&id)) {
+        if let Some(id) = id.filter(|id| !needed.contains(id)) {
+            remove_drafts(session, &id);
             remove_directory(session, &entry.path());
         }
     }

@@ -9,6 +9,8 @@ use backout_model::id::FramePath;
 use backout_net::http::{self, HttpCondition};
 use backout_package::check::{Check, CheckKind, HttpCheck};
 use backout_sql::database::Bounds;
+use backout_sql::shown::shorten;
+use sha2::{Digest as _, Sha256};
 
 use crate::act::pick;
 use crate::command::{Invocation, run, told};
@@ -103,6 +105,13 @@ impl Session<'_> {
                     Err(error) => Some(causes(&error).join(": ")),
                 })
             }
+            CheckKind::Definition { object, database, exists, sha256 } => {
+                let name = pick("database", "databases", database.as_deref(), &self.database_names(), "check")?;
+                Ok(match self.targets.database(&name)?.definition(object) {
+                    Ok(found) => is_defined(object, found.as_deref(), *exists, sha256.as_deref()),
+                    Err(error) => Some(causes(&error).join(": ")),
+                })
+            }
             CheckKind::File { path, root, exists, sha256, contains } => {
                 let name = pick("root", "roots", root.as_deref(), &self.root_names(), "check")?;
                 let condition = FileCondition { exists: *exists, sha256: sha256.clone(), contains: contains.clone() };
@@ -145,6 +154,29 @@ impl Session<'_> {
                 Err(RecvTimeoutError::Disconnected) => return Some("expected an answer, got none".to_owned()),
             }
         }
+    }
+}
+
+/// The SHA-256 of an object's definition, in hex.
+pub(crate) fn digest(definition: &str) -> String {
+    Sha256::digest(definition).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// In words, what does not hold of an object with the definition `found`; none where it is not there.
+fn is_defined(object: &str, found: Option<&str>, exists: Option<bool>, sha256: Option<&str>) -> Option<String> {
+    match (found, sha256) {
+        (Some(found), _) if exists == Some(false) => {
+            Some(format!("expected no {object}: the name is taken by {}", shorten(found)))
+        }
+        (Some(found), Some(wanted)) if digest(found) != wanted => Some(format!(
+            "{object} is another one: expected a definition with the SHA-256 {wanted}, got {} of {}",
+            digest(found),
+            shorten(found)
+        )),
+        (None, _) if exists == Some(true) || sha256.is_some() => {
+            Some(format!("expected {object}, and it is not there"))
+        }
+        _ => None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! A package made of what was recorded: one script a database, the files of each root, what goes, conditions that must hold
 //! elsewhere before anything begins, and a page for the reviewer. It stands beside its place until it is whole.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +18,8 @@ use backout_sql::recorded::{Condition, Drafting};
 use serde_json::Value;
 
 use crate::act::Followed;
+use crate::capture::captures;
+use crate::check::digest;
 use crate::error::EngineError;
 use crate::history::View;
 use crate::observer::Happening;
@@ -22,13 +27,15 @@ use crate::recording::{is_free, may_hold};
 use crate::session::Session;
 use crate::when;
 
+/// Where packages of a recording were begun, each path ended by a zero byte.
+const PLACES: &str = "places";
+
 /// The reviewer's page in the package.
 pub const REVIEW: &str = "REVIEW.md";
 
 /// What no package of a recording asks or does.
-const ALWAYS: &str = "Always: definitions have no condition. Tables, triggers, views and routines that the scripts drop, alter or make again \
-                      are replaced elsewhere whatever they are there; a table built anew or renamed loses columns and rows that only that site has. \
-                      Materialized views are not filled anew: REFRESH them.";
+const ALWAYS: &str = "Always: what the scripts drop, alter or make again must be elsewhere what it was here, and the names of what they make must \
+                      be free; else the package is refused there, and nothing begins. Owners, definers and grants are no part of that.";
 
 /// A package that is written and not in its place yet.
 pub(crate) struct Draft {
@@ -68,10 +75,11 @@ pub(crate) fn draft(
     let parent = above(into);
     let failed = |path: &Path, source| EngineError::Io { act: format!("cannot write {}", path.display()), source };
     // For its owner alone, as what it holds may be meant for nobody else.
-    let prefix = format!(".backout-recorded-{}-", recording.id);
-    remove_unfinished(&parent, &prefix).map_err(|source| failed(&parent, source))?;
-    let directory =
-        tempfile::Builder::new().prefix(&prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(&parent);
+    note_place(&captures(session).join(recording.id.as_str()), &parent).map_err(|source| failed(&parent, source))?;
+    let directory = tempfile::Builder::new()
+        .prefix(&prefix_of(recording.id.as_str()))
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(&parent);
     let directory = directory.map_err(|source| failed(&parent, source))?;
     let top = directory.path();
     let mut review = Review::default();
@@ -110,6 +118,7 @@ pub(crate) fn draft(
                     continue;
                 }
                 writeln!(sql, "  - sql: {}\n    database: {}", Value::from(shown), quoted(name)).ok();
+                conditions_on_definitions(&mut before, name, &drafted.definitions);
                 conditions_on_rows(&mut before, name, &drafted.conditions);
                 conditions_on_rows(&mut after, name, &drafted.after);
             }
@@ -176,15 +185,41 @@ pub(crate) fn draft(
     Ok(Draft { directory, review })
 }
 
-/// Removes what stops of the same recording that died left there.
-fn remove_unfinished(parent: &Path, prefix: &str) -> io::Result<()> {
-    for entry in std::fs::read_dir(parent)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(prefix) && entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
+/// How the directory is called in which a package of a recording is written, until it is whole.
+fn prefix_of(recording: &str) -> String {
+    format!(".backout-recorded-{recording}-")
+}
+
+/// Notes in the directory of a recording's copies that a package is being written in `parent`: for [`remove_unfinished`].
+fn note_place(copies: &Path, parent: &Path) -> io::Result<()> {
+    let parent = parent.canonicalize()?;
+    std::fs::create_dir_all(copies)?;
+    let mut places = File::options().append(true).create(true).mode(0o600).open(copies.join(PLACES))?;
+    places.write_all(&[parent.as_os_str().as_bytes(), b"\0"].concat())?;
+    places.sync_all()
+}
+
+/// Removes what stops of a recording that died left of the packages that they wrote, wherever that was. `copies`: where its
+/// copies lie, by its id.
+pub(crate) fn remove_unfinished(copies: &Path) -> io::Result<()> {
+    let places = match std::fs::read(copies.join(PLACES)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        places => places?,
+    };
+    let prefix = prefix_of(&copies.file_name().unwrap_or_default().to_string_lossy());
+    for place in places.split(|byte| *byte == 0).filter(|place| !place.is_empty()) {
+        let entries = match std::fs::read_dir(OsStr::from_bytes(place)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) && entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            }
         }
     }
-    Ok(())
+    std::fs::remove_file(copies.join(PLACES))
 }
 
 /// A file of the package that its owner alone may read.
@@ -195,6 +230,16 @@ fn private(path: &Path) -> io::Result<File> {
 /// A text as YAML reads it in quotes.
 fn quoted(text: &str) -> Value {
     Value::from(text)
+}
+
+fn conditions_on_definitions(before: &mut String, database: &str, definitions: &BTreeMap<String, Option<String>>) {
+    for (object, definition) in definitions {
+        let holds = match definition {
+            Some(text) => format!("sha256: {}", digest(text)),
+            None => "exists: false".to_owned(),
+        };
+        writeln!(before, "  - definition: {}\n    database: {}\n    {holds}", quoted(object), quoted(database)).ok();
+    }
 }
 
 fn conditions_on_rows(before: &mut String, database: &str, conditions: &[Condition]) {

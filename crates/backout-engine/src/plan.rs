@@ -381,7 +381,7 @@ fn names_fit(package: &Package, databases: &[&str], roots: &[&str]) -> Result<()
     for check in package.before.iter().chain(&package.after) {
         match &check.kind {
             CheckKind::Http(_) => {}
-            CheckKind::Sql { database, .. } => {
+            CheckKind::Sql { database, .. } | CheckKind::Definition { database, .. } => {
                 pick("database", "databases", database.as_deref(), databases, &place(check.line))?;
             }
             CheckKind::File { root, .. } => {

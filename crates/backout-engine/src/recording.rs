@@ -22,7 +22,7 @@ use crate::history::{FrameStarted, View, Why, payload};
 use crate::outcome::{Outcome, Status};
 use crate::session::{Session, Targets};
 use crate::step::{Run, surely};
-use crate::{draft, when};
+use crate::{capture, draft, when};
 
 /// The package of a recording, and its one step.
 const NAME: &str = "recording";
@@ -141,6 +141,8 @@ pub fn start(session: &mut Session<'_>) -> Result<Outcome, EngineError> {
 pub fn stop(session: &mut Session<'_>, stop: &Stop) -> Result<Outcome, EngineError> {
     let view = is_under_way(session.journal.reader())?;
     let mut run = Run::new(session, view);
+    let id = run.view.id.clone();
+    capture::remove_drafts(run.session, &id);
     if stop.abandon {
         return run.abandon();
     }
@@ -167,6 +169,7 @@ pub fn stop(session: &mut Session<'_>, stop: &Stop) -> Result<Outcome, EngineErr
     run.put(Event::FrameDone, &root, None, Value::Null)?;
     run.put(Event::DeploymentVerifying, &root, None, Value::Null)?;
     run.done().map_err(EngineError::under_way)?;
+    capture::remove_drafts(run.session, &id);
     run.give_up_snapshots(&root, 0);
     Ok(run.stopped(report.notes, review))
 }

@@ -63,7 +63,7 @@ impl Session<'_> {
                 }
                 leaves
             }
-            CheckKind::Sql { .. } | CheckKind::File { .. } => false,
+            CheckKind::Sql { .. } | CheckKind::Definition { .. } | CheckKind::File { .. } => false,
         }
     }
 

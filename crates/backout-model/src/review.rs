@@ -26,6 +26,8 @@ pub enum Concern {
     Serialized,
     /// Whether it is there as it was here could not be written as a condition.
     Unchecked,
+    /// A view that holds rows of its own, which the package does not fill as it was filled here.
+    Refilled,
     /// What no package carries: owners, times, extended attributes.
     Attributes,
 }
@@ -57,6 +59,9 @@ impl Concern {
                 "Not checked beforehand",
                 "Elsewhere they are overwritten whatever is there: the package has no condition on them.",
             ),
+            Self::Refilled => {
+                ("Not filled anew", "A materialized view was filled here and is not filled by the package.")
+            }
             Self::Attributes => ("Owners, times, attributes", "No package carries them: set them where they matter."),
         }
     }

@@ -26,6 +26,15 @@ pub enum CheckKind {
         database: Option<String>,
         equals: String,
     },
+    /// An object of a database is there as it was, or is not there.
+    Definition {
+        /// Its kind and name: `table product`.
+        object: String,
+        database: Option<String>,
+        exists: Option<bool>,
+        /// 64 lowercase hex digits.
+        sha256: Option<String>,
+    },
     /// All that is given holds for the path, which is relative to the root. At least one is given.
     File {
         path: String,

@@ -29,17 +29,18 @@ fn load_check(loader: &Loader<'_>, check: &Located<CheckFile>) -> Result<Check, 
     let kinds = [
         ("http", file.http.as_ref().map(|l| l.spot)),
         ("sql", file.sql.as_ref().map(|l| l.spot)),
+        ("definition", file.definition.as_ref().map(|l| l.spot)),
         ("file", file.file.as_ref().map(|l| l.spot)),
         ("run", file.run.as_ref().map(|l| l.spot)),
     ];
     let kind = one_kind(loader, "check", check.spot, &kinds)?;
     let first = |named: &Named<Located<Text>>| named.0.first().map(|(name, _)| name.spot);
     let options: [(&str, Option<Spot>, &[&str]); 13] = [
-        ("database", file.database.as_ref().map(|l| l.spot), &["sql"]),
+        ("database", file.database.as_ref().map(|l| l.spot), &["sql", "definition"]),
         ("equals", file.equals.as_ref().map(|l| l.spot), &["sql"]),
         ("root", file.root.as_ref().map(|l| l.spot), &["file"]),
-        ("exists", file.exists.as_ref().map(|l| l.spot), &["file"]),
-        ("sha256", file.sha256.as_ref().map(|l| l.spot), &["file"]),
+        ("exists", file.exists.as_ref().map(|l| l.spot), &["file", "definition"]),
+        ("sha256", file.sha256.as_ref().map(|l| l.spot), &["file", "definition"]),
         ("contains", file.contains.as_ref().map(|l| l.spot), &["file", "http"]),
         ("status", file.status.as_ref().map(|l| l.spot), &["http"]),
         ("matches", file.matches.as_ref().map(|l| l.spot), &["http"]),
@@ -50,9 +51,9 @@ fn load_check(loader: &Loader<'_>, check: &Located<CheckFile>) -> Result<Check, 
         ("timeout", file.timeout.as_ref().map(|l| l.spot), &["run", "http"]),
     ];
     only_its_options(loader, kind, &format!("a check of kind `{kind}`"), &options)?;
-    let (derived, kind) = match (&file.http, &file.sql, &file.file, &file.run) {
+    let (derived, kind) = match (&file.http, &file.sql, &file.definition, &file.file, &file.run) {
         (Some(url), ..) => (format!("{} answers", url.value.0), CheckKind::Http(http_check(loader, file, url)?)),
-        (_, Some(query), _, _) => {
+        (_, Some(query), ..) => {
             if query.value.0.trim().is_empty() {
                 return Err(loader.wrong(query.spot, "the query is empty"));
             }
@@ -66,15 +67,16 @@ fn load_check(loader: &Loader<'_>, check: &Located<CheckFile>) -> Result<Check, 
             };
             (query.value.0.split_whitespace().collect::<Vec<_>>().join(" "), kind)
         }
-        (_, _, Some(path), _) => {
-            (format!("file {}", path.value.0), file_check(loader, file, path.spot, &path.value.0)?)
+        (_, _, Some(object), ..) => {
+            (format!("definition of {}", object.value.0), definition_check(loader, file, object)?)
         }
+        (.., Some(path), _) => (format!("file {}", path.value.0), file_check(loader, file, path.spot, &path.value.0)?),
         (.., Some(command)) => {
             loader.program(command.spot, &command.value)?;
             let timeout = loader.positive("timeout", file.timeout.as_ref())?;
             (command.value.0.join(" "), CheckKind::Run { argv: command.value.0.clone(), timeout })
         }
-        (None, None, None, None) => return Err(loader.wrong(check.spot, "this check tests nothing")),
+        (None, None, None, None, None) => return Err(loader.wrong(check.spot, "this check tests nothing")),
     };
     let name = match &file.name {
         Some(name) if name.value.0.trim().is_empty() => return Err(loader.wrong(name.spot, "the name is empty")),
@@ -84,13 +86,13 @@ fn load_check(loader: &Loader<'_>, check: &Located<CheckFile>) -> Result<Check, 
     Ok(Check { name, line: check.spot.line, kind, within: file.within.as_ref().map(|l| l.value.0) })
 }
 
-fn file_check(loader: &Loader<'_>, file: &CheckFile, spot: Spot, path: &str) -> Result<CheckKind, PackageError> {
-    let path = root_path(path).map_err(|e| loader.wrong(spot, e))?;
+/// What must be there, and what it must be: from `exists` and `sha256`, the latter in lowercase.
+fn presence(loader: &Loader<'_>, file: &CheckFile) -> Result<(Option<bool>, Option<String>), PackageError> {
     let exists = file.exists.as_ref().map(|l| l.value);
     if exists == Some(false)
         && let Some(other) = file.sha256.as_ref().or(file.contains.as_ref())
     {
-        return Err(loader.wrong(other.spot, "a file that must not exist has no content to test"));
+        return Err(loader.wrong(other.spot, "what must not exist has no content to test"));
     }
     let sha256 = match &file.sha256 {
         Some(digest) if digest.value.0.len() == 64 && digest.value.0.bytes().all(|b| b.is_ascii_hexdigit()) => {
@@ -99,8 +101,24 @@ fn file_check(loader: &Loader<'_>, file: &CheckFile, spot: Spot, path: &str) -> 
         Some(digest) => return Err(loader.wrong(digest.spot, "a SHA-256 has 64 hex digits")),
         None => None,
     };
+    let exists = exists.or_else(|| (sha256.is_none() && file.contains.is_none()).then_some(true));
+    Ok((exists, sha256))
+}
+
+fn definition_check(loader: &Loader<'_>, file: &CheckFile, object: &Located<Text>) -> Result<CheckKind, PackageError> {
+    let named = object.value.0.split_once(' ').filter(|(kind, name)| !kind.is_empty() && !name.trim().is_empty());
+    if named.is_none() {
+        return Err(loader.wrong(object.spot, "this is not a kind and a name such as `table product`"));
+    }
+    let (exists, sha256) = presence(loader, file)?;
+    let database = file.database.as_ref().map(|l| l.value.0.clone());
+    Ok(CheckKind::Definition { object: object.value.0.clone(), database, exists, sha256 })
+}
+
+fn file_check(loader: &Loader<'_>, file: &CheckFile, spot: Spot, path: &str) -> Result<CheckKind, PackageError> {
+    let path = root_path(path).map_err(|e| loader.wrong(spot, e))?;
+    let (exists, sha256) = presence(loader, file)?;
     let contains = file.contains.as_ref().map(|l| l.value.0.clone());
-    let exists = exists.or_else(|| (sha256.is_none() && contains.is_none()).then_some(true));
     Ok(CheckKind::File { path, root: file.root.as_ref().map(|l| l.value.0.clone()), exists, sha256, contains })
 }
 

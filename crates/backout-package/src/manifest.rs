@@ -61,7 +61,7 @@ pub struct StepFile {
     /// A child package's directory, relative to the package.
     pub package: Option<Located<Text>>,
 
-    /// For `sql`: the database; may be left out where the site has one.
+    /// For `sql` and `definition`: the database; may be left out where the site has one.
     pub database: Option<Located<Text>>,
     /// For `files` and `delete`: the root; may be left out where the site has one.
     pub root: Option<Located<Text>>,
@@ -119,11 +119,12 @@ pub struct CommandFile {
     pub timeout: Option<Located<Span>>,
 }
 
-/// One check: exactly one of `http`, `sql`, `file`, `run`, with its options.
+/// One check: exactly one of `http`, `sql`, `definition`, `file`, `run`, with its options.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(extend("oneOf" = [
-    { "required": ["http"] }, { "required": ["sql", "equals"] }, { "required": ["file"] }, { "required": ["run"] }
+    { "required": ["http"] }, { "required": ["sql", "equals"] }, { "required": ["definition"] }, { "required": ["file"] },
+    { "required": ["run"] }
 ]))]
 pub struct CheckFile {
     /// What messages call it; made up from what it tests if left out.
@@ -132,6 +133,8 @@ pub struct CheckFile {
     pub http: Option<Located<Text>>,
     /// A query that gives one value.
     pub sql: Option<Located<Text>>,
+    /// An object of a database: its kind and name, as in `table product`.
+    pub definition: Option<Located<Text>>,
     /// A path, relative to the root.
     pub file: Option<Located<Text>>,
     /// A command that exits with 0.
@@ -143,9 +146,9 @@ pub struct CheckFile {
     pub equals: Option<Located<Text>>,
     /// For `file`: the root; may be left out where the site has one.
     pub root: Option<Located<Text>>,
-    /// For `file`: whether there must be such a path; true if nothing else is given.
+    /// For `file` and `definition`: whether there must be such a path or object; true if nothing else is given.
     pub exists: Option<Located<bool>>,
-    /// For `file`: the SHA-256 of its content, in hex.
+    /// For `file`: the SHA-256 of its content, in hex. For `definition`: that of what it is, as `backout` wrote it.
     pub sha256: Option<Located<Text>>,
     /// For `file` and `http`: a text that the content or the body holds.
     pub contains: Option<Located<Text>>,

@@ -119,6 +119,11 @@ pub trait Database: Target {
     /// one column. `None` also where it does not fit the schema as it is now.
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError>;
 
+    /// What an object is, given by its kind and name (`table public.product`), as a text by which two databases of the
+    /// engine are compared: a table with its columns, keys, indexes and triggers; without owners, grants and counters.
+    /// `None` where nothing has its name; what has it and is of another kind has another text.
+    fn definition(&mut self, object: &str) -> Result<Option<String>, TargetError>;
+
     /// Hands over the statements of a step, each with its place (`sql/010.sql:12`), in the order in which they ran.
     fn statements(
         &mut self,

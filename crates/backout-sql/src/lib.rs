@@ -10,7 +10,7 @@ pub mod mariadb;
 mod parents_first;
 pub mod postgres;
 pub mod recorded;
-mod shown;
+pub mod shown;
 pub mod sqlite;
 mod token;
 mod verify;

@@ -5,6 +5,7 @@
 //! anything begins: that rows which change or go are there as they were here, and that the keys of new ones are free. So
 //! nothing is merged without a word. Never reads a database.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use backout_model::review::{Concern, Review};
@@ -16,7 +17,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 const CONDITION_ROWS: u64 = 40;
 const CONDITION_BYTES: usize = 16 * 1024;
 /// How many rows of one table have conditions at most.
-const ROWS_CHECKED: u64 = 2000;
+pub const ROWS_CHECKED: u64 = 2000;
 /// A value that is longer is no part of a condition.
 const LONGEST_CHECKED: usize = 2048;
 /// What names of tables hold that keep what belongs to one site and one hour.
@@ -43,6 +44,9 @@ pub struct Condition {
 pub struct Drafted {
     /// Nothing to write where there is none.
     pub statements: u64,
+    /// What is dropped, altered or made, by kind and name, with what it must be before anything begins, as
+    /// [`crate::database::Database::definition`] has it; none where its name must be free.
+    pub definitions: BTreeMap<String, Option<String>>,
     /// What must hold before anything begins.
     pub conditions: Vec<Condition>,
     /// What must hold once all is done.
@@ -235,14 +239,33 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
             let sql = self.dialect.delete_one(table, &held.join(" AND "));
             return if left_out { self.set_aside(table, &sql) } else { self.statement(&sql) };
         }
+        self.asked_whole(table, before)?;
+        self.statement(&self.delete_keyed(table, before))
+    }
+
+    /// A row of a table that goes as a whole.
+    pub fn doomed(&mut self, table: &Table, before: &[String]) -> io::Result<()> {
+        if (self.drafting.leave_out_row)(&table.shown, before) { Ok(()) } else { self.asked_whole(table, before) }
+    }
+
+    /// A table that goes with all its rows, so many of them: it takes no more along elsewhere. `from`: as a query names it.
+    pub fn table_goes(&mut self, shown: &str, from: &str, rows: u64) {
+        self.drafting.review.note(Concern::Goes, &format!("table {shown}"), || format!("{rows} rows here"));
+        self.drafted.conditions.push(Condition {
+            name: format!("{shown} has as many rows as it had"),
+            sql: format!("SELECT count(*) FROM {from}"),
+            equals: rows.to_string(),
+        });
+    }
+
+    /// The row must be there as it was.
+    fn asked_whole(&mut self, table: &Table, before: &[String]) -> io::Result<()> {
+        let all = 0..table.columns.len();
         let mut held = vec![self.keyed(table, before)];
         self.tell_unasked(table, before, all.clone());
         let checked = all.filter(|at| table.is_checked(*at, &before[*at]));
         held.extend(checked.map(|at| self.dialect.same(table, at, &before[at])));
-        if table.can_be_asked() {
-            self.gather(table, held.join(" AND "), true)?;
-        }
-        self.statement(&self.delete_keyed(table, before))
+        if table.can_be_asked() { self.gather(table, held.join(" AND "), true) } else { Ok(()) }
     }
 
     /// Ends what is open: rows of one kind, or of one table, are over.

@@ -464,7 +464,7 @@ fn at_each_point(
         playing.seen().len()
     };
     let points: Vec<usize> = (1..=counted).collect();
-    assert!(counted > 10, "{what}: {counted} points");
+    assert!(counted > 2, "{what}: {counted} points");
     every::point(
         what,
         &points,
@@ -532,5 +532,103 @@ fn a_stop_that_dies_anywhere_goes_on() {
         site.undo(None).expect(Status::Done);
         same("undone", &before, site)?;
         if site.state().join("captures").exists() { Err("copies were left".to_owned()) } else { Ok(()) }
+    });
+}
+
+/// What the tool keeps of a recording beside the data, and where packages are written.
+fn left_of_recording(site: &TestSite) -> Vec<String> {
+    use backout_testkit::mariadb::Queryable as _;
+    let mut left: Vec<String> = match (site.postgres("main"), site.mariadb("main")) {
+        (Some(database), _) => {
+            let sql = "SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^backout.*_c[0-9]+$'";
+            database.connect().query(sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+        }
+        (None, Some(database)) => {
+            let sql = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'backout%$c%'";
+            database.connect().query(sql).unwrap()
+        }
+        (None, None) => Vec::new(),
+    };
+    let names = |at: &std::path::Path| -> Vec<String> {
+        let entries = std::fs::read_dir(at).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    };
+    left.extend(names(site.dir()).into_iter().filter(|name| name.starts_with(".backout-recorded-")));
+    left.extend(names(&site.state()).into_iter().filter(|name| name == "captures" || name.starts_with("recording")));
+    left
+}
+
+/// On the servers: a start or a stop that dies anywhere leaves a recording that can be stopped with a package elsewhere,
+/// without one, or given up, or none; and then nothing of it is left.
+fn a_recording_outlives_deaths_on(build: &(dyn Fn() -> TestSite + Sync)) {
+    let some =
+        "UPDATE product SET price = price + 1; CREATE TABLE more (a int PRIMARY KEY); INSERT INTO more VALUES (1)";
+    let elsewhere = |site: &TestSite| {
+        let at = site.dir().join("second");
+        std::fs::create_dir_all(&at).unwrap();
+        stop_with(site, &Stop { package: Some(at.join("package")), ..Stop::default() })
+    };
+    let turn = std::sync::atomic::AtomicUsize::new(0);
+    let ended = |site: &TestSite| -> Result<(), String> {
+        let before = Fingerprint::of(site);
+        let way = turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3;
+        if recording::under_way(&site.journal()).unwrap().is_some() {
+            let done = match way {
+                0 => stop_with(site, &Stop { abandon: true, ..Stop::default() }),
+                1 => stop_with(site, &Stop::default()),
+                _ => elsewhere(site),
+            };
+            match &done.result {
+                Ok(outcome) if outcome.status == Status::Done => {}
+                // All that is left then is to end it without a package.
+                Err(error)
+                    if ["no package can be made any more", "nothing happened on the site"]
+                        .iter()
+                        .any(|why| way == 2 && error.causes().join(": ").contains(why)) =>
+                {
+                    stop_with(site, &Stop::default()).expect(Status::Done);
+                }
+                _ => return Err(format!("way {way}: {done:?}")),
+            }
+        }
+        site.resume().result.map_err(|error| format!("resume: {error:?}"))?;
+        let differs = before.differences(&Fingerprint::of(site));
+        let left = left_of_recording(site);
+        let grave: Vec<_> = site.grave();
+        if differs.is_empty() && left.is_empty() && grave.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("way {way}: left {left:?}, found {grave:?}, changed {differs:?}"))
+        }
+    };
+    at_each_point("the start of a recording on a server", build, &start, &ended);
+    let recorded = || {
+        let site = build();
+        start(&site).expect(Status::Done);
+        run(&site, some);
+        site
+    };
+    at_each_point("the stop of a recording on a server", &recorded, &|site| stop(site, &[]).1, &ended);
+    at_each_point(
+        "the end of a recording on a server",
+        &recorded,
+        &|site| stop_with(site, &Stop { abandon: true, ..Stop::default() }),
+        &ended,
+    );
+}
+
+#[test]
+fn a_recording_outlives_deaths_on_postgres() {
+    let base = "CREATE TABLE product (id int PRIMARY KEY, price int); INSERT INTO product VALUES (1, 1), (2, 2)";
+    a_recording_outlives_deaths_on(&|| {
+        TestSite::builder().postgres("main", backout_testkit::postgres::Server::shared(), base).build()
+    });
+}
+
+#[test]
+fn a_recording_outlives_deaths_on_mariadb() {
+    let base = "CREATE TABLE product (id int PRIMARY KEY, price int); INSERT INTO product VALUES (1, 1), (2, 2)";
+    a_recording_outlives_deaths_on(&|| {
+        TestSite::builder().mariadb("main", backout_testkit::mariadb::Server::shared(), base).build()
     });
 }

@@ -124,3 +124,161 @@ fn a_value_that_does_not_fit_fails_and_stamps_stay_on_mariadb() {
     narrow.deploy_from(&package, Recorder::default()).expect(Status::Failed);
     assert_eq!(value(&narrow, told), "a2020,a2020");
 }
+
+/// What is another one there is not replaced: the package of `act` is refused wherever one of `others` happened, and goes on a
+/// site that is the same but for `harmless`.
+#[track_caller]
+fn refused_where(build: &dyn Fn() -> TestSite, act: &str, others: &[&str], harmless: &str) {
+    let (site, same) = (build(), build());
+    let package = recorded(&site, act);
+    let manifest = std::fs::read_to_string(package.join("package.yaml")).unwrap();
+    for other in others {
+        let there = build();
+        run(&there, other);
+        let before = Fingerprint::of(&there);
+        let done = there.deploy_from(&package, Recorder::default());
+        assert_eq!(done.status(), Status::Refused, "{other}: {done:?}\n{manifest}");
+        before.assert_same(&Fingerprint::of(&there), other);
+    }
+    run(&same, harmless);
+    deployed(&same, &package);
+}
+
+#[test]
+fn definitions_that_are_others_there_are_not_replaced_on_sqlite() {
+    let base = "CREATE TABLE a (id INTEGER PRIMARY KEY, v); INSERT INTO a VALUES (1, 'x'), (2, 'y');
+        CREATE TABLE b (id INTEGER PRIMARY KEY, v, w); INSERT INTO b VALUES (1, 1, 1);
+        CREATE TABLE c (id INTEGER PRIMARY KEY, v); INSERT INTO c VALUES (1, 1); CREATE TABLE d (v);
+        CREATE TABLE log (v); CREATE TRIGGER told AFTER UPDATE ON a BEGIN INSERT INTO log VALUES (new.v); END;
+        CREATE VIEW seen AS SELECT v FROM d; CREATE INDEX ai ON a (v)";
+    let build = || TestSite::builder().database("main", base).build();
+    refused_where(
+        &build,
+        "UPDATE a SET v = 'z' WHERE id = 1; ALTER TABLE b RENAME COLUMN w TO x; DROP TABLE c; DROP VIEW seen;
+         CREATE VIEW seen AS SELECT 1 AS v; DROP INDEX ai; CREATE INDEX ai ON a (v DESC);
+         CREATE TABLE made (id INTEGER PRIMARY KEY); CREATE TABLE d2 (v INTEGER NOT NULL DEFAULT 0); DROP TABLE d; ALTER TABLE d2 RENAME TO d",
+        &[
+            "DROP TRIGGER told; CREATE TRIGGER told AFTER UPDATE ON a BEGIN INSERT INTO log VALUES (old.v); END",
+            "ALTER TABLE b ADD COLUMN own",
+            "ALTER TABLE b RENAME COLUMN w TO y",
+            "ALTER TABLE c ADD COLUMN own",
+            "CREATE TRIGGER own AFTER INSERT ON c BEGIN SELECT 1; END",
+            "INSERT INTO c VALUES (2, 2)",
+            "UPDATE c SET v = 7",
+            "DROP VIEW seen; CREATE VIEW seen AS SELECT v, 1 AS own FROM d",
+            "DROP INDEX ai; CREATE INDEX ai ON a (v, id)",
+            "CREATE TABLE made (own)",
+            "CREATE VIEW made AS SELECT 1",
+            "CREATE INDEX own ON d (v)",
+            "ALTER TABLE d ADD COLUMN own",
+        ],
+        "CREATE TABLE own (id INTEGER PRIMARY KEY); CREATE INDEX owns ON log (v); INSERT INTO a VALUES (5, 'own')",
+    );
+}
+
+#[test]
+fn definitions_that_are_others_there_are_not_replaced_on_postgres() {
+    let base = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'x'), (2, 'y');
+        CREATE TABLE b (id int PRIMARY KEY, v int, w int CHECK (w IN (1, 2))); INSERT INTO b VALUES (1, 1, 1);
+        CREATE TABLE c (id int PRIMARY KEY, v int); INSERT INTO c VALUES (1, 1); CREATE TABLE d (id int PRIMARY KEY);
+        CREATE TABLE log (v text); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (NEW.v); RETURN NEW; END $$;
+        CREATE TRIGGER told AFTER UPDATE ON a FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE VIEW seen AS SELECT v FROM log; CREATE INDEX ai ON a (v); CREATE TYPE mood AS ENUM ('sad', 'ok');
+        CREATE FUNCTION two() RETURNS int LANGUAGE sql AS 'SELECT 2'";
+    refused_where(
+        &|| on_postgres(base),
+        "UPDATE a SET v = 'z' WHERE id = 1; ALTER TABLE b RENAME COLUMN w TO x; DROP TABLE c; ALTER TABLE d RENAME TO e;
+         CREATE OR REPLACE VIEW seen AS SELECT v FROM log WHERE v <> ''; DROP INDEX ai; CREATE INDEX ai ON a (v DESC);
+         CREATE TABLE made (id int PRIMARY KEY); ALTER TYPE mood ADD VALUE 'glad';
+         CREATE OR REPLACE FUNCTION two() RETURNS int LANGUAGE sql AS 'SELECT 1 + 1'; CREATE INDEX fresh ON log (v)",
+        &[
+            "DROP TRIGGER told ON a; CREATE TRIGGER told AFTER UPDATE ON a FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION note()",
+            "ALTER TABLE a DISABLE TRIGGER told",
+            "ALTER TABLE b ADD COLUMN own int",
+            "ALTER TABLE b RENAME COLUMN w TO y",
+            "ALTER TABLE b DROP CONSTRAINT b_w_check",
+            "ALTER TABLE c ADD COLUMN own int",
+            "CREATE INDEX own ON c (v)",
+            "INSERT INTO c VALUES (2, 2)",
+            "CREATE OR REPLACE VIEW seen AS SELECT v FROM log WHERE v > 'a'",
+            "DROP INDEX ai; CREATE INDEX ai ON a (v, id)",
+            "CREATE TABLE made (own int)",
+            "CREATE VIEW made AS SELECT 1",
+            "CREATE SEQUENCE e",
+            "ALTER TABLE d ADD COLUMN own int",
+            "ALTER TYPE mood ADD VALUE 'own'",
+            "CREATE OR REPLACE FUNCTION two() RETURNS int LANGUAGE sql AS 'SELECT 22'",
+            "CREATE SEQUENCE fresh",
+        ],
+        "CREATE TABLE own (id int PRIMARY KEY); CREATE INDEX owns ON log (v); INSERT INTO a VALUES (5, 'own'); GRANT SELECT ON b, c, seen TO PUBLIC",
+    );
+}
+
+#[test]
+fn definitions_that_are_others_there_are_not_replaced_on_mariadb() {
+    let base = "CREATE TABLE a (id int AUTO_INCREMENT PRIMARY KEY, v varchar(9), KEY ai (v)); INSERT INTO a VALUES (1, 'x'), (2, 'y');
+        CREATE TABLE b (id int PRIMARY KEY, v int, w int); INSERT INTO b VALUES (1, 1, 1);
+        CREATE TABLE c (id int PRIMARY KEY, v int, at timestamp NULL); INSERT INTO c VALUES (1, 1, '2020-01-01 00:00:00');
+        CREATE TABLE d (id int PRIMARY KEY); CREATE TABLE log (id int AUTO_INCREMENT PRIMARY KEY, v varchar(9));
+        CREATE TRIGGER told AFTER UPDATE ON a FOR EACH ROW INSERT INTO log (v) VALUES (NEW.v);
+        CREATE VIEW seen AS SELECT v FROM log; CREATE FUNCTION two() RETURNS int DETERMINISTIC RETURN 2;
+        CREATE TABLE up (id int AUTO_INCREMENT PRIMARY KEY, a int)";
+    refused_where(
+        &|| on_mariadb(base),
+        "UPDATE a SET v = 'z' WHERE id = 1; ALTER TABLE b CHANGE w x int; DROP TABLE c; RENAME TABLE d TO e;
+         CREATE OR REPLACE VIEW seen AS SELECT v FROM log WHERE v <> ''; ALTER TABLE up ADD CONSTRAINT upa FOREIGN KEY (a) REFERENCES a (id);
+         CREATE TABLE made (id int PRIMARY KEY); CREATE OR REPLACE FUNCTION two() RETURNS int DETERMINISTIC RETURN 1 + 1",
+        &[
+            "CREATE OR REPLACE TRIGGER told AFTER UPDATE ON a FOR EACH ROW INSERT INTO log (v) VALUES (OLD.v)",
+            "ALTER TABLE b ADD COLUMN own int",
+            "ALTER TABLE b CHANGE w y int",
+            "ALTER TABLE b MODIFY w bigint",
+            "ALTER TABLE c ADD COLUMN own int",
+            "CREATE TRIGGER own AFTER INSERT ON c FOR EACH ROW SET @a = 1",
+            "INSERT INTO c VALUES (2, 2, NULL)",
+            "UPDATE c SET at = '2021-01-01 00:00:00'",
+            "ALTER TABLE d ADD COLUMN own int",
+            "INSERT INTO d VALUES (1)",
+            "CREATE OR REPLACE VIEW seen AS SELECT v FROM log WHERE v > 'a'",
+            "ALTER TABLE up ADD KEY own (a, id)",
+            "CREATE TABLE made (own int)",
+            "CREATE VIEW made AS SELECT 1",
+            "CREATE VIEW e AS SELECT 1",
+            "CREATE OR REPLACE FUNCTION two() RETURNS int DETERMINISTIC RETURN 22",
+        ],
+        "CREATE TABLE own (id int PRIMARY KEY); CREATE INDEX owns ON log (v); INSERT INTO a VALUES (5, 'own'); ALTER TABLE up AUTO_INCREMENT = 90",
+    );
+}
+
+#[test]
+fn materialized_views_are_filled_as_they_were() {
+    let base = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
+        CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM t; CREATE MATERIALIZED VIEW stale AS SELECT count(*) AS n FROM t;
+        CREATE MATERIALIZED VIEW left_alone AS SELECT count(*) AS n FROM t";
+    let (site, other) = (on_postgres(base), on_postgres(base));
+    let package = recorded(
+        &site,
+        "INSERT INTO t VALUES (2); REFRESH MATERIALIZED VIEW stale; INSERT INTO t VALUES (3); REFRESH MATERIALIZED VIEW m",
+    );
+    let before = Fingerprint::of(&other);
+    other.deploy_from(&package, Recorder::default()).expect(Status::Done);
+    let held = |view: &str| value(&other, &format!("SELECT n::text FROM {view}"));
+    assert_eq!(["m", "stale", "left_alone"].map(held), ["3", "1", "1"]);
+    other.undo(None).expect(Status::Done);
+    assert_eq!(["m", "stale", "left_alone"].map(held), ["1", "1", "1"]);
+    before.assert_same(&Fingerprint::of(&other), "undone");
+    let page = std::fs::read_to_string(package.join("REVIEW.md")).unwrap();
+    assert!(page.contains("- materialized view public.stale") && !page.contains("view public.m:"), "{page}");
+}
+
+#[test]
+fn a_kind_that_no_object_has_is_an_error() {
+    let site = TestSite::builder().database("main", "CREATE TABLE a (id)").build();
+    let package = recorded(&site, "CREATE TABLE made (id)");
+    let file = package.join("package.yaml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("table made", "tabel made");
+    std::fs::write(&file, text).unwrap();
+    let other = TestSite::builder().database("main", "CREATE TABLE a (id)").build();
+    let why = format!("{:?}", other.deploy_from(&package, Recorder::default()));
+    assert!(why.contains("SQLite has no tabel"), "{why}");
+}

@@ -19,11 +19,11 @@ use super::compared_schema::{OneTable, Schema};
 use super::ddl::{definition, renamed};
 use super::ddl_shape::{Shape, clauses};
 use super::ddl_text::{Kind, Text};
-use super::draft_rows::{MariaRows, Way, shape_of, write};
+use super::draft_rows::{MariaRows, Way, doomed, shape_of, write};
 use super::session::{Session, ident};
 use super::snapshot::copy_table;
 use super::table::{self, ForeignKey, Table};
-use super::{Mariadb, marker};
+use super::{Mariadb, definition, marker};
 use crate::parents_first::parents_first;
 use crate::recorded::{Condition, Drafted, Drafting, Rows};
 
@@ -66,8 +66,12 @@ impl Mariadb {
         let number = note["copy"].as_u64().unwrap_or(0);
         let scratch = |at: usize| names.of_copy(number, &format!("d{at}"));
         let mut drafted = Drafted::default();
-        let done =
-            Draft { a: self.a()?, was: &was, is: &is, scratch: &scratch, scratches: 0 }.write(drafting, &mut drafted);
+        let mut draft =
+            Draft { a: self.a()?, was: &was, is: &is, scratch: &scratch, scratches: 0, asked: BTreeSet::new() };
+        let done = draft.write(drafting, &mut drafted);
+        let asked = draft.asked;
+        drafted.definitions =
+            asked.into_iter().map(|object| (object.clone(), definition::definition(&was, &object))).collect();
         let scratches = was.tables.len();
         for at in 0..scratches {
             let dropped = self.a()?.run(&format!("DROP TABLE IF EXISTS {}", ident(&scratch(at))));
@@ -110,6 +114,8 @@ struct Draft<'d> {
     /// The name of a table for trying.
     scratch: &'d dyn Fn(usize) -> String,
     scratches: usize,
+    /// What the script drops, alters or makes, as `table product`.
+    asked: BTreeSet<String>,
 }
 
 impl Draft<'_> {
@@ -132,6 +138,7 @@ impl Draft<'_> {
             let compared = if stay.contains(name) {
                 compared_rows::differ(self.a, old)?.then(|| old.copy.clone())
             } else {
+                self.asked.insert(format!("table {name}"));
                 let (sql, scratch) = self.altered(old, new, drafting.review)?;
                 alters.push(sql);
                 Some(scratch)
@@ -157,15 +164,23 @@ impl Draft<'_> {
         }
         let touched: BTreeSet<&str> = pairs.iter().map(|pair| pair.table.name.as_str()).collect();
 
-        let mut rows = Rows::new(drafting, drafted, MariaRows::of(pairs.iter().map(|pair| pair.table)));
+        let alone = gone.iter().chain(&made).map(|one| &one.table.name);
+        let linked = links.iter().flat_map(|(goes, comes)| goes.iter().chain(comes)).map(|one| &one.name);
+        self.asked.extend(alone.chain(linked).map(|name| format!("table {name}")));
+        self.ask_for_texts(&touched);
+
+        let mut rows = Rows::new(
+            drafting,
+            drafted,
+            MariaRows::of(pairs.iter().map(|pair| pair.table).chain(gone.iter().map(|old| &old.table))),
+        );
         rows.preamble(SETTINGS);
         self.texts_away(&mut rows, &touched)?;
         for one in links.iter().filter_map(|(goes, _)| goes.as_ref()) {
             rows.statement(&one.sql)?;
         }
         for old in &gone {
-            let count = self.a.number(&format!("SELECT COUNT(*) FROM {}", ident(&old.copy)))?;
-            rows.note(Concern::Goes, &format!("table {}", old.table.name), &format!("{count} rows here"));
+            doomed(self.a, old, &mut rows)?;
         }
         if !gone.is_empty() {
             let names: Vec<String> = gone.iter().map(|old| ident(&old.table.name)).collect();
@@ -314,6 +329,22 @@ impl Draft<'_> {
 
     fn same_text(&self, kind: Kind, name: &str) -> bool {
         self.was.text(kind, name) == self.is.text(kind, name)
+    }
+
+    /// Notes the views, routines, events and triggers that go or come.
+    fn ask_for_texts(&mut self, touched: &BTreeSet<&str>) {
+        let texts = self.was.texts.iter().chain(&self.is.texts);
+        let others = texts.filter(|one| !self.same_text(one.kind, &one.name));
+        let mut asked: Vec<String> =
+            others.map(|one| format!("{} {}", one.kind.word().to_lowercase(), one.name)).collect();
+        for one in self.was.tables.values().chain(self.is.tables.values()) {
+            let [was, is] =
+                [self.was, self.is].map(|schema| schema.tables.get(&one.table.name).map(|one| &one.triggers));
+            if was != is || touched.contains(one.table.name.as_str()) {
+                asked.extend(one.triggers.iter().map(|(name, _)| format!("trigger {name}")));
+            }
+        }
+        self.asked.extend(asked);
     }
 
     /// Views, routines, events and triggers that go. A trigger must not do again what it did here.

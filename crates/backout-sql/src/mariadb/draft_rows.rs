@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use mysql::prelude::Queryable as _;
 
+use super::compared_schema::OneTable;
 use super::ddl_shape::Shape;
 use super::draft::DraftError;
 use super::session::{Session, ident};
 use super::table::{self, Compared, Side};
-use crate::recorded::{Dialect, Rows, Table};
+use crate::recorded::{Dialect, ROWS_CHECKED, Rows, Table};
 
 const X: Side<'static> = Side::Live("x");
 const F: Side<'static> = Side::Live("f");
@@ -114,6 +115,30 @@ fn all_written(table: &table::Table, side: Side<'_>) -> String {
     (0..table.columns.len()).map(|at| written(table, at, side)).collect::<Vec<_>>().join(", ")
 }
 
+/// Writes what must hold of the rows of a table that goes.
+pub(super) fn doomed(a: &mut Session, old: &OneTable, rows: &mut Rows<'_, '_, MariaRows>) -> Result<(), DraftError> {
+    let (table, copy) = (&old.table, ident(&old.copy));
+    let count = a.number(&format!("SELECT COUNT(*) FROM {copy}"))?;
+    rows.table_goes(&table.name, &ident(&table.name), count);
+    if table.key.is_empty() {
+        return Ok(());
+    }
+    let shape = shape_of(table, &old.definition, Some(table));
+    let sql = format!("SELECT {} FROM {copy} AS f LIMIT {}", all_written(table, F), ROWS_CHECKED + 1);
+    for row in a.conn.query_iter(&sql)? {
+        rows.doomed(&shape, &values_of(row?))?;
+    }
+    Ok(())
+}
+
+fn values_of(row: mysql::Row) -> Vec<String> {
+    let text = |value| match value {
+        mysql::Value::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        other => other.as_sql(false),
+    };
+    row.unwrap().into_iter().map(text).collect()
+}
+
 /// Writes the rows of `table` that went, came or were changed since `old`; without one all are new.
 pub(super) fn write(
     a: &mut Session,
@@ -157,14 +182,7 @@ pub(super) fn write(
     };
     let count = table.columns.len();
     for row in a.conn.query_iter(&sql)? {
-        let values: Vec<String> = row?
-            .unwrap()
-            .into_iter()
-            .map(|value| match value {
-                mysql::Value::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                other => other.as_sql(false),
-            })
-            .collect();
+        let values = values_of(row?);
         match way {
             Way::Came => rows.insert(shape, &values)?,
             Way::Gone => rows.delete(shape, &values)?,

@@ -43,6 +43,7 @@ mod ddl_prepare;
 mod ddl_replay;
 mod ddl_shape;
 mod ddl_text;
+mod definition;
 mod describe;
 mod draft;
 mod draft_rows;
@@ -421,6 +422,10 @@ impl Database for Mariadb {
 
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError> {
         self.why_never_a_value(sql)
+    }
+
+    fn definition(&mut self, object: &str) -> Result<Option<String>, TargetError> {
+        self.definition_now(object)
     }
 
     fn statements(

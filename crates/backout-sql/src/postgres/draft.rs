@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader, Seek as _, SeekFrom};
 
-use backout_model::review::Concern;
+use backout_model::review::{Concern, Review};
 use backout_model::target::{Snapshot, TargetError};
 
 use super::acts::Act;
@@ -24,9 +24,9 @@ use super::ddl_turn::{self, Reach, TurnError};
 use super::draft_rows::{PostgresRows, Way, literal_of, shape_of, write};
 use super::session::ident;
 use super::snapshot::Before;
-use super::{Postgres, marker, split, table};
+use super::{Postgres, definition, marker, refreshed, split, table};
 use crate::parents_first::parents_first;
-use crate::recorded::{Drafted, Drafting, Rows};
+use crate::recorded::{Condition, Drafted, Drafting, Rows};
 
 /// Why no draft came about.
 enum Halt {
@@ -91,6 +91,10 @@ impl Postgres {
         let found = Differences::plain(&olds, &news);
         self.b.run("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").map_err(server)?;
         let mut drafted = Drafted::default();
+        let mut asked = definition::changed(&found, &before.objects, &now);
+        for what in definition::unasked(&found) {
+            drafting.review.note(Concern::Unchecked, &what, String::new);
+        }
         let mut rows = tempfile::tempfile_in(&snapshot.directory).map_err(struck)?;
         let mut aside = tempfile::tempfile_in(&snapshot.directory).map_err(struck)?;
         let (silent, digests) = {
@@ -104,8 +108,32 @@ impl Postgres {
             };
             self.write_rows(&before, &found, &news, &mut own, &mut drafted)?
         };
+        let is_silent = |object: &&Object| {
+            let is_it = |(of, name, _): &(String, String, String)| {
+                table::plain(of) == table::plain(object.of()) && table::plain(name) == table::plain(object.text("name"))
+            };
+            object.kind == Kind::Trigger && silent.iter().any(is_it)
+        };
+        asked.extend(news.iter().filter(is_silent).map(Object::shown));
+        drafted.definitions = asked
+            .into_iter()
+            .map(|object| {
+                let was = definition::definition(&before.objects, &object);
+                (object, was)
+            })
+            .collect();
         let sequences = self.sequences_of(&before, &news).map_err(server)?;
         self.b.run("ROLLBACK").map_err(server)?;
+        for object in found.gone.iter().filter(|object| object.kind == Kind::Table) {
+            let copy = before.tables.iter().find(|copy| object.key.is_some_and(|key| key.oid == copy.oid));
+            if let Some(copy) = copy {
+                drafted.conditions.push(Condition {
+                    name: format!("{} has as many rows as it had", object.id()),
+                    sql: format!("SELECT count(*) FROM ONLY {}", object.id()),
+                    equals: copy.rows.to_string(),
+                });
+            }
+        }
         for object in &found.gone {
             let is_part = found.gone.iter().any(|whole| whole.of().is_empty() && whole.id() == object.of());
             if matches!(object.kind, Kind::Table | Kind::Column) && !is_part {
@@ -148,6 +176,7 @@ impl Postgres {
             }
         }
         statements.last.extend(sequences);
+        statements.last.extend(self.refills(&before, &news, drafting.review).map_err(server)?);
         rows.seek(SeekFrom::Start(0)).map_err(struck)?;
         for sql in &statements.first {
             writeln!(drafting.out, "{};", sql.trim_end().trim_end_matches(';')).map_err(struck)?;
@@ -158,6 +187,35 @@ impl Postgres {
         }
         drafted.statements += (statements.first.len() + statements.last.len()) as u64;
         Ok(drafted)
+    }
+
+    /// The statements that fill materialized views as they were filled here. One that its query does not fill so, once all is
+    /// done again, is for the reviewer.
+    fn refills(
+        &mut self,
+        before: &Before,
+        news: &[Object],
+        review: &mut Review,
+    ) -> Result<Vec<String>, postgres::Error> {
+        let mut statements = Vec::new();
+        for view in news.iter().filter(|object| object.kind == Kind::MaterializedView) {
+            let was = before.objects.iter().find(|was| was.key == view.key);
+            let wanted = view.part("content");
+            if wanted.is_none() || was.is_some_and(|was| was.part("content") == wanted) {
+                continue;
+            }
+            let sql = format!("REFRESH MATERIALIZED VIEW {}", view.id());
+            self.a.run(&sql)?;
+            if refreshed::content(&mut self.a.client, view.id())?.as_deref() == wanted {
+                statements.push(sql);
+            } else {
+                let why = || {
+                    "its query gives other rows now than it holds here: REFRESH it there where that is meant".to_owned()
+                };
+                review.note(Concern::Refilled, &view.shown(), why);
+            }
+        }
+        Ok(statements)
     }
 
     fn unwritable(&self, what: &str, why: String) -> TargetError {

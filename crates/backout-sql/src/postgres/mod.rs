@@ -73,6 +73,7 @@ mod ddl_undo;
 mod ddl_values;
 mod ddl_varying;
 mod deferred;
+mod definition;
 mod describe;
 mod draft;
 mod draft_rows;
@@ -459,6 +460,10 @@ impl Database for Postgres {
 
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError> {
         self.why_never_a_value(sql)
+    }
+
+    fn definition(&mut self, object: &str) -> Result<Option<String>, TargetError> {
+        self.definition_now(object)
     }
 
     fn statements(

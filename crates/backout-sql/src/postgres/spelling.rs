@@ -10,7 +10,7 @@ pub fn is_same(one: Option<&str>, other: Option<&str>) -> bool {
 }
 
 /// The definition with `(ARRAY[a, b])::t[]` as `ARRAY[(a)::t, (b)::t]`.
-fn spelled(text: &str) -> Cow<'_, str> {
+pub(super) fn spelled(text: &str) -> Cow<'_, str> {
     const OPENS: &str = "(ARRAY[";
     let mut done = String::new();
     let mut rest = text;

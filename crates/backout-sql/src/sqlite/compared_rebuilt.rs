@@ -59,7 +59,7 @@ impl Comparison<'_> {
                 sql: None,
                 is_raw: false,
             };
-            let taken = |conn| schema::named_like(conn, &row).map_err(|source| self.reading(source));
+            let taken = |conn| schema::named_like(conn, &row.kind, &row.name).map_err(|source| self.reading(source));
             if taken(self.before)?.is_none() && taken(self.conn)?.is_none() {
                 return Ok(passing);
             }

@@ -42,7 +42,7 @@ pub fn is_clear(
     }
     let text = |row: &SchemaRow| row.sql.as_deref().map(shorten).unwrap_or_default();
     if let Some(made) = event.made.first()
-        && let Some(now) = schema::named_like(context.conn, made).map_err(reading)?
+        && let Some(now) = schema::named_like(context.conn, &made.kind, &made.name).map_err(reading)?
     {
         in_the_way.push(conflict(context, &made.shown(), ConflictKind::Appeared, text(&now)));
     }

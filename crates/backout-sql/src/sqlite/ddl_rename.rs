@@ -39,8 +39,9 @@ pub fn rename(
     }
     let is_known = |row: &SchemaRow| pairs.iter().any(|(left, _)| left.kind == row.kind && left.name == row.name);
     for (left, wanted) in pairs.iter().filter(|(left, wanted)| left.name != wanted.name && wanted.sql.is_some()) {
-        let there =
-            schema::named_like(conn, wanted).map_err(reading)?.filter(|row| !row.is_same(left) && !is_known(row));
+        let there = schema::named_like(conn, &wanted.kind, &wanted.name)
+            .map_err(reading)?
+            .filter(|row| !row.is_same(left) && !is_known(row));
         if let Some(there) = there {
             let text = there.sql.as_deref().map(shorten).unwrap_or_default();
             conflicts.push(conflict(context, &wanted.shown(), ConflictKind::Appeared, text));

@@ -269,7 +269,7 @@ fn undo_drop(
         }
     }
     for row in &event.gone {
-        if let Some(now) = schema::named_like(conn, row).map_err(reading)? {
+        if let Some(now) = schema::named_like(conn, &row.kind, &row.name).map_err(reading)? {
             if manner.in_doubt && now.is_same(row) {
                 there += 1;
             } else {
@@ -301,7 +301,7 @@ fn undo_drop(
         }
         for (_, now) in &in_the_way {
             // Its table may have taken it along.
-            if now.sql.is_some() && schema::named_like(conn, now).map_err(reading)?.is_some() {
+            if now.sql.is_some() && schema::named_like(conn, &now.kind, &now.name).map_err(reading)?.is_some() {
                 let sql = format!("DROP {} main.{}", now.kind.to_uppercase(), quote(&now.name));
                 execute(conn, &sql).map_err(|error| context.cannot(&format!("drop {}", now.shown()), error))?;
             }

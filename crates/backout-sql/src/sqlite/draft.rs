@@ -17,13 +17,13 @@ use super::capture::read_table;
 use super::classify::is_ours;
 use super::compared_rows::{Sink, compare};
 use super::counters::{self, Counters};
+use super::definition::definition;
 use super::draft_proof::{differs, prove};
-use super::draft_rows::{SqliteRows, shape_of, values_of};
+use super::draft_rows::{Doomed, SqliteRows, shape_of, values_of};
 use super::draft_tables::{self, altered};
 use super::schema::{self, SchemaRow};
 use super::stream::{self, Block, Event, Index, Op, Reader, Record, RowImages};
 use super::token::{quote, tokens};
-use super::value::Cell;
 use super::writer::Writer;
 use super::{Sqlite, snapshot};
 use crate::parents_first::parents_first;
@@ -110,6 +110,7 @@ impl Sqlite {
             olds: objects(&before, drafting.leave_out)?,
             news: objects(&now, drafting.leave_out)?,
             counters: (counters::read(&before, &self.label)?, counters::read(&now, &self.label)?),
+            asked: BTreeSet::new(),
             drafted: Drafted::default(),
         };
         let mut own = Drafting {
@@ -121,7 +122,11 @@ impl Sqlite {
             places: drafting.places,
         };
         draft.write(scratch, &mut own)?;
-        let Draft { news, drafted, counters, .. } = draft;
+        let Draft { news, asked, mut drafted, counters, .. } = draft;
+        for object in asked {
+            let was = definition(&before, &object)?;
+            drafted.definitions.insert(object, was);
+        }
         conn.close().map_err(|(_, error)| error)?;
         script.seek(SeekFrom::Start(0))?;
         std::fs::copy(snapshot::copy_in(directory), &work)?;
@@ -179,6 +184,8 @@ struct Draft<'d> {
     olds: Objects,
     news: Objects,
     counters: (Counters, Counters),
+    /// What the script drops, alters or makes, as `table product`.
+    asked: BTreeSet<String>,
     drafted: Drafted,
 }
 
@@ -208,7 +215,7 @@ impl Draft<'_> {
                 self.conn.execute_batch(&format!("DROP INDEX {}", quote(&row.name)))?;
             }
         }
-        let mut tables: Vec<String> = Vec::new();
+        let (mut tables, mut doomed): (Vec<String>, Vec<Doomed>) = (Vec::new(), Vec::new());
         let mut built_anew = BTreeSet::new();
         for old in of_kind(&self.olds, "table") {
             match self.news.get(&(old.kind.clone(), old.name.to_ascii_lowercase())) {
@@ -217,6 +224,7 @@ impl Draft<'_> {
                     return Err(refuse(old.shown(), "a virtual table was altered"));
                 }
                 Some(new) => {
+                    self.asked.insert(old.shown());
                     let done = altered(self.conn, &old, new, drafting.review)?;
                     if done.is_anew {
                         built_anew.insert(old.name.to_ascii_lowercase());
@@ -225,15 +233,11 @@ impl Draft<'_> {
                     tables.extend(done.statements);
                 }
                 None => {
-                    let rows: i64 = match is_virtual(&old) {
-                        true => 0,
-                        false => self.conn.query_row(
-                            &format!("SELECT count(*) FROM main.{}", quote(&old.name)),
-                            [],
-                            |row| row.get(0),
-                        )?,
-                    };
-                    drafting.review.note(Concern::Goes, &old.shown(), || format!("{rows} rows here"));
+                    self.asked.insert(old.shown());
+                    match is_virtual(&old) {
+                        true => drafting.review.note(Concern::Goes, &old.shown(), String::new),
+                        false => doomed.push(Doomed::of(self.conn, &old.name, &draft_tables::names_of(&old)?)?),
+                    }
                     let sql = format!("DROP TABLE {}", quote(&old.name));
                     self.conn.execute_batch(&sql)?;
                     tables.push(sql);
@@ -272,19 +276,26 @@ impl Draft<'_> {
             let old = self.olds.get(&(row.kind.clone(), row.name.to_ascii_lowercase()));
             old.is_none_or(|old| goes(old) || built_anew.contains(&of(row)) || old.sql != row.sql)
         };
-        let (mut away, mut back) = (Vec::new(), Vec::new());
+        let (mut away, mut back, mut asked) = (Vec::new(), Vec::new(), BTreeSet::new());
         for kind in ["trigger", "view", "index"] {
             for row in of_kind(&self.olds, kind).iter().filter(|row| goes(row)) {
                 away.push(format!("DROP {} {}", kind.to_uppercase(), quote(&row.name)));
+                asked.insert(row.shown());
             }
         }
         for kind in ["index", "view", "trigger"] {
             let made = of_kind(&self.news, kind);
             back.extend(made.iter().filter(|row| comes(row)).filter_map(|row| row.sql.clone()));
         }
-        let numbers = self.numbers();
+        asked.extend(self.news.iter().filter(|(key, _)| !self.olds.contains_key(key)).map(|(_, row)| row.shown()));
+        self.asked.extend(asked);
+        let numbers = draft_tables::numbers(&self.counters, &self.news);
         let mut drafted = std::mem::take(&mut self.drafted);
         let mut rows = Rows::new(drafting, &mut drafted, SqliteRows);
+        for one in &doomed {
+            rows.table_goes(&one.shape.shown, &one.shape.name, one.all);
+            one.first.iter().try_for_each(|row| rows.doomed(&one.shape, row))?;
+        }
         for sql in away.iter().chain(&tables) {
             rows.statement(sql)?;
         }
@@ -459,37 +470,5 @@ impl Draft<'_> {
         }
         rows.pause()?;
         Ok(())
-    }
-
-    /// What counts beside rows: AUTOINCREMENT, and the two numbers of the database itself.
-    fn numbers(&self) -> Vec<String> {
-        let (before, after) = &self.counters;
-        let mut statements = Vec::new();
-        for sequence in &after.sequences {
-            let (Cell::Text(name), Cell::Integer(seq)) = (&sequence.name, &sequence.seq) else { continue };
-            if before.sequences.iter().any(|was| was.name == sequence.name && was.seq == sequence.seq)
-                || !self.news.contains_key(&("table".to_owned(), name.to_ascii_lowercase()))
-            {
-                continue;
-            }
-            let name = super::script_rows::text(name);
-            // Never behind what another site gave already.
-            statements.push(format!("UPDATE sqlite_sequence SET seq = {seq} WHERE name = {name} AND seq < {seq}"));
-            if before.sequences.iter().any(|was| was.name == sequence.name) {
-                continue;
-            }
-            statements.push(format!(
-                "INSERT INTO sqlite_sequence (name, seq) SELECT {name}, {seq} WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = {name})"
-            ));
-        }
-        for (name, was, is) in [
-            ("user_version", before.user_version, after.user_version),
-            ("application_id", before.application_id, after.application_id),
-        ] {
-            if was != is {
-                statements.push(format!("PRAGMA {name} = {is}"));
-            }
-        }
-        statements
     }
 }

@@ -3,11 +3,12 @@
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use super::capture::read_table;
 use super::draft::DraftError;
 use super::script_rows::{by_rowid, key_columns, literal};
 use super::stream;
 use super::token::quote;
-use crate::recorded::{Dialect, Table};
+use crate::recorded::{Dialect, ROWS_CHECKED, Table};
 
 pub(super) struct SqliteRows;
 
@@ -80,6 +81,31 @@ pub(super) fn values_of(
         all.push(written(conn, *value)?);
     }
     Ok(all)
+}
+
+/// The rows of a table that goes, as many as conditions are about.
+pub(super) struct Doomed {
+    pub shape: Table,
+    pub all: u64,
+    pub first: Vec<Vec<String>>,
+}
+
+impl Doomed {
+    /// `columns`: of the table, which is none of a module's.
+    pub fn of(conn: &Connection, name: &str, columns: &[String]) -> Result<Self, DraftError> {
+        let (table, _) = read_table(conn, name)?;
+        let shape = shape_of(conn, &table, Some(columns))?;
+        let from = format!("FROM main.{}", quote(name));
+        let all: i64 = conn.query_row(&format!("SELECT count(*) {from}"), [], |row| row.get(0))?;
+        let sql = format!("SELECT {} {from} LIMIT {}", shape.columns.join(", "), ROWS_CHECKED + 1);
+        let mut statement = conn.prepare(&sql)?;
+        let (mut rows, mut first) = (statement.query([])?, Vec::new());
+        while let Some(row) = rows.next()? {
+            let values = (0..shape.columns.len()).map(|at| written(conn, row.get_ref(at)?));
+            first.push(values.collect::<Result<_, _>>()?);
+        }
+        Ok(Self { shape, all: u64::try_from(all).unwrap_or(0), first })
+    }
 }
 
 /// A value as a literal that every SQLite reads back to the bit, without the functions of its client.

@@ -4,10 +4,12 @@
 use backout_model::review::{Concern, Review};
 use rusqlite::Connection;
 
-use super::draft::{DraftError, refuse};
+use super::counters::Counters;
+use super::draft::{DraftError, Objects, refuse};
 use super::schema::{self, SchemaRow};
 use super::stream::Affinity;
 use super::token::{quote, tokens};
+use super::value::Cell;
 
 /// What brings a table to another definition.
 pub(super) struct Altered {
@@ -230,4 +232,35 @@ pub(super) fn lost(
         review.note(Concern::Goes, &format!("column {}.{column}", old.name), String::new);
     }
     Ok(())
+}
+
+/// What counts beside rows: AUTOINCREMENT, and the two numbers of the database itself.
+pub(super) fn numbers((before, after): &(Counters, Counters), news: &Objects) -> Vec<String> {
+    let mut statements = Vec::new();
+    for sequence in &after.sequences {
+        let (Cell::Text(name), Cell::Integer(seq)) = (&sequence.name, &sequence.seq) else { continue };
+        if before.sequences.iter().any(|was| was.name == sequence.name && was.seq == sequence.seq)
+            || !news.contains_key(&("table".to_owned(), name.to_ascii_lowercase()))
+        {
+            continue;
+        }
+        let name = super::script_rows::text(name);
+        // Never behind what another site gave already.
+        statements.push(format!("UPDATE sqlite_sequence SET seq = {seq} WHERE name = {name} AND seq < {seq}"));
+        if before.sequences.iter().any(|was| was.name == sequence.name) {
+            continue;
+        }
+        statements.push(format!(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT {name}, {seq} WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = {name})"
+        ));
+    }
+    for (name, was, is) in [
+        ("user_version", before.user_version, after.user_version),
+        ("application_id", before.application_id, after.application_id),
+    ] {
+        if was != is {
+            statements.push(format!("PRAGMA {name} = {is}"));
+        }
+    }
+    statements
 }

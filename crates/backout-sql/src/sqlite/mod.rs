@@ -46,6 +46,7 @@ mod ddl_redo;
 mod ddl_rename;
 mod ddl_side;
 mod ddl_undo;
+mod definition;
 mod dependents;
 mod describe;
 mod draft;
@@ -349,6 +350,10 @@ impl Database for Sqlite {
 
     fn never_a_value(&mut self, sql: &str) -> Result<Option<String>, TargetError> {
         Ok(self.why_never_a_value(sql))
+    }
+
+    fn definition(&mut self, object: &str) -> Result<Option<String>, TargetError> {
+        self.definition_now(object)
     }
 
     fn statements(

@@ -90,9 +90,9 @@ pub fn object(conn: &Connection, kind: &str, name: &str) -> rusqlite::Result<Opt
 }
 
 /// Whatever has this name. Tables, views and indexes share one space of names, triggers have their own.
-pub fn named_like(conn: &Connection, row: &SchemaRow) -> rusqlite::Result<Option<SchemaRow>> {
+pub fn named_like(conn: &Connection, kind: &str, name: &str) -> rusqlite::Result<Option<SchemaRow>> {
     conn.prepare_cached(&format!("{COLUMNS} WHERE (type = 'trigger') = (?1 = 'trigger') AND name = ?2 COLLATE NOCASE"))?
-        .query_row([&row.kind, &row.name], read)
+        .query_row([kind, name], read)
         .optional()
 }
 
