@@ -144,7 +144,7 @@ impl Differences {
 
     /// Objects that went, came and are others, each by itself: none is made anew.
     pub fn plain(before: &[Object], now: &[Object]) -> Self {
-        let before = &with_schemas_of(before, now);
+        let before = &with_those_made_again(before, now);
         let (old, new) = (keyed(before), keyed(now));
         let lacks =
             |all: &HashMap<Key, &Object>, object: &&Object| object.key.is_some_and(|key| !all.contains_key(&key));
@@ -162,7 +162,7 @@ impl Differences {
 
     /// `whole`: tables that are to be told as made anew in any case.
     pub fn find(before: &[Object], now: &[Object], grain: Grain, whole: &BTreeSet<u32>, depend: &Dependence) -> Self {
-        let before = &with_schemas_of(before, now);
+        let before = &with_those_made_again(before, now);
         let (old, new) = (keyed(before), keyed(now));
         let (old_relations, new_relations) = (relations(before), relations(now));
         let table = |oid: &u32| Key { class: class::RELATION, oid: *oid, sub: 0 };
@@ -227,11 +227,27 @@ impl Differences {
     }
 }
 
-/// A schema or an extension that was dropped and made again is the same: what is in it is told by itself.
-fn with_schemas_of(before: &[Object], now: &[Object]) -> Vec<Object> {
+/// A schema or an extension that was dropped and made again is the same: what is in it is told by itself. So is an index, a
+/// constraint or another part of a table that stays, where it reads as before: `ALTER COLUMN … TYPE` makes those anew.
+fn with_those_made_again(before: &[Object], now: &[Object]) -> Vec<Object> {
+    let (old, new) = (keyed(before), keyed(now));
+    let (old_relations, new_relations) = (relations(before), relations(now));
+    let stays = |table: &str| old_relations.get(table).is_some_and(|key| new_relations.get(table) == Some(key));
     let again = |object: &Object| {
-        let is_it = |other: &&Object| other.kind == object.kind && other.id() == object.id();
-        matches!(object.kind, Kind::Schema | Kind::Extension).then(|| now.iter().find(is_it)).flatten()
+        let key = object.key.filter(|key| !new.contains_key(key))?;
+        let is_it = |other: &&Object| {
+            let is_new = other.key.is_some_and(|other| other.class == key.class && !old.contains_key(&other));
+            is_new && other.kind == object.kind && other.id() == object.id() && other.of() == object.of()
+        };
+        let other = now.iter().find(is_it)?;
+        let is_same = match object.kind {
+            Kind::Schema | Kind::Extension => true,
+            Kind::Index | Kind::Constraint | Kind::Trigger | Kind::Rule | Kind::Policy | Kind::Statistics => {
+                stays(object.of()) && !differ(object, other)
+            }
+            _ => false,
+        };
+        is_same.then_some(other)
     };
     let same = before.iter().map(|object| match again(object) {
         Some(other) => Object { key: other.key, ..object.clone() },
