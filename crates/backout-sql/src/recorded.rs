@@ -378,8 +378,13 @@ impl<'r, 'd, D: Dialect> Rows<'r, 'd, D> {
         }
     }
 
-    /// Notes the secrets that change or go: no condition is about what they were.
-    fn tell_unasked(&mut self, table: &Table, before: &[String], columns: impl Iterator<Item = usize>) {
+    /// Notes the secrets that change or go, and what stood in columns under another name: no condition is about what they were.
+    fn tell_unasked(&mut self, table: &Table, before: &[String], columns: impl Iterator<Item = usize> + Clone) {
+        for at in columns.clone().filter(|at| table.new_columns.contains(at)) {
+            self.drafting.review.note(Concern::Unchecked, &format!("column {}", table.column_shown(at)), || {
+                "it had another name, or is new: what stood in it elsewhere goes".to_owned()
+            });
+        }
         for at in columns.filter(|at| table.is_secret(*at, &before[*at])) {
             self.drafting.review.note(
                 Concern::Unchecked,

@@ -81,9 +81,9 @@ fn what_is_made_again_alike_goes_back_to_its_place() {
     site.execute(
         "CREATE TABLE one (a INTEGER PRIMARY KEY AUTOINCREMENT, b UNIQUE); CREATE TABLE gap (x); CREATE INDEX one_b ON one (b DESC);
          CREATE TABLE two (a, b); CREATE TABLE three (a PRIMARY KEY, b); CREATE INDEX two_b ON two (b); CREATE INDEX three_b ON three (b);
-         CREATE TABLE four (a, b); CREATE VIRTUAL TABLE found USING fts3 (title, body); CREATE VIRTUAL TABLE four_found USING fts4 (title);
+         CREATE TABLE four (a, b); CREATE VIRTUAL TABLE four_found USING fts4 (title);
          CREATE TABLE five (a PRIMARY KEY, b) WITHOUT ROWID; CREATE TABLE six (a UNIQUE, b); DROP TABLE gap;
-         INSERT INTO one (b) VALUES ('a'), ('b'); INSERT INTO two SELECT * FROM one; INSERT INTO three SELECT * FROM one;
+         CREATE VIRTUAL TABLE found USING fts3 (title, body); INSERT INTO one (b) VALUES ('a'), ('b'); INSERT INTO two SELECT * FROM one; INSERT INTO three SELECT * FROM one;
          INSERT INTO five SELECT * FROM one; INSERT INTO six SELECT * FROM one;
          INSERT INTO found VALUES ('one', 'two words'), ('two', 'more'); INSERT INTO four_found VALUES ('four');",
     );
@@ -107,6 +107,29 @@ fn what_is_made_again_alike_goes_back_to_its_place() {
         format!("{two}{found}{six}{one}INSERT INTO six VALUES (7, 8);"),
     ] {
         goes_and_comes(&site, &sql, &Pkg::new("p").step(captured_sql(&sql)));
+    }
+}
+
+/// What others wrote to a full-text table that a command made again alike has no other one to go over to.
+#[test]
+fn a_full_text_table_that_is_made_again_alike_keeps_what_others_write() {
+    for module in ["fts5", "fts4", "fts3"] {
+        let site = shop();
+        site.execute(&format!(
+            "CREATE VIRTUAL TABLE found USING {module} (title); INSERT INTO found VALUES ('one'), ('two'); CREATE TABLE behind (x)"
+        ));
+        let sql = format!(
+            "DROP TABLE found; CREATE VIRTUAL TABLE found USING {module} (title); INSERT INTO found VALUES ('one'), ('two')"
+        );
+        let done = site.deploy(&Pkg::new("p").step(captured_sql(&(sql + "; INSERT INTO behind VALUES (1)"))));
+        assert_eq!(done.status(), Status::Done, "{done:?}");
+        let told = format!("{done:?}");
+        assert!(told.contains("gave found another place in the schema, which it keeps"), "{told}");
+        site.execute("INSERT INTO found VALUES ('theirs')");
+        site.undo(None).expect(Status::Done);
+        assert_eq!(site.value("SELECT group_concat(title) FROM found"), "one,two,theirs", "{module}");
+        assert_eq!(site.value("SELECT title FROM found WHERE found MATCH 'theirs'"), "theirs", "{module}");
+        assert_eq!(site.value("SELECT count(*) FROM behind"), "0", "{module}");
     }
 }
 

@@ -184,14 +184,16 @@ fn definitions_that_are_others_there_are_not_replaced_on_postgres() {
         CREATE TABLE log (v text); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (NEW.v); RETURN NEW; END $$;
         CREATE TRIGGER told AFTER UPDATE ON a FOR EACH ROW EXECUTE FUNCTION note();
         CREATE VIEW seen AS SELECT v FROM log; CREATE INDEX ai ON a (v); CREATE TYPE mood AS ENUM ('sad', 'ok');
-        CREATE FUNCTION two() RETURNS int LANGUAGE sql AS 'SELECT 2'";
+        CREATE FUNCTION two() RETURNS int LANGUAGE sql AS 'SELECT 2';
+        CREATE TABLE part (id int) PARTITION BY RANGE (id); CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10); INSERT INTO part VALUES (1)";
     refused_where(
         &|| on_postgres(base),
         "UPDATE a SET v = 'z' WHERE id = 1; ALTER TABLE b RENAME COLUMN w TO x; DROP TABLE c; ALTER TABLE d RENAME TO e;
          CREATE OR REPLACE VIEW seen AS SELECT v FROM log WHERE v <> ''; DROP INDEX ai; CREATE INDEX ai ON a (v DESC);
          CREATE TABLE made (id int PRIMARY KEY); ALTER TYPE mood ADD VALUE 'glad';
-         CREATE OR REPLACE FUNCTION two() RETURNS int LANGUAGE sql AS 'SELECT 1 + 1'; CREATE INDEX fresh ON log (v)",
+         CREATE OR REPLACE FUNCTION two() RETURNS int LANGUAGE sql AS 'SELECT 1 + 1'; CREATE INDEX fresh ON log (v); DROP TABLE part",
         &[
+            "CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (20) TO (30)",
             "DROP TRIGGER told ON a; CREATE TRIGGER told AFTER UPDATE ON a FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION note()",
             "ALTER TABLE a DISABLE TRIGGER told",
             "ALTER TABLE b ADD COLUMN own int",
@@ -281,4 +283,65 @@ fn a_kind_that_no_object_has_is_an_error() {
     let other = TestSite::builder().database("main", "CREATE TABLE a (id)").build();
     let why = format!("{:?}", other.deploy_from(&package, Recorder::default()));
     assert!(why.contains("SQLite has no tabel"), "{why}");
+}
+
+#[test]
+fn a_name_that_means_an_object_and_is_not_its_own_is_an_error() {
+    let site = on_postgres("");
+    let package =
+        recorded(&site, "CREATE TABLE made (id int); CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT $1'");
+    let file = package.join("package.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (own, other, why) in [
+        ("table public.made", "table made", "its whole name is asked for"),
+        ("function public.f(integer)", "function public.f(int)", "PostgreSQL calls it public.f(integer)"),
+        ("function public.f(integer)", "function public.f", "its whole name is asked for"),
+    ] {
+        assert!(text.contains(own), "{text}");
+        std::fs::write(&file, text.replace(own, other)).unwrap();
+        let there = on_postgres(if own.starts_with("table") {
+            "CREATE TABLE made (own int)"
+        } else {
+            "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'"
+        });
+        let done = format!("{:?}", there.deploy_from(&package, Recorder::default()));
+        assert!(done.contains(why), "{done}");
+    }
+}
+
+/// What undoes such a change tells the server so by a table of the tool's own, which no package may name.
+#[test]
+fn a_domain_that_lost_a_constraint_loses_it_elsewhere() {
+    let base = "CREATE DOMAIN pos AS int CONSTRAINT positive CHECK (VALUE > 0); CREATE TABLE t (a pos)";
+    let site = on_postgres(base);
+    let package = recorded(&site, "ALTER DOMAIN pos DROP CONSTRAINT positive");
+    let other = on_postgres(base);
+    deployed(&other, &package);
+    run(&other, "INSERT INTO t VALUES (-1)");
+}
+
+#[test]
+fn tables_that_point_at_each_other_go_children_first() {
+    let base = "CREATE TABLE cat (id int PRIMARY KEY); CREATE TABLE prod (id int PRIMARY KEY, cat int, FOREIGN KEY (cat) REFERENCES cat (id));
+        INSERT INTO cat VALUES (1); INSERT INTO prod VALUES (1, 1)";
+    let site = on_mariadb(base);
+    let package = recorded(&site, "DROP TABLE prod, cat");
+    deployed(&on_mariadb(base), &package);
+}
+
+/// No condition is about what stood in a column that has another name on the one site.
+#[test]
+fn rows_of_a_renamed_column_are_told() {
+    let site = TestSite::builder()
+        .database(
+            "main",
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, name, k); INSERT INTO p VALUES (1, 'a', 1), (2, 'b', 2)",
+        )
+        .build();
+    let package = recorded(
+        &site,
+        "ALTER TABLE p RENAME COLUMN name TO q; DELETE FROM p WHERE id = 2; UPDATE p SET q = 'new' WHERE id = 1",
+    );
+    let review = std::fs::read_to_string(package.join("REVIEW.md")).unwrap();
+    assert!(review.contains("column p.q"), "{review}");
 }

@@ -125,7 +125,7 @@ impl Mariadb {
                 "the server would drop {key} with it, which it made by itself for a foreign key, and that cannot be made again as it was: drop it by name in the same statement"
             )));
         }
-        if let Some(value) = unlisted(&statement.sql, &to.options, &from.options) {
+        if let Some(value) = unlisted(&statement.sql, &to.parts, &from.parts) {
             return Err(refused(format!(
                 "rows with the value {value}, which no partition takes any more, would go without a word: write PARTITION BY LIST, where the server looks for them"
             )));
@@ -442,21 +442,6 @@ impl Mariadb {
             patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot set a counter back in", source))?;
         }
         Ok(())
-    }
-
-    /// Where partitions go again, into which others may have written: what leaves their rows in the ones that stay, or fails.
-    fn without_loss(&mut self, segment: &Segment, name: &str) -> Result<Option<String>, TargetError> {
-        let Detail::Ddl { change, .. } = &segment.detail else { return Ok(None) };
-        let Change::Altered(was) = &**change else { return Ok(None) };
-        if was.gone.is_empty() {
-            return Ok(None);
-        }
-        let found = definition(&mut self.b, name).and_then(|now| Ok((now, table::counter(&mut self.b, name)?)));
-        let (now, counter) = found.map_err(|source| self.failed("cannot read the schema of", source))?;
-        let counter = was.counter_after.filter(|_| counter == was.counter);
-        let mut all = Vec::from_iter(counter.map(|counter| format!("AUTO_INCREMENT = {counter}")));
-        all.extend(clauses(&Shape::of(&now.unwrap_or_default()), &Shape::of(&was.after), &[]));
-        Ok(Some(format!("ALTER TABLE {} {}", ident(name), all.join(", "))))
     }
 
     /// Runs the statement again, under the script's settings of then.

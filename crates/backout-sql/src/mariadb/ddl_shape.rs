@@ -13,6 +13,8 @@ pub struct Shape {
     pub links: Vec<(String, String)>,
     /// What follows the closing parenthesis, without the counter.
     pub options: String,
+    /// How it is partitioned; empty where it is not.
+    pub parts: String,
 }
 
 /// The text without the counter, which is no part of a table's definition.
@@ -80,10 +82,7 @@ impl Shape {
             }
         }
         // What follows on further lines are partitions.
-        let more: Vec<&str> = lines.collect();
-        if !more.is_empty() {
-            shape.options = format!("{} {}", shape.options, more.join(" "));
-        }
+        shape.parts = lines.collect::<Vec<_>>().join(" ").trim_start().to_owned();
         shape
     }
 
@@ -150,33 +149,24 @@ pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<St
     for (_, line) in to.checks.iter().filter(|check| !from.checks.contains(check)) {
         out.push(format!("ADD {line}"));
     }
-    let ((options, parts), (from_options, from_parts)) = (in_parts(&to.options), in_parts(&from.options));
-    if from.options != to.options {
-        let mut options = options.to_owned();
+    if from.options != to.options || from.parts != to.parts {
+        let mut options = to.options.clone();
         // What was set and was not before is set to nothing.
-        if from_options.contains("COMMENT=") && !options.contains("COMMENT=") {
+        if from.options.contains("COMMENT=") && !options.contains("COMMENT=") {
             options += " COMMENT=''";
         }
-        if from_options.contains("ROW_FORMAT=") && !options.contains("ROW_FORMAT=") {
+        if from.options.contains("ROW_FORMAT=") && !options.contains("ROW_FORMAT=") {
             options += " ROW_FORMAT=DEFAULT";
         }
         // Behind all else that a statement says.
-        match parts {
-            _ if parts == from_parts => {}
+        match to.parts.as_str() {
+            parts if parts == from.parts => {}
             "" => options += " REMOVE PARTITIONING",
             parts => options = format!("{options} {parts}"),
         }
         out.push(options);
     }
     out
-}
-
-/// The options of a table, and how it is partitioned.
-fn in_parts(options: &str) -> (&str, &str) {
-    match options.find("PARTITION BY ") {
-        Some(at) => (options[..at].trim_end(), &options[at..]),
-        None => (options, ""),
-    }
 }
 
 /// A column's definition with the character set that it leaves to the table, where the table's is about to change: within
@@ -225,6 +215,19 @@ mod tests {
         assert_eq!(shape.keys[1].0, "KEY `u``k`");
         assert_eq!((shape.links.len(), shape.checks.len()), (1, 1));
         assert_eq!(shape.options, "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4");
+    }
+
+    #[test]
+    fn partitions_are_told_from_a_comment_about_them() {
+        let from = format!("{TEXT} COMMENT='a PARTITION BY b'");
+        let to = format!("{from}\n PARTITION BY HASH (`id`)\nPARTITIONS 2");
+        let shape = Shape::of(&to);
+        assert_eq!(
+            (shape.options.ends_with("'a PARTITION BY b'"), shape.parts.as_str()),
+            (true, "PARTITION BY HASH (`id`) PARTITIONS 2")
+        );
+        let clauses = clauses(&shape, &Shape::of(&from), &[]).join(", ");
+        assert!(clauses.ends_with("COMMENT='a PARTITION BY b' REMOVE PARTITIONING"), "{clauses}");
     }
 
     #[test]

@@ -183,7 +183,9 @@ impl Draft<'_> {
             doomed(self.a, old, &mut rows)?;
         }
         if !gone.is_empty() {
-            let names: Vec<String> = gone.iter().map(|old| ident(&old.table.name)).collect();
+            // One at a time the server takes them, so those that point at others come first.
+            let (parents_first, _) = in_order(gone.clone());
+            let names: Vec<String> = parents_first.iter().rev().map(|(old, _)| ident(&old.table.name)).collect();
             rows.statement(&format!("DROP TABLE {}", names.join(", ")))?;
         }
         for sql in &alters {

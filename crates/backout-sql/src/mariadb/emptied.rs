@@ -12,12 +12,13 @@ use super::Mariadb;
 use super::apply::{Chain, cannot_run, run_plainly, unarmed};
 use super::capture::{self, Capture, patiently};
 use super::classify::No;
-use super::ddl::Change;
+use super::ddl::{Change, definition};
 use super::ddl_hung;
+use super::ddl_shape::{Shape, clauses};
 use super::head::{Head, Object, Verb};
 use super::quiet;
 use super::reader::reader;
-use super::segment::{Held, Segment};
+use super::segment::{Detail, Held, Segment};
 use super::session::{Session, ident, literal};
 use super::split::Statement;
 use super::table::{self, There};
@@ -159,6 +160,28 @@ impl Mariadb {
         let links = table::foreign_keys(&mut self.b)?;
         Ok(links.iter().any(|link| link.parent == name || link.child == name)
             || !table::triggers(&mut self.b, name)?.is_empty())
+    }
+
+    /// Where partitions go again, into which others may have written: what leaves their rows in the ones that stay, or fails.
+    pub(super) fn without_loss(&mut self, segment: &Segment, name: &str) -> Result<Option<String>, TargetError> {
+        let Detail::Ddl { change, .. } = &segment.detail else { return Ok(None) };
+        let Change::Altered(was) = &**change else { return Ok(None) };
+        if was.gone.is_empty() {
+            return Ok(None);
+        }
+        let found = definition(&mut self.b, name).and_then(|now| Ok((now, table::counter(&mut self.b, name)?)));
+        let (now, counter) = found.map_err(|source| self.failed("cannot read the schema of", source))?;
+        let (now, before) = (Shape::of(&now.unwrap_or_default()), Shape::of(&was.before));
+        if now.parts != before.parts {
+            let why = format!("others changed since how it is partitioned: {} then, {} now", before.parts, now.parts);
+            return Err(TargetError::failed(format!("cannot do {} again", was.name), why));
+        }
+        // All else stays as it is now.
+        let again = Shape { parts: Shape::of(&was.after).parts, ..now.clone() };
+        let counter = was.counter_after.filter(|_| counter == was.counter);
+        let mut all = Vec::from_iter(counter.map(|counter| format!("AUTO_INCREMENT = {counter}")));
+        all.extend(clauses(&now, &again, &[]));
+        Ok(Some(format!("ALTER TABLE {} {}", ident(name), all.join(", "))))
     }
 
     /// Sets a counter back that an emptied table begins anew with; no rows of others are in its way, or it stays above them.

@@ -78,6 +78,16 @@ pub fn head(sql: &str) -> Option<Head> {
         "TRUNCATE" => {
             rest.takes("TABLE");
             let names = vec![rest.name()?];
+            // The server knows nothing else behind it: least of all a partition, or a second table.
+            if rest.takes("WAIT") {
+                rest.next();
+            } else {
+                rest.takes("NOWAIT");
+            }
+            rest.takes_sign(b';');
+            if rest.peek().is_some() {
+                return None;
+            }
             return Some(Head { names, ..Head::of(Verb::Truncate, Object::Table, "table") });
         }
         "RENAME" => return rename(rest),
@@ -183,6 +193,8 @@ mod tests {
             ("DROP INDEX i ON t", "Drop Index t"),
             ("ALTER IGNORE TABLE t ADD a int", "Alter Table t"),
             ("TRUNCATE t", "Truncate Table t"),
+            ("TRUNCATE TABLE d.t WAIT 5;", "Truncate Table d.t"),
+            ("TRUNCATE t NOWAIT", "Truncate Table t"),
             ("RENAME TABLE a TO b, c TO d.e", "Rename Table a,b,c,d.e"),
             ("CREATE DEFINER=CURRENT_USER() TRIGGER r BEFORE INSERT ON t", "Create Trigger r"),
             (
@@ -213,5 +225,12 @@ mod tests {
         }
         assert_eq!(head("SELECT 1"), None);
         assert_eq!(head("RENAME TABLE a"), None);
+    }
+
+    #[test]
+    fn what_the_server_does_not_know_behind_a_truncate_is_not_understood() {
+        for sql in ["TRUNCATE TABLE t PARTITION (p0)", "TRUNCATE t, u", "TRUNCATE t CASCADE"] {
+            assert!(head(sql).is_none(), "{sql}");
+        }
     }
 }

@@ -212,6 +212,10 @@ pub(super) fn counting_without_type(object: &Object) -> &str {
     counting.find("START WITH").map_or(counting, |at| &counting[at..])
 }
 
+/// PostgreSQL hears of a change of a domain only once something else is written, and sets no savepoint until then. No part
+/// of a script that others run.
+pub(super) const HEARD: &str = "; CREATE TEMPORARY TABLE backout_heard (); DROP TABLE pg_temp.backout_heard";
+
 /// The statement that drops an object. It never takes along what others hung on it.
 pub(super) fn drop(object: &Object) -> String {
     let (id, of, name) = (object.id(), object.of(), object.text("name"));
@@ -219,11 +223,7 @@ pub(super) fn drop(object: &Object) -> String {
         Kind::Column => format!("ALTER TABLE {of} DROP COLUMN IF EXISTS {name}"),
         Kind::Attribute => format!("ALTER TYPE {of} DROP ATTRIBUTE IF EXISTS {name}"),
         Kind::Constraint if object.part("on domain").is_some() => {
-            // PostgreSQL hears of it only once something else is written, and sets no savepoint until then.
-            format!(
-                "ALTER DOMAIN {of} DROP CONSTRAINT IF EXISTS {name}; \
-                 CREATE TEMPORARY TABLE backout_heard (); DROP TABLE pg_temp.backout_heard"
-            )
+            format!("ALTER DOMAIN {of} DROP CONSTRAINT IF EXISTS {name}{HEARD}")
         }
         Kind::Constraint => format!("ALTER TABLE IF EXISTS {of} DROP CONSTRAINT IF EXISTS {name}"),
         Kind::Rule | Kind::Trigger | Kind::Policy => {

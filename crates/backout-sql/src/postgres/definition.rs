@@ -7,6 +7,7 @@ use backout_model::target::TargetError;
 
 use super::catalog::{Kind, Object};
 use super::compared_schema::{self, Differences};
+use super::session::literal;
 use super::{Postgres, spelling};
 
 /// What belongs to one site: roles are others elsewhere.
@@ -56,8 +57,34 @@ impl Postgres {
             .run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .and_then(|()| compared_schema::all(&mut self.a.client, self.a.version));
         self.after_step();
-        let objects = found.map_err(|source| TargetError::failed(act, source))?;
-        Ok(definition(&objects, object))
+        let objects = found.map_err(|source| TargetError::failed(act.clone(), source))?;
+        let found = definition(&objects, object);
+        if found.is_none() {
+            self.own_name(object, &act)?;
+        }
+        Ok(found)
+    }
+
+    /// Refuses a relation's or routine's name that nothing is called by as it stands, but that may mean one.
+    fn own_name(&mut self, object: &str, act: &str) -> Result<(), TargetError> {
+        let of_kind = |word: &str| object.strip_prefix(word).and_then(|rest| rest.strip_prefix(' '));
+        let relation = RELATIONS.iter().filter(|kind| **kind != Kind::Composite).find_map(|kind| of_kind(kind.words()));
+        let routine = ROUTINES.iter().find_map(|word| of_kind(word));
+        let Some(name) = relation.or(routine) else { return Ok(()) };
+        let failed = |why: String| TargetError::failed(act.to_owned(), why);
+        if !name.contains('.') || routine.is_some() && !name.ends_with(')') {
+            return Err(failed(
+                "its whole name is asked for: `table public.product`, `function public.f(integer)`".into(),
+            ));
+        }
+        let to = if routine.is_some() { "regprocedure" } else { "regclass" };
+        let sql = format!("SELECT pg_catalog.to_{to}({})", literal(name));
+        match self.a.value(&sql).map_err(|source| TargetError::failed(act.to_owned(), source))? {
+            Some(other) if other != name => {
+                Err(failed(format!("PostgreSQL calls it {other}: write its name like that")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

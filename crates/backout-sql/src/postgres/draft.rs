@@ -19,6 +19,7 @@ use super::compared_proof::Scratch;
 use super::compared_rows::Pair;
 use super::compared_schema::{self, Differences, Grain};
 use super::ddl::DdlEvent;
+use super::ddl_make;
 use super::ddl_observe::pinned;
 use super::ddl_turn::{self, Reach, TurnError};
 use super::draft_rows::{PostgresRows, Way, literal_of, shape_of, write};
@@ -131,6 +132,19 @@ impl Postgres {
                     name: format!("{} has as many rows as it had", object.id()),
                     sql: format!("SELECT count(*) FROM ONLY {}", object.id()),
                     equals: copy.rows.to_string(),
+                });
+            }
+            // Each of those that are known has conditions of its own; any other would go along unasked.
+            let is_part = |other: &&Object| other.part("partition of") == Some(object.id());
+            let parts = before.objects.iter().filter(is_part).count();
+            if object.part("partition key").is_some() {
+                drafted.conditions.push(Condition {
+                    name: format!("{} has as many partitions as it had", object.id()),
+                    sql: format!(
+                        "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = {}::pg_catalog.regclass",
+                        literal_of(object.id())
+                    ),
+                    equals: parts.to_string(),
                 });
             }
         }
@@ -264,7 +278,7 @@ impl Postgres {
         Ok(acts
             .into_iter()
             .filter_map(|act| match act {
-                Act::Sql(sql) => Some(sql),
+                Act::Sql(sql) => Some(sql.replace(ddl_make::HEARD, "")),
                 Act::Rows { .. } => None,
             })
             .collect())

@@ -85,7 +85,7 @@ pub struct Differences {
 pub fn compare(before: &Connection, after: &Connection) -> rusqlite::Result<Differences> {
     let (olds, news) = (units(before)?, units(after)?);
     let at: HashMap<_, _> = news.iter().enumerate().map(|(at, unit)| (unit.key(), at)).collect();
-    let mut met: Vec<(usize, usize)> = olds
+    let met: Vec<(usize, usize)> = olds
         .iter()
         .enumerate()
         .filter_map(|(old, unit)| Some((old, *at.get(&unit.key())?)))
@@ -94,20 +94,24 @@ pub fn compare(before: &Connection, after: &Connection) -> rusqlite::Result<Diff
     // What was dropped and made the same again stands behind all that stayed. Only VACUUM, which numbers anew, brings
     // anything forward.
     let is_renumbered = met.iter().any(|(old, new)| news[*new].object.rowid < olds[*old].object.rowid);
-    if !is_renumbered {
-        let places = |unit: &Unit| unit.rows().into_iter().map(|row| row.rowid).collect::<Vec<_>>();
-        met.retain(|(old, new)| places(&olds[*old]) == places(&news[*new]));
-    }
-    met = in_order(&met, &olds);
+    let rowids = |unit: &Unit| unit.rows().into_iter().map(|row| row.rowid).collect::<Vec<_>>();
+    let (stay, others): (Vec<_>, Vec<_>) =
+        met.into_iter().partition(|(old, new)| is_renumbered || rowids(&olds[*old]) == rowids(&news[*new]));
+    let mut met = in_order(&stay, &olds);
+    // A virtual table is told by its rows all the same: what others write to it later has no other one to go over to.
+    let behind: Vec<(usize, usize)> = others.into_iter().filter(|(old, _)| olds[*old].is_virtual()).collect();
+    met.extend(&behind);
     // What hangs on a table that does not stay goes with it.
     let stays: HashSet<String> =
         met.iter().map(|(old, _)| &olds[*old]).filter(|unit| has_hangers(unit)).map(own_name).collect();
     met.retain(|(old, _)| has_hangers(&olds[*old]) || stays.contains(&olds[*old].object.table.to_ascii_lowercase()));
     let kept_old: HashSet<usize> = met.iter().map(|(old, _)| *old).collect();
     let kept_new: HashSet<usize> = met.iter().map(|(_, new)| *new).collect();
-    let back = places(&olds, &news, &met);
     let swapped: Vec<(usize, usize)> = met.iter().map(|(old, new)| (*new, *old)).collect();
-    let forth = places(&news, &olds, &swapped);
+    let (back, forth) = match is_renumbered {
+        true => (places(&olds, &news, &met), places(&news, &olds, &swapped)),
+        false => Default::default(),
+    };
     let gone_names: HashSet<String> = olds
         .iter()
         .enumerate()
@@ -141,8 +145,12 @@ pub fn compare(before: &Connection, after: &Connection) -> rusqlite::Result<Diff
     let stay = met.iter().map(|(old, _)| &olds[*old]).filter(|unit| !unit.is_internal());
     differences.same = stay.flat_map(Unit::tables).map(|row| row.name.clone()).collect();
     let order = |unit: &Unit| unit.rows().into_iter().map(|row| row.name).collect::<Vec<_>>();
-    let moved = met.iter().filter(|(old, new)| olds[*old].is_virtual() && order(&olds[*old]) != order(&news[*new]));
-    differences.moved = moved.map(|(old, _)| olds[*old].object.name.clone()).collect();
+    let elsewhere = met.iter().filter(|(old, new)| {
+        let was_before_others = || olds.iter().skip(old + 1).any(|unit| !unit.is_internal());
+        olds[*old].is_virtual()
+            && (order(&olds[*old]) != order(&news[*new]) || behind.contains(&(*old, *new)) && was_before_others())
+    });
+    differences.moved = elsewhere.map(|(old, _)| olds[*old].object.name.clone()).collect();
     Ok(differences)
 }
 

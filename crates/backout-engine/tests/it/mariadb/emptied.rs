@@ -144,6 +144,31 @@ fn rows_that_others_put_into_an_emptied_table_stay() {
     assert_eq!(ids, [1, 2, 50]);
 }
 
+/// The statement itself would take rows of theirs along; what runs in its place must leave all else that they made.
+#[test]
+fn what_others_made_before_a_partition_goes_again_stays() {
+    let script = "ALTER TABLE ranged DROP PARTITION p0;";
+    let again = |others: &str| {
+        let site = TestSite::builder().mariadb("main", Server::shared(), PARTED).build();
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        site.mariadb("main").unwrap().script(others);
+        let before = Fingerprint::of(&site);
+        let done = site.redo();
+        (site, before, done)
+    };
+    let (site, before, done) = again("ALTER TABLE ranged ADD COLUMN own int DEFAULT 77, ADD KEY own (own)");
+    assert_eq!(done.status(), Status::Done, "{done:?}");
+    let count = "SELECT COUNT(*) FROM ranged WHERE own = 77";
+    let left: u32 = site.mariadb("main").unwrap().connect().query_first(count).unwrap().unwrap();
+    assert!(left > 0);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+    let (site, before, done) = again("ALTER TABLE ranged ADD PARTITION (PARTITION own VALUES LESS THAN (99999))");
+    assert!(format!("{done:?}").contains("others changed since how it is partitioned"), "{done:?}");
+    before.assert_same(&Fingerprint::of(&site), "not redone");
+}
+
 #[test]
 fn what_cannot_be_emptied_row_by_row_is_refused() {
     let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
