@@ -91,6 +91,7 @@ DELETE FROM log WHERE id IS 1 AND title IS NULL AND user_pass IS NULL LIMIT 1;\n
             (Concern::Address, "https://staging.example:8080"),
             (Concern::Secret, "posts.user_pass"),
             (Concern::Serialized, "posts.title"),
+            (Concern::Unchecked, "column altered.title"),
             (Concern::Unchecked, "table log"),
         ]
     );
