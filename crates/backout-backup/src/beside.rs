@@ -8,6 +8,7 @@ use backout_model::backup::BackupError;
 use serde::{Deserialize, Serialize};
 
 use crate::dump::{DatabaseSource, Engine, mariadb, postgres};
+use crate::keeper::Purpose;
 
 /// What is made on the server. Written down before it is, so that whoever comes later can remove it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,17 +54,23 @@ impl DatabaseSource {
         .map_err(failed)
     }
 
-    /// As whom, and in which database, a scratch is filled that was made beside this one.
-    pub fn filling(&self, beside: &Beside, there: &DatabaseSource) -> DatabaseSource {
-        match &self.engine {
-            // What a dump has of definers only the live account may write.
-            Engine::Mariadb { parameters } => {
-                let mut parameters = parameters.clone();
-                parameters.insert("dbname".to_owned(), beside.database.clone());
-                DatabaseSource { name: self.name.clone(), engine: Engine::Mariadb { parameters } }
+    /// As whom, and in which database, a scratch is filled that was made beside this one. `purpose`: that of the backup which
+    /// goes into it.
+    pub fn filling(&self, beside: &Beside, there: &DatabaseSource, purpose: Purpose) -> DatabaseSource {
+        let named = |parameters: &BTreeMap<String, String>| {
+            let mut parameters = parameters.clone();
+            parameters.insert("dbname".to_owned(), beside.database.clone());
+            parameters
+        };
+        let engine = match &self.engine {
+            // What a dump has of definers, and of owners where it was not taken without, only the live account may write.
+            Engine::Mariadb { parameters } => Engine::Mariadb { parameters: named(parameters) },
+            Engine::Postgres { parameters } if purpose == Purpose::Backup => {
+                Engine::Postgres { parameters: named(parameters) }
             }
-            Engine::Sqlite { .. } | Engine::Postgres { .. } => there.clone(),
-        }
+            Engine::Sqlite { .. } | Engine::Postgres { .. } => return there.clone(),
+        };
+        DatabaseSource { name: self.name.clone(), engine }
     }
 
     /// True where a database that the operator named for scratches holds nothing.

@@ -65,6 +65,11 @@ impl Keeper {
         Self { options, key: None }
     }
 
+    /// What its backups are for.
+    pub fn purpose(&self) -> Purpose {
+        self.options.purpose
+    }
+
     /// A private directory in the state directory, gone when it is dropped. What crashes left goes first.
     pub(crate) fn scratch(&self) -> Result<Scratch, BackupError> {
         let above = self.options.state.join(SCRATCH);

@@ -1,4 +1,5 @@
-//! The scratch of a rehearsal: a copy of the site, made from a backup that is taken for it, with a state directory of its own.
+//! A scratch: a copy of the site with a state directory of its own, made for a rehearsal from a backup that is taken for it, or
+//! from any backup to look at what that holds.
 //!
 //! It lies in the state directory of the site and is gone afterwards; what a killed process left is removed by the next command
 //! that works on the site.
@@ -8,12 +9,12 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
-use backout_backup::{DatabaseSource, Keeper, Layout, Printed, Purpose, Scratch};
+use backout_backup::{DatabaseSource, Keeper, Layout, Printed, Purpose, RootSource, Scratch};
 use backout_engine::backup::no_backup;
 use backout_engine::error::EngineError;
 use backout_engine::observer::{Happening, Observer};
 use backout_journal::{Journal, Reader};
-use backout_model::backup::{Backup as _, BackupError, Position, Request};
+use backout_model::backup::{Backup as _, BackupError, Position, Request, Snapshot};
 use backout_model::target::Finding;
 use backout_package::site::{DatabaseConfig, DatabaseUrl, Retention, RootConfig, Site};
 use backout_package::url_mariadb::MariadbUrl;
@@ -43,14 +44,49 @@ pub struct Copy {
 impl Copy {
     /// Copies the site. Reads the live one, and writes to its backup repository and its scratch alone.
     pub fn make(live: &Site, reader: &Reader, observer: &mut dyn Observer) -> Result<Self, CliError> {
-        let name = scratch_name(&live.name);
-        let mut keeper = wiring::keeper_of(live, name.clone(), Purpose::Rehearsal).ok_or_else(no_backup)?;
+        let mut keeper = wiring::keeper_of(live, scratch_name(&live.name), Purpose::Rehearsal).ok_or_else(no_backup)?;
+        Self::filled(live, &mut keeper, observer, &mut |copy, keeper, observer| {
+            let taken = take(live, reader, keeper, observer)?;
+            let newest = taken.first().ok_or_else(|| CliError::refused("the copy of the site is gone", "try again"))?;
+            copy.lay_out(newest, keeper)?;
+            // What rehearsals copied is in nobody's list of backups and keeps none of them from staying.
+            keeper.forget(&taken).map_err(backup_error)?;
+            for (name, over) in &live.scratch.files {
+                if let Some(root) = copy.site.roots.iter().find(|root| root.name == *name) {
+                    lay_over(over, &root.path)?;
+                }
+            }
+            copy.print("before")
+        })
+    }
+
+    /// The site as a backup has it. Reads the live site and its backup repository, and writes to its scratch alone.
+    pub fn of_backup(
+        live: &Site,
+        keeper: &mut Keeper,
+        snapshot: &Snapshot,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, CliError> {
+        Self::filled(live, keeper, observer, &mut |copy, keeper, _| copy.lay_out(snapshot, keeper))
+    }
+
+    /// A copy that `fill` fills; nothing of it is left where that fails.
+    fn filled(
+        live: &Site,
+        keeper: &mut Keeper,
+        observer: &mut dyn Observer,
+        fill: &mut dyn FnMut(&mut Self, &mut Keeper, &mut dyn Observer) -> Result<(), CliError>,
+    ) -> Result<Self, CliError> {
         let above = live.state.join(PLACE);
         let scratch = Scratch::make_beside(&above).map_err(|source| CliError::io("make a scratch", source))?;
-        let note = Note { site: name, ..Note::default() };
+        let note = Note { site: scratch_name(&live.name), ..Note::default() };
         let mut copy =
             Self { site: as_site(live, scratch.path()), scratch, notes: Vec::new(), note, databases: Vec::new() };
-        match copy.fill(live, reader, &mut keeper, observer) {
+        let done = copy.prepare(live, keeper).and_then(|()| {
+            observer.heard(Happening::Phase { name: "copying" });
+            fill(&mut copy, keeper, observer)
+        });
+        match done {
             Ok(()) => Ok(copy),
             Err(error) => {
                 copy.remove(live)?;
@@ -59,13 +95,8 @@ impl Copy {
         }
     }
 
-    fn fill(
-        &mut self,
-        live: &Site,
-        reader: &Reader,
-        keeper: &mut Keeper,
-        observer: &mut dyn Observer,
-    ) -> Result<(), CliError> {
+    /// Makes the places that are to be filled, all of them empty.
+    fn prepare(&mut self, live: &Site, keeper: &Keeper) -> Result<(), CliError> {
         for directory in ["databases", "private", "before", "after"] {
             let path = self.scratch.path().join(directory);
             fs::DirBuilder::new().mode(0o700).create(&path).map_err(|source| CliError::write(&path, source))?;
@@ -74,34 +105,25 @@ impl Copy {
         keeper.room_to_lay_out(roots, self.scratch.path(), &self.private()).map_err(backup_error)?;
         self.note.lend(live)?;
         self.note.write(self.scratch.path())?;
-        self.make_databases(live)?;
-        observer.heard(Happening::Phase { name: "copying" });
-        let (seq, digest) = reader.head().map_err(EngineError::from)?;
-        let position = Position { seq, digest: if seq == 0 { String::new() } else { digest.hex() } };
-        let request = Request { position, deployment: None, stop: observer.stop() };
-        keeper.take(&request).map_err(backup_error)?;
-        if Journal::read(&live.state)?.head().map_err(EngineError::from)?.0 != seq {
-            return Err(CliError::refused("somebody worked on the site while it was copied", "try again"));
-        }
-        let taken = keeper.list().map_err(backup_error)?;
-        let newest = taken.first().ok_or_else(|| CliError::refused("the copy of the site is gone", "try again"))?;
+        self.make_databases(live, keeper.purpose())
+    }
+
+    fn lay_out(&mut self, snapshot: &Snapshot, keeper: &mut Keeper) -> Result<(), CliError> {
         let roots: BTreeMap<String, PathBuf> =
             self.site.roots.iter().map(|root| (root.name.clone(), root.path.clone())).collect();
         let private = self.private();
         let layout = Layout { databases: &self.databases, roots: &roots, private: &private };
-        self.notes = keeper.lay_out(newest, &layout).map_err(backup_error)?;
-        // What rehearsals copied is in nobody's list of backups and keeps none of them from staying.
-        keeper.forget(&taken).map_err(backup_error)?;
-        for (name, over) in &live.scratch.files {
-            if let Some(root) = roots.get(name) {
-                lay_over(over, root)?;
-            }
-        }
-        self.print("before")
+        self.notes = keeper.lay_out(snapshot, &layout).map_err(backup_error)?;
+        Ok(())
+    }
+
+    /// What the copy holds, as whoever may read all of it.
+    pub fn sources(&self) -> (&[DatabaseSource], Vec<RootSource>) {
+        (&self.databases, wiring::sources(&self.site).1)
     }
 
     /// Makes an empty database for each of the live ones.
-    fn make_databases(&mut self, live: &Site) -> Result<(), CliError> {
+    fn make_databases(&mut self, live: &Site, purpose: Purpose) -> Result<(), CliError> {
         for config in &live.databases {
             let named = live.scratch.databases.iter().find(|one| one.name == config.name);
             let (url, fills) = match (&config.url, named) {
@@ -110,7 +132,7 @@ impl Copy {
                     (url.clone(), source(&config.name, url))
                 }
                 (_, Some(named)) => self.take_named(named)?,
-                (DatabaseUrl::Postgres(_) | DatabaseUrl::Mariadb(_), None) => self.make_beside(config)?,
+                (DatabaseUrl::Postgres(_) | DatabaseUrl::Mariadb(_), None) => self.make_beside(config, purpose)?,
             };
             self.site.databases.push(DatabaseConfig { name: config.name.clone(), url });
             self.databases.push(fills);
@@ -132,7 +154,11 @@ impl Copy {
     }
 
     /// A database and an account of its own on the server of the live one.
-    fn make_beside(&mut self, config: &DatabaseConfig) -> Result<(DatabaseUrl, DatabaseSource), CliError> {
+    fn make_beside(
+        &mut self,
+        config: &DatabaseConfig,
+        purpose: Purpose,
+    ) -> Result<(DatabaseUrl, DatabaseSource), CliError> {
         let live = wiring::source(config);
         let beside = lent::beside(&config.name)?;
         self.note.made.push(beside.clone());
@@ -143,7 +169,7 @@ impl Copy {
             (Some(parameters), _) => DatabaseUrl::Mariadb(MariadbUrl::of(parameters)),
             (None, url) => url.clone(),
         };
-        let fills = live.filling(&beside, &source(&config.name, url.clone()));
+        let fills = live.filling(&beside, &source(&config.name, url.clone()), purpose);
         Ok((url, fills))
     }
 
@@ -159,7 +185,8 @@ impl Copy {
         self.scratch.path().join("package")
     }
 
-    fn private(&self) -> PathBuf {
+    /// A directory of this process alone.
+    pub fn private(&self) -> PathBuf {
         self.scratch.path().join("private")
     }
 
@@ -175,9 +202,9 @@ impl Copy {
     }
 
     fn printed<T>(&self, act: impl FnOnce(&Printed<'_>) -> Result<T, BackupError>) -> Result<T, CliError> {
-        let (_, roots) = wiring::sources(&self.site);
+        let (databases, roots) = self.sources();
         let private = self.private();
-        let printed = Printed { databases: &self.databases, roots: &roots, private: &private };
+        let printed = Printed { databases, roots: &roots, private: &private };
         act(&printed).map_err(backup_error)
     }
 
@@ -187,6 +214,18 @@ impl Copy {
         self.note.give_back(live, &private)?;
         self.scratch.close().map_err(|source| CliError::io("remove the scratch", source))
     }
+}
+
+/// Takes a backup of the site, which nobody may have worked on meanwhile; all that there are of its kind, the newest first.
+fn take(live: &Site, reader: &Reader, keeper: &mut Keeper, observer: &dyn Observer) -> Result<Vec<Snapshot>, CliError> {
+    let (seq, digest) = reader.head().map_err(EngineError::from)?;
+    let position = Position { seq, digest: if seq == 0 { String::new() } else { digest.hex() } };
+    let request = Request { position, deployment: None, stop: observer.stop() };
+    keeper.take(&request).map_err(backup_error)?;
+    if Journal::read(&live.state)?.head().map_err(EngineError::from)?.0 != seq {
+        return Err(CliError::refused("somebody worked on the site while it was copied", "try again"));
+    }
+    keeper.list().map_err(backup_error)
 }
 
 /// On a database, two sites of different names do not meet; so what the live site keeps there is nothing to its copy.

@@ -112,7 +112,8 @@ pub fn plan_again(session: &mut Session<'_>, asked: &Asked) -> Result<Plan, Engi
     }
 }
 
-fn chosen(all: Vec<Snapshot>, wanted: Option<&str>) -> Result<Snapshot, EngineError> {
+/// The backup that is meant: by the beginning of its id or by its deployment; none or `latest`: the first of `all`.
+pub fn chosen(all: Vec<Snapshot>, wanted: Option<&str>) -> Result<Snapshot, EngineError> {
     let list = || "`backout backup --list` lists them".to_owned();
     let Some(prefix) = wanted.filter(|wanted| *wanted != "latest") else {
         let none = || EngineError::NotNow { what: "there is no backup of this site".to_owned(), hint: None };

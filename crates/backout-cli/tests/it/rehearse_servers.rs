@@ -12,20 +12,20 @@ use backout_testkit::{mariadb, postgres};
 
 use crate::backup::{run, with_backup};
 
-const POSTGRES: &str = "CREATE SCHEMA extra; CREATE DOMAIN public.price AS numeric CHECK (value > 0);
+pub const POSTGRES: &str = "CREATE SCHEMA extra; CREATE DOMAIN public.price AS numeric CHECK (value > 0);
     CREATE TABLE product (id serial PRIMARY KEY, name text, size text, price public.price);
     INSERT INTO product (name, size, price) VALUES ('hat', 's', 1.50), ('shoe', 'm', 2); CREATE VIEW extra.cheap AS SELECT * FROM product;
     CREATE FUNCTION public.twice(int) RETURNS int LANGUAGE sql AS 'SELECT $1 * 2'; GRANT SELECT ON product TO PUBLIC;";
-const MARIADB: &str = "CREATE TABLE product (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(20), size VARCHAR(9), price FLOAT);
+pub const MARIADB: &str = "CREATE TABLE product (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(20), size VARCHAR(9), price FLOAT);
     INSERT INTO product (name, size, price) VALUES ('hat', 's', 0.1234567), ('shoe', 'm', 16777215); CREATE VIEW cheap AS SELECT id FROM product;
     CREATE FUNCTION twice(a INT) RETURNS INT RETURN a * 2; CREATE TABLE gone (t TEXT, id INT PRIMARY KEY); INSERT INTO gone VALUES ('x', 1);";
 
 /// Servers of their own: what other rehearsals make is not left over.
-fn own_postgres() -> &'static postgres::Server {
+pub fn own_postgres() -> &'static postgres::Server {
     Box::leak(Box::new(postgres::Server::fresh()))
 }
 
-fn own_mariadb() -> &'static mariadb::Server {
+pub fn own_mariadb() -> &'static mariadb::Server {
     Box::leak(Box::new(mariadb::Server::fresh()))
 }
 
@@ -38,7 +38,7 @@ fn package(steps: &str) -> Pkg {
 }
 
 /// What of rehearsals is on the server that the site's database is on.
-fn left(site: &TestSite) -> String {
+pub fn left(site: &TestSite) -> String {
     match (site.postgres("main"), site.mariadb("main")) {
         (Some(live), _) => live.psql(
             "SELECT datname FROM pg_database WHERE datname LIKE 'backout_rehearsal%' UNION ALL SELECT rolname FROM pg_roles WHERE rolname LIKE 'backout_rehearsal%'",
