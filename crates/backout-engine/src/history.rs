@@ -122,7 +122,7 @@ pub struct View {
     pub part: Option<Part>,
     /// The entry that named it: what was undone or redone since belongs to it.
     pub part_seq: u64,
-    /// What others did while commands ran is among what goes.
+    /// What others did while commands ran is among what goes, as after any redo that cannot go on.
     pub unattributed: bool,
     /// What the deployment was before that entry: an undo that is put back leaves it so.
     pub before_part: Option<DeploymentState>,
@@ -248,7 +248,6 @@ impl View {
                     self.add_undoing(seq, &part, before);
                 }
                 self.under_way = Some(event);
-                // What a redo brings again goes with it where that cannot go on.
                 self.unattributed = part.unattributed || event == Event::DeploymentRedoing;
                 self.part = Some(part);
                 self.part_seq = seq;

@@ -4,6 +4,7 @@
 use backout_engine::outcome::Status;
 use backout_engine::undo::Options;
 use backout_model::conflict::OnConflict;
+use backout_testkit::faults::{Fault, play};
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::package::{Kind, Pkg, Step, captured};
 use backout_testkit::postgres::Server;
@@ -16,6 +17,10 @@ const SHOP: &str = "
     INSERT INTO orders (product) VALUES (1), (2);
     CREATE TABLE line (orders integer, n smallint, what text COLLATE \"C\", PRIMARY KEY (orders, n));
     INSERT INTO line VALUES (1, 1, 'a'), (1, 2, 'b');
+    CREATE TABLE part (id integer PRIMARY KEY, v text) PARTITION BY LIST (id);
+    CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1, 11);
+    CREATE TABLE part_2 PARTITION OF part FOR VALUES IN (2, 12);
+    INSERT INTO part VALUES (1, 'a'), (2, 'b');
 ";
 
 fn shop() -> TestSite {
@@ -194,6 +199,13 @@ fn what_a_transaction_of_others_came_to_counts() {
     stays(&[Command("UPDATE product SET price = 1"), Other(sql)], &[sql]);
 }
 
+/// A statement on the whole is one on its partitions; a row that moves goes from one and comes to another.
+#[test]
+fn partitions_are_told_apart() {
+    let sql = "UPDATE part SET id = 12 WHERE id = 1; INSERT INTO part VALUES (11, 'new')";
+    stays(&[Other(sql), Command("UPDATE part SET v = 'z' WHERE id IN (2, 12)")], &[sql]);
+}
+
 #[test]
 fn numbers_that_others_drew_are_not_given_twice() {
     let site = shop();
@@ -263,4 +275,60 @@ fn in_the_maintenance_window_all_counts_and_nobody_listens() {
     assert_eq!(value(&site, "SELECT count(*) FROM seen"), "0");
     site.undo(None).expect(Status::Done);
     before.assert_same(&Fingerprint::of(&site), "undone");
+}
+
+/// A trigger of the shop's writes to the same row once more: which came last cannot be told, and nothing is guessed.
+#[test]
+fn an_order_that_cannot_be_told_is_not_guessed() {
+    let trigger = "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN UPDATE product SET price = stock WHERE id = new.id; RETURN NULL; END $$;
+        CREATE TRIGGER again AFTER UPDATE OF stock ON product FOR EACH ROW EXECUTE FUNCTION again();";
+    let site = TestSite::builder().postgres("main", Server::shared(), &format!("{SHOP}{trigger}")).build();
+    let before = Fingerprint::of(&site);
+    let acts = [Command("UPDATE product SET name = 'x'"), Other("UPDATE product SET stock = 99 WHERE id = 1")];
+    let done = site.deploy(&Pkg::new("p").step(step(&acts)));
+    let said = warnings(&done);
+    done.expect(Status::Done);
+    assert!(said.contains("product: not told apart, for triggers wrote"), "{said}");
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+}
+
+/// It dies while the command is at work, or right after what others did was announced: `resume` takes back the command alone.
+#[test]
+fn a_run_that_dies_takes_nobody_along() {
+    let insert = "INSERT INTO orders (product) VALUES (3); UPDATE product SET stock = 0 WHERE id = 2";
+    let twin = shop();
+    execute(&twin, insert);
+    let wanted = rows(&twin);
+    let acts = || [Command("UPDATE product SET price = 1; ALTER TABLE product ADD COLUMN colour text"), Other(insert)];
+    let package = || Pkg::new("p").step(step(&acts()));
+    let counted = {
+        let site = shop();
+        let playing = play(Fault::None, false);
+        site.deploy(&package()).expect(Status::Done);
+        playing.seen().len()
+    };
+    for n in (1..=counted).step_by(5) {
+        let site = shop();
+        let before = rows(&site);
+        let playing = play(Fault::CrashAt(n), false);
+        drop(site.deploy(&package()));
+        assert!(playing.struck(), "{n} of {counted}");
+        drop(playing);
+        site.bury_the_dead();
+        site.resume().result.unwrap();
+        let now = rows(&site);
+        let gone = now == before || now == wanted;
+        let stands = value(
+            &site,
+            "SELECT count(*) FROM pg_attribute WHERE attrelid = 'product'::regclass AND attname = 'colour'",
+        ) == "1";
+        assert!(gone || stands, "{n} of {counted}: {now}");
+        assert_eq!(left(&site), "", "{n} of {counted}");
+        if stands {
+            site.undo(None).expect(Status::Done);
+            assert_eq!(rows(&site), wanted, "{n} of {counted}");
+        }
+    }
 }

@@ -431,8 +431,7 @@ impl Database for Postgres {
     }
 
     fn last_mark(&mut self) -> Result<Option<Ticket>, TargetError> {
-        let found = self.marker()?;
-        Ok(found.map(|marker| Ticket { seq: marker.seq, epoch: marker.epoch }))
+        Ok(self.marker()?.map(|marker| Ticket { seq: marker.seq, epoch: marker.epoch }))
     }
 
     fn set_mark(&mut self, seq: u64) -> Result<(), TargetError> {

@@ -113,12 +113,12 @@ pub(super) fn columns(session: &mut Session, oid: u32) -> Result<Vec<Copied>, Er
     Ok(columns.collect())
 }
 
-/// The tables of the user that have rows of their own, with their names.
-fn users_tables(session: &mut Session) -> Result<Vec<(u32, String)>, Error> {
+/// The tables of the user of one kind, with their names: `r`, which have rows of their own, or `p`, partitioned ones.
+pub(super) fn users_tables(session: &mut Session, kind: char) -> Result<Vec<(u32, String)>, Error> {
     let found = session.rows(&format!(
         "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind = 'r' AND {USERS_RELATIONS} ORDER BY c.oid"
+         WHERE c.relkind = '{kind}' AND {USERS_RELATIONS} ORDER BY c.oid"
     ))?;
     Ok(found.into_iter().filter_map(|mut row| Some((row[0].as_deref()?.parse().ok()?, row[1].take()?))).collect())
 }
@@ -218,7 +218,7 @@ impl Postgres {
         let number = self.next_copy().map_err(failed)?;
         let schema = format!("{}_c{number}", self.own);
         if let Some(mark) = mark {
-            let tables = users_tables(&mut self.a).map_err(failed)?;
+            let tables = users_tables(&mut self.a, 'r').map_err(failed)?;
             who_wrote::arm(&mut self.a, &schema, mark, &tables).map_err(failed)?;
             fault::point(Point::Statement).map_err(struck)?;
         }
@@ -267,7 +267,7 @@ impl Postgres {
              CREATE TABLE {schema}.sequences (oid bigint, schema text, name text, value bigint, called boolean);
              CREATE TABLE {schema}.others AS {OTHERS}"
         ))?;
-        for (oid, name) in users_tables(a)? {
+        for (oid, name) in users_tables(a, 'r')? {
             fault::point(Point::Statement).map_err(CopyError::Write)?;
             let columns = columns(a, oid)?;
             let names = named::of_table(&mut a.client, oid)?;

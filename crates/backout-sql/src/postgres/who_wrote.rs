@@ -18,7 +18,7 @@ use super::compared::{LOCK_TRIES, ONE_STATE, uncompared};
 use super::compared_rows::copy_out;
 use super::schema::LOCK_PAUSE;
 use super::session::{Session, ident, is_lock_timeout};
-use super::snapshot::{Before, Copy};
+use super::snapshot::{Before, Copy, users_tables};
 use super::stream::{Event, Index, Side, Table, Writer};
 use super::{marker, table};
 
@@ -70,15 +70,27 @@ pub(super) fn arm(a: &mut Session, schema: &str, mark: &str, tables: &[(u32, Str
     ))?;
     let is_marked = format!("pg_catalog.strpos(pg_catalog.current_setting('application_name'), {})", literal(mark));
     let others = format!("{is_marked} = 0 AND pg_catalog.current_setting('backout.own', true) IS DISTINCT FROM 'on'");
-    for (_, name) in tables {
-        let made = patiently(a, &format!(
+    let recognise = |name: &str| {
+        format!(
+            "CREATE TRIGGER {schema}_c BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {name} FOR EACH STATEMENT
+                 WHEN ({is_marked} > 0) EXECUTE FUNCTION {schema}.recognise();
+             ALTER TABLE {name} ENABLE ALWAYS TRIGGER {schema}_c"
+        )
+    };
+    let listen = |name: &str| {
+        format!(
             "CREATE TRIGGER {schema}_r AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW WHEN ({others}) EXECUTE FUNCTION {schema}.note();
              CREATE TRIGGER {schema}_t AFTER TRUNCATE ON {name} FOR EACH STATEMENT WHEN ({others}) EXECUTE FUNCTION {schema}.note();
-             CREATE TRIGGER {schema}_c BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {name} FOR EACH STATEMENT
-                 WHEN ({is_marked} > 0) EXECUTE FUNCTION {schema}.recognise();
-             ALTER TABLE {name} ENABLE ALWAYS TRIGGER {schema}_r, ENABLE ALWAYS TRIGGER {schema}_t, ENABLE ALWAYS TRIGGER {schema}_c"
-        ));
-        match made {
+             {}, ENABLE ALWAYS TRIGGER {schema}_r, ENABLE ALWAYS TRIGGER {schema}_t",
+            recognise(name)
+        )
+    };
+    // A statement on a partitioned table is none on its partitions.
+    let whole = users_tables(a, 'p')?;
+    let all = tables.iter().map(|(_, name)| listen(name)).chain(whole.iter().map(|(_, name)| recognise(name)));
+    let mut tries = LOCK_TRIES;
+    for sql in all {
+        match patiently(a, &sql, &mut tries) {
             Err(error) if a.client.is_closed() => return Err(error),
             // Its rows are not told apart, which is said when they are compared.
             Ok(()) | Err(_) => {}
@@ -96,19 +108,20 @@ pub(super) fn disarm(a: &mut Session, schema: &str) -> Result<(), Error> {
          WHERE p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {}) AND NOT t.tgisinternal GROUP BY t.tgrelid",
         literal(schema)
     ))?;
+    let mut tries = LOCK_TRIES;
     for mut row in found {
-        patiently(a, &row[1].take().unwrap_or_default())?;
+        patiently(a, &row[1].take().unwrap_or_default(), &mut tries)?;
     }
     Ok(())
 }
 
-/// Statements that wait for a table's lock, each try so short that nobody is kept waiting behind it for long.
-fn patiently(a: &mut Session, sql: &str) -> Result<(), Error> {
-    let mut tries = 0;
+/// Statements that wait for a table's lock, each try so short that nobody is kept waiting behind it for long. `tries`: how many
+/// are left.
+fn patiently(a: &mut Session, sql: &str, tries: &mut u32) -> Result<(), Error> {
     loop {
         match a.run(sql) {
-            Err(error) if tries < LOCK_TRIES && is_lock_timeout(&error) => {
-                tries += 1;
+            Err(error) if *tries > 0 && is_lock_timeout(&error) => {
+                *tries -= 1;
                 std::thread::sleep(LOCK_PAUSE);
             }
             done => return done,
