@@ -188,7 +188,7 @@ pub enum Others {
     /// Whatever they did counts as the command's, since nothing tells it apart.
     Untold { why: String },
     /// It is none of the command's, but for what a note says is not told apart. A step was announced where `announced`.
-    Wrote { report: Report, announced: bool },
+    Wrote { report: Box<Report>, announced: bool },
 }
 
 /// A database or a file root, as far as undoing goes. Serial use only; every act is atomic or can be started again.

@@ -352,7 +352,7 @@ impl Postgres {
             writer,
             index: Index { shown: shown.to_owned(), marker: self.marker_number()?, ..Index::default() },
         };
-        let mut report = Report::default();
+        let mut report = Box::<Report>::default();
         for copy in &before.tables {
             let name = copy.shape.as_ref().map(table::shown).unwrap_or_default();
             match told.get(&copy.oid) {
