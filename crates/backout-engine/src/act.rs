@@ -49,6 +49,9 @@ pub enum Act {
         followed: Followed,
         /// As people read it.
         command: String,
+        /// It is what others did meanwhile: an undo takes it along only where that is asked for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        others: bool,
     },
 }
 
@@ -104,7 +107,12 @@ impl Act {
             Self::Files { root, shown, .. } => format!("files {shown} into {root}"),
             Self::Delete { root, paths, .. } => format!("delete {} from {root}", paths.join(", ")),
             Self::Run { .. } => format!("run {}", self.command_line()),
-            Self::Captured { followed, command } => format!("what {command} did to {}", followed.label()),
+            Self::Captured { followed, command, others: false } => {
+                format!("what {command} did to {}", followed.label())
+            }
+            Self::Captured { followed, command, others: true } => {
+                format!("what others did to {} while {command} ran", followed.label())
+            }
         }
     }
 
@@ -141,6 +149,11 @@ impl Act {
             | Self::Captured { followed: Followed::Root(name), .. } => Some(name),
             Self::Sql { .. } | Self::Run { .. } | Self::Captured { .. } => None,
         }
+    }
+
+    /// True for what others did while a command ran.
+    pub fn is_of_others(&self) -> bool {
+        matches!(self, Self::Captured { others: true, .. })
     }
 
     /// True where images alone undo it and do it again.
@@ -254,7 +267,12 @@ impl Followed {
 
     /// The act of what a command changed there.
     pub fn act(&self, command: &str) -> Act {
-        Act::Captured { followed: self.clone(), command: command.to_owned() }
+        Act::Captured { followed: self.clone(), command: command.to_owned(), others: false }
+    }
+
+    /// The act of what others changed there meanwhile.
+    pub fn act_of_others(&self, command: &str) -> Act {
+        Act::Captured { followed: self.clone(), command: command.to_owned(), others: true }
     }
 
     /// What a step captures, by the names of a site.

@@ -5,13 +5,14 @@
 //! The command itself was announced before it ran, with the places of what was kept: so a crash meanwhile is decided
 //! afterwards by the same comparison. Never runs a command, never looks into a target.
 
+use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use backout_model::fault::{Point, point, syncs_issued};
 use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
-use backout_model::target::{Report, Snapshot, Summary, TargetError};
+use backout_model::target::{Others, Report, Snapshot, Summary, TargetError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -31,6 +32,9 @@ struct Kept {
     /// One note for each of what it is followed in.
     #[serde(default)]
     snapshots: Vec<Value>,
+    /// By what the command's sessions are known, where others may be at work meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
 }
 
 impl StepView {
@@ -39,13 +43,41 @@ impl StepView {
         let kept: Kept = serde_json::from_value(self.intended.summary.note.clone()).ok()?;
         Some(kept.snapshots).filter(|notes| !notes.is_empty() && notes.len() == self.act().followed().len())
     }
+
+    /// True where others could be at work while its command ran.
+    fn has_company(&self) -> bool {
+        self.intended.summary.note["mark"].is_string()
+    }
 }
 
 impl Run<'_, '_> {
     fn snapshot_at(&self, frame: &FramePath, index: u32, number: usize, note: Value) -> Snapshot {
         let step = format!("{}@{index}", frame.to_string().replace('/', "+"));
         let directory = captures(self.session).join(self.view.id.as_str()).join(step).join(number.to_string());
-        Snapshot { directory, note }
+        Snapshot { directory, note, mark: None }
+    }
+
+    /// By what the sessions of a command are known; none where nobody else is at work anyhow, or all counts.
+    fn mark(&self) -> Option<String> {
+        (!self.view.in_maintenance && !self.view.is_recording()).then(|| format!("backout-{}", self.view.id))
+    }
+
+    /// What the sessions of a command take their mark from. What is there already stands behind it.
+    pub(crate) fn marks(&mut self, act: &Act) -> Result<Vec<(String, OsString)>, EngineError> {
+        let Some(mark) = self.mark() else { return Ok(Vec::new()) };
+        let mut marks: Vec<(String, OsString)> = Vec::new();
+        for one in act.followed() {
+            let Some(name) = self.session.targets.of(&one.act(""))?.marked_by() else { continue };
+            if marks.iter().all(|(known, _)| known != name) {
+                let mut value = OsString::from(&mark);
+                if let Some(theirs) = std::env::var_os(name).filter(|theirs| !theirs.is_empty()) {
+                    value.push(" ");
+                    value.push(theirs);
+                }
+                marks.push((name.to_owned(), value));
+            }
+        }
+        Ok(marks)
     }
 
     /// Keeps the state of everything that a command is followed in; what the announcement says of it.
@@ -55,9 +87,10 @@ impl Run<'_, '_> {
             return Ok(Summary::default());
         }
         self.session.observer.heard(Happening::Phase { name: "copying" });
-        let mut kept = Kept::default();
+        let mut kept = Kept { mark: self.mark(), ..Kept::default() };
         for (number, one) in followed.iter().enumerate() {
-            let mut snapshot = self.snapshot_at(frame, index, number, Value::Null);
+            let snapshot = self.snapshot_at(frame, index, number, Value::Null);
+            let mut snapshot = Snapshot { mark: kept.mark.clone(), ..snapshot };
             let taken = private_directory(&snapshot.directory)
                 .and_then(|()| Ok(self.session.targets.of(&one.act(""))?.snapshot(&snapshot)?));
             match taken {
@@ -104,6 +137,9 @@ impl Run<'_, '_> {
             }
             let snapshot = self.snapshot_at(frame, index, number, note);
             let command = step.act().command_line();
+            if step.has_company() {
+                self.find_others(&step, number, one, &snapshot)?;
+            }
             let act = one.act(&command);
             let epoch = self.session.epoch_for(&act);
             let intended = payload(&Intended { act: act.clone(), epoch, summary: Summary::default() })?;
@@ -131,6 +167,49 @@ impl Run<'_, '_> {
             all.notes.extend(report.notes);
         }
         Ok(all)
+    }
+
+    /// Announces what others changed in one place while a command ran, and tells it.
+    fn find_others(
+        &mut self,
+        step: &StepView,
+        number: usize,
+        one: &Followed,
+        snapshot: &Snapshot,
+    ) -> Result<(), EngineError> {
+        let at = part(step.index, step.act().followed().len() + number);
+        if self.is_found(&step.frame, at, step.seq)? {
+            return Ok(());
+        }
+        let command = step.act().command_line();
+        let act = one.act_of_others(&command);
+        let epoch = self.session.epoch_for(&act);
+        let intended = payload(&Intended { act: act.clone(), epoch, summary: Summary::default() })?;
+        let draft = self.draft(Event::StepIntended, &step.frame, Some(at), intended);
+        let found = self.through_gate(draft, epoch, |targets, gate| {
+            Ok(targets.of(&act)?.compare_others(snapshot, &command, gate)?)
+        })?;
+        let place = one.label();
+        match found {
+            Others::Nobody => {}
+            Others::Untold { why } => self.session.warn(format!(
+                "what others wrote to {place} while `{command}` ran is not told from its own writes, counts as the command's, and \
+                 goes with its undo: {why}; `maintenance:` in site.yaml keeps them out"
+            )),
+            Others::Wrote { report, announced } => {
+                if announced {
+                    self.put(Event::StepApplied, &step.frame, Some(at), payload(&report)?)?;
+                    self.session.warn(format!(
+                        "others wrote to {place} while `{command}` ran; that stays when the command is undone, unless \
+                         `--include-unattributed` is given"
+                    ));
+                }
+                for note in report.notes {
+                    self.session.warn(format!("{place}, written by others: {note}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether what a command changed in one place was announced and holds; one that was announced and did not commit is
@@ -238,7 +317,7 @@ pub(crate) fn sweep(session: &mut Session<'_>) -> Result<(), EngineError> {
         .map(|row| row.id)
         .collect();
     if needed.is_empty() {
-        let nothing = Snapshot { directory: directory.clone(), note: Value::Null };
+        let nothing = Snapshot { directory: directory.clone(), note: Value::Null, mark: None };
         for root in session.targets.roots.values_mut() {
             root.give_up(&nothing)?;
         }

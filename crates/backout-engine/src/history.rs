@@ -61,11 +61,14 @@ pub struct Part {
     /// Of an undo: what it found as it is to be by the hand of a later deployment, whose own undo brings it back.
     #[serde(default, skip_serializing_if = "Conflicts::is_empty")]
     pub of_later: Conflicts,
+    /// Of an undo: it takes along what others did while commands ran.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unattributed: bool,
 }
 
 impl Part {
     pub fn new(frame: FramePath, on_conflict: OnConflict) -> Self {
-        Self { frame, on_conflict, of_later: Conflicts::default() }
+        Self { frame, on_conflict, of_later: Conflicts::default(), unattributed: false }
     }
 }
 
@@ -119,6 +122,8 @@ pub struct View {
     pub part: Option<Part>,
     /// The entry that named it: what was undone or redone since belongs to it.
     pub part_seq: u64,
+    /// What others did while commands ran is among what goes, as after any redo that cannot go on.
+    pub unattributed: bool,
     /// What the deployment was before that entry: an undo that is put back leaves it so.
     pub before_part: Option<DeploymentState>,
     /// What that was: an undo, a redo or a retry.
@@ -153,6 +158,7 @@ impl View {
             steps: BTreeMap::new(),
             part: None,
             part_seq: 0,
+            unattributed: false,
             before_part: None,
             under_way: None,
             undoings: Vec::new(),
@@ -242,6 +248,7 @@ impl View {
                     self.add_undoing(seq, &part, before);
                 }
                 self.under_way = Some(event);
+                self.unattributed = part.unattributed || event == Event::DeploymentRedoing;
                 self.part = Some(part);
                 self.part_seq = seq;
                 self.before_part = before;
@@ -418,14 +425,6 @@ impl View {
         })
     }
 
-    /// The steps of a frame and the frames inside it of which something is or may be on the site, latest first.
-    pub fn steps_to_undo(&self, part: &FramePath) -> Vec<StepView> {
-        let mut steps: Vec<StepView> =
-            self.steps.values().filter(|step| part.contains(&step.frame) && step.is_on_site()).cloned().collect();
-        steps.sort_by_key(|step| std::cmp::Reverse(step.seq));
-        steps
-    }
-
     /// What an automatic undo of `part`, or of what is in it, left as somebody else had made it since, so that the
     /// deployment needs a hand. Empty once somebody has decided on it.
     pub fn undecided(&self, part: &FramePath) -> Conflicts {
@@ -453,7 +452,8 @@ impl View {
 
     /// True where an undo has nothing left to take back.
     pub fn is_undone(&self) -> bool {
-        self.steps.values().all(|step| !step.is_on_site() || step.stays().is_some() || step.kept.is_some())
+        let may_stay = |step: &StepView| step.stays().is_some() || step.kept.is_some() || step.act().is_of_others();
+        self.steps.values().all(|step| !step.is_on_site() || may_stay(step))
     }
 
     /// True where it is undone but for what somebody else had changed, or for what could not be taken back.

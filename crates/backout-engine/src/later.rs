@@ -197,7 +197,9 @@ impl Run<'_, '_> {
         }
         let mut later = Vec::new();
         for (of, step) in steps {
-            if step.seq > first && step.is_on_site() && !matches!(step.act(), Act::Run { .. }) {
+            let act = step.act();
+            let is_its_own = !matches!(act, Act::Run { .. }) && !act.is_of_others();
+            if step.seq > first && step.is_on_site() && is_its_own {
                 // A target that the site no longer has is none of this undo's.
                 if let Ok(target) = self.session.targets.of(step.act()) {
                     let by_images = step.has_images && step.act().is_captured();

@@ -159,7 +159,8 @@ impl Walk<'_, '_> {
                     let labels: Vec<String> = capture.iter().map(Followed::label).collect();
                     self.totals.warnings.push(format!(
                         "{place}: what others write to {} while the command runs counts as the command's, and goes with its \
-                         undo; `maintenance:` in site.yaml keeps them out",
+                         undo, but in a database of PostgreSQL that knows the command's sessions by their application name; \
+                         `maintenance:` in site.yaml keeps them out",
                         labels.join(", ")
                     ));
                 }

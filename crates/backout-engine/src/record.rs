@@ -204,7 +204,8 @@ impl Parts {
                 continue;
             }
             let executed = executed(session, view, &name, &of_it, &spool)?;
-            let (undo, not_in_script) = undo(session, view, &name, &of_it, &spool)?;
+            let taken: Vec<StepView> = of_it.into_iter().filter(|step| !step.act().is_of_others()).collect();
+            let (undo, not_in_script) = undo(session, view, &name, &taken, &spool)?;
             let engine = session.targets.database(&name)?.engine().to_owned();
             head.databases.push(DatabasePart { name: name.clone(), engine, not_in_script });
             scripts.insert(name, (executed, undo));

@@ -1,4 +1,4 @@
-//! What of a deployment's history a redo would bring back, and which frames are taken back or done. Reads only.
+//! What of a deployment's history an undo would take back and a redo bring again, and which frames are taken back or done. Reads only.
 
 use backout_model::id::FramePath;
 use backout_model::state::FrameState;
@@ -7,6 +7,18 @@ use crate::history::{FrameView, Part, View};
 use crate::step_view::StepView;
 
 impl View {
+    /// The steps of a frame and the frames inside it of which something is or may be on the site, latest first.
+    pub fn steps_to_undo(&self, part: &FramePath) -> Vec<StepView> {
+        let mut steps: Vec<StepView> =
+            self.steps.values().filter(|step| part.contains(&step.frame) && self.goes(step)).cloned().collect();
+        steps.sort_by_key(|step| std::cmp::Reverse(step.seq));
+        steps
+    }
+
+    fn goes(&self, step: &StepView) -> bool {
+        step.is_on_site() && (self.unattributed || !step.act().is_of_others())
+    }
+
     /// The undo that a redo would take back next: its entry and what it was about. Undos of parts form a stack.
     pub fn redoable(&self) -> Option<&(u64, Part)> {
         let last = self.undone_frames().map(|(_, frame)| frame.undone_seq).max()?;

@@ -245,7 +245,11 @@ pub fn rehearse(
     let mut undone = None;
     if went_through {
         let began = Instant::now();
-        undone = Some(undo::undo(session, Some(id.as_str()), undo::Options { on_conflict: OnConflict::Stop })?);
+        undone = Some(undo::undo(
+            session,
+            Some(id.as_str()),
+            undo::Options { on_conflict: OnConflict::Stop, unattributed: false },
+        )?);
         figures.undo_ms = millis(began.elapsed());
     }
     session.observer.heard(Happening::Phase { name: "comparing" });

@@ -1,6 +1,7 @@
 //! One step: applied, undone, redone, or settled after a crash. Every way goes through the same few entries.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,7 +117,8 @@ impl<'s, 'o> Run<'s, 'o> {
                     return Err(error);
                 }
                 let directory = self.directory(frame, directory);
-                let ended = match self.command(argv, &directory, act.timeout()) {
+                let marks = self.marks(act)?;
+                let ended = match self.command(argv, &directory, act.timeout(), marks) {
                     Ok(ended) => ended,
                     Err(unrun) => {
                         if !unrun.began {
@@ -174,10 +176,18 @@ impl<'s, 'o> Run<'s, 'o> {
         result
     }
 
-    fn command(&mut self, argv: &[String], directory: &Path, timeout: Option<Duration>) -> Result<Ended, Unrun> {
+    /// `marks`: what else the command finds in its environment.
+    fn command(
+        &mut self,
+        argv: &[String],
+        directory: &Path,
+        timeout: Option<Duration>,
+        marks: Vec<(String, OsString)>,
+    ) -> Result<Ended, Unrun> {
         let before = |error| Unrun { began: false, error };
         let argv = self.session.filled(argv).map_err(before)?;
-        let environment = self.session.environment();
+        let mut environment = self.session.environment();
+        environment.extend(marks);
         let running = self.session.running();
         point(Point::Command)
             .map_err(|source| before(EngineError::Io { act: format!("cannot run {}", shown(&argv)), source }))?;
@@ -197,7 +207,7 @@ impl<'s, 'o> Run<'s, 'o> {
         directory: &Path,
         timeout: Option<Duration>,
     ) -> Result<(), EngineError> {
-        let ended = self.command(argv, directory, timeout)?;
+        let ended = self.command(argv, directory, timeout, Vec::new())?;
         if ended.ok() { Ok(()) } else { Err(failed_command(argv, &ended)) }
     }
 
@@ -274,7 +284,7 @@ impl<'s, 'o> Run<'s, 'o> {
         let report = match &act {
             Act::Run { undo: RunUndo::Command(argv), directory, .. } => {
                 self.put_durably(draft.event, frame, Some(index), draft.payload)?;
-                let ended = self.command(argv, directory, act.timeout())?;
+                let ended = self.command(argv, directory, act.timeout(), Vec::new())?;
                 if !ended.ok() {
                     return Err(failed_command(argv, &ended));
                 }

@@ -26,6 +26,8 @@ use crate::step::{Run, surely};
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub on_conflict: OnConflict,
+    /// Takes along what others did while commands ran.
+    pub unattributed: bool,
 }
 
 /// What can be known of an undo beforehand.
@@ -44,6 +46,7 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     let (view, part) = chosen(session.journal.reader(), what)?;
     copies::trusted(session, &view, true)?;
     let mut run = Run::new(session, view);
+    run.view.unattributed = options.unattributed;
     run.session.targets.name_all(run.view.steps_to_undo(&part).iter().map(StepView::act))?;
     let Foreseen { conflicts, of_later, overlaps, is_impossible } =
         run.conflicts_of_undo(&part, options.on_conflict)?;
@@ -65,7 +68,12 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
     {
         return Ok(refused(&mut run, conflicts.and(of_later), overlaps, &part, options.on_conflict));
     }
-    let outcome = run.undo_now(Part { frame: part, on_conflict: options.on_conflict, of_later })?;
+    let outcome = run.undo_now(Part {
+        frame: part,
+        on_conflict: options.on_conflict,
+        of_later,
+        unattributed: options.unattributed,
+    })?;
     Ok(run.closed(outcome))
 }
 
@@ -73,11 +81,13 @@ pub fn undo(session: &mut Session<'_>, what: Option<&str>, options: Options) -> 
 pub fn plan(
     session: &mut Session<'_>,
     what: Option<&str>,
-    on_conflict: OnConflict,
+    options: Options,
     each: &mut dyn FnMut(Described),
 ) -> Result<Outcome, EngineError> {
+    let Options { on_conflict, unattributed } = options;
     let (view, part) = chosen(session.journal.reader(), what)?;
     let mut run = Run::new(session, view);
+    run.view.unattributed = unattributed;
     let later = run.later_steps(&part)?;
     let Foreseen { conflicts, of_later, overlaps, .. } = run.conflicts_of_undo_fully(&part, on_conflict, &later)?;
     let conflicts = conflicts.and(of_later);
@@ -342,6 +352,11 @@ impl Run<'_, '_> {
         let mut left_before = Conflicts::default();
         for step in self.view.touched(part) {
             left_before.join(step.left_before.clone());
+        }
+        for step in self.view.steps.values().filter(|step| part.contains(&step.frame) && step.act().is_of_others()) {
+            if step.is_on_site() {
+                self.notes.push(format!("{} stays: {}", step.act().words(), step.intended.summary.objects.join(", ")));
+            }
         }
         let partly = kept || irreversible || passed_over || !of_later.is_empty() || !left_before.is_empty();
         // What others had made was put aside or is gone: no redo brings that back.

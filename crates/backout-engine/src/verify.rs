@@ -85,7 +85,8 @@ pub fn verify(
         steps.sort_by_key(|step| std::cmp::Reverse(step.seq));
         for step in steps {
             let applied = match step.state {
-                StepState::Applied => true,
+                // What others did they may do otherwise.
+                StepState::Applied => !step.act().is_of_others(),
                 StepState::Undone => false,
                 StepState::Intended | StepState::Discarded | StepState::UndoIntended => continue,
             };

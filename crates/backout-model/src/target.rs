@@ -176,6 +176,19 @@ pub struct Snapshot {
     pub directory: PathBuf,
     /// What the target itself wants back, small; null until it was taken.
     pub note: Value,
+    /// By what the command's sessions will be known, where others may be at work meanwhile; see [`Target::marked_by`].
+    pub mark: Option<String>,
+}
+
+/// What others did while a command ran.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Others {
+    /// Nothing that is known: all that changed counts as the command's.
+    Nobody,
+    /// Whatever they did counts as the command's, since nothing tells it apart.
+    Untold { why: String },
+    /// It is none of the command's, but for what a note says is not told apart. A step was announced where `announced`.
+    Wrote { report: Box<Report>, announced: bool },
 }
 
 /// A database or a file root, as far as undoing goes. Serial use only; every act is atomic or can be started again.
@@ -239,6 +252,23 @@ pub trait Target: Send {
     /// is there and may hold what an attempt that died left. Returns the snapshot's note.
     fn snapshot(&mut self, _snapshot: &Snapshot) -> Result<Value, TargetError> {
         Err(TargetError::failed(format!("cannot capture what a command does to {}", self.label()), "it has no way to"))
+    }
+
+    /// The variable of a command's environment by which this target knows its sessions: its value begins with
+    /// [`Snapshot::mark`].
+    fn marked_by(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Finds what others changed since a snapshot was taken, and announces it as a step that came before the command's:
+    /// [`Target::compare`] leaves it out.
+    fn compare_others(
+        &mut self,
+        _snapshot: &Snapshot,
+        _shown: &str,
+        _gate: &mut dyn Gate,
+    ) -> Result<Others, TargetError> {
+        Ok(Others::Nobody)
     }
 
     /// Finds what changed since a snapshot was taken, whoever did it, and announces it as a step that is done: with images

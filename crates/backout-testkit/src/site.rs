@@ -390,14 +390,20 @@ impl TestSite {
     }
 
     pub fn undo_on(&self, what: Option<&str>, on_conflict: OnConflict) -> Done {
-        self.command("undo", Recorder::default(), |session| undo::undo(session, what, undo::Options { on_conflict }))
+        self.undo_by(what, undo::Options { on_conflict, unattributed: false })
+    }
+
+    pub fn undo_by(&self, what: Option<&str>, options: undo::Options) -> Done {
+        self.command("undo", Recorder::default(), |session| undo::undo(session, what, options))
     }
 
     /// What an undo would do, and what it would come to.
     pub fn undo_plan(&self, what: Option<&str>, on_conflict: OnConflict) -> (Vec<Described>, Done) {
         let mut described = Vec::new();
         let done = self.command("undo --plan", Recorder::default(), |session| {
-            undo::plan(session, what, on_conflict, &mut |each| described.push(each))
+            undo::plan(session, what, undo::Options { on_conflict, unattributed: false }, &mut |each| {
+                described.push(each)
+            })
         });
         (described, done)
     }

@@ -32,6 +32,9 @@ pub struct Args {
     /// What to do with values and files that somebody changed since
     #[arg(long, value_enum, value_name = "HOW", default_value = "stop")]
     on_conflict: How,
+    /// Take along what others wrote while a captured command ran
+    #[arg(long)]
+    include_unattributed: bool,
     /// Undo from this record alone, where the state directory is lost; named again, the records of later deployments
     #[arg(long, value_name = "FILE")]
     record: Vec<PathBuf>,
@@ -62,7 +65,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
     if asks {
         ask::must_be_possible("Overwrite what others changed since?")?;
     }
-    let on_conflict = OnConflict::from(args.on_conflict);
+    let options = Options { on_conflict: args.on_conflict.into(), unattributed: args.include_unattributed };
     let mut site = context.site()?;
     let mut room = None;
     if args.plan && !args.record.is_empty() {
@@ -78,7 +81,7 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
             site,
             "undo --plan",
             |reader| fresh::undo(reader, what),
-            |session| plan(context, session, what, on_conflict),
+            |session| plan(context, session, what, options),
         );
     }
     let first = |_: &Site, _: &mut Targets, reader: &Reader| fresh::undo(reader, what);
@@ -89,9 +92,9 @@ pub fn run(context: &Context<'_>, args: &Args) -> Result<End, CliError> {
             return Ok(settled(outcome));
         }
         if asks {
-            confirm(context, session, what)?;
+            confirm(context, session, what, options)?;
         }
-        Ok(undo::undo(session, what, Options { on_conflict })?)
+        Ok(undo::undo(session, what, options)?)
     })
 }
 
@@ -125,11 +128,11 @@ fn plan(
     context: &Context<'_>,
     session: &mut Session<'_>,
     what: Option<&str>,
-    on_conflict: OnConflict,
+    options: Options,
 ) -> Result<Outcome, CliError> {
     let ui = context.ui;
     let mut changes = 0_u64;
-    let mut outcome = undo::plan(session, what, on_conflict, &mut |change| {
+    let mut outcome = undo::plan(session, what, options, &mut |change| {
         changes += 1;
         ui.item("change", &change, words::described);
     })?;
@@ -142,8 +145,13 @@ fn plan(
 }
 
 /// Shows what would be overwritten and asks; where nothing would be there is nothing to ask.
-fn confirm(context: &Context<'_>, session: &mut Session<'_>, what: Option<&str>) -> Result<(), CliError> {
-    let outcome = undo::plan(session, what, OnConflict::Stop, &mut |_| {})?;
+fn confirm(
+    context: &Context<'_>,
+    session: &mut Session<'_>,
+    what: Option<&str>,
+    options: Options,
+) -> Result<(), CliError> {
+    let outcome = undo::plan(session, what, Options { on_conflict: OnConflict::Stop, ..options }, &mut |_| {})?;
     if outcome.conflicts_total == 0 {
         return Ok(());
     }

@@ -161,7 +161,7 @@ fn an_undo_that_is_put_back_does_not_run_them_again() {
             stopper.store(true, Ordering::Relaxed);
         }
     });
-    let options = undo::Options { on_conflict: OnConflict::Stop };
+    let options = undo::Options { on_conflict: OnConflict::Stop, unattributed: false };
     site.command("undo", recorder, |session| undo::undo(session, None, options)).expect(Status::Failed);
     before.assert_same(&Fingerprint::of(&site), "put back");
     assert_eq!(ran(&site), once());

@@ -160,7 +160,7 @@ fn an_undo_that_meets_a_conflict_at_its_second_attempt_changes_nothing() {
         }
     });
     let playing = play(Fault::BrokenAt(exchanges[exchanges.len() / 2] + 1), false);
-    let options = undo::Options { on_conflict: OnConflict::Stop };
+    let options = undo::Options { on_conflict: OnConflict::Stop, unattributed: false };
     let done = site.command("undo", recorder, |session| undo::undo(session, None, options));
     assert!(playing.struck());
     drop(playing);
@@ -179,7 +179,7 @@ fn what_needed_a_hand_still_does_after_an_undo_that_was_put_back() {
     let mut recorder = Recorder::default();
     recorder.stopper().store(true, Ordering::Relaxed);
     recorder.set_hook(|_| {});
-    let options = undo::Options { on_conflict: OnConflict::Stop };
+    let options = undo::Options { on_conflict: OnConflict::Stop, unattributed: false };
     let done = site.command("undo", recorder, |session| undo::undo(session, None, options));
     assert!(matches!(done.status(), Status::Failed | Status::NeedsHand), "{done:?}");
     assert_eq!(state(&site), DeploymentState::NeedsHand);
@@ -230,7 +230,7 @@ fn what_runs_last_runs_also_where_something_was_put_back_or_needs_a_hand() {
             stopper.store(true, Ordering::Relaxed);
         }
     });
-    let options = undo::Options { on_conflict: OnConflict::Stop };
+    let options = undo::Options { on_conflict: OnConflict::Stop, unattributed: false };
     site.command("undo", recorder, |session| undo::undo(session, None, options)).expect(Status::Failed);
     assert_eq!(cleared(&site), 1, "put back");
     site.undo(None).expect(Status::Done);

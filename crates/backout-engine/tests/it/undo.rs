@@ -319,7 +319,7 @@ fn undo_meanwhile(site: &TestSite, mut act: impl FnMut() + Send + 'static) -> Do
             act();
         }
     });
-    let options = undo::Options { on_conflict: OnConflict::Stop };
+    let options = undo::Options { on_conflict: OnConflict::Stop, unattributed: false };
     site.command("undo", recorder, |session| undo::undo(session, None, options))
 }
 
@@ -362,7 +362,7 @@ fn an_operator_who_stops_an_undo_gets_the_deployment_as_it_was() {
             stopper.store(true, std::sync::atomic::Ordering::Relaxed);
         }
     });
-    let options = undo::Options { on_conflict: OnConflict::Stop };
+    let options = undo::Options { on_conflict: OnConflict::Stop, unattributed: false };
     let done = site.command("undo", recorder, |session| undo::undo(session, None, options));
     done.expect(Status::Failed);
     before.assert_same(&Fingerprint::of(&site), "put back");

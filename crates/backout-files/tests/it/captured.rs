@@ -23,7 +23,7 @@ fn worlds() -> Vec<World> {
 fn there_and_back(world: &World, what: &str, command: impl FnOnce(&Path)) {
     let before = world.fingerprint();
     let mut root = world.open();
-    let mut snapshot = Snapshot { directory: world.dir.path().to_owned(), note: serde_json::Value::Null };
+    let mut snapshot = Snapshot { directory: world.dir.path().to_owned(), note: serde_json::Value::Null, mark: None };
     snapshot.note = root.snapshot(&snapshot).unwrap();
     assert_same(&world.fingerprint(), &before, what);
     command(&world.root());
@@ -103,7 +103,7 @@ fn databases_and_kept_paths_are_left_out() {
     let mut options = world.options();
     options.databases = vec![world.root().join("a/site.db")];
     let mut root = backout_files::local::LocalRoot::open(options).unwrap();
-    let mut snapshot = Snapshot { directory: world.dir.path().to_owned(), note: serde_json::Value::Null };
+    let mut snapshot = Snapshot { directory: world.dir.path().to_owned(), note: serde_json::Value::Null, mark: None };
     snapshot.note = root.snapshot(&snapshot).unwrap();
     for path in ["a/site.db", "a/site.db-wal", "empty/new"] {
         fs::write(world.root().join(path), "changed").unwrap();
@@ -114,7 +114,7 @@ fn databases_and_kept_paths_are_left_out() {
 
 fn captured(world: &World, command: impl FnOnce(&Path)) -> Vec<u8> {
     let mut root = world.open();
-    let mut snapshot = Snapshot { directory: world.dir.path().to_owned(), note: serde_json::Value::Null };
+    let mut snapshot = Snapshot { directory: world.dir.path().to_owned(), note: serde_json::Value::Null, mark: None };
     snapshot.note = root.snapshot(&snapshot).unwrap();
     command(&world.root());
     let mut gate = TestGate::default();

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::prepared::{Asked, Client};
 use super::{prepared, spelling};
 
-/// The condition that a row of `pg_trigger` is a trigger that somebody made, or a partition's of one that somebody made for the
+/// The condition that a row of `pg_trigger` is a trigger that somebody made (none of the tool's own), or a partition's of one that somebody made for the
 /// whole: PostgreSQL 13 and 14 call that one internal.
 pub(super) fn users_trigger(alias: &str) -> String {
     format!(
-        "(NOT {alias}.tgisinternal OR {alias}.tgparentid <> 0 AND ({alias}.tgconstraint = 0 \
-         OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = {alias}.tgconstraint AND k.contype = 't')))"
+        "({alias}.tgname !~ '^backout' AND (NOT {alias}.tgisinternal OR {alias}.tgparentid <> 0 AND ({alias}.tgconstraint = 0 \
+         OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = {alias}.tgconstraint AND k.contype = 't'))))"
     )
 }
 

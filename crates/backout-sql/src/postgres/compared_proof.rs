@@ -64,9 +64,8 @@ impl Postgres {
         let sql = match key.filter(|key| !key.is_empty()) {
             // As many rows, and each of before is there: a key has one row.
             Some(key) => format!(
-                "SELECT 1 WHERE (SELECT pg_catalog.count(*) FROM ONLY {id}) <> {} OR EXISTS (SELECT FROM {copied} AS b
+                "SELECT 1 WHERE (SELECT pg_catalog.count(*) FROM ONLY {id}) <> (SELECT pg_catalog.count(*) FROM {copied}) OR EXISTS (SELECT FROM {copied} AS b
                  WHERE NOT EXISTS (SELECT FROM ONLY {id} AS a WHERE {} AND pg_catalog.record_image_eq(ROW({new}), ROW({old}))))",
-                copy.rows,
                 key.join(" AND ")
             ),
             None => {
@@ -103,7 +102,8 @@ impl Postgres {
     fn put_back_in(&mut self, snapshot: &Snapshot, grain: Grain) -> Result<Option<String>, TargetError> {
         self.begin()?;
         marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
-        let before = self.before(&snapshot.note)?;
+        let mut before = self.before(&snapshot.note)?;
+        self.without_others(&mut before)?;
         let came: Vec<Other> =
             self.others()?.into_iter().filter(|other| before.others.iter().all(|was| was.what != other.what)).collect();
         // What they depend on goes with what the command made, and that may depend on them.

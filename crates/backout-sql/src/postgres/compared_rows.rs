@@ -268,7 +268,7 @@ impl<'a> Pair<'a> {
 }
 
 /// Writes what a query gives, a row a line of COPY text.
-fn copy_out(
+pub(super) fn copy_out(
     b: &mut Session,
     query: &str,
     writer: &mut Writer,

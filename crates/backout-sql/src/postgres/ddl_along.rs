@@ -93,7 +93,7 @@ pub(super) fn along_sql(going: &str) -> String {
              WHEN 2604 THEN true
              WHEN 1247 THEN (SELECT t.typrelid <> 0 OR t.typelem <> 0 FROM pg_catalog.pg_type t WHERE t.oid = objid)
              WHEN 2618 THEN (SELECT r.rulename = '_RETURN' FROM pg_catalog.pg_rewrite r WHERE r.oid = objid)
-             WHEN 2620 THEN (SELECT t.tgisinternal FROM pg_catalog.pg_trigger t WHERE t.oid = objid)
+             WHEN 2620 THEN (SELECT t.tgisinternal OR t.tgname ~ '^backout' FROM pg_catalog.pg_trigger t WHERE t.oid = objid)
              WHEN {} THEN (SELECT c.relnamespace = 'pg_toast'::regnamespace
                      OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))
                      OR c.relkind = 'S' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = g.classid AND d.objid = g.objid AND d.deptype = 'i')

@@ -153,7 +153,7 @@ fn reshape(
     let names = tree.iter().map(|kept| format!("{}::regclass::oid", literal(&kept.table))).collect::<Vec<_>>();
     let silenced = format!(
         "SELECT tgrelid::regclass FROM pg_catalog.pg_trigger WHERE (tgrelid = ANY (ARRAY[{0}]) OR tgconstrrelid = ANY (ARRAY[{0}]))
-         AND NOT {1} AND tgenabled <> 'O' LIMIT 1",
+         AND NOT {1} AND tgname !~ '^backout' AND tgenabled <> 'O' LIMIT 1",
         names.join(", "),
         catalog::users_trigger("pg_trigger")
     );

@@ -136,7 +136,8 @@ impl Postgres {
         for row in keyless {
             let name = row[0].clone().unwrap_or_default();
             findings.push(self.finding(
-                format!("the table {name} has no key: what others change in a row that a step changed is a conflict"),
+                format!("the table {name} has no key: what others change in a row that a step changed is a conflict, and what they \
+                         write to it while a captured command runs counts as the command's"),
                 false,
             ));
         }

@@ -68,7 +68,7 @@ pub(super) fn question(table: &str) -> String {
              (SELECT r.description FROM pg_description r WHERE r.classoid = classid AND r.objoid = objid AND r.objsubid = 0),
              (SELECT count(*) FROM pg_depend x WHERE x.classid = hung.classid AND x.objid = hung.objid AND x.deptype = 'x')) AS line
          FROM hung WHERE objsubid = 0
-             AND NOT (classid = 2620 AND EXISTS (SELECT FROM pg_trigger t WHERE t.oid = objid AND t.tgisinternal))
+             AND NOT (classid = 2620 AND EXISTS (SELECT FROM pg_trigger t WHERE t.oid = objid AND (t.tgisinternal OR t.tgname ~ '^backout')))
              AND NOT (classid = 1259 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = objid
                  AND (c.relnamespace = 'pg_toast'::regnamespace OR c.relnamespace::regnamespace::text ~ '^backout'
                      OR pg_is_other_temp_schema(c.relnamespace) OR c.relnamespace = pg_my_temp_schema())))

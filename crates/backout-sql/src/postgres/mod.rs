@@ -9,8 +9,8 @@ use std::time::Duration;
 use backout_model::conflict::{Conflict, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Snapshot, Summary, Target, TargetError, Ticket,
-    Touched,
+    Described, Finding, Gate, Images, Manner, Others, Probe, Refusal, Report, Snapshot, Summary, Target, TargetError,
+    Ticket, Touched,
 };
 use serde_json::Value;
 
@@ -136,6 +136,7 @@ mod touched;
 mod touched_again;
 mod undo;
 mod verify;
+mod who_wrote;
 mod wrapping;
 
 /// How often, and after how long each time, a lost connection is sought again: a server that restarts takes seconds.
@@ -366,8 +367,16 @@ impl Target for Postgres {
         self.copy_size().map(Some)
     }
 
-    fn snapshot(&mut self, _snapshot: &Snapshot) -> Result<Value, TargetError> {
-        self.copy_all()
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<Value, TargetError> {
+        self.copy_all(snapshot.mark.as_deref())
+    }
+
+    fn marked_by(&self) -> Option<&'static str> {
+        Some("PGAPPNAME")
+    }
+
+    fn compare_others(&mut self, snapshot: &Snapshot, shown: &str, gate: &mut dyn Gate) -> Result<Others, TargetError> {
+        self.others_of(&snapshot.note, shown, gate)
     }
 
     fn compare(&mut self, snapshot: &Snapshot, shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
@@ -422,8 +431,7 @@ impl Database for Postgres {
     }
 
     fn last_mark(&mut self) -> Result<Option<Ticket>, TargetError> {
-        let found = self.marker()?;
-        Ok(found.map(|marker| Ticket { seq: marker.seq, epoch: marker.epoch }))
+        Ok(self.marker()?.map(|marker| Ticket { seq: marker.seq, epoch: marker.epoch }))
     }
 
     fn set_mark(&mut self, seq: u64) -> Result<(), TargetError> {

@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use super::catalog::{Key, Object, literal};
 use super::compared_schema::{self, OTHERS, USERS_RELATIONS};
 use super::session::{Row, Session, ident};
-use super::stream::Position;
-use super::{Postgres, counters, marker};
+use super::stream::{Position, Table};
+use super::who_wrote::{self, Telling};
+use super::{Postgres, counters, marker, named, table};
 
 /// How long a copy waits for whoever has a table locked against every reader.
 const LOCK_WAIT: &str = "60s";
@@ -46,6 +47,8 @@ pub struct Copy {
     pub rows: u64,
     /// All transactions before this one had ended when the copy was made: what they wrote is in it.
     pub ended: u32,
+    /// The table as it was.
+    pub shape: Option<Table>,
 }
 
 /// Where a sequence stood.
@@ -78,6 +81,10 @@ impl Other {
 
 /// All that was kept, without the rows.
 pub struct Before {
+    /// Where it lies.
+    pub schema: String,
+    /// What can be told of others, where that was asked.
+    pub told: Option<Telling>,
     pub objects: Vec<Object>,
     pub others: Vec<Other>,
     pub sequences: Vec<Stood>,
@@ -104,6 +111,16 @@ pub(super) fn columns(session: &mut Session, oid: u32) -> Result<Vec<Copied>, Er
         }
     });
     Ok(columns.collect())
+}
+
+/// The tables of the user of one kind, with their names: `r`, which have rows of their own, or `p`, partitioned ones.
+pub(super) fn users_tables(session: &mut Session, kind: char) -> Result<Vec<(u32, String)>, Error> {
+    let found = session.rows(&format!(
+        "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = '{kind}' AND {USERS_RELATIONS} ORDER BY c.oid"
+    ))?;
+    Ok(found.into_iter().filter_map(|mut row| Some((row[0].as_deref()?.parse().ok()?, row[1].take()?))).collect())
 }
 
 impl Copied {
@@ -187,7 +204,7 @@ impl Postgres {
     }
 
     /// See [`backout_model::target::Target::snapshot`]: the name of the schema that holds the copy.
-    pub(super) fn copy_all(&mut self) -> Result<Value, TargetError> {
+    pub(super) fn copy_all(&mut self, mark: Option<&str>) -> Result<Value, TargetError> {
         self.ready()?;
         if let Some((what, why, way)) =
             self.why_not_copied().map_err(|source| self.failed("cannot read the tables of", source))?
@@ -200,10 +217,15 @@ impl Postgres {
         fault::point(Point::Stage).map_err(struck)?;
         let number = self.next_copy().map_err(failed)?;
         let schema = format!("{}_c{number}", self.own);
+        if let Some(mark) = mark {
+            let tables = users_tables(&mut self.a, 'r').map_err(failed)?;
+            who_wrote::arm(&mut self.a, &schema, mark, &tables).map_err(failed)?;
+            fault::point(Point::Statement).map_err(struck)?;
+        }
         let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lock_timeout = '{LOCK_WAIT}'");
         let done = self.a.run(&begin).map_err(failed).and_then(|()| {
             marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
-            self.fill_copy(&schema).map_err(|error| match error {
+            self.fill_copy(&schema, mark.is_some()).map_err(|error| match error {
                 CopyError::Server(source) => failed(source),
                 CopyError::Write(source) => struck(source),
             })?;
@@ -231,36 +253,41 @@ impl Postgres {
         Ok(found.into_iter().filter_map(|mut row| row[0].take()).collect())
     }
 
-    fn fill_copy(&mut self, schema: &str) -> Result<(), CopyError> {
+    fn fill_copy(&mut self, schema: &str, armed: bool) -> Result<(), CopyError> {
         let a = &mut self.a;
+        if armed {
+            // What this transaction sees is in the copy.
+            a.run(&format!("CREATE TABLE {schema}.begun AS SELECT pg_catalog.pg_current_snapshot() AS at"))?;
+        } else {
+            a.run(&format!("CREATE SCHEMA {schema}"))?;
+        }
         a.run(&format!(
-            "CREATE SCHEMA {schema};
-             CREATE TABLE {schema}.objects (number integer, key text, object text);
-             CREATE TABLE {schema}.tables (oid bigint, columns text, rows bigint, ended xid);
+            "CREATE TABLE {schema}.objects (number integer, key text, object text);
+             CREATE TABLE {schema}.tables (oid bigint, columns text, rows bigint, ended xid, shape text);
              CREATE TABLE {schema}.sequences (oid bigint, schema text, name text, value bigint, called boolean);
              CREATE TABLE {schema}.others AS {OTHERS}"
         ))?;
-        let tables = a.rows(&format!(
-            "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.relkind = 'r' AND {USERS_RELATIONS} ORDER BY c.oid"
-        ))?;
-        for row in tables {
+        for (oid, name) in users_tables(a, 'r')? {
             fault::point(Point::Statement).map_err(CopyError::Write)?;
-            let text = |at: usize| row[at].clone().unwrap_or_default();
-            let (oid, name) = (text(0), format!("{}.{}", ident(&text(1)), ident(&text(2))));
-            let columns = columns(a, oid.parse().unwrap_or(0))?;
+            let columns = columns(a, oid)?;
+            let names = named::of_table(&mut a.client, oid)?;
+            let shape = Table { names, ..table::read(a, oid)? };
             let list: Vec<String> =
                 columns.iter().map(|column| format!("{} AS {}", column.value("x."), column.copied(""))).collect();
-            let columns = serde_json::to_string(&columns).unwrap_or_default();
             let rows = a.count(&format!(
                 "CREATE TABLE {schema}.t{oid} WITH (autovacuum_enabled = off) AS SELECT {} FROM ONLY {name} AS x",
                 list.join(", ")
             ))?;
             a.run(&format!(
                 "ANALYZE {schema}.t{oid}; INSERT INTO {schema}.tables SELECT {oid}, {}, {rows},
-                 (pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint % 4294967296)::text::xid",
-                literal(&columns)
+                 (pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint % 4294967296)::text::xid, {}",
+                literal(&serde_json::to_string(&columns).unwrap_or_default()),
+                literal(&serde_json::to_string(&shape).unwrap_or_default())
             ))?;
+            let copy = Copy { oid, table: format!("{schema}.t{oid}"), columns, rows, ended: 0, shape: Some(shape) };
+            if armed && let Some(views) = who_wrote::views(schema, &copy) {
+                a.run(&views)?;
+            }
         }
         let objects = compared_schema::all_with_content(&mut a.client, a.version)?;
         let mut into = a.client.copy_in(&format!("COPY {schema}.objects FROM STDIN"))?;
@@ -308,15 +335,18 @@ impl Postgres {
                 Some(Stood { oid, schema: row[1].clone()?, name: row[2].clone()?, id: row[3].clone()?, at })
             });
             let sequences = sequences.collect();
-            let tables = a.rows(&format!("SELECT oid, columns, rows, ended FROM {schema}.tables"))?;
+            let tables = a.rows(&format!(
+                "SELECT oid, columns, rows, ended, pg_catalog.to_jsonb(t) ->> 'shape' FROM {schema}.tables AS t"
+            ))?;
             let tables = tables.iter().filter_map(|row| {
                 let oid: u32 = row[0].as_deref()?.parse().ok()?;
                 let columns = serde_json::from_str(row[1].as_deref()?).ok()?;
                 let (rows, ended) = (row[2].as_deref()?.parse().ok()?, row[3].as_deref()?.parse().ok()?);
-                Some(Copy { oid, table: format!("{schema}.t{oid}"), columns, rows, ended })
+                let shape = row[4].as_deref().and_then(|shape| serde_json::from_str(shape).ok());
+                Some(Copy { oid, table: format!("{schema}.t{oid}"), columns, rows, ended, shape })
             });
             let tables = tables.collect();
-            Ok(Before { objects, others, sequences, tables })
+            Ok(Before { schema: schema.to_owned(), told: None, objects, others, sequences, tables })
         };
         read(&mut self.a)
             .map_err(|source| TargetError::failed(format!("cannot read the copy of {} of before", self.label), source))
@@ -330,7 +360,8 @@ impl Postgres {
         for schema in all.iter().filter(|schema| of_note.is_none_or(|of_note| of_note == *schema)) {
             let act = format!("cannot drop the copy {schema} in {}", self.label);
             fault::point(Point::Statement).map_err(|source| TargetError::failed(act.clone(), source))?;
-            let done = self.a.run(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE"));
+            let done = who_wrote::disarm(&mut self.a, schema)
+                .and_then(|()| self.a.run(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE")));
             done.map_err(|source| TargetError::failed(act, source))?;
         }
         Ok(())

@@ -122,7 +122,8 @@ impl Postgres {
     /// Begins a transaction in which the tool itself changes something. It joins whole images of tables: the memory for
     /// that is what the server grants to maintenance.
     pub(super) fn begin(&mut self) -> Result<(), TargetError> {
-        const BEGIN: &str = "BEGIN; SELECT pg_catalog.set_config('work_mem', pg_catalog.current_setting(
+        const BEGIN: &str =
+            "BEGIN; SET LOCAL backout.own = 'on'; SELECT pg_catalog.set_config('work_mem', pg_catalog.current_setting(
             CASE WHEN pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))
                 > pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem'))
             THEN 'maintenance_work_mem' ELSE 'work_mem' END), true)";

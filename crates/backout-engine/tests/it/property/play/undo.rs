@@ -169,7 +169,7 @@ impl Run<'_> {
         self.log.push(format!("undo {what:?}, application meanwhile: {writes:?}, foreseen: {:?}", came.found));
         self.exact = None;
         let recorder = meanwhile(&self.site, &writes, |happening| matches!(happening, Happening::StepUndone { .. }));
-        let options = backout_engine::undo::Options { on_conflict: OnConflict::Stop };
+        let options = backout_engine::undo::Options { on_conflict: OnConflict::Stop, unattributed: false };
         let done = self
             .with_fault(Fault::None, |site| {
                 site.command("undo", recorder, |session| backout_engine::undo::undo(session, what, options))
