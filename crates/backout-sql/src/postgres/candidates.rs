@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Seek as _, Write as _};
 
 use super::capture_error::{CaptureError, reading};
 use super::marks::{RowPlace, parse_ctid};
+use super::rewritten;
 use super::session::{Session, ident, is_lock_timeout, literal};
 use super::stream::Table;
 use super::table;
@@ -77,11 +78,11 @@ pub struct Candidates {
 }
 
 /// Everything that may have been changed, as B sees it, or of it the rows `x` for which `only` holds: through a file, since it
-/// may be large and A has to wait for it.
+/// may be large and A has to wait for it. An error where some of them could not be written again.
 pub fn candidates(
     b: &mut Session,
     snapshot: &str,
-    place: &str,
+    (oid, place): (u32, &str),
     table: &Table,
     only: Option<&str>,
 ) -> Result<Candidates, CaptureError> {
@@ -90,11 +91,15 @@ pub fn candidates(
         .map_err(failed)?;
     let columns = table::list(table, "x");
     let columns = if columns.is_empty() { String::new() } else { format!(", {columns}") };
+    let which = format!("x.xmax <> '0'::xid AND {}", only.unwrap_or("true"));
     // The whole table comes in the order of places.
     let only = only.map_or_else(String::new, |only| format!(" AND {only} ORDER BY x.ctid"));
     let sql =
         format!("COPY (SELECT x.ctid, x.xmin{columns} FROM {place} AS x WHERE x.xmax <> '0'::xid{only}) TO STDOUT");
     let copied = (|| -> Result<(File, u64), CaptureError> {
+        if let Some(why) = rewritten::objection(&mut b.client, oid, place, &which).map_err(failed)? {
+            return Err(CaptureError::Uncapturable(why));
+        }
         let mut file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
         let mut lines = b.client.copy_out(&sql).map_err(failed)?;
         let mut rows = 0;

@@ -43,7 +43,8 @@ impl Capture {
             self.readable(a, touched)?;
             lock(a, touched)?;
             let snapshot = Seen::declare(a, &place).map_err(reading(&shown))?;
-            let found = candidates(b, &snapshot, &place, table, Some(&only)).map_err(|error| error.of_rows(&shown))?;
+            let found = candidates(b, &snapshot, (touched.oid, &place), table, Some(&only))
+                .map_err(|error| error.of_rows(&shown))?;
             // As in `changed_rows`: A looks once B is through.
             let mut seen = Seen::at(a, found.places.as_deref()).map_err(reading(&shown))?;
             let (mut lines, mut line) = (found.lines, Vec::new());

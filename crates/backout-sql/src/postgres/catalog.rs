@@ -400,7 +400,7 @@ pub fn find(client: &mut Client, objects: &[&Object]) -> Result<Vec<Option<Key>>
 }
 
 /// Settings under which PostgreSQL renders a definition in the one canonical form.
-pub const PINNED: [(&str, &str); 10] = [
+pub const PINNED: [(&str, &str); 11] = [
     ("search_path", "pg_catalog"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -409,6 +409,7 @@ pub const PINNED: [(&str, &str); 10] = [
     ("bytea_output", "hex"),
     ("lc_monetary", "C"),
     ("quote_all_identifiers", "off"),
+    ("standard_conforming_strings", "on"),
     ("check_function_bodies", "off"),
     // What is prepared is planned once.
     ("plan_cache_mode", "force_generic_plan"),

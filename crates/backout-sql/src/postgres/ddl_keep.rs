@@ -3,11 +3,12 @@
 use backout_model::target::TargetError;
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{self, Kind, Object, literal};
+use super::catalog::{self, Key, Kind, Object, literal};
 use super::ddl::{Change, Context, Statement};
 use super::ddl_names::starts_with;
-use super::ddl_observe::pinned;
+use super::ddl_observe;
 use super::prepared::Client;
+use super::rewritten;
 use super::token::each_token;
 
 /// Where rows go that a statement would destroy, and where undo finds them again: the images of the step.
@@ -156,6 +157,24 @@ impl From<TargetError> for KeepError {
     }
 }
 
+impl From<postgres::Error> for KeepError {
+    fn from(error: postgres::Error) -> Self {
+        Self::Failed(TargetError::failed("cannot read what a statement destroys", error))
+    }
+}
+
+/// An error where the rows of a table, which the undo writes again, could not be what they are.
+fn can_be_written_again(context: &mut Context<'_>, number: Option<Key>, table: &str) -> Result<(), KeepError> {
+    let Some(number) = number else { return Ok(()) };
+    // An expression may have failed, and with it the transaction: the settings go back with that.
+    ddl_observe::pinned(context.client, |client| {
+        match rewritten::objection(client, number.oid, &format!("ONLY {table}"), "true")? {
+            Some(why) => Err(KeepError::Refused(why)),
+            None => Ok(()),
+        }
+    })
+}
+
 pub(super) fn explained(error: KeepError, refusal: impl Fn(String) -> TargetError) -> TargetError {
     match error {
         KeepError::Refused(why) => refusal(why),
@@ -173,6 +192,7 @@ pub(super) fn keep_before(
     let reading = |error: postgres::Error| TargetError::failed("cannot read what a statement destroys", error);
     if starts_with(statement.sql, "TRUNCATE") {
         for table in files {
+            can_be_written_again(context, table.key, table.id())?;
             let columns = plain_columns(context.client, table.id()).map_err(reading)?;
             let copy = format!("COPY (SELECT {} FROM ONLY {}) TO STDOUT", columns.join(", "), table.id());
             let block = copy_out(context, &copy)?;
@@ -211,6 +231,7 @@ pub(super) fn keep_before(
             )));
         }
         let here: Vec<(&Object, Option<&Object>)> = lost.clone().filter(|(before, _)| before.of() == table).collect();
+        can_be_written_again(context, here.first().and_then(|(before, _)| before.key), table)?;
         kept.push(keep_values(context, table, &here)?);
     }
     let gone: Vec<&Object> =
@@ -347,7 +368,7 @@ pub(super) fn values_query(table: &str, what: &What, after: bool) -> String {
 
 fn copy_out(context: &mut Context<'_>, copy: &str) -> Result<u64, TargetError> {
     let keep = &mut *context.keep;
-    pinned(context.client, |client| keep.keep(client, copy).map_err(CopyError::Target)).map_err(Into::into)
+    ddl_observe::pinned(context.client, |client| keep.keep(client, copy).map_err(CopyError::Target)).map_err(Into::into)
 }
 
 /// Keeps once more what a change that was found by comparison keeps, right before it is made again.

@@ -115,6 +115,7 @@ mod reader;
 mod rebuild;
 mod redo;
 mod refreshed;
+mod rewritten;
 mod schema;
 mod script;
 mod script_ddl;

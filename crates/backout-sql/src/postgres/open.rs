@@ -22,5 +22,11 @@ pub(super) fn set_up(client: postgres::Client, label: &str) -> Result<Session, T
         session.stay_neutral()?;
         Ok(session)
     };
-    ready(client).map_err(|source| TargetError::failed(format!("cannot set up {label}"), source))
+    let session = ready(client).map_err(|source| TargetError::failed(format!("cannot set up {label}"), source))?;
+    if session.has_standard_strings() {
+        return Ok(session);
+    }
+    let why = "standard_conforming_strings is off there, so that strings in scripts and definitions mean something else; \
+               set it for the account: ALTER ROLE … SET standard_conforming_strings = on";
+    Err(TargetError::failed(format!("cannot use {label}"), why))
 }

@@ -50,6 +50,8 @@ pub struct Session {
     process: Option<String>,
     /// The server's major version.
     pub version: u32,
+    /// What `standard_conforming_strings` is for a session that begins.
+    strings: Option<String>,
     /// Silences event triggers for what the tool itself does.
     mute: Option<Mute>,
 }
@@ -65,16 +67,23 @@ pub struct Settings {
 impl Session {
     pub fn new(mut client: postgres::Client) -> Result<Self, postgres::Error> {
         const WHO: &str =
-            "SELECT session_user, pg_catalog.current_setting('server_version_num'), pg_catalog.pg_backend_pid()";
+            "SELECT session_user, pg_catalog.current_setting('server_version_num'), pg_catalog.pg_backend_pid(),
+             pg_catalog.current_setting('standard_conforming_strings')";
         let found = rows(&mut client, WHO)?.pop().unwrap_or_default();
-        let [user, number, process] = <[Option<String>; 3]>::try_from(found).unwrap_or_default();
+        let [user, number, process, strings] = <[Option<String>; 4]>::try_from(found).unwrap_or_default();
         let version = number.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0) / 10_000;
-        Ok(Self { user: user.unwrap_or_default(), client: client.into(), process, version, mute: None })
+        let user = user.unwrap_or_default();
+        Ok(Self { user, client: client.into(), process, version, strings, mute: None })
     }
 
     /// The number of the server's process, where it is known.
     pub fn process(&self) -> Option<&str> {
         self.process.as_deref()
+    }
+
+    /// True where strings mean what the standard says: how scripts are read here.
+    pub fn has_standard_strings(&self) -> bool {
+        self.strings.as_deref() != Some("off")
     }
 
     /// False where another session of the server answers than the one that we began with.

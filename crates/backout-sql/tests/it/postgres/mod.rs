@@ -20,6 +20,7 @@ mod pooler;
 mod proof;
 mod put_back;
 mod refreshed;
+mod rewritten;
 mod rounds;
 mod rows;
 mod rows_random;
