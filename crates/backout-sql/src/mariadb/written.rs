@@ -47,7 +47,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
     let links = if written.is_empty() { Vec::new() } else { table::foreign_keys(b)? };
     let mut plan = Plan::default();
     for name in &written {
-        plan.add(b, name)?;
+        plan.add(b, name, &links)?;
         plan.follow(b, name, &links, &run)?;
     }
     if run.all {
@@ -55,7 +55,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
             // One that cannot be captured is left out: a statement that would write to it is refused when it is known.
             let mut more = plan.clone();
             let links = table::foreign_keys(b)?;
-            match more.add(b, &name).and_then(|()| more.follow(b, &name, &links, &run)) {
+            match more.add(b, &name, &links).and_then(|()| more.follow(b, &name, &links, &run)) {
                 Ok(()) => plan = more,
                 Err(CaptureError::Uncapturable(_)) => {}
                 Err(error) => return Err(error),
@@ -74,7 +74,7 @@ pub fn alone(b: &mut Session, name: &str, whole: bool) -> Result<Plan, CaptureEr
     {
         return Err(of_engine(name, &engine));
     }
-    plan.add(b, name)?;
+    plan.add(b, name, &[])?;
     if whole {
         match plan.copy_whole(b, name, &[]) {
             // Row by row, then.
@@ -144,9 +144,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn add(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
+    fn add(&mut self, b: &mut Session, name: &str, links: &[ForeignKey]) -> Result<(), CaptureError> {
         self.written.insert(name.to_owned());
-        self.look(b, name)
+        self.look(b, name)?;
+        // A trigger sees a new time also in a row that stays as it is, and without a key it cannot be read again.
+        let moves = |table: &Table| table.is_loose() && table.columns.iter().any(|column| column.moves);
+        if self.tables.get(name).is_some_and(moves) { self.copy_whole(b, name, links) } else { Ok(()) }
     }
 
     fn look(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
@@ -154,8 +157,8 @@ impl Plan {
             return Ok(());
         }
         let found = Table::find(b, name)?;
-        if found.key.is_empty() {
-            let why = format!("the table {name} has no primary key by whole values: its rows cannot be told apart yet");
+        if found.columns.is_empty() {
+            let why = format!("all columns of the table {name} are computed: its rows cannot be told apart");
             return Err(CaptureError::Uncapturable(why));
         }
         if let Some(why) = quiet::why_not(b, name)? {
@@ -184,7 +187,8 @@ impl Plan {
             self.look(b, &last.child)?;
             let child = &self.tables[&last.child];
             let in_key = |column: &String| child.key.iter().any(|at| child.columns[*at].name == *column);
-            if is_circle || last.follows_updates() && last.columns.iter().any(in_key) {
+            // Nothing tells what became of a row that has no key.
+            if is_circle || child.is_loose() || last.follows_updates() && last.columns.iter().any(in_key) {
                 self.copy_whole(b, &last.child, links)?;
                 continue;
             }

@@ -23,12 +23,7 @@ impl Dialect {
 
     /// The forms of its tables.
     pub fn forms(self) -> &'static [Form] {
-        const ALL: [Form; 5] = [Form::Integer, Form::Autoincrement, Form::Text, Form::Pair, Form::Loose];
-        match self {
-            Dialect::Sqlite | Dialect::Postgres => &ALL,
-            // Rows without a key are refused.
-            Dialect::Mariadb => &ALL[..4],
-        }
+        &[Form::Integer, Form::Autoincrement, Form::Text, Form::Pair, Form::Loose]
     }
 
     /// Others write to it all the while that a history is played.
@@ -194,6 +189,9 @@ impl Dialect {
     pub fn verb(self, table: &Table, verb: Verb) -> (&'static str, String) {
         match (self, verb) {
             (_, Verb::Insert) => ("INSERT", String::new()),
+            (Dialect::Postgres | Dialect::Mariadb, Verb::Replace) if table.form == Form::Loose => {
+                ("INSERT", String::new())
+            }
             (Dialect::Sqlite, Verb::Replace) => ("REPLACE", String::new()),
             (Dialect::Sqlite, Verb::Ignore) => ("INSERT OR IGNORE", String::new()),
             (Dialect::Postgres, Verb::Ignore) => ("INSERT", " ON CONFLICT DO NOTHING".to_owned()),
@@ -210,7 +208,6 @@ impl Dialect {
                     table.columns.iter().map(|column| format!("{0} = VALUES({0})", column.name)).collect();
                 ("INSERT", format!(" ON DUPLICATE KEY UPDATE {}", set.join(", ")))
             }
-            (Dialect::Postgres, Verb::Replace) if table.form == Form::Loose => ("INSERT", String::new()),
             (Dialect::Postgres, Verb::Replace) => {
                 let set: Vec<String> =
                     table.columns.iter().map(|column| format!("{0} = excluded.{0}", column.name)).collect();
