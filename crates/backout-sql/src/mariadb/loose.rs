@@ -77,7 +77,7 @@ pub fn compare_with_copy(a: &mut Session, table: &Table, copy: &str, holds: [&st
 
 /// Where the numbers of the rows are, of those that a hold has, which are there.
 fn there(hold: &str) -> String {
-    format!("`{hold}_there`")
+    format!("`{hold}n`")
 }
 
 /// Counts the rows of a hold that are there, and locks all that are looked at for it: nothing says where they are.

@@ -1,6 +1,7 @@
 //! Tables without a key: whatever changes their rows goes back to the same rows, as many times; others write there, too.
 
 use backout_engine::outcome::Status;
+use backout_model::conflict::OnConflict;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::Server;
 use backout_testkit::mariadb_dump;
@@ -34,7 +35,9 @@ pub const BASE: &str = "
     INSERT INTO page VALUES (1, 'one'), (2, 'two');
     CREATE TABLE heard (what varchar(30)) ENGINE=InnoDB;
     CREATE TRIGGER hears AFTER UPDATE ON plain FOR EACH ROW INSERT INTO heard VALUES (CONCAT_WS('|', OLD.v, NEW.v));
-    CREATE PROCEDURE twice() BEGIN UPDATE plain SET a = a + 1; UPDATE plain SET a = a + 1 WHERE v = 'x'; END;
+    DELIMITER $$
+    CREATE PROCEDURE twice() BEGIN UPDATE plain SET a = a + 1; UPDATE plain SET a = a + 1 WHERE v = 'x'; END$$
+    DELIMITER ;
     CREATE TABLE cut (a int, b int) ENGINE=InnoDB PARTITION BY RANGE (a) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN MAXVALUE);
     INSERT INTO cut VALUES (1, 1), (1, 1), (2, 2), (20, 1), (20, 1);
     CREATE TABLE big (v int, w int) ENGINE=InnoDB; INSERT INTO big SELECT seq DIV 7, seq % 3 FROM seq_1_to_3000;";
@@ -88,5 +91,92 @@ fn a_script_is_done_undone_and_done_again() {
         before.assert_same(&Fingerprint::of(&site), script);
         let own = mariadb_dump::own_objects(site.mariadb("main").unwrap());
         assert!(own.iter().all(|name| !name.ends_with("$l") && !name.ends_with('i')), "{own:?}");
+    }
+}
+
+fn ask(site: &TestSite, query: &str) -> String {
+    site.mariadb("main").unwrap().script(query).trim_end().replace('\n', " ").replace('\t', ",")
+}
+
+const PLAIN: &str = "SELECT a, v FROM plain ORDER BY a, HEX(v)";
+
+#[test]
+fn a_row_of_others_is_as_good_as_the_own() {
+    for (change, others, expected) in [
+        // One of three equal rows goes: whose it was is no matter.
+        ("INSERT INTO plain VALUES (1, 'x')", "INSERT INTO plain VALUES (1, 'x')", "1,x 1,x 1,x"),
+        ("DELETE FROM plain WHERE BINARY v = 'x' LIMIT 1", "INSERT INTO plain VALUES (1, 'x')", "1,x 1,x 1,x"),
+        ("INSERT INTO plain VALUES (1, 'x')", "DELETE FROM plain WHERE BINARY v = 'x' LIMIT 2", ""),
+        // Rows that only a collation takes for the same stay apart.
+        ("INSERT INTO plain VALUES (1, 'X ')", "INSERT INTO plain VALUES (1, 'x '), (1, 'X')", "1,X 1,x 1,x 1,x "),
+        ("UPDATE plain SET v = 'z' WHERE a = 1", "INSERT INTO plain VALUES (5, 'z')", "1,x 1,x 5,z"),
+        ("UPDATE plain SET a = 2; UPDATE plain SET a = 1 LIMIT 1", "UPDATE plain SET v = v", "1,x 1,x"),
+    ] {
+        let base = "CREATE TABLE plain (a int, v varchar(9) COLLATE utf8mb4_general_ci) ENGINE=InnoDB; INSERT INTO plain VALUES (1, 'x'), (1, 'x');";
+        let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+        site.deploy(&Pkg::new("p").step(sql(format!("{change};")))).expect(Status::Done);
+        ask(&site, others);
+        site.undo(None).expect(Status::Done);
+        let undone = ask(&site, PLAIN);
+        assert_eq!(undone, expected.trim_end(), "{change}");
+        site.redo().expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        assert_eq!(ask(&site, PLAIN), undone, "{change}");
+    }
+}
+
+#[test]
+fn a_row_that_is_not_there_is_a_conflict() {
+    let base = "CREATE TABLE plain (a int, v varchar(9)) ENGINE=InnoDB; INSERT INTO plain VALUES (1, 'x'), (1, 'x'), (2, 'y');";
+    for (change, others, keep, overwrite) in [
+        (
+            "UPDATE plain SET v = 'z' WHERE a = 2",
+            "UPDATE plain SET a = 3 WHERE v = 'z'",
+            "1,x 1,x 3,z",
+            "1,x 1,x 2,y 3,z",
+        ),
+        ("UPDATE plain SET v = 'z' WHERE a = 1", "DELETE FROM plain WHERE a = 1 LIMIT 1", "1,x 2,y", "1,x 1,x 2,y"),
+        ("UPDATE plain SET v = CONCAT(v, v)", "UPDATE plain SET v = 'w' WHERE a = 2", "1,x 1,x 2,w", "1,x 1,x 2,w 2,y"),
+        (
+            "INSERT INTO plain VALUES (7, 'q'), (7, 'q')",
+            "DELETE FROM plain WHERE a = 7 LIMIT 1",
+            "1,x 1,x 2,y",
+            "1,x 1,x 2,y",
+        ),
+    ] {
+        for (how, expected) in [(OnConflict::Keep, keep), (OnConflict::Overwrite, overwrite)] {
+            let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+            site.deploy(&Pkg::new("p").step(sql(format!("{change};")))).expect(Status::Done);
+            ask(&site, others);
+            let state = ask(&site, PLAIN);
+            let done = site.undo(None);
+            assert_eq!(done.status(), Status::Refused, "{change}: {done:?}");
+            assert!(format!("{done:?}").contains("it is gone now"), "{change}: {done:?}");
+            assert_eq!(ask(&site, PLAIN), state, "{change}");
+            let done = site.undo_on(None, how);
+            assert!(matches!(done.status(), Status::Done | Status::Partly), "{change}: {done:?}");
+            assert_eq!(ask(&site, PLAIN), expected, "{change}, {how:?}");
+        }
+    }
+}
+
+#[test]
+fn what_others_hung_on_such_a_table_is_a_conflict() {
+    for (change, others, why) in [
+        ("DELETE FROM t WHERE no = 1", "INSERT INTO t (no, code) VALUES (9, 'ONE')", "stands in the way"),
+        ("INSERT INTO book VALUES (2, 'new')", "INSERT INTO page VALUES (9, 'new')", "title = new is not in book"),
+        ("DELETE FROM book WHERE title = 'two'", "DELETE FROM shelf WHERE id = 2", "shelf = 2 is not in shelf"),
+        ("UPDATE plain SET a = 9", "ALTER TABLE plain ADD COLUMN own int DEFAULT 3", "it has a column own"),
+        ("UPDATE plain SET a = 9", "ALTER TABLE plain ADD COLUMN id int AUTO_INCREMENT PRIMARY KEY", "it has a"),
+        ("UPDATE plain SET a = 9", "ALTER TABLE plain MODIFY a bigint", "is of type bigint"),
+    ] {
+        let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+        site.deploy(&Pkg::new("p").step(sql(format!("{change};")))).expect(Status::Done);
+        ask(&site, others);
+        let before = Fingerprint::of(&site);
+        let done = site.undo(None);
+        assert_eq!(done.status(), Status::Refused, "{change}: {done:?}");
+        assert!(format!("{done:?}").contains(why), "{change}: {done:?}");
+        before.assert_same(&Fingerprint::of(&site), change);
     }
 }
