@@ -15,6 +15,9 @@ const X: Side<'static> = Side::Live("x");
 const F: Side<'static> = Side::Held("f");
 const T: Side<'static> = Side::Held("t");
 
+/// How often rows are there, by their digests.
+const NUMBERS: &str = "(d binary(32) NOT NULL PRIMARY KEY, n bigint NOT NULL) ENGINE=InnoDB";
+
 /// The definition of the log of a table: each row that came or went, by a number.
 pub fn log(table: &Table) -> String {
     let columns: Vec<String> =
@@ -84,9 +87,7 @@ fn there(hold: &str) -> String {
 pub fn count(table: &Table, hold: &str) -> [String; 2] {
     let there = there(hold);
     [
-        format!(
-            "CREATE OR REPLACE TEMPORARY TABLE {there} (d binary(32) NOT NULL PRIMARY KEY, n bigint NOT NULL) ENGINE=InnoDB"
-        ),
+        format!("CREATE OR REPLACE TEMPORARY TABLE {there} {NUMBERS}"),
         format!(
             "INSERT INTO {there} SELECT f.d, COUNT(*) FROM {} AS x STRAIGHT_JOIN `{hold}` AS f ON {} GROUP BY f.d FOR UPDATE",
             ident(&table.name),
@@ -122,48 +123,49 @@ pub fn bring(table: &Table, hold: &str, numbers: &str) -> String {
     )
 }
 
-/// Locks and counts what is there.
+/// Locks and counts what is there, of a table from which rows are to be taken away.
 pub fn lock(rows: &Rows<'_>, a: &mut Session) -> Result<(), Error> {
-    count(rows.table, &rows.from).iter().try_for_each(|sql| a.run(sql))
+    let [table, counting] = count(rows.table, &rows.from);
+    a.run(&table)?;
+    if rows.table.rows_held(a, &rows.from)? > 0 { a.run(&counting) } else { Ok(()) }
 }
 
 /// Compares and, where no conflict forbids it, changes.
 pub fn settle(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>) -> Result<(), Error> {
     let (table, from, to) = (rows.table, &rows.from, &rows.to);
     let missing = a.number(&format!("SELECT IFNULL(SUM(f.n - IFNULL(y.n, 0)), 0) FROM {}", missing(from)))?;
-    look_at_missing(rows, a, replay, missing)?;
+    if missing > 0 {
+        look_at_missing(rows, a, replay, missing)?;
+    }
     if replay.is_stopped() {
         return Ok(());
     }
-    a.run("CREATE OR REPLACE TEMPORARY TABLE backout_m (d binary(32) NOT NULL PRIMARY KEY, n bigint NOT NULL) ENGINE=InnoDB")?;
+    a.run(&format!("CREATE OR REPLACE TEMPORARY TABLE backout_m {NUMBERS}"))?;
     a.run(&format!("INSERT INTO backout_m SELECT d, n FROM `{to}`"))?;
     if missing > 0 && !replay.overwrites() {
         keep_away(rows, a, missing)?;
     }
-    replay.rows += a.number(&format!("SELECT IFNULL(SUM(f.n), 0) FROM `{from}` AS f"))? - missing;
-    for sql in take_away(table, from) {
-        a.run(&sql)?;
+    let gone = table.rows_held(a, from)? - missing;
+    if gone > 0 {
+        take_away(table, from).iter().try_for_each(|sql| a.run(sql))?;
     }
-    replay.rows += a.count(&bring(table, to, "SELECT d, n FROM backout_m"))?;
+    replay.rows += gone + a.count(&bring(table, to, "SELECT d, n FROM backout_m"))?;
     if missing > 0 && replay.direction == Direction::Redo {
         // What it did this time.
-        a.run(&format!(
-            "UPDATE `{from}` AS f LEFT JOIN {} AS y ON y.d = f.d SET f.n = LEAST(f.n, IFNULL(y.n, 0))",
-            there(from)
-        ))?;
+        let there = there(from);
+        let went =
+            format!("UPDATE `{from}` AS f LEFT JOIN {there} AS y ON y.d = f.d SET f.n = LEAST(f.n, IFNULL(y.n, 0))");
+        a.run(&went)?;
         a.run(&format!("UPDATE `{to}` AS t JOIN backout_m AS m ON m.d = t.d SET t.n = m.n"))?;
-        for hold in [from, to] {
-            a.run(&format!("DELETE FROM `{hold}` WHERE n = 0"))?;
-        }
+        [from, to].iter().try_for_each(|hold| a.run(&format!("DELETE FROM `{hold}` WHERE n = 0")))?;
     }
     a.run(&format!("DROP TEMPORARY TABLE backout_m, {}", there(from)))
 }
 
 /// Rows to be taken away that are not there: others changed or deleted them.
 fn look_at_missing(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>, number: u64) -> Result<(), Error> {
-    if number == 0 {
-        return Ok(());
-    }
+    // It would come back with a table that is replaced: nothing can keep it away.
+    replay.unkept |= replay.direction == Direction::Undo && replay.replacing.contains(&rows.table.name);
     let (start, kept) = (replay.conflicts.total, Conflicts::KEPT);
     let sql =
         format!("SELECT f.n - IFNULL(y.n, 0), {} FROM {} LIMIT {kept}", rows.table.shown_row(F), missing(&rows.from));

@@ -321,6 +321,9 @@ fn looks(held: &Held, left: &str, was: &str, columns: &[usize], end: &str) -> St
     let table = &held.table;
     let live = ident(&table.name);
     let stop = signal_as(&format!("a row of {} is no longer as the deployment left it", short(&table.name)), end);
+    if table.is_loose() && held.after == 0 {
+        return String::new();
+    }
     if table.is_loose() {
         let count = loose::count(table, left).join(";\n  ");
         let missing = loose::missing(left);
@@ -354,9 +357,10 @@ fn rows(held: &Held, left: &str, was: &str, end: &str) -> String {
     let all: Vec<usize> = (0..table.columns.len()).collect();
     let looks = looks(held, left, was, &all, end);
     if table.is_loose() {
-        let [delete, others] = loose::take_away(table, left);
-        let bring = loose::bring(table, was, &format!("SELECT d, n FROM `{was}`"));
-        return block(&format!("{looks}  {delete};\n  {others};\n  {bring};\n"));
+        let go = if held.after > 0 { loose::take_away(table, left).to_vec() } else { Vec::new() };
+        let come = loose::bring(table, was, &format!("SELECT d, n FROM `{was}`"));
+        let changes: String = go.iter().chain([&come]).map(|sql| format!("  {sql};\n")).collect();
+        return block(&(looks + &changes));
     }
     let live = ident(&table.name);
     // A column that moves by itself stays where it is set to what it is.

@@ -12,6 +12,9 @@ use super::sequence;
 use super::session::{Session, literal};
 use super::table::{self, ForeignKey, Table, There};
 
+/// Room for a number or a digest of each of a table's columns.
+const SMALLEST_PACKET: u64 = 1 << 19;
+
 /// The tables that a run of statements may write to, with those that triggers and routines write to on its behalf, and those
 /// whose rows follow by foreign keys.
 pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Result<Plan, CaptureError> {
@@ -159,6 +162,13 @@ impl Plan {
         let found = Table::find(b, name)?;
         if found.columns.is_empty() {
             let why = format!("all columns of the table {name} are computed: its rows cannot be told apart");
+            return Err(CaptureError::Uncapturable(why));
+        }
+        // Where a row's values are joined for its digest, they must fit.
+        if found.is_loose() && b.number("SELECT @@max_allowed_packet")? < SMALLEST_PACKET {
+            let why = format!(
+                "the table {name} has no primary key, and max_allowed_packet is too small to tell its rows apart"
+            );
             return Err(CaptureError::Uncapturable(why));
         }
         if let Some(why) = quiet::why_not(b, name)? {
