@@ -50,7 +50,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
     let links = if written.is_empty() { Vec::new() } else { table::foreign_keys(b)? };
     let mut plan = Plan::default();
     for name in &written {
-        plan.add(b, name, &links)?;
+        plan.add(b, name, &links, &run)?;
         plan.follow(b, name, &links, &run)?;
     }
     if run.all {
@@ -58,7 +58,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
             // One that cannot be captured is left out: a statement that would write to it is refused when it is known.
             let mut more = plan.clone();
             let links = table::foreign_keys(b)?;
-            match more.add(b, &name, &links).and_then(|()| more.follow(b, &name, &links, &run)) {
+            match more.add(b, &name, &links, &run).and_then(|()| more.follow(b, &name, &links, &run)) {
                 Ok(()) => plan = more,
                 Err(CaptureError::Uncapturable(_)) => {}
                 Err(error) => return Err(error),
@@ -77,7 +77,7 @@ pub fn alone(b: &mut Session, name: &str, whole: bool) -> Result<Plan, CaptureEr
     {
         return Err(of_engine(name, &engine));
     }
-    plan.add(b, name, &[])?;
+    plan.add(b, name, &[], &Run::default())?;
     if whole {
         match plan.copy_whole(b, name, &[]) {
             // Row by row, then.
@@ -147,12 +147,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn add(&mut self, b: &mut Session, name: &str, links: &[ForeignKey]) -> Result<(), CaptureError> {
+    fn add(&mut self, b: &mut Session, name: &str, links: &[ForeignKey], run: &Run) -> Result<(), CaptureError> {
         self.written.insert(name.to_owned());
         self.look(b, name)?;
-        // A trigger sees a new time also in a row that stays as it is, and without a key it cannot be read again.
-        let moves = |table: &Table| table.is_loose() && table.columns.iter().any(|column| column.moves);
-        if self.tables.get(name).is_some_and(moves) { self.copy_whole(b, name, links) } else { Ok(()) }
+        // A trigger also sees a change that fails and is passed over by IGNORE, and a new time in a row that stays as it is;
+        // without a key the row cannot be read again.
+        let ignores = run.updates && run.says("ignore");
+        let seems = |table: &Table| ignores || table.columns.iter().any(|column| column.moves);
+        let found = self.tables.get(name);
+        if found.is_some_and(|table| table.is_loose() && seems(table)) {
+            self.copy_whole(b, name, links)?;
+        }
+        Ok(())
     }
 
     fn look(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {

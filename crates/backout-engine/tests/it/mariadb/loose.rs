@@ -58,6 +58,7 @@ const SCRIPTS: &[&str] = &[
     "UPDATE named SET w = 3 - w ORDER BY k = 'b' LIMIT 0; UPDATE named SET w = w + 10; UPDATE named SET w = 13 - w WHERE k = 'a'; REPLACE INTO named VALUES ('c', 1, 12);",
     "DELETE FROM shelf WHERE id = 1; UPDATE shelf SET id = 5; INSERT INTO book VALUES (5, 'five');",
     "UPDATE book SET title = 'uno' WHERE title = 'one'; DELETE FROM book WHERE title = 'two';",
+    "UPDATE IGNORE t SET code = 'one' WHERE no < 4; UPDATE IGNORE book SET shelf = 9 WHERE shelf = 1; UPDATE IGNORE cut SET a = b + 4;",
     "TRUNCATE plain; INSERT INTO plain VALUES (1, 'x'); SET foreign_key_checks = 0; TRUNCATE book; TRUNCATE big;",
     "ALTER TABLE cut TRUNCATE PARTITION p0; UPDATE cut SET a = a - 15 LIMIT 1; ALTER TABLE cut DROP PARTITION p1;",
     "ALTER TABLE plain ADD COLUMN c int DEFAULT 4 FIRST; UPDATE plain SET c = a; DELETE FROM plain WHERE v = 'y'; ALTER TABLE plain RENAME TO plane; INSERT INTO plane VALUES (1, 1, 'x');",
