@@ -47,6 +47,11 @@ impl Dialect {
         self == Dialect::Sqlite
     }
 
+    /// A column of a table without a key can go: else the rows of its values could not be told apart.
+    pub fn drops_columns_of_loose(self) -> bool {
+        self != Dialect::Mariadb
+    }
+
     /// Rows that others wrote to a table that was built anew are carried over to the old one, and back.
     pub fn carries_rows(self) -> bool {
         self == Dialect::Sqlite
