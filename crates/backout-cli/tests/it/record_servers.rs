@@ -124,11 +124,13 @@ const MARIADB: &str = "
     INSERT INTO product VALUES (1, 'coat', 100.5, 0.1, '2026-01-01', 'a', x'00ff'), (2, 'h''at', 20, -0.0, NULL, NULL, NULL),
         (3, 'scarf', 15, 1e300, NULL, 'b', '');
     CREATE TABLE orders (id INT AUTO_INCREMENT PRIMARY KEY, product INT, FOREIGN KEY (product) REFERENCES product (id) ON DELETE CASCADE);
-    INSERT INTO orders (product) VALUES (1), (2), (3);";
+    INSERT INTO orders (product) VALUES (1), (2), (3);
+    CREATE TABLE heard (what VARCHAR(9), n DOUBLE); INSERT INTO heard VALUES ('a', 1), ('a', 1), ('A', 1), ('b', NULL), ('b', NULL);";
 const MARIADB_CHANGES: [&str; 2] = [
     "UPDATE product SET price = price * 2, weight = weight + 1 WHERE id < 3; DELETE FROM product WHERE id = 3;
-     INSERT INTO product VALUES (4, 'gloves', 1, 0.30000000000000004, NULL, 'b', NULL); INSERT INTO orders (product) VALUES (4);",
-    "UPDATE product SET kind = 'b' WHERE id = 1; UPDATE orders SET product = 2 WHERE id = 1;",
+     INSERT INTO product VALUES (4, 'gloves', 1, 0.30000000000000004, NULL, 'b', NULL); INSERT INTO orders (product) VALUES (4);
+     UPDATE heard SET n = 0.1 LIMIT 2; INSERT INTO heard VALUES ('new', 1), ('new', 1), ('A', 1), ('A', 1);",
+    "DELETE FROM heard WHERE what = 'b' LIMIT 1; UPDATE product SET kind = 'b' WHERE id = 1; UPDATE orders SET product = 2 WHERE id = 1;",
 ];
 
 pub fn mariadb_client(database: &mariadb::Database<'_>) -> Command {
@@ -178,6 +180,8 @@ fn mariadb_stops_where_a_row_is_no_longer_as_it_was_left() {
         "DELETE FROM product WHERE id = 2",
         "UPDATE product SET raw = 'x' WHERE id = 4",
         "INSERT INTO orders (product) VALUES (4)",
+        "DELETE FROM heard WHERE what = 'new' LIMIT 1",
+        "UPDATE heard SET what = 'NEW' WHERE what = 'new'",
         "CREATE TRIGGER late BEFORE UPDATE ON product FOR EACH ROW SET NEW.price = 1",
     ] {
         let database = mariadb::Server::shared().database();

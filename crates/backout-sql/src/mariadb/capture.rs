@@ -12,6 +12,7 @@ use backout_model::target::TargetError;
 use mysql::Error;
 
 use super::counters;
+use super::loose;
 use super::marker::Names;
 use super::segment::Held;
 use super::session::{Session, ident, is_lock_timeout, literal};
@@ -95,15 +96,21 @@ impl Capture {
 
     fn make_holds(&self, b: &mut Session, at: usize) -> Result<(), Error> {
         let table = &self.tables[at].0;
+        for side in ["b", "a"] {
+            b.run(&format!("CREATE TABLE `{}` {}", self.object(at, side), table.hold()))?;
+        }
+        let note = self.tables[at].1.map(|counter| counters::noted(&table.name, counter)).unwrap_or_default();
+        if table.is_loose() {
+            return b.run(&format!("CREATE TABLE `{}` {}{note}", self.object(at, "l"), loose::log(table)));
+        }
         let kept: Vec<String> =
             table.columns.iter().enumerate().map(|(at, column)| format!("c{at} {} NULL", column.kind)).collect();
         let key: Vec<String> = table.key.iter().map(|at| format!("k{at} {} NULL", table.columns[*at].kind)).collect();
         b.run(&format!(
-            "CREATE TABLE `{}` (seq bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, op char(1) NOT NULL, {}, {}) ENGINE=InnoDB{}",
+            "CREATE TABLE `{}` (seq bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, op char(1) NOT NULL, {}, {}) ENGINE=InnoDB{note}",
             self.object(at, "l"),
             kept.join(", "),
             key.join(", "),
-            self.tables[at].1.map(|counter| counters::noted(&table.name, counter)).unwrap_or_default()
         ))?;
         let keys: Vec<String> =
             table.key.iter().map(|at| format!("c{at} {} NOT NULL", table.columns[*at].kind)).collect();
@@ -113,41 +120,21 @@ impl Capture {
             self.object(at, "k"),
             keys.join(", "),
             names.join(", ")
-        ))?;
-        for side in ["b", "a"] {
-            b.run(&format!("CREATE TABLE `{}` {}", self.object(at, side), table.hold()))?;
-        }
-        Ok(())
+        ))
     }
 
     /// The triggers that keep the rows of one table. They run under the settings under which they were made: those of
     /// the tool, which take every value as it is.
     fn make_triggers(&self, b: &mut Session, at: usize) -> Result<(), Error> {
         let table = &self.tables[at].0;
-        let columns = table.held("");
-        let keys: Vec<String> = table.key.iter().map(|at| format!("k{at}")).collect();
-        let key = |row: &str| {
-            table
-                .key
-                .iter()
-                .map(|at| format!("{row}.{}", ident(&table.columns[*at].name)))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let nothing = vec!["NULL"; table.columns.len()].join(", ");
-        let no_key = vec!["NULL"; table.key.len()].join(", ");
-        for (what, event, values) in [
-            ("i", "INSERT", format!("'I', {nothing}, {}", key("NEW"))),
-            ("u", "UPDATE", format!("'U', {}, {}", table.live("OLD."), key("NEW"))),
-            ("d", "DELETE", format!("'D', {}, {no_key}", table.live("OLD."))),
-        ] {
+        let log = self.object(at, "l");
+        let insertions = if table.is_loose() { loose::insertions(table, &log) } else { insertions(table, &log) };
+        for (what, event, insertion) in insertions {
             let sql = format!(
-                "CREATE TRIGGER `{}` AFTER {event} ON {} FOR EACH ROW IF {} THEN INSERT INTO `{}` (op, {columns}, {}) VALUES ({values}); END IF",
+                "CREATE TRIGGER `{}` AFTER {event} ON {} FOR EACH ROW IF {} THEN {insertion}; END IF",
                 self.object(at, what),
                 ident(&table.name),
                 self.armed(),
-                self.object(at, "l"),
-                keys.join(", ")
             );
             patiently(|| b.run(&sql))?;
         }
@@ -235,6 +222,7 @@ impl Capture {
         // Each row and each gap is locked: until the end nobody else can change a table that is copied.
         a.aside(|a| {
             self.tables.iter().enumerate().try_for_each(|(at, (table, _))| match self.copied.contains(&table.name) {
+                true if table.is_loose() => loose::put_away(a, table, &self.object(at, "b")),
                 true => a.run(&self.copy(at, table, "b", " FOR UPDATE")),
                 false => Ok(()),
             })
@@ -283,17 +271,24 @@ impl Capture {
         for (at, (table, counter)) in self.tables.iter().enumerate() {
             let now = table::counter(a, &table.name)?;
             let counter = counter.zip(now).filter(|(was, is)| was != is);
-            if self.copied.contains(&table.name) {
+            let [log, before, after] = ["l", "b", "a"].map(|what| self.object(at, what));
+            let copied = self.copied.contains(&table.name);
+            if !copied && a.value(&format!("SELECT 1 FROM `{log}` LIMIT 1"))?.is_none() {
+                if !took_back || counter.is_none() {
+                    continue;
+                }
+            } else if table.is_loose() {
+                match copied {
+                    true => loose::compare(a, table, [&before, &after])?,
+                    false => loose::net_of_log(a, table, &log, [&before, &after])?,
+                }
+            } else if copied {
                 a.run(&self.copy(at, table, "a", ""))?;
-                forget_unchanged(a, table, &self.object(at, "b"), &self.object(at, "a"))?;
-            } else if a.value(&format!("SELECT 1 FROM `{}` LIMIT 1", self.object(at, "l")))?.is_some() {
+                forget_unchanged(a, table, &before, &after)?;
+            } else {
                 self.net(a, at)?;
-            } else if !took_back || counter.is_none() {
-                continue;
             }
-            let rows =
-                |a: &mut Session, side: &str| a.number(&format!("SELECT COUNT(*) FROM `{}`", self.object(at, side)));
-            let (before, after) = (rows(a, "b")?, rows(a, "a")?);
+            let (before, after) = (table.rows_held(a, &before)?, table.rows_held(a, &after)?);
             // Rows that came and went again may have moved it, too.
             if before + after > 0 || counter.is_some() {
                 let at = u32::try_from(at).unwrap_or(u32::MAX);
@@ -351,6 +346,23 @@ impl Capture {
     }
 }
 
+/// What keeps an inserted, updated and deleted row in the log of a table with a key: as it was, and the key that it has then.
+fn insertions(table: &Table, log: &str) -> [(&'static str, &'static str, String); 3] {
+    let of = |begin: &str| table.key.iter().map(|at| format!("{begin}{at}")).collect::<Vec<_>>().join(", ");
+    let key =
+        table.key.iter().map(|at| format!("NEW.{}", ident(&table.columns[*at].name))).collect::<Vec<_>>().join(", ");
+    let nothing = vec!["NULL"; table.columns.len()].join(", ");
+    let no_key = vec!["NULL"; table.key.len()].join(", ");
+    let old = table.live("OLD.");
+    let insertion =
+        |values: String| format!("INSERT INTO `{log}` (op, {}, {}) VALUES ({values})", table.held(""), of("k"));
+    [
+        ("i", "INSERT", insertion(format!("'I', {nothing}, {key}"))),
+        ("u", "UPDATE", insertion(format!("'U', {old}, {key}"))),
+        ("d", "DELETE", insertion(format!("'D', {old}, {no_key}"))),
+    ]
+}
+
 /// Takes rows that are the same before and after out of both holds.
 pub fn forget_unchanged(a: &mut Session, table: &Table, before: &str, after: &str) -> Result<(), Error> {
     let (b, f) = (Side::Held("b"), Side::Held("f"));
@@ -362,7 +374,11 @@ pub fn forget_unchanged(a: &mut Session, table: &Table, before: &str, after: &st
 }
 
 /// Puts aside what stands in the table under the keys of its two holds, as the temporary table `aside`.
+/// Of a loose table none is under any.
 pub fn put_aside(a: &mut Session, table: &Table, before: &str, after: &str, aside: &str) -> Result<(), Error> {
+    if table.is_loose() {
+        return Ok(());
+    }
     let named = table.key.iter().map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
     a.run(&format!("CREATE TEMPORARY TABLE {aside} {}", table.hold()))?;
     a.run(&format!(
@@ -375,8 +391,12 @@ pub fn put_aside(a: &mut Session, table: &Table, before: &str, after: &str, asid
     ))
 }
 
-/// Fills two holds anew in a redo: with what was put aside before it, and with what it left.
+/// Fills two holds anew in a redo: with what was put aside before it, and with what it left. Those of a loose table are what
+/// it did.
 pub fn rehold(a: &mut Session, table: &Table, before: &str, after: &str, aside: &str) -> Result<(), Error> {
+    if table.is_loose() {
+        return Ok(());
+    }
     put_aside(a, table, before, after, "backout_left")?;
     for (hold, from) in [(before, aside), (after, "backout_left")] {
         a.run(&format!("DELETE FROM `{hold}`"))?;

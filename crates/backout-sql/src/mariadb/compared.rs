@@ -122,8 +122,8 @@ impl Mariadb {
             let differs = compared_rows::differ(self.a()?, old).map_err(|source| self.uncompared(source))?;
             if differs || old.counter != new.counter {
                 // A counter that went down was set, and rows that come back would move it again.
-                let keyed = old.is_keyed() && old.counter <= new.counter;
-                let told = if keyed { &mut rows } else { &mut whole };
+                let one_by_one = old.is_transactional() && old.counter <= new.counter;
+                let told = if one_by_one { &mut rows } else { &mut whole };
                 told.insert(old.table.name.clone());
             }
         }

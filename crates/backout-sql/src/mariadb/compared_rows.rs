@@ -5,8 +5,9 @@
 use mysql::Error;
 
 use super::compared_schema::OneTable;
+use super::loose;
 use super::session::{Session, ident};
-use super::table::{Compared, Side, Table};
+use super::table::{Side, Table};
 
 const X: Side<'static> = Side::Live("x");
 /// The copy, which has the table's own columns.
@@ -24,22 +25,6 @@ fn unlike(table: &Table, one: &str, other: &str) -> String {
     )
 }
 
-/// A digest of each value, whatever it is: the rows that have all of them alike are the same.
-fn digests(table: &Table) -> String {
-    let digest = |at: usize| {
-        let value = X.column(table, at);
-        let value = match table.columns[at].compared {
-            Compared::Bytes => value,
-            Compared::Number => format!("CONCAT({value} + 0)"),
-            Compared::Float => format!("CONCAT(CAST({value} AS DOUBLE))"),
-            Compared::Plain => format!("CONCAT({value})"),
-        };
-        format!("IFNULL(SHA2({value}, 256), '-')")
-    };
-    let all: Vec<String> = (0..table.columns.len()).map(digest).collect();
-    format!("SHA2(CONCAT({}), 256)", all.join(", "))
-}
-
 /// True where a table has other rows than its copy.
 pub fn differ(a: &mut Session, was: &OneTable) -> Result<bool, Error> {
     let (table, live, copy) = (&was.table, ident(&was.table.name), ident(&was.copy));
@@ -47,12 +32,13 @@ pub fn differ(a: &mut Session, was: &OneTable) -> Result<bool, Error> {
     if a.number(&counts)? != 0 {
         return Ok(true);
     }
-    let sql = match table.key.is_empty() {
+    let sql = match table.is_loose() {
         // As many rows, and each of before is there as it was.
         false => format!("SELECT 1 FROM {} LIMIT 1", unlike(table, &was.copy, &table.name)),
         true if table.columns.is_empty() => return Ok(false),
         true => {
-            let side = |name: &str, count: i8| format!("SELECT {} AS d, {count} AS n FROM {name} AS x", digests(table));
+            let side =
+                |name: &str, count: i8| format!("SELECT {} AS d, {count} AS n FROM {name} AS x", table.digest(X));
             let both = format!("{} UNION ALL {}", side(&live, 1), side(&copy, -1));
             format!("SELECT 1 FROM ({both}) AS u GROUP BY d HAVING SUM(n) <> 0 LIMIT 1")
         }
@@ -63,6 +49,13 @@ pub fn differ(a: &mut Session, was: &OneTable) -> Result<bool, Error> {
 /// Fills the holds of a table with what differs; how many rows there are in each.
 pub fn fill(a: &mut Session, was: &OneTable, before: &str, after: &str) -> Result<(u64, u64), Error> {
     let table = &was.table;
+    if table.is_loose() {
+        for hold in [before, after] {
+            a.run(&format!("CREATE TABLE `{hold}` {}", table.hold()))?;
+        }
+        loose::compare_with_copy(a, table, &was.copy, [before, after])?;
+        return Ok((table.rows_held(a, before)?, table.rows_held(a, after)?));
+    }
     let mut fill = |hold: &str, one: &str, other: &str| {
         a.run(&format!("CREATE TABLE `{hold}` {}", table.hold()))?;
         let (columns, values, from) = (table.held(""), table.live("f."), unlike(table, one, other));

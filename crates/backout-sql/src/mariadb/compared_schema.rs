@@ -31,9 +31,9 @@ pub struct OneTable {
 }
 
 impl OneTable {
-    /// Its rows can be told apart, and go back in a transaction.
-    pub fn is_keyed(&self) -> bool {
-        self.engine == "InnoDB" && !self.table.key.is_empty()
+    /// Its rows go back in a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.engine == "InnoDB" && !self.table.columns.is_empty()
     }
 }
 

@@ -436,6 +436,8 @@ impl Mariadb {
         if forward {
             let redone = segment.state == State::Intended;
             match &*change {
+                // One just made has the foreign keys and indexes that it was made with; what they are is learned below.
+                Change::Made { definition, .. } if redone && definition.is_empty() => {}
                 Change::Made { .. } if redone => self.bring_links(&change)?,
                 Change::Relinked { .. } => self.relink(&change, false)?,
                 _ => self.let_go_of_links(segment, &change)?,

@@ -8,6 +8,7 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::TargetError;
 use mysql::Error;
 
+use super::loose;
 use super::replay::{Direction, Replay};
 use super::session::{Row, Session, ident, is_taken};
 use super::table::{Compared, ForeignKey, Side, Table};
@@ -43,7 +44,13 @@ impl<'a> Rows<'a> {
             return Err("it has another primary key".to_owned());
         }
         let is_more = |one: &&super::table::Column| !table.columns.iter().any(|column| column.name == one.name);
-        let more = now.columns.iter().filter(is_more).map(|column| (column.name.clone(), column.moves)).collect();
+        let more: Vec<(String, bool)> =
+            now.columns.iter().filter(is_more).map(|column| (column.name.clone(), column.moves)).collect();
+        if let Some((name, _)) = more.first().filter(|_| table.is_loose()) {
+            return Err(format!(
+                "it has a column {name}, and without a primary key nothing tells whose rows have a value there"
+            ));
+        }
         Ok(Self { table, from, to, more })
     }
 
@@ -54,6 +61,9 @@ impl<'a> Rows<'a> {
     /// Locks the rows that are there, so that nobody changes them until the end. No snapshot is taken before that: what is
     /// read afterwards is what stands there.
     pub fn lock(&self, a: &mut Session) -> Result<(), Error> {
+        if self.table.is_loose() {
+            return loose::lock(self, a);
+        }
         for (hold, side) in [(&self.from, F), (&self.to, T)] {
             let alias = if hold == &self.from { "f" } else { "t" };
             let key = self.table.keyed(X, side);
@@ -67,6 +77,9 @@ impl<'a> Rows<'a> {
 
     /// Compares and, where no conflict forbids it, changes.
     pub fn settle(&self, a: &mut Session, replay: &mut Replay<'_>) -> Result<(), Error> {
+        if self.table.is_loose() {
+            return loose::settle(self, a, replay);
+        }
         let both = format!("`{}` AS f JOIN `{}` AS t ON {}", self.from, self.to, self.table.keyed(F, T));
         let only_from = format!(
             "`{}` AS f JOIN {} AS x ON {} WHERE NOT EXISTS (SELECT 1 FROM `{}` AS t WHERE {})",
@@ -351,15 +364,15 @@ impl<'a> Rows<'a> {
                 let same: Option<Vec<String>> =
                     link.columns.iter().map(|name| Some(self.table.same(at(name)?, F, T))).collect();
                 // One that points where it pointed is no worse than it was.
-                let moved = same.map_or(String::new(), |same| {
-                    format!(
-                        " AND NOT EXISTS (SELECT 1 FROM `{}` AS f WHERE {} AND {})",
-                        self.from,
-                        self.table.keyed(F, T),
-                        same.join(" AND ")
-                    )
+                let moved = same.map_or(String::new(), |mut same| {
+                    if !self.table.is_loose() {
+                        same.push(self.table.keyed(F, T));
+                    }
+                    format!(" AND NOT EXISTS (SELECT 1 FROM `{}` AS f WHERE {})", self.from, same.join(" AND "))
                 });
-                format!("EXISTS (SELECT 1 FROM `{}` AS t WHERE {}{moved})", self.to, keyed("t"))
+                let brought = format!("EXISTS (SELECT 1 FROM `{}` AS t WHERE {}{moved})", self.to, keyed("t"));
+                // A digest is sought in the hold, not the hold's in the table.
+                if self.table.is_loose() { format!("IF({brought}, 1, 0)") } else { brought }
             } else {
                 let at = |name: &String| self.table.columns.iter().position(|column| column.name == *name);
                 let keys: Option<Vec<usize>> = link.referenced.iter().map(at).collect();

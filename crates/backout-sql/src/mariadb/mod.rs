@@ -54,6 +54,7 @@ mod head;
 mod hidden;
 mod load;
 mod lock;
+mod loose;
 mod marker;
 mod plan;
 mod quiet;

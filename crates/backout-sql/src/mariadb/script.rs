@@ -15,6 +15,7 @@ use mysql::Error;
 use super::Mariadb;
 use super::ddl::Change;
 use super::ddl_hung;
+use super::loose;
 use super::script_ddl::{self, Back, Triggers};
 use super::segment::{self, Detail, Held, Segment, State};
 use super::session::{Session, ident, literal};
@@ -91,9 +92,7 @@ impl Mariadb {
                     let name = &held.table.name;
                     let mut triggers = table::triggers(&mut self.b, name)?;
                     triggers.extend(writing.triggers.back_on(name).map(str::to_owned));
-                    if held.table.key.is_empty() {
-                        not.push(format!("{shown}: table {name} has no primary key"));
-                    } else if !triggers.is_empty() {
+                    if !triggers.is_empty() {
                         let triggers = triggers.join(", ");
                         not.push(format!(
                             "{shown}: table {name} has triggers, which would act on rows that go back: {triggers}"
@@ -120,7 +119,7 @@ impl Mariadb {
                         writing.first += &looks(held, &left, &was, &columns, NOTHING);
                     }
                     writing.body += &rows(held, &left, &was, end);
-                    writing.left.entry(name.clone()).or_default().push((held.table.clone(), left.clone()));
+                    writing.left.entry(name.clone()).or_default().push((held.table.clone(), left.clone(), was));
                     if let Some(key) = pointing(&mut writing.pointing, held, &left, &writing.keys) {
                         not.push(format!("{shown}: foreign key {key} points at columns that have other names by then"));
                     }
@@ -193,13 +192,20 @@ impl Mariadb {
             now.columns.iter().any(|column| column.name == own.name && column.kind == own.kind)
         };
         let found: Vec<usize> = (0..table.columns.len()).filter(is_there).collect();
-        Ok(if table.key.iter().all(|at| found.contains(at)) { found } else { Vec::new() })
+        let known = match table.is_loose() {
+            true => found.len() == table.columns.len(),
+            false => table.key.iter().all(|at| found.contains(at)),
+        };
+        Ok(if known { found } else { Vec::new() })
     }
 }
 
 /// How a stop ends.
 const NOTHING: &str = ": nothing was changed";
 const GOES_ON: &str = ": what was taken back so far stays; `backout undo` goes on";
+
+/// A table of a part, with its two holds: what it left, and what was.
+type Changed = (Table, String, String);
 
 /// A script that is being written.
 struct Writing {
@@ -214,8 +220,8 @@ struct Writing {
     touched: BTreeSet<String>,
     /// The same, by a change of the schema.
     altered: BTreeSet<String>,
-    /// What rows the parts so far left in tables, and where that is held.
-    left: BTreeMap<String, Vec<(Table, String)>>,
+    /// Of tables whose rows the parts so far changed, where what they left is held, and what was.
+    left: BTreeMap<String, Vec<Changed>>,
     /// What is looked at before anything changes, in one block.
     first: String,
     body: String,
@@ -314,13 +320,23 @@ fn looks(held: &Held, left: &str, was: &str, columns: &[usize], end: &str) -> St
     }
     let table = &held.table;
     let live = ident(&table.name);
+    let stop = signal_as(&format!("a row of {} is no longer as the deployment left it", short(&table.name)), end);
+    if table.is_loose() && held.after == 0 {
+        return String::new();
+    }
+    if table.is_loose() {
+        let count = loose::count(table, left).join(";\n  ");
+        let missing = loose::missing(left);
+        return format!(
+            "  {count};\n  SELECT COUNT(*) INTO found FROM {missing};\n  IF found > 0 THEN {stop}; END IF;\n"
+        );
+    }
     let same_key = |one: Side<'_>, other: Side<'_>| table.keyed(one, other);
     let only_left = format!("NOT EXISTS (SELECT 1 FROM `{was}` AS t WHERE {})", same_key(T, F));
     let unchanged: Vec<String> =
         columns.iter().map(|at| format!("({} OR {})", table.same(*at, F, T), table.same(*at, X, F))).collect();
     let same: Vec<String> = columns.iter().map(|at| table.same(*at, X, F)).collect();
     let both = format!("`{left}` AS f JOIN `{was}` AS t ON {}", same_key(F, T));
-    let stop = signal_as(&format!("a row of {} is no longer as the deployment left it", short(&table.name)), end);
     let look = |from: &str, wanted: &str| {
         format!(
             "  SELECT COUNT(*) INTO found FROM {from} FOR UPDATE;\n  SELECT COUNT(*) INTO wanted FROM {wanted};\n  IF found <> wanted THEN {stop}; END IF;\n"
@@ -338,6 +354,14 @@ fn looks(held: &Held, left: &str, was: &str, columns: &[usize], end: &str) -> St
 /// The rows of one table: looked at, then changed.
 fn rows(held: &Held, left: &str, was: &str, end: &str) -> String {
     let table = &held.table;
+    let all: Vec<usize> = (0..table.columns.len()).collect();
+    let looks = looks(held, left, was, &all, end);
+    if table.is_loose() {
+        let go = if held.after > 0 { loose::take_away(table, left).to_vec() } else { Vec::new() };
+        let come = loose::bring(table, was, &format!("SELECT d, n FROM `{was}`"));
+        let changes: String = go.iter().chain([&come]).map(|sql| format!("  {sql};\n")).collect();
+        return block(&(looks + &changes));
+    }
     let live = ident(&table.name);
     // A column that moves by itself stays where it is set to what it is.
     let sets: Vec<String> = (0..table.columns.len())
@@ -359,19 +383,33 @@ fn rows(held: &Held, left: &str, was: &str, end: &str) -> String {
         table.held("t."),
         table.keyed(F, T),
     );
-    let all: Vec<usize> = (0..table.columns.len()).collect();
-    block(&(looks(held, left, was, &all, end) + &changes))
+    block(&(looks + &changes))
 }
 
 /// Stops where a table that goes has rows that no part of the steps left there.
-fn strangers(name: &str, left: &[(Table, String)]) -> String {
-    let none = |(table, hold): &(Table, String)| {
-        format!("NOT EXISTS (SELECT 1 FROM `{hold}` AS f WHERE {})", table.keyed(X, F))
+fn strangers(name: &str, left: &[Changed]) -> String {
+    let live = ident(name);
+    let found = match left.first() {
+        None => format!("SELECT 1 FROM {live}"),
+        Some((table, ..)) if table.is_loose() => {
+            let held = left.iter().map(|(_, left, was)| {
+                format!(" UNION ALL SELECT d, -n FROM `{left}` UNION ALL SELECT d, n FROM `{was}`")
+            });
+            format!(
+                "SELECT d FROM (SELECT {} AS d, 1 AS n FROM {live} AS x{}) AS u GROUP BY d HAVING SUM(n) > 0",
+                table.digest(X),
+                held.collect::<String>()
+            )
+        }
+        Some(_) => {
+            let none = |(table, hold, _): &Changed| {
+                format!("NOT EXISTS (SELECT 1 FROM `{hold}` AS f WHERE {})", table.keyed(X, F))
+            };
+            format!("SELECT 1 FROM {live} AS x WHERE {}", left.iter().map(none).collect::<Vec<_>>().join(" AND "))
+        }
     };
-    let none: Vec<String> = left.iter().map(none).collect();
-    let none = if none.is_empty() { "TRUE".to_owned() } else { none.join(" AND ") };
     let stop = signal(&format!("what is in {} is no longer as the deployment left it", short(name)));
-    format!("  IF EXISTS (SELECT 1 FROM {} AS x WHERE {none}) THEN {stop}; END IF;\n", ident(name))
+    format!("  IF EXISTS ({found}) THEN {stop}; END IF;\n")
 }
 
 /// No key is enforced while rows go back: what points at one that went is sought at the end. The name of a key of which that

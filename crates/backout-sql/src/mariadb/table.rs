@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use mysql::Error;
 use serde::{Deserialize, Serialize};
 
-use super::session::{Session, ident, literal};
+use super::session::{Row, Session, ident, literal};
 
 /// How values of a column are compared: byte for byte, whatever its collation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct Column {
 pub struct Table {
     pub name: String,
     pub columns: Vec<Column>,
-    /// The primary key: indexes into the columns.
+    /// What tells its rows apart: indexes into the columns. Of a loose table nothing does, see [`super::loose`].
     pub key: Vec<usize>,
 }
 
@@ -110,7 +110,7 @@ pub fn all_names(session: &mut Session) -> Result<BTreeSet<String>, Error> {
 }
 
 impl Table {
-    /// The table of that name; its key is empty where it has no primary key, or one on the beginnings of values.
+    /// The table of that name; its key is the primary one, else a unique one that takes no NULL, by whole values.
     pub fn find(session: &mut Session, name: &str) -> Result<Self, Error> {
         let of = format!("TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}", literal(name));
         let rows = session.rows(&format!(
@@ -119,12 +119,22 @@ impl Table {
         ))?;
         let columns: Vec<Column> = rows.into_iter().map(|row| column(&row)).collect();
         let parts = session.rows(&format!(
-            "SELECT COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS WHERE {of} AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX"
+            "SELECT COLUMN_NAME, INDEX_NAME, SUB_PART IS NULL AND NULLABLE <> 'YES' FROM information_schema.STATISTICS
+             WHERE {of} AND NON_UNIQUE = 0 AND INDEX_TYPE = 'BTREE' ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"
         ))?;
-        let at = |name: &str| columns.iter().position(|column| column.name == name);
-        let key: Option<Vec<usize>> =
-            parts.iter().map(|row| row[0].as_deref().filter(|_| row[1].is_none()).and_then(at)).collect();
-        Ok(Self { name: name.to_owned(), columns, key: key.unwrap_or_default() })
+        // A part that is computed has no image.
+        let at = |row: &Row| {
+            let whole = row[2].as_deref() == Some("1");
+            columns.iter().position(|column| whole && row[0].as_ref() == Some(&column.name))
+        };
+        let key = parts.chunk_by(|one, other| one[1] == other[1]).find_map(|index| index.iter().map(at).collect());
+        let key = key.unwrap_or_default();
+        Ok(Self { name: name.to_owned(), columns, key })
+    }
+
+    /// True where nothing tells two of its rows apart that hold the same.
+    pub fn is_loose(&self) -> bool {
+        self.key.is_empty()
     }
 
     pub fn is_key(&self, at: usize) -> bool {
@@ -141,7 +151,8 @@ impl Table {
         (0..self.columns.len()).map(|at| format!("{prefix}c{at}")).collect::<Vec<_>>().join(", ")
     }
 
-    /// The definition of a hold's columns, with the table's key.
+    /// The definition of a hold's columns, with the table's key. That of a loose table has each row once, with its digest
+    /// and its number.
     pub fn hold(&self) -> String {
         let columns: Vec<String> = self
             .columns
@@ -149,12 +160,45 @@ impl Table {
             .enumerate()
             .map(|(at, column)| format!("c{at} {} {}", column.kind, if self.is_key(at) { "NOT NULL" } else { "NULL" }))
             .collect();
+        if self.is_loose() {
+            let columns = columns.join(", ");
+            return format!("({columns}, d binary(32) NOT NULL PRIMARY KEY, n bigint NOT NULL) ENGINE=InnoDB");
+        }
         let key: Vec<String> = self.key.iter().map(|at| format!("c{at}")).collect();
         format!("({}, PRIMARY KEY ({})) ENGINE=InnoDB", columns.join(", "), key.join(", "))
     }
 
-    /// True where a live row and a held one, or two held ones, have the same key.
+    /// How many rows a hold has.
+    pub fn rows_held(&self, session: &mut Session, hold: &str) -> Result<u64, Error> {
+        let number = if self.is_loose() { "IFNULL(SUM(n), 0)" } else { "COUNT(*)" };
+        session.number(&format!("SELECT {number} FROM `{hold}`"))
+    }
+
+    /// A digest of all that a row holds: that of no other row is the same. No value is longer in it than a number or a
+    /// digest, so that it fits into what a server takes as one.
+    pub fn digest(&self, side: Side<'_>) -> String {
+        let all: Vec<String> = (0..self.columns.len())
+            .map(|at| {
+                let value = side.column(self, at);
+                let bytes = match self.columns[at].compared {
+                    Compared::Bytes => return format!("IFNULL(SHA2(BINARY {value}, 256), '-')"),
+                    Compared::Number => format!("BINARY ({value} + 0)"),
+                    // A FLOAT is printed with fewer digits than it has.
+                    Compared::Float => format!("BINARY CONCAT(CAST({value} AS DOUBLE))"),
+                    Compared::Plain => format!("BINARY {value}"),
+                };
+                format!("IFNULL(CONCAT(LENGTH({bytes}), ':', {bytes}), '-')")
+            })
+            .collect();
+        format!("UNHEX(SHA2(CONCAT({}), 256))", all.join(", "))
+    }
+
+    /// True where a live row and a held one, or two held ones, have the same key; of a loose table, hold the same.
     pub fn keyed(&self, one: Side<'_>, other: Side<'_>) -> String {
+        if self.is_loose() {
+            let digest = |side| if let Side::Held(alias) = side { format!("{alias}.d") } else { self.digest(side) };
+            return format!("{} = {}", digest(one), digest(other));
+        }
         let parts: Vec<String> =
             self.key.iter().map(|at| format!("{} = {}", one.column(self, *at), other.column(self, *at))).collect();
         parts.join(" AND ")
@@ -191,8 +235,11 @@ impl Table {
         format!("IFNULL({text}, 'NULL')")
     }
 
-    /// The key for people: `id=7`.
+    /// The key for people: `id=7`; of a loose table the row.
     pub fn shown_key(&self, side: Side<'_>) -> String {
+        if self.is_loose() {
+            return self.shown_row(side);
+        }
         let parts: Vec<String> = self
             .key
             .iter()

@@ -12,6 +12,9 @@ use super::sequence;
 use super::session::{Session, literal};
 use super::table::{self, ForeignKey, Table, There};
 
+/// Room for a number or a digest of each of a table's columns.
+const SMALLEST_PACKET: u64 = 1 << 19;
+
 /// The tables that a run of statements may write to, with those that triggers and routines write to on its behalf, and those
 /// whose rows follow by foreign keys.
 pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Result<Plan, CaptureError> {
@@ -47,7 +50,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
     let links = if written.is_empty() { Vec::new() } else { table::foreign_keys(b)? };
     let mut plan = Plan::default();
     for name in &written {
-        plan.add(b, name)?;
+        plan.add(b, name, &links, &run)?;
         plan.follow(b, name, &links, &run)?;
     }
     if run.all {
@@ -55,7 +58,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
             // One that cannot be captured is left out: a statement that would write to it is refused when it is known.
             let mut more = plan.clone();
             let links = table::foreign_keys(b)?;
-            match more.add(b, &name).and_then(|()| more.follow(b, &name, &links, &run)) {
+            match more.add(b, &name, &links, &run).and_then(|()| more.follow(b, &name, &links, &run)) {
                 Ok(()) => plan = more,
                 Err(CaptureError::Uncapturable(_)) => {}
                 Err(error) => return Err(error),
@@ -74,7 +77,7 @@ pub fn alone(b: &mut Session, name: &str, whole: bool) -> Result<Plan, CaptureEr
     {
         return Err(of_engine(name, &engine));
     }
-    plan.add(b, name)?;
+    plan.add(b, name, &[], &Run::default())?;
     if whole {
         match plan.copy_whole(b, name, &[]) {
             // Row by row, then.
@@ -144,9 +147,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn add(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
+    fn add(&mut self, b: &mut Session, name: &str, links: &[ForeignKey], run: &Run) -> Result<(), CaptureError> {
         self.written.insert(name.to_owned());
-        self.look(b, name)
+        self.look(b, name)?;
+        // A trigger also sees a change that fails and is passed over by IGNORE, and a new time in a row that stays as it is;
+        // without a key the row cannot be read again.
+        let ignores = run.updates && run.says("ignore");
+        let seems = |table: &Table| ignores || table.columns.iter().any(|column| column.moves);
+        let found = self.tables.get(name);
+        if found.is_some_and(|table| table.is_loose() && seems(table)) {
+            self.copy_whole(b, name, links)?;
+        }
+        Ok(())
     }
 
     fn look(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
@@ -154,8 +166,15 @@ impl Plan {
             return Ok(());
         }
         let found = Table::find(b, name)?;
-        if found.key.is_empty() {
-            let why = format!("the table {name} has no primary key by whole values: its rows cannot be told apart yet");
+        if found.columns.is_empty() {
+            let why = format!("all columns of the table {name} are computed: its rows cannot be told apart");
+            return Err(CaptureError::Uncapturable(why));
+        }
+        // Where a row's values are joined for its digest, they must fit.
+        if found.is_loose() && b.number("SELECT @@max_allowed_packet")? < SMALLEST_PACKET {
+            let why = format!(
+                "the table {name} has no primary key, and max_allowed_packet is too small to tell its rows apart"
+            );
             return Err(CaptureError::Uncapturable(why));
         }
         if let Some(why) = quiet::why_not(b, name)? {
@@ -184,7 +203,8 @@ impl Plan {
             self.look(b, &last.child)?;
             let child = &self.tables[&last.child];
             let in_key = |column: &String| child.key.iter().any(|at| child.columns[*at].name == *column);
-            if is_circle || last.follows_updates() && last.columns.iter().any(in_key) {
+            // Nothing tells what became of a row that has no key.
+            if is_circle || child.is_loose() || last.follows_updates() && last.columns.iter().any(in_key) {
                 self.copy_whole(b, &last.child, links)?;
                 continue;
             }

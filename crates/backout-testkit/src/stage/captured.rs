@@ -75,6 +75,7 @@ pub fn on_mariadb() -> Pkg {
              ALTER TABLE wide DROP COLUMN drop_me; ALTER TABLE wide ADD COLUMN added text DEFAULT 'x'; UPDATE wide SET added = 'y' WHERE id = 1;
              DROP TABLE gone; DROP VIEW cheap; CREATE TABLE made (id int AUTO_INCREMENT PRIMARY KEY, t varchar(9) UNIQUE, p int, FOREIGN KEY (p) REFERENCES product (id)) ENGINE=InnoDB;
              INSERT INTO made (t, p) VALUES ('a', 1), ('b', 4); CREATE TRIGGER t BEFORE INSERT ON made FOR EACH ROW SET NEW.t = UPPER(NEW.t);
+             UPDATE heard SET n = 7 WHERE what = 'a' LIMIT 2; INSERT INTO heard VALUES ('b', 2);
              CREATE PROCEDURE p() SELECT 1; CREATE VIEW dear AS SELECT id FROM product WHERE price > 50",
         ))
         .step(flag("flag-all"))

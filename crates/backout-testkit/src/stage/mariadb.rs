@@ -32,6 +32,8 @@ const MAIN: &str = "
     CREATE TRIGGER pinned BEFORE INSERT ON pins FOR EACH ROW SET @pinned = 1;
     CREATE TABLE yearly (id int PRIMARY KEY) ENGINE=InnoDB PARTITION BY RANGE (id) (PARTITION y1 VALUES LESS THAN (10), PARTITION y2 VALUES LESS THAN (20));
     INSERT INTO yearly VALUES (1), (11), (12);
+    CREATE TABLE heard (what varchar(20), n int) ENGINE=InnoDB;
+    INSERT INTO heard VALUES ('a', 1), ('a', 1), ('a', 1), ('b', 2), ('b', 2), (NULL, NULL);
     CREATE VIEW cheap AS SELECT id, name FROM product WHERE price < 50;
 ";
 
@@ -53,6 +55,9 @@ pub fn package() -> Pkg {
              DELETE FROM product WHERE id = 3;
              INSERT INTO product VALUES (4, 'sledge', 80, 'well');
              INSERT INTO orders (product, amount) SELECT id, 1 FROM product;
+             UPDATE heard SET n = n + 1 WHERE what = 'a' LIMIT 2;
+             DELETE FROM heard WHERE what = 'b' LIMIT 1;
+             INSERT INTO heard SELECT name, 3 FROM product;
              REPLACE INTO settings VALUES ('schema', '42');"))
         .step(child(images));
     Pkg::new("all")

@@ -2,6 +2,8 @@
 //! the same text and rows, done again; and a chain of which one fails.
 
 use backout_engine::outcome::Status;
+use backout_model::fault::Point;
+use backout_testkit::faults::{Fault, play};
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::Server;
 use backout_testkit::mariadb_dump;
@@ -146,6 +148,32 @@ fn of_ten_alters_the_eighth_fails_and_nothing_is_left() {
 }
 
 /// As every dump has it: a table with rows that others point at is dropped, made and filled again.
+#[test]
+fn a_table_whose_making_was_interrupted_goes_again() {
+    let package = Pkg::new("p").step(sql("CREATE TABLE made (id int AUTO_INCREMENT PRIMARY KEY, v int, UNIQUE (v));"));
+    let site = || TestSite::builder().mariadb("main", Server::shared(), "").build();
+    let playing = play(Fault::None, false);
+    site().deploy(&package).expect(Status::Done);
+    let seen = playing.seen();
+    drop(playing);
+    let made = seen.iter().position(|point| *point == Point::Statement).unwrap();
+    let mut open = 0;
+    for at in made + 1..=seen.len() {
+        let site = site();
+        let before = Fingerprint::of(&site);
+        let playing = play(Fault::CrashAt(at), false);
+        let done = site.deploy(&package);
+        assert!(playing.struck(), "{at}: {done:?}");
+        drop(playing);
+        site.bury_the_dead();
+        let Some(ended) = site.resume().result.unwrap() else { continue };
+        assert_eq!(ended.status, Status::Failed, "{at}: {ended:?}");
+        before.assert_same(&Fingerprint::of(&site), &format!("{at}"));
+        open += 1;
+    }
+    assert!(open > 1, "{seen:?}");
+}
+
 #[test]
 fn a_table_that_others_point_at_comes_back_when_a_later_statement_fails() {
     let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();

@@ -4,6 +4,7 @@ mod conflicts;
 pub mod ddl;
 mod dependents;
 mod emptied;
+mod loose;
 pub mod objects;
 pub mod rows;
 mod sequences;

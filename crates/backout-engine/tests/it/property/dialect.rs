@@ -23,12 +23,7 @@ impl Dialect {
 
     /// The forms of its tables.
     pub fn forms(self) -> &'static [Form] {
-        const ALL: [Form; 5] = [Form::Integer, Form::Autoincrement, Form::Text, Form::Pair, Form::Loose];
-        match self {
-            Dialect::Sqlite | Dialect::Postgres => &ALL,
-            // Rows without a key are refused.
-            Dialect::Mariadb => &ALL[..4],
-        }
+        &[Form::Integer, Form::Autoincrement, Form::Text, Form::Pair, Form::Loose]
     }
 
     /// Others write to it all the while that a history is played.
@@ -50,6 +45,11 @@ impl Dialect {
     /// any other, and such a row is known by all that it holds.
     pub fn numbers_rows(self) -> bool {
         self == Dialect::Sqlite
+    }
+
+    /// A column of a table without a key can go: else the rows of its values could not be told apart.
+    pub fn drops_columns_of_loose(self) -> bool {
+        self != Dialect::Mariadb
     }
 
     /// Rows that others wrote to a table that was built anew are carried over to the old one, and back.
@@ -194,6 +194,9 @@ impl Dialect {
     pub fn verb(self, table: &Table, verb: Verb) -> (&'static str, String) {
         match (self, verb) {
             (_, Verb::Insert) => ("INSERT", String::new()),
+            (Dialect::Postgres | Dialect::Mariadb, Verb::Replace) if table.form == Form::Loose => {
+                ("INSERT", String::new())
+            }
             (Dialect::Sqlite, Verb::Replace) => ("REPLACE", String::new()),
             (Dialect::Sqlite, Verb::Ignore) => ("INSERT OR IGNORE", String::new()),
             (Dialect::Postgres, Verb::Ignore) => ("INSERT", " ON CONFLICT DO NOTHING".to_owned()),
@@ -210,7 +213,6 @@ impl Dialect {
                     table.columns.iter().map(|column| format!("{0} = VALUES({0})", column.name)).collect();
                 ("INSERT", format!(" ON DUPLICATE KEY UPDATE {}", set.join(", ")))
             }
-            (Dialect::Postgres, Verb::Replace) if table.form == Form::Loose => ("INSERT", String::new()),
             (Dialect::Postgres, Verb::Replace) => {
                 let set: Vec<String> =
                     table.columns.iter().map(|column| format!("{0} = excluded.{0}", column.name)).collect();

@@ -427,7 +427,7 @@ impl Generator {
                 let column = self.further_column(&table);
                 Some(Statement::AddColumn { table: name, column, text })
             }
-            90..93 if may_go => {
+            90..93 if may_go && (table.form != Form::Loose || self.dialect.drops_columns_of_loose()) => {
                 let plain: Vec<Column> = Self::writable(&table).into_iter().filter(|column| !column.unique).collect();
                 // One column has to stay in a table without a key.
                 let column = self.pick(&plain).filter(|_| table.columns.len() > 1)?.name.clone();

@@ -200,8 +200,16 @@ impl Run<'_> {
             let last = self.site.resume().result.map_err(|error| format!("resume: {}", error.causes().join(": ")))?;
             drop(playing);
             resumed = last.or(resumed);
-            self.log
-                .push(format!("  resumed: {:?}", resumed.as_ref().map(|outcome| (outcome.status, &outcome.answer))));
+            self.log.push(format!(
+                "  resumed: {:?}",
+                resumed.as_ref().map(|outcome| (
+                    outcome.status,
+                    &outcome.answer,
+                    &outcome.causes,
+                    &outcome.notes,
+                    &outcome.conflicts
+                ))
+            ));
         }
         let mut events = Vec::new();
         self.site
