@@ -322,6 +322,7 @@ impl Run<'_, '_> {
         remove_copy(self);
         let mut outcome = Outcome::new(Status::Failed, UNDONE_AND_VERIFIED);
         outcome.causes = std::iter::once(format!("{} failed", self.view.name())).chain(trouble.causes).collect();
+        outcome.hints = trouble.hints;
         outcome.deployment = Some(self.view.id.clone());
         Ok(outcome)
     }

@@ -21,20 +21,22 @@ use crate::step::{Run, surely};
 /// Why a frame did not come to its end.
 pub(crate) struct Trouble {
     pub causes: Vec<String>,
+    /// What the operator can do about it.
+    pub hints: Vec<String>,
     /// The undo failed, or another process took the lock over: nothing more may be tried.
     pub fatal: bool,
 }
 
 impl Trouble {
     pub fn new(cause: impl Into<String>) -> Self {
-        Self { causes: vec![cause.into()], fatal: false }
+        Self { causes: vec![cause.into()], hints: Vec::new(), fatal: false }
     }
 }
 
 impl From<EngineError> for Trouble {
     fn from(error: EngineError) -> Self {
         let fatal = matches!(error, EngineError::Target(TargetError::LockLost(_)));
-        Self { causes: error.causes(), fatal }
+        Self { causes: error.causes(), hints: error.hints(), fatal }
     }
 }
 
@@ -107,7 +109,7 @@ impl Applying<'_, '_, '_> {
             Err(error) => {
                 let mut causes = trouble.causes;
                 causes.extend(error.causes());
-                Err(Trouble { causes, fatal: true })
+                Err(Trouble { causes, hints: Vec::new(), fatal: true })
             }
         }
     }
@@ -154,14 +156,19 @@ impl Applying<'_, '_, '_> {
 
     /// A plain list: what is done stays; only the step that failed is taken back.
     fn list_stays(&mut self, path: &FramePath, trouble: &Trouble) -> Result<(), Trouble> {
-        self.run.find_all_changes(path).map_err(|error| Trouble { causes: error.causes(), fatal: true })?;
+        self.run.find_all_changes(path).map_err(|error| Trouble {
+            causes: error.causes(),
+            hints: error.hints(),
+            fatal: true,
+        })?;
         let mut doubtful = self.run.view.steps_to_undo(path);
         doubtful.retain(|step| step.state != StepState::Applied || self.run.is_of_open_command(step));
         for step in doubtful {
-            let report = self
-                .run
-                .undo_surely(&step.frame, step.index, OnConflict::Keep)
-                .map_err(|error| Trouble { causes: error.causes(), fatal: true })?;
+            let report = self.run.undo_surely(&step.frame, step.index, OnConflict::Keep).map_err(|error| Trouble {
+                causes: error.causes(),
+                hints: error.hints(),
+                fatal: true,
+            })?;
             self.left.kept.extend(report.conflicts);
         }
         self.leave_out(path, &trouble.causes);
@@ -259,7 +266,7 @@ impl Applying<'_, '_, '_> {
     fn pass_over(&mut self, child: &Child, path: &FramePath, trouble: Trouble) -> Result<(), Trouble> {
         if trouble.fatal || child.on_failure == OnFailure::Fail || !self.left.is_empty() {
             let causes = std::iter::once(format!("child package {path} failed")).chain(trouble.causes).collect();
-            return Err(Trouble { causes, fatal: trouble.fatal });
+            return Err(Trouble { causes, ..trouble });
         }
         self.passed_over(path, trouble.causes)
     }

@@ -194,3 +194,14 @@ fn what_has_the_same_name_is_not_the_same() {
         assert_eq!(postgres_dump::read(database), before, "{first}; {second}");
     }
 }
+
+/// What is found while a step runs is refused with the ways out, like what is found before.
+#[test]
+fn a_refusal_within_a_step_has_ways_out() {
+    let site = site();
+    let outcome = site
+        .deploy(&package("one", "DO $$ BEGIN EXECUTE 'SELECT lo_' || 'from_bytea(0, ''x'')'; END $$"))
+        .expect(Status::Failed);
+    assert!(outcome.causes.iter().any(|cause| cause.contains("large objects")), "{outcome:?}");
+    assert!(outcome.hints.iter().any(|hint| hint.contains("undo: none")), "{outcome:?}");
+}

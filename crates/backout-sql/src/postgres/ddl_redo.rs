@@ -90,7 +90,15 @@ pub fn redo(
     }
     let before = ddl_settings::put_in_force(context.client, &event.settings).map_err(failed)?;
     let settled = context.client.settle(false);
+    // What triggers wrote comes back as rows.
+    let silence = ddl_refill::of_truncate(context.client, event).map_err(failed)?;
+    if let Some((begin, _)) = &silence {
+        context.client.batch_execute(begin).map_err(failed)?;
+    }
     let done = ddl::run(context, statement)?;
+    if let Some((_, end)) = &silence {
+        context.client.batch_execute(end).map_err(failed)?;
+    }
     ddl_settings::put_in_force(context.client, &before).map_err(failed)?;
     context.client.settle(settled);
     Ok(DdlEvent { settings: event.settings.clone(), ..done }.with_acts_of(event))

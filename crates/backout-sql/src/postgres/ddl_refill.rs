@@ -9,7 +9,7 @@ use postgres::error::SqlState;
 
 use super::admit::{Excluding, is_barred};
 use super::catalog::{self, literal};
-use super::ddl::Context;
+use super::ddl::{Context, DdlEvent};
 use super::ddl_keep::{Keep, Kept, What};
 use super::ddl_rows::count;
 use super::ddl_turn;
@@ -218,15 +218,9 @@ impl Silence {
              FROM pg_catalog.pg_rewrite WHERE ev_class IN ({list}) AND ev_enabled <> 'D'",
             users = catalog::users_trigger("pg_trigger")
         );
-        for row in catalog::rows(client, &loud)? {
-            let way = match row[2].as_str() {
-                "R" => "ENABLE REPLICA",
-                "A" => "ENABLE ALWAYS",
-                _ => "ENABLE",
-            };
-            begin += &format!("ALTER TABLE {} DISABLE {};", row[0], row[1]);
-            end += &format!("ALTER TABLE {} {way} {};", row[0], row[1]);
-        }
+        let (off, on) = disabling(client, &loud)?;
+        begin += &off;
+        end += &on;
         // What waits has to be done before the tables may be altered again.
         let (first, last) = if replica {
             let was = catalog::column(client, "SHOW session_replication_role")?.into_iter().flatten().next();
@@ -237,6 +231,39 @@ impl Silence {
         };
         Ok(Self { replica, begin: format!("{begin}{first}"), end: format!("{last};{end}") })
     }
+}
+
+/// What disables the triggers and rules that a question finds, each as its table, its kind and name, and how it is enabled; and
+/// what enables them again.
+fn disabling(client: &mut Client, loud: &str) -> Result<(String, String), Error> {
+    let (mut begin, mut end) = (String::new(), String::new());
+    for row in catalog::rows(client, loud)? {
+        let way = match row[2].as_str() {
+            "R" => "ENABLE REPLICA",
+            "A" => "ENABLE ALWAYS",
+            _ => "ENABLE",
+        };
+        begin += &format!("ALTER TABLE {} DISABLE {};", row[0], row[1]);
+        end += &format!("ALTER TABLE {} {way} {};", row[0], row[1]);
+    }
+    Ok((begin, end))
+}
+
+/// What silences the triggers of TRUNCATE on the tables that a statement emptied, and what ends that; none where there are none.
+pub(super) fn of_truncate(client: &mut Client, event: &DdlEvent) -> Result<Option<(String, String)>, Error> {
+    /// The bit of `pg_trigger.tgtype` for TRUNCATE.
+    const ON_TRUNCATE: u32 = 1 << 5;
+    let tables: Vec<&str> = event.kept.iter().filter(|kept| is_rows(kept)).map(|kept| kept.table.as_str()).collect();
+    if tables.is_empty() {
+        return Ok(None);
+    }
+    let loud = format!(
+        "SELECT tgrelid::regclass, 'TRIGGER '||quote_ident(tgname), tgenabled FROM pg_catalog.pg_trigger \
+         WHERE tgrelid IN ({}) AND NOT tgisinternal AND tgtype & {ON_TRUNCATE} <> 0 AND tgenabled <> 'D'",
+        regclasses(&tables)
+    );
+    let (begin, end) = disabling(client, &loud)?;
+    Ok((!begin.is_empty()).then_some((begin, end)))
 }
 
 /// The server's words where a foreign key does not hold, or a row is not admitted.

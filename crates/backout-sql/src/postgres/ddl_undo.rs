@@ -87,7 +87,7 @@ pub(super) struct Undo<'a, 'c> {
 #[derive(Default)]
 pub(super) struct Aim {
     pub(super) pairs: Vec<(Option<Object>, Option<Object>)>,
-    in_the_way: Vec<Object>,
+    pub(super) in_the_way: Vec<Object>,
     /// A name that it would use is another object's now.
     pub(super) is_misled: bool,
 }

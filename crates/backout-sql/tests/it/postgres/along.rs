@@ -148,3 +148,97 @@ fn what_others_hung_on_a_row_type_goes_over_to_the_table_built_anew() {
         }
     }
 }
+
+/// What is deployed, what others do then, and what of theirs holds values and would be dropped along.
+const HELD: &[(&str, &str, &str, &str)] = &[
+    (
+        "CREATE SCHEMA ns",
+        "CREATE TABLE ns.precious (x int); INSERT INTO ns.precious VALUES (5)",
+        "table ns.precious",
+        "SELECT count(*) FROM ns.precious",
+    ),
+    ("CREATE SCHEMA ns", "CREATE SEQUENCE ns.q", "sequence ns.q", "SELECT count(*) FROM ns.q"),
+    (
+        "CREATE DOMAIN d AS int",
+        "CREATE TABLE cust (id int PRIMARY KEY, amt d); INSERT INTO cust VALUES (1, 500)",
+        "column amt of public.cust",
+        "SELECT count(amt) FROM cust",
+    ),
+    (
+        "CREATE TABLE par (id int)",
+        "CREATE TABLE ch (x int) INHERITS (par); INSERT INTO ch VALUES (1, 2)",
+        "table public.ch",
+        "SELECT count(x) FROM ch",
+    ),
+    (
+        "ALTER TABLE t ADD c int",
+        "ALTER TABLE t ADD g int GENERATED ALWAYS AS (c * 2) STORED",
+        "column g of public.t",
+        "SELECT count(coalesce(g, 1)) FROM t",
+    ),
+    (
+        "CREATE TABLE n (a int) PARTITION BY RANGE (a)",
+        "CREATE TABLE n1 PARTITION OF n FOR VALUES FROM (0) TO (5); INSERT INTO n VALUES (1)",
+        "table public.n1",
+        "SELECT count(*) FROM n1",
+    ),
+];
+
+#[test]
+fn what_holds_values_of_others_is_never_overwritten_along() {
+    for (deployed, then, named, asked) in HELD {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply(deployed);
+        stage.others(then);
+        let found = stage.try_undo(&images, OnConflict::Overwrite);
+        let Err(TargetError::Conflicts(conflicts)) = found else { panic!("{then}: {found:?}") };
+        let one = conflicts.listed.iter().find(|one| one.object == *named);
+        assert!(one.is_some_and(|one| one.now.contains("move it away")), "{then}: {conflicts:?}");
+        assert_eq!(stage.ask(asked), "1", "{then}");
+    }
+}
+
+/// What is deployed, what others do then, and what of theirs is listed as overwritten.
+const LISTED: &[(&str, &str, &str)] = &[
+    ("ALTER TABLE t ADD c int", "CREATE VIEW v AS SELECT c FROM t", "view public.v"),
+    ("CREATE TABLE n (a int PRIMARY KEY)", "CREATE VIEW v AS SELECT a FROM n", "view public.v"),
+    (
+        "CREATE TABLE n (a int PRIMARY KEY)",
+        "CREATE VIEW v AS SELECT a FROM n; CREATE VIEW w AS SELECT a FROM v",
+        "view public.w",
+    ),
+    ("CREATE SCHEMA ns", "CREATE VIEW ns.v AS SELECT 1 AS a", "view ns.v"),
+    (
+        "CREATE TABLE n (a int PRIMARY KEY)",
+        "ALTER TABLE t ADD CONSTRAINT theirs FOREIGN KEY (u) REFERENCES n NOT VALID",
+        "constraint theirs",
+    ),
+    (
+        "CREATE SEQUENCE q",
+        "ALTER TABLE t ALTER u SET DEFAULT nextval('q')",
+        "default value for column u of table public.t",
+    ),
+    (
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER theirs AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+        "trigger theirs",
+    ),
+    (
+        "CREATE FUNCTION f() RETURNS bool LANGUAGE sql AS 'SELECT true'",
+        "CREATE POLICY theirs ON t USING (f())",
+        "policy theirs",
+    ),
+];
+
+#[test]
+fn each_definition_of_others_that_goes_along_is_listed_as_overwritten() {
+    for (deployed, then, named) in LISTED {
+        let mut stage = Stage::new(SETUP);
+        let images = stage.apply(deployed);
+        stage.others(then);
+        let report = stage.try_undo(&images, OnConflict::Overwrite);
+        let report = report.unwrap_or_else(|error| panic!("{then}: {}", told(&error)));
+        let times = report.conflicts.listed.iter().filter(|one| one.object.contains(named)).count();
+        assert_eq!(times, 1, "{then}: {:?}", report.conflicts);
+    }
+}

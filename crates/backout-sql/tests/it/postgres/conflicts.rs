@@ -411,3 +411,21 @@ fn rows_that_came_since_get_the_default_of_a_column_that_comes_back() {
     assert_eq!((first.kind, first.key.as_deref()), (ConflictKind::Constraint, Some("id=2")), "{conflicts:?}");
     assert_eq!(stage.dump(), before);
 }
+
+/// A column that is `GENERATED ALWAYS AS IDENTITY` cannot be set by an UPDATE.
+#[test]
+fn a_parent_row_with_an_identity_stays_for_rows_of_others() {
+    let setup =
+        "CREATE TABLE par (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text); INSERT INTO par (v) VALUES ('a');
+        CREATE TABLE ch (id int PRIMARY KEY, p int REFERENCES par);";
+    for (on_conflict, parents) in [(OnConflict::Keep, "2"), (OnConflict::Overwrite, "2")] {
+        let mut stage = Stage::new(setup);
+        let images = stage.apply("INSERT INTO par (v) VALUES ('new');");
+        stage.others("INSERT INTO ch VALUES (1, 2);");
+        let report = stage.try_undo(&images, on_conflict);
+        let report = report.unwrap_or_else(|error| panic!("{on_conflict:?}: {}", told(&error)));
+        assert_eq!(report.conflicts.total, 1, "{on_conflict:?}");
+        assert_eq!(stage.ask("SELECT count(*) FROM par"), parents, "{on_conflict:?}");
+        assert_eq!(stage.ask("SELECT count(*) FROM ch JOIN par ON par.id = ch.p"), "1", "{on_conflict:?}");
+    }
+}

@@ -218,3 +218,29 @@ fn a_key_that_was_never_validated_ends_in_a_conflict() {
     stage.try_undo(&images, OnConflict::Keep).unwrap_or_else(|error| panic!("{}", told(&error)));
     assert_eq!(stage.ask("SELECT count(*) FROM c"), "1");
 }
+
+/// What the triggers of TRUNCATE wrote comes back as rows: they do not fire again, whoever runs it, and are as they were.
+#[test]
+fn a_redo_of_truncate_is_silent() {
+    const TRIGGERS: &str = "CREATE TABLE k (a int REFERENCES p); CREATE TABLE bare (w text);
+        CREATE FUNCTION emptied() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO bare VALUES (tg_when || tg_table_name); RETURN NULL; END $$;
+        CREATE TRIGGER after AFTER TRUNCATE ON s FOR EACH STATEMENT EXECUTE FUNCTION emptied();
+        CREATE TRIGGER before BEFORE TRUNCATE ON s FOR EACH STATEMENT EXECUTE FUNCTION emptied();
+        CREATE TRIGGER along AFTER TRUNCATE ON k FOR EACH STATEMENT EXECUTE FUNCTION emptied(); ALTER TABLE k ENABLE ALWAYS TRIGGER along;";
+    for as_owner in [true, false] {
+        for change in ["TRUNCATE s;", "TRUNCATE p CASCADE;"] {
+            let mut stage = if as_owner { stage(true) } else { Stage::new(SETUP) };
+            let role = if as_owner { format!("SET ROLE owner_{};", stage.live.name) } else { String::new() };
+            stage.others(&format!("{role} {TRIGGERS}"));
+            let before = stage.dump();
+            let images = stage.apply(change);
+            let applied = stage.dump();
+            stage.undo(&images);
+            assert_eq!(stage.dump(), before, "undo of {change}, owner {as_owner}");
+            let again = stage.redo(&images);
+            assert_eq!(stage.dump(), applied, "redo of {change}, owner {as_owner}");
+            stage.undo(&again);
+            assert_eq!(stage.dump(), before, "undo after redo of {change}, owner {as_owner}");
+        }
+    }
+}
