@@ -191,13 +191,8 @@ pub(super) fn along_sql(going: &str) -> String {
 const NOT_OWN: &str = "NOT CASE classid
              WHEN 1247 THEN (SELECT t.typrelid <> 0 OR t.typelem <> 0 FROM pg_catalog.pg_type t WHERE t.oid = objid)
              WHEN 2618 THEN (SELECT r.rulename = '_RETURN' FROM pg_catalog.pg_rewrite r WHERE r.oid = objid)
-<<<<<<< HEAD
              WHEN 2620 THEN (SELECT t.tgisinternal OR t.tgname ~ '^backout' FROM pg_catalog.pg_trigger t WHERE t.oid = objid)
-             WHEN {} THEN (SELECT c.relnamespace = 'pg_toast'::regnamespace
-=======
-             WHEN 2620 THEN (SELECT t.tgisinternal FROM pg_catalog.pg_trigger t WHERE t.oid = objid)
              WHEN 1259 THEN (SELECT c.relnamespace IN ('pg_toast'::regnamespace, pg_catalog.pg_my_temp_schema())
->>>>>>> pgfix
                      OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))
                      OR c.relkind = 'S' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = g.classid AND d.objid = g.objid AND d.deptype = 'i')
                  FROM pg_catalog.pg_class c WHERE c.oid = objid)
