@@ -50,6 +50,11 @@ pub enum Write {
 }
 
 impl Write {
+    /// True where it makes or drops an index.
+    pub fn indexes(&self) -> bool {
+        matches!(self, Write::Sql(Statement::CreateIndex { .. } | Statement::DropIndex { .. }, _))
+    }
+
     pub fn apply(&self, world: &mut World) {
         match self {
             Write::Sql(statement, _) => {
