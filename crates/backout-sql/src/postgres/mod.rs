@@ -226,8 +226,7 @@ impl Postgres {
         if !self.a.is_itself().map_err(|source| self.failed("cannot ask for the session in", source))? {
             return Err(TargetError::failed(format!("cannot go on in {}", self.label), pooler::WHY));
         }
-        let found = EventTriggers::find(&mut self.a.client, self.a.version);
-        let muted = found.and_then(|found| {
+        let muted = EventTriggers::find(&mut self.a.client, self.a.version).and_then(|found| {
             self.a.mute(found.mute)?;
             self.b.mute(found.mute)?;
             Ok(found)
