@@ -29,6 +29,9 @@ const NAME: &str = "-rehearsal";
 /// The longest name of a site.
 const LONGEST: usize = 64;
 
+/// Fills a copy that is prepared.
+type Fill<'f> = dyn FnMut(&mut Copy, &mut Keeper, &mut dyn Observer) -> Result<(), CliError> + 'f;
+
 /// A copy of a site to play on.
 pub struct Copy {
     scratch: Scratch,
@@ -75,7 +78,7 @@ impl Copy {
         live: &Site,
         keeper: &mut Keeper,
         observer: &mut dyn Observer,
-        fill: &mut dyn FnMut(&mut Self, &mut Keeper, &mut dyn Observer) -> Result<(), CliError>,
+        fill: &mut Fill<'_>,
     ) -> Result<Self, CliError> {
         let above = live.state.join(PLACE);
         let scratch = Scratch::make_beside(&above).map_err(|source| CliError::io("make a scratch", source))?;
