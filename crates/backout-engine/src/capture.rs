@@ -59,7 +59,8 @@ impl Run<'_, '_> {
 
     /// By what the sessions of a command are known; none where nobody else is at work anyhow, or all counts.
     fn mark(&self) -> Option<String> {
-        (!self.view.in_maintenance && !self.view.is_recording()).then(|| format!("backout-{}", self.view.id))
+        let records = self.view.planned.as_ref().is_some_and(|planned| planned.recording);
+        (!self.view.in_maintenance && !records).then(|| format!("backout-{}", self.view.id))
     }
 
     /// What the sessions of a command take their mark from. What is there already stands behind it.
