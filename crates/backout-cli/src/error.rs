@@ -6,6 +6,7 @@ use std::path::Path;
 use backout_engine::error::{EngineError, causes};
 use backout_engine::outcome::{NOTHING_CHANGED, Status};
 use backout_journal::JournalError;
+use backout_model::backup::BackupError;
 use backout_model::target::{Refusal, TargetError};
 use backout_package::error::PackageError;
 use backout_record::error::RecordError;
@@ -44,6 +45,12 @@ pub enum CliError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<BackupError> for CliError {
+    fn from(error: BackupError) -> Self {
+        Self::Engine(error.into())
+    }
 }
 
 impl CliError {

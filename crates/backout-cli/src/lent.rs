@@ -6,7 +6,6 @@ use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use backout_backup::{Abandoned, Beside};
-use backout_engine::error::EngineError;
 use backout_engine::rehearse::end_orphan;
 use backout_package::site::Site;
 use serde::{Deserialize, Serialize};
@@ -71,7 +70,6 @@ impl Note {
 
     /// Empties what was lent, and removes what was not there before.
     pub fn give_back(&self, live: &Site, private: &Path) -> Result<(), CliError> {
-        let failed = |error| CliError::Engine(EngineError::Backup(error));
         for beside in &self.made {
             let config = live.databases.iter().find(|config| config.name == beside.of);
             let Some(config) = config else {
@@ -79,11 +77,11 @@ impl Note {
                 let what = format!("{database} was made on the server of `{of}`, which site.yaml no longer names");
                 return Err(CliError::refused(what, "put it back, or drop the database and the account of that name"));
             };
-            wiring::source(config).remove_beside(beside, private).map_err(failed)?;
+            wiring::source(config).remove_beside(beside, private)?;
         }
         for name in &self.filled {
             if let Some(named) = live.scratch.databases.iter().find(|config| config.name == *name) {
-                wiring::source(named).clear(private).map_err(failed)?;
+                wiring::source(named).clear(private)?;
             }
         }
         self.roots.iter().try_for_each(|lent| self.empty(lent))

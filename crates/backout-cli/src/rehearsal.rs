@@ -53,7 +53,7 @@ impl Copy {
             let newest = taken.first().ok_or_else(|| CliError::refused("the copy of the site is gone", "try again"))?;
             copy.lay_out(newest, keeper)?;
             // What rehearsals copied is in nobody's list of backups and keeps none of them from staying.
-            keeper.forget(&taken).map_err(backup_error)?;
+            keeper.forget(&taken)?;
             for (name, over) in &live.scratch.files {
                 if let Some(root) = copy.site.roots.iter().find(|root| root.name == *name) {
                     lay_over(over, &root.path)?;
@@ -105,7 +105,7 @@ impl Copy {
             fs::DirBuilder::new().mode(0o700).create(&path).map_err(|source| CliError::write(&path, source))?;
         }
         let roots = self.site.roots.iter().map(|root| (root.name.as_str(), root.path.as_path()));
-        keeper.room_to_lay_out(roots, self.scratch.path(), &self.private()).map_err(backup_error)?;
+        keeper.room_to_lay_out(roots, self.scratch.path(), &self.private())?;
         self.note.lend(live)?;
         self.note.write(self.scratch.path())?;
         self.make_databases(live, keeper.purpose())
@@ -116,7 +116,7 @@ impl Copy {
             self.site.roots.iter().map(|root| (root.name.clone(), root.path.clone())).collect();
         let private = self.private();
         let layout = Layout { databases: &self.databases, roots: &roots, private: &private };
-        self.notes = keeper.lay_out(snapshot, &layout).map_err(backup_error)?;
+        self.notes = keeper.lay_out(snapshot, &layout)?;
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl Copy {
     /// The database that the operator names for copies; it must be empty.
     fn take_named(&mut self, named: &DatabaseConfig) -> Result<(DatabaseUrl, DatabaseSource), CliError> {
         let there = wiring::source(named);
-        if !there.is_empty(&self.private()).map_err(backup_error)? {
+        if !there.is_empty(&self.private())? {
             let url = named.url.without_password();
             let what = format!("the scratch of the database {} is not empty: {url}", named.name);
             return Err(CliError::refused(what, "empty it, or name another database under `scratch:`"));
@@ -166,7 +166,7 @@ impl Copy {
         let beside = lent::beside(&config.name)?;
         self.note.made.push(beside.clone());
         self.note.write(self.scratch.path())?;
-        let made = live.make_beside(&beside, &lent::secret()?, &self.private()).map_err(backup_error)?;
+        let made = live.make_beside(&beside, &lent::secret()?, &self.private())?;
         let url = match (made, &config.url) {
             (Some(parameters), DatabaseUrl::Postgres(_)) => DatabaseUrl::Postgres(PostgresUrl::of(parameters)),
             (Some(parameters), _) => DatabaseUrl::Mariadb(MariadbUrl::of(parameters)),
@@ -208,7 +208,7 @@ impl Copy {
         let (databases, roots) = self.sources();
         let private = self.private();
         let printed = Printed { databases, roots: &roots, private: &private };
-        act(&printed).map_err(backup_error)
+        Ok(act(&printed)?)
     }
 
     /// Gives back what was lent, and removes the rest.
@@ -224,11 +224,11 @@ fn take(live: &Site, reader: &Reader, keeper: &mut Keeper, observer: &dyn Observ
     let (seq, digest) = reader.head().map_err(EngineError::from)?;
     let position = Position { seq, digest: if seq == 0 { String::new() } else { digest.hex() } };
     let request = Request { position, deployment: None, stop: observer.stop() };
-    keeper.take(&request).map_err(backup_error)?;
+    keeper.take(&request)?;
     if Journal::read(&live.state)?.head().map_err(EngineError::from)?.0 != seq {
         return Err(CliError::refused("somebody worked on the site while it was copied", "try again"));
     }
-    keeper.list().map_err(backup_error)
+    Ok(keeper.list()?)
 }
 
 /// On a database, two sites of different names do not meet; so what the live site keeps there is nothing to its copy.
@@ -239,10 +239,6 @@ fn scratch_name(live: &str) -> String {
 
 fn source(name: &str, url: DatabaseUrl) -> DatabaseSource {
     wiring::source(&DatabaseConfig { name: name.to_owned(), url })
-}
-
-fn backup_error(error: BackupError) -> CliError {
-    CliError::Engine(EngineError::Backup(error))
 }
 
 /// The copy as a site of its own; its databases are still to be made.

@@ -76,8 +76,7 @@ pub(crate) fn undo_expired(session: &mut Session<'_>) -> Result<Option<Outcome>,
     let mut run = Run::new(session, view);
     run.session.targets.name_all(run.view.steps_to_undo(&FramePath::root()).iter().map(StepView::act))?;
     let causes = vec![format!("it was not confirmed {}", at(until))];
-    let outcome = run
-        .fail(Trouble { causes, hints: Vec::new(), fatal: false }, Left::default())
-        .map_err(EngineError::under_way)?;
+    let outcome =
+        run.fail(Trouble { causes, ..Trouble::default() }, Left::default()).map_err(EngineError::under_way)?;
     Ok(Some(run.closed(outcome)))
 }

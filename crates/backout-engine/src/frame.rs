@@ -19,6 +19,7 @@ use crate::requires::Missing;
 use crate::step::{Run, surely};
 
 /// Why a frame did not come to its end.
+#[derive(Default)]
 pub(crate) struct Trouble {
     pub causes: Vec<String>,
     /// What the operator can do about it.
@@ -29,7 +30,7 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     pub fn new(cause: impl Into<String>) -> Self {
-        Self { causes: vec![cause.into()], hints: Vec::new(), fatal: false }
+        Self { causes: vec![cause.into()], ..Self::default() }
     }
 }
 
@@ -109,7 +110,7 @@ impl Applying<'_, '_, '_> {
             Err(error) => {
                 let mut causes = trouble.causes;
                 causes.extend(error.causes());
-                Err(Trouble { causes, hints: Vec::new(), fatal: true })
+                Err(Trouble { causes, fatal: true, ..Trouble::default() })
             }
         }
     }
@@ -156,19 +157,14 @@ impl Applying<'_, '_, '_> {
 
     /// A plain list: what is done stays; only the step that failed is taken back.
     fn list_stays(&mut self, path: &FramePath, trouble: &Trouble) -> Result<(), Trouble> {
-        self.run.find_all_changes(path).map_err(|error| Trouble {
-            causes: error.causes(),
-            hints: error.hints(),
-            fatal: true,
-        })?;
+        self.run.find_all_changes(path).map_err(|error| Trouble { fatal: true, ..error.into() })?;
         let mut doubtful = self.run.view.steps_to_undo(path);
         doubtful.retain(|step| step.state != StepState::Applied || self.run.is_of_open_command(step));
         for step in doubtful {
-            let report = self.run.undo_surely(&step.frame, step.index, OnConflict::Keep).map_err(|error| Trouble {
-                causes: error.causes(),
-                hints: error.hints(),
-                fatal: true,
-            })?;
+            let report = self
+                .run
+                .undo_surely(&step.frame, step.index, OnConflict::Keep)
+                .map_err(|error| Trouble { fatal: true, ..error.into() })?;
             self.left.kept.extend(report.conflicts);
         }
         self.leave_out(path, &trouble.causes);

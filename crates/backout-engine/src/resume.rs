@@ -135,8 +135,7 @@ impl Run<'_, '_> {
     fn resume_deployment(&mut self, causes: Vec<String>) -> Result<Outcome, EngineError> {
         let atomic = self.view.manifest()?.atomic;
         if atomic || self.view.state == Some(DeploymentState::Failing) {
-            let mut outcome =
-                self.fail(Trouble { causes, hints: Vec::new(), fatal: false }, self.view.settled.clone().into())?;
+            let mut outcome = self.fail(Trouble { causes, ..Trouble::default() }, self.view.settled.clone().into())?;
             outcome.answer.push(format!("{} ({}) had been interrupted and was undone", self.view.name(), self.view.id));
             return Ok(outcome);
         }

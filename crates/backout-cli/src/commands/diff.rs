@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use backout_backup::diff::{self, Side, Unlike};
 use backout_backup::{DatabaseSource, RootSource, Scratch};
 use backout_engine::backup::no_backup;
-use backout_engine::error::EngineError;
 use backout_engine::outcome::Status;
 use backout_engine::restore;
 use backout_model::backup::{Backup as _, BackupError};
@@ -89,14 +88,17 @@ fn of_sites(one: &Site, other: &Site) -> Result<Found, CliError> {
     let ((mine, my_roots), (its, its_roots)) = (wiring::sources(one), wiring::sources(other));
     let found = compare((&mine, &my_roots), (&its, &its_roots), scratch.path());
     scratch.close().map_err(|source| CliError::io("remove the scratch", source))?;
-    found.map_err(backup_error)
+    let mut found = found?;
+    found.extend(only_in_second("database", &names(&mine), names(&its).into_iter()));
+    found.extend(only_in_second("root", &root_names(&my_roots), root_names(&its_roots).into_iter()));
+    Ok(found)
 }
 
 fn with_backup(context: &Context<'_>, site: &Site, backup: &str) -> Result<Found, CliError> {
     lent::clear(site, context.ui);
     let mut keeper = wiring::keeper(site).ok_or_else(no_backup)?;
-    let snapshot = restore::chosen(keeper.list().map_err(backup_error)?, Some(backup))?;
-    let content = keeper.content(&snapshot).map_err(backup_error)?;
+    let snapshot = restore::chosen(keeper.list()?, Some(backup))?;
+    let content = keeper.content(&snapshot)?;
     context.ui.note(format!("the first is the site {}, the second its backup {}", site.name, line(&snapshot)));
     let stop = Stop::listen().map_err(|source| CliError::io("listen for signals", source))?;
     let mut progress = Progress::new(context.ui, stop);
@@ -110,17 +112,11 @@ fn with_backup(context: &Context<'_>, site: &Site, backup: &str) -> Result<Found
     let its_roots: Vec<RootSource> = its_roots.into_iter().filter(|one| content.roots.contains(&one.name)).collect();
     let found = compare((&mine, &my_roots), (&its, &its_roots), &copy.private());
     copy.remove(site)?;
-    let mut found = found.map_err(backup_error)?;
+    let mut found = found?;
     // What site.yaml does not name any more has no place to be laid out in.
-    let databases = content.databases.iter().filter(|name| mine.iter().all(|one| one.name != **name));
-    found.extend(databases.map(|name| (format!("database {name}"), vec![alone(Side::Other, "the database")])));
-    let roots = content.roots.iter().filter(|name| my_roots.iter().all(|one| one.name != **name));
-    found.extend(roots.map(|name| (format!("root {name}"), vec![alone(Side::Other, "the root")])));
+    found.extend(only_in_second("database", &names(&mine), content.databases.iter().map(String::as_str)));
+    found.extend(only_in_second("root", &root_names(&my_roots), content.roots.iter().map(String::as_str)));
     Ok(found)
-}
-
-fn backup_error(error: BackupError) -> CliError {
-    CliError::Engine(EngineError::Backup(error))
 }
 
 fn load(path: &Path) -> Result<Site, CliError> {
@@ -160,13 +156,21 @@ fn compare((mine, my_roots): Sources<'_>, (its, its_roots): Sources<'_>, private
         }
         found.push((format!("root {}", root.name), all));
     }
-    for database in its.iter().filter(|database| mine.iter().all(|one| one.name != database.name)) {
-        found.push((format!("database {}", database.name), vec![alone(Side::Other, "the database")]));
-    }
-    for root in its_roots.iter().filter(|root| my_roots.iter().all(|one| one.name != root.name)) {
-        found.push((format!("root {}", root.name), vec![alone(Side::Other, "the root")]));
-    }
     Ok(found)
+}
+
+fn names(databases: &[DatabaseSource]) -> Vec<&str> {
+    databases.iter().map(|one| one.name.as_str()).collect()
+}
+
+fn root_names(roots: &[RootSource]) -> Vec<&str> {
+    roots.iter().map(|one| one.name.as_str()).collect()
+}
+
+/// What of a kind (`database`, `root`) the second has and the first has not.
+fn only_in_second<'a>(kind: &str, mine: &[&str], its: impl Iterator<Item = &'a str>) -> Found {
+    let of = |name| (format!("{kind} {name}"), vec![alone(Side::Other, &format!("the {kind}"))]);
+    its.filter(|name| !mine.contains(name)).map(of).collect()
 }
 
 fn alone(side: Side, what: &str) -> Unlike {

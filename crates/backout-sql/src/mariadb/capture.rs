@@ -103,13 +103,11 @@ impl Capture {
         if table.is_loose() {
             return b.run(&format!("CREATE TABLE `{}` {}{note}", self.object(at, "l"), loose::log(table)));
         }
-        let kept: Vec<String> =
-            table.columns.iter().enumerate().map(|(at, column)| format!("c{at} {} NULL", column.kind)).collect();
         let key: Vec<String> = table.key.iter().map(|at| format!("k{at} {} NULL", table.columns[*at].kind)).collect();
         b.run(&format!(
             "CREATE TABLE `{}` (seq bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, op char(1) NOT NULL, {}, {}) ENGINE=InnoDB{note}",
             self.object(at, "l"),
-            kept.join(", "),
+            table.logged(),
             key.join(", "),
         ))?;
         let keys: Vec<String> =

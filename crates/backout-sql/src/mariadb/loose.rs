@@ -20,9 +20,7 @@ const NUMBERS: &str = "(d binary(32) NOT NULL PRIMARY KEY, n bigint NOT NULL) EN
 
 /// The definition of the log of a table: each row that came or went, by a number.
 pub fn log(table: &Table) -> String {
-    let columns: Vec<String> =
-        table.columns.iter().enumerate().map(|(at, column)| format!("c{at} {} NULL", column.kind)).collect();
-    let columns = columns.join(", ");
+    let columns = table.logged();
     format!("(seq bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, n tinyint NOT NULL, {columns}) ENGINE=InnoDB")
 }
 

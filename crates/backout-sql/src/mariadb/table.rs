@@ -151,6 +151,12 @@ impl Table {
         (0..self.columns.len()).map(|at| format!("{prefix}c{at}")).collect::<Vec<_>>().join(", ")
     }
 
+    /// The columns of a log, each of which may be empty.
+    pub fn logged(&self) -> String {
+        let columns = self.columns.iter().enumerate().map(|(at, column)| format!("c{at} {} NULL", column.kind));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
     /// The definition of a hold's columns, with the table's key. That of a loose table has each row once, with its digest
     /// and its number.
     pub fn hold(&self) -> String {

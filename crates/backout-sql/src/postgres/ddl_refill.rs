@@ -259,8 +259,9 @@ pub(super) fn of_truncate(client: &mut Client, event: &DdlEvent) -> Result<Optio
     }
     let loud = format!(
         "SELECT tgrelid::regclass, 'TRIGGER '||quote_ident(tgname), tgenabled FROM pg_catalog.pg_trigger \
-         WHERE tgrelid IN ({}) AND NOT tgisinternal AND tgtype & {ON_TRUNCATE} <> 0 AND tgenabled <> 'D'",
-        regclasses(&tables)
+         WHERE tgrelid IN ({}) AND {} AND tgtype & {ON_TRUNCATE} <> 0 AND tgenabled <> 'D'",
+        regclasses(&tables),
+        catalog::users_trigger("pg_trigger")
     );
     let (begin, end) = disabling(client, &loud)?;
     Ok((!begin.is_empty()).then_some((begin, end)))

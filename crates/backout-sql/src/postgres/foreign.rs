@@ -327,7 +327,7 @@ fn leave_child(
         format!("EXISTS (SELECT FROM {both} WHERE {} AND {} AND {differ})", own(row), no_parent(row))
     };
     follow(a, replay, table, &Going { live: &only, rows: &going, changed: Some(&names) }, 0)?;
-    let kept = match settable(a, table, &names)? {
+    let kept = match settable(table, &names) {
         None => 0,
         Some(set) => {
             a.count(&format!("UPDATE {only} AS x SET {set} FROM {both} WHERE {} AND {}", own("x"), no_parent("x")))?
@@ -353,7 +353,7 @@ fn leave_parent(
         format!("EXISTS (SELECT FROM {} AS f WHERE {} AND {needed} AND {differ})", one.from, own(row))
     };
     follow(a, replay, table, &Going { live: &only, rows: &going, changed: Some(&names) }, 0)?;
-    let kept = match settable(a, table, &names)? {
+    let kept = match settable(table, &names) {
         None => 0,
         Some(set) => {
             a.count(&format!("UPDATE {only} AS x SET {set} FROM {} AS f WHERE {} AND {needed}", one.from, own("x")))?
@@ -372,16 +372,12 @@ fn leave_parent(
 
 /// The assignments of these columns from the row `f`, none for what no UPDATE can set and need not: a key that is `GENERATED ALWAYS
 /// AS IDENTITY` is the same in both rows.
-fn settable(a: &mut Session, table: &Table, names: &[String]) -> Result<Option<String>, postgres::Error> {
-    let fixed = a.rows(&format!(
-        "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = {}::regclass AND attidentity = 'a'",
-        literal(&quoted(table))
-    ))?;
-    let is_key = |name: &String| table.key.iter().any(|key| ident(&table.columns[key.column].name) == *name);
-    let is_fixed = |name: &String| is_key(name) && fixed.iter().flatten().flatten().any(|fixed| ident(fixed) == *name);
+fn settable(table: &Table, names: &[String]) -> Option<String> {
+    let columns = table.key.iter().map(|key| &table.columns[key.column]);
+    let fixed: Vec<String> = columns.filter(|column| column.always).map(|column| ident(&column.name)).collect();
     let set: Vec<String> =
-        names.iter().filter(|name| !is_fixed(name)).map(|name| format!("{name} = f.{name}")).collect();
-    Ok((!set.is_empty()).then(|| set.join(", ")))
+        names.iter().filter(|name| !fixed.contains(name)).map(|name| format!("{name} = f.{name}")).collect();
+    (!set.is_empty()).then(|| set.join(", "))
 }
 
 /// The condition that two rows differ in one of these columns, as they are written: so a cascade sees it.

@@ -67,7 +67,6 @@ fn rules(client: &mut Client, oid: u32) -> Result<Vec<Rule>, postgres::Error> {
             },
             "index" => Rule { shown: format!("the index {name}"), broken: runs(&expression) },
             "partition" => Rule { shown: format!("the partition bound within {name}"), broken: fails(&expression) },
-
             _ => Rule {
                 shown: format!("the type {name}"),
                 broken: runs(&format!("x.{}::text::{expression}", ident(&column))),

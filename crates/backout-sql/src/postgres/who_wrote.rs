@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use backout_model::target::{Gate, Others, Report, TargetError};
+use backout_model::words;
 use postgres::Error;
 use serde_json::Value;
 
@@ -440,6 +441,5 @@ fn named(a: &mut Session, schema: &str, copy: &Copy, shape: &Table, key: &[usize
     ))?;
     let text = |at: usize| found.first().and_then(|row| row[at].clone()).unwrap_or_default();
     let more = if rows > KEYS_NAMED { ", …" } else { "" };
-    let plural = if rows == 1 { "row" } else { "rows" };
-    Ok(format!("{rows} {plural} ({} {}{more}), by {}", names.join(", "), text(0), text(1)))
+    Ok(format!("{} ({} {}{more}), by {}", words::count(rows, "row"), names.join(", "), text(0), text(1)))
 }

@@ -56,33 +56,38 @@ pub const SCRIPTS: &[&str] = &[
 
 #[test]
 fn a_script_is_done_undone_and_done_again() {
-    let server = Server::shared();
     for &script in SCRIPTS {
-        let site = TestSite::builder().mariadb("main", server, BASE).build();
-        let plain = server.database();
-        plain.script(BASE);
-        let before = Fingerprint::of(&site);
-        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
-        plain.script(script);
-        let live = site.mariadb("main").unwrap();
-        // What moves by the clock, or is drawn, differs from one run to the next.
         let varies = script.contains("RAND()")
             || script.contains("t SET")
             || script.contains(" t ")
             || script.contains("pair ON");
-        if !varies {
-            assert_eq!(mariadb_dump::read(live), mariadb_dump::read(&plain), "{script}");
-        }
-        let after = Fingerprint::of(&site);
-        site.undo(None).expect(Status::Done);
-        before.assert_same(&Fingerprint::of(&site), script);
-        site.redo().expect(Status::Done);
-        without_counters(&after).assert_same(&without_counters(&Fingerprint::of(&site)), script);
-        site.undo(None).expect(Status::Done);
-        before.assert_same(&Fingerprint::of(&site), script);
-        let own = mariadb_dump::own_objects(live);
-        assert!(own.iter().all(|name| !name.ends_with("$l") && !name.ends_with('i')), "{own:?}");
+        is_done_undone_and_done_again(BASE, script, varies);
     }
+}
+
+/// A script on a site of its own. What moves by the clock, or is drawn, `varies` from one run to the next; else it is done as
+/// the stock client does it.
+pub fn is_done_undone_and_done_again(base: &str, script: &str, varies: bool) {
+    let server = Server::shared();
+    let site = TestSite::builder().mariadb("main", server, base).build();
+    let live = site.mariadb("main").unwrap();
+    let before = Fingerprint::of(&site);
+    site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+    let plain = server.database();
+    plain.script(base);
+    plain.script(script);
+    if !varies {
+        assert_eq!(mariadb_dump::read(live), mariadb_dump::read(&plain), "{script}");
+    }
+    let after = Fingerprint::of(&site);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), script);
+    site.redo().expect(Status::Done);
+    without_counters(&after).assert_same(&without_counters(&Fingerprint::of(&site)), script);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), script);
+    let own = mariadb_dump::own_objects(live);
+    assert!(own.iter().all(|name| !name.ends_with("$l") && !name.ends_with('i')), "{own:?}");
 }
 
 /// A name alone means a function of the site's own database, whatever others call theirs.
