@@ -50,6 +50,16 @@ pub(super) fn comment(class: u32, oid: &str, sub: &str) -> String {
     )
 }
 
+/// The extensions without which an object would go, too: `ALTER … DEPENDS ON EXTENSION`.
+pub(super) fn depends(class: u32, oid: &str) -> String {
+    format!(
+        "(SELECT string_agg(quote_ident(other.extname), chr(10) ORDER BY other.extname) FROM pg_depend leans \
+         JOIN pg_extension other ON other.oid = leans.refobjid WHERE leans.classid = {class} AND leans.objid = {oid} \
+         AND leans.refclassid = {} AND leans.deptype = 'x')",
+        class::EXTENSION
+    )
+}
+
 /// Object numbers as an array; `None` where there are none.
 pub(super) fn list(oids: impl Iterator<Item = u32>) -> Option<String> {
     let mut oids: Vec<u32> = oids.collect();
@@ -173,11 +183,12 @@ fn views(condition: &str) -> String {
          json_build_object({named}, 'options', {options}, 'definition', pg_get_viewdef(c.oid), \
          'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace), \
          'access method', (SELECT quote_ident(amname) FROM pg_am m WHERE m.oid = c.relam), \
-         'empty', CASE WHEN NOT c.relispopulated THEN true END, 'file', nullif(c.relfilenode, 0)) \
+         'depends on', CASE c.relkind WHEN 'm' THEN {depends} END, 'empty', CASE WHEN NOT c.relispopulated THEN true END, 'file', nullif(c.relfilenode, 0)) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE {condition} AND c.relkind IN ('v', 'm') AND {USERS} AND {free}",
         named = named("r"),
         options = options("c.reloptions"),
+        depends = depends(class::RELATION, "c.oid"),
         free = not_of_extension(class::RELATION, "c.oid"),
     )
 }
@@ -290,7 +301,7 @@ fn indexes(condition: &str, version: u32) -> String {
          'definition', substr(pg_get_indexdef(c.oid), length(format('CREATE %sINDEX %I ON %s%s ', \
          CASE WHEN i.indisunique THEN 'UNIQUE ' END, c.relname, CASE c.relkind WHEN 'I' THEN 'ONLY ' END, \
          i.indrelid::regclass)) + 1), \
-         'comment', {comment}, 'clustered', nullif(i.indisclustered, false), \
+         'comment', {comment}, 'depends on', {depends}, 'clustered', nullif(i.indisclustered, false), \
          'replica identity', nullif(i.indisreplident, false), \
          'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace), \
          'statistics', (SELECT string_agg(a.attnum||' '||a.attstattarget, chr(10) ORDER BY a.attnum) \
@@ -301,6 +312,7 @@ fn indexes(condition: &str, version: u32) -> String {
          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE {condition} AND {USERS} AND {free} \
          AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))",
+        depends = depends(class::RELATION, "c.oid"),
         free = not_of_extension(class::RELATION, "i.indrelid"),
         comment = comment(class::RELATION, "c.oid", "0"),
     )
@@ -316,6 +328,7 @@ fn constraints(condition: &str) -> String {
          'comment', {comment}, 'only', nullif(k.connoinherit AND k.contype NOT IN ('c', 'p', 'u', 'x'), false), \
          'index', nullif(x.indexrelid, 0)::regclass::text, 'index options', (SELECT {options} FROM pg_class c WHERE c.oid = x.indexrelid), \
          'index comment', CASE WHEN x.indexrelid IS NOT NULL THEN {index_comment} END, \
+         'index depends on', CASE WHEN x.indexrelid IS NOT NULL THEN {depends} END, \
          'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace s JOIN pg_class c ON s.oid = c.reltablespace \
          WHERE c.oid = x.indexrelid), \
          'clustered', nullif(x.indisclustered, false), 'replica identity', nullif(x.indisreplident, false), \
@@ -329,6 +342,7 @@ fn constraints(condition: &str) -> String {
         free = not_of_extension(class::RELATION, "k.conrelid"),
         comment = comment(class::CONSTRAINT, "k.oid", "0"),
         index_comment = comment(class::RELATION, "x.indexrelid", "0"),
+        depends = depends(class::RELATION, "x.indexrelid"),
     )
 }
 
@@ -352,13 +366,14 @@ fn triggers(condition: &str) -> String {
          'of', t.tgrelid::regclass::text, 'name', quote_ident(tgname), 'constraint', CASE WHEN t.tgconstraint <> 0 \
          THEN true END, 'definition', substr(pg_get_triggerdef(t.oid), length(format('CREATE %sTRIGGER %I', \
          CASE WHEN t.tgconstraint <> 0 THEN 'CONSTRAINT ' END, tgname)) + 1), \
-         'enabled', nullif(t.tgenabled, 'O'), 'inherited', CASE WHEN t.tgparentid <> 0 THEN true END, 'comment', {comment}, \
+         'enabled', nullif(t.tgenabled, 'O'), 'inherited', CASE WHEN t.tgparentid <> 0 THEN true END, 'comment', {comment}, 'depends on', {depends}, \
          'relation', CASE c.relkind WHEN 'v' THEN 'view' END) \
          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE {condition} AND {users} AND {USERS} AND {free}",
         users = users_trigger("t"),
         free = not_of_extension(class::RELATION, "c.oid"),
         comment = comment(class::TRIGGER, "t.oid", "0"),
+        depends = depends(class::TRIGGER, "t.oid"),
     )
 }
 

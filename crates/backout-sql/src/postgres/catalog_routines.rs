@@ -1,7 +1,7 @@
 //! The question that renders functions, procedures and aggregates.
 
 use super::catalog::class;
-use super::catalog_read::{USERS, acl, comment, not_of_extension};
+use super::catalog_read::{USERS, acl, comment, depends, not_of_extension};
 
 /// What makes an aggregate, as pg_dump writes it: of it the server gives no definition.
 const AGGREGATE: &str = "'('||coalesce(nullif(pg_get_function_arguments(p.oid), ''), '*')||') ('||concat_ws(', ', \
@@ -25,7 +25,7 @@ pub(super) fn functions(condition: &str) -> String {
         "SELECT '1255,'||p.oid||',0', 'function', json_build_object('id', p.oid::regprocedure::text, \
          'schema', quote_ident(n.nspname), 'name', quote_ident(proname), 'routine', CASE prokind WHEN 'p' \
          THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END, \
-         'owner', quote_ident(pg_get_userbyid(proowner)), 'acl', {acl}, 'comment', {comment}, \
+         'owner', quote_ident(pg_get_userbyid(proowner)), 'acl', {acl}, 'comment', {comment}, 'depends on', {depends}, \
          'definition', CASE WHEN prokind <> 'a' THEN substr(pg_get_functiondef(p.oid), \
          length(format('CREATE OR REPLACE %s %I.%I', CASE prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, \
          n.nspname, proname)) + 1) ELSE (SELECT {AGGREGATE} FROM pg_aggregate g WHERE g.aggfnoid = p.oid) END) \
@@ -34,5 +34,6 @@ pub(super) fn functions(condition: &str) -> String {
         acl = acl("proacl", "acldefault('f', proowner)"),
         free = not_of_extension(class::PROCEDURE, "p.oid"),
         comment = comment(class::PROCEDURE, "p.oid", "0"),
+        depends = depends(class::PROCEDURE, "p.oid"),
     )
 }

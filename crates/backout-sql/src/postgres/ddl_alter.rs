@@ -32,6 +32,11 @@ pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
             None => Setter::Never,
         },
         (_, "acl") => sql(grants(live, wanted)),
+        (Kind::Trigger, "depends on") => sql(depends(&format!("TRIGGER {name} ON {of}"), live.part(part), value)),
+        (_, "depends on") => sql(depends(&format!("{} {id}", word(live)), live.part(part), value)),
+        (_, "index depends on") => {
+            sql(depends(&format!("INDEX {}", live.text("index")), live.part(part), value))
+        }
         (Kind::Table | Kind::View | Kind::MaterializedView, "options") => {
             sql(options(&format!("ALTER {} {id}", word(live)), "", live.part(part), value))
         }
@@ -286,6 +291,16 @@ fn options(start: &str, prefix: &str, live: Option<&str>, wanted: Option<&str>) 
         sql.push(format!("{start} SET ({})", set.join(", ")));
     }
     sql.join("; ")
+}
+
+/// Extensions without which the object would go, too: those that are not wanted are left out, the others taken in.
+fn depends(what: &str, live: Option<&str>, wanted: Option<&str>) -> String {
+    let of = |text: Option<&'_ str>| text.unwrap_or_default().lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (now, then) = (of(live), of(wanted));
+    let gone = now.difference(&then).map(|name| format!("ALTER {what} NO DEPENDS ON EXTENSION {name}"));
+    gone.chain(then.difference(&now).map(|name| format!("ALTER {what} DEPENDS ON EXTENSION {name}")))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn index_statistics(id: &str, live: Option<&str>, wanted: Option<&str>) -> String {

@@ -89,3 +89,43 @@ fn what_only_its_run_shows_to_be_beyond_undo_is_refused_and_leaves_nothing() {
         assert_eq!((stage.dump(), stage.pg_dump()), before, "{script}");
     }
 }
+
+#[test]
+fn what_would_go_with_an_extension_would_after_an_undo_too() {
+    let mut stage = Stage::new(&format!(
+        "{BASE} CREATE INDEX titles ON book (title); ALTER INDEX titles DEPENDS ON EXTENSION plpgsql;
+         ALTER TABLE shelf ADD CONSTRAINT names UNIQUE (name); ALTER INDEX names DEPENDS ON EXTENSION plpgsql;
+         CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT 2 * n';
+         ALTER FUNCTION twice DEPENDS ON EXTENSION plpgsql;
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER seen AFTER INSERT ON book FOR EACH ROW EXECUTE FUNCTION see();
+         ALTER TRIGGER seen ON book DEPENDS ON EXTENSION plpgsql;
+         CREATE PROCEDURE act() LANGUAGE sql AS 'SELECT 1'; ALTER PROCEDURE act DEPENDS ON EXTENSION plpgsql;
+         ALTER MATERIALIZED VIEW empty DEPENDS ON EXTENSION plpgsql;"
+    ));
+    let before = (stage.dump(), stage.pg_dump());
+    let leaning = before.1.iter().filter(|line| line.contains(" DEPENDS ON EXTENSION plpgsql;")).count();
+    assert_eq!(leaning, 6, "{:#?}", before.1);
+    for script in [
+        "DROP INDEX titles",
+        "DROP FUNCTION twice",
+        "DROP PROCEDURE act",
+        "DROP TRIGGER seen ON book",
+        "DROP MATERIALIZED VIEW empty",
+        "DROP TABLE book",
+        "ALTER TABLE shelf DROP CONSTRAINT names",
+        "CREATE OR REPLACE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT n + n'",
+        "ALTER TABLE book ALTER title TYPE varchar(20)",
+        "ALTER TABLE book ALTER title TYPE bytea USING convert_to(title, 'UTF8')",
+        "ALTER TABLE book DROP COLUMN title",
+    ] {
+        let images = stage.try_apply(script).unwrap_or_else(|error| panic!("{script}: {}", told(&error))).0;
+        let after = (stage.dump(), stage.pg_dump());
+        stage.undo(&images);
+        assert_eq!((stage.dump(), stage.pg_dump()), before, "{script}");
+        let again = stage.redo(&images);
+        assert_eq!((stage.dump(), stage.pg_dump()), after, "{script}");
+        stage.undo(&again);
+        assert_eq!((stage.dump(), stage.pg_dump()), before, "{script}");
+    }
+}
