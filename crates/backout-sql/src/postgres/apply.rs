@@ -12,7 +12,7 @@ use postgres::error::SqlState;
 use backout_model::target::{Gate, Refusal, Report, Summary, TargetError};
 
 use super::capture::{Capture, Sessions};
-use super::capture_error::CaptureError;
+use super::capture_error::{CaptureError, refused_at_end, refused_or};
 use super::classify::{self, Class};
 use super::ddl::Drawn;
 use super::gone::Gone;
@@ -111,7 +111,7 @@ impl Postgres {
             let done = capture
                 .flush(&mut sessions, None)
                 .and_then(|()| if schema_changed { deferred::none_is_silenced(&mut sessions) } else { Ok(()) });
-            done.map_err(|source| refused_or(&self.label, &script.shown, source))?;
+            done.map_err(|source| refused_at_end(&self.label, script, source))?;
         }
         let to_be_proven = capture.index().is_to_be_proven();
         if to_be_proven {
@@ -121,7 +121,7 @@ impl Postgres {
         let notes = notes.map_err(|source| self.failed("cannot read the triggers of", source))?;
         let mut unsealed = self.unsealed(capture, before)?;
         if to_be_proven {
-            self.prove(&script.shown, &mut unsealed, gate)?;
+            self.prove(script, &mut unsealed, gate)?;
         }
         let summary = sealed(unsealed).map_err(|source| uncaptured(&self.label, source.into()))?;
         self.seal(&summary, gate)?;
@@ -419,41 +419,20 @@ pub fn uncaptured(label: &str, source: CaptureError) -> TargetError {
     TargetError::failed(format!("cannot capture what changes in {label}"), source)
 }
 
-/// What cannot be captured is refused; any other failure is the step's.
-pub fn refused_or(label: &str, place: &str, source: CaptureError) -> TargetError {
-    let (why, two_steps) = match source {
-        CaptureError::Uncapturable(why) => (why, None),
-        CaptureError::TwoSteps(why) => {
-            (why, Some("make it two steps: the change of the schema, then the rows".to_owned()))
-        }
-        source => return uncaptured(label, source),
-    };
-    let general = [
-        "give the script an undo script of its own (`undo: FILE`)".to_owned(),
-        "declare it irreversible (`undo: none` with `because:`)".to_owned(),
-    ];
-    TargetError::Refused(Refusal {
-        place: place.to_owned(),
-        what: "the script".to_owned(),
-        why,
-        ways_out: two_steps.into_iter().chain(general).collect(),
-    })
-}
-
 /// A script's statements.
-struct Reading {
+pub(super) struct Reading {
     script: split::Script<BufReader<File>>,
     act: String,
 }
 
 impl Reading {
-    fn of(path: &Path, shown: &str) -> Result<Self, TargetError> {
+    pub(super) fn of(path: &Path, shown: &str) -> Result<Self, TargetError> {
         let act = format!("cannot read {shown}");
         let file = File::open(path).map_err(|source| TargetError::failed(act.clone(), source))?;
         Ok(Self { script: split::Script::new(BufReader::new(file)), act })
     }
 
-    fn next(&mut self) -> Result<Option<Statement>, TargetError> {
+    pub(super) fn next(&mut self) -> Result<Option<Statement>, TargetError> {
         self.script.next().transpose().map_err(|source| TargetError::failed(self.act.clone(), source))
     }
 

@@ -98,7 +98,7 @@ pub fn candidates(
         format!("COPY (SELECT x.ctid, x.xmin{columns} FROM {place} AS x WHERE x.xmax <> '0'::xid{only}) TO STDOUT");
     let copied = (|| -> Result<(File, u64), CaptureError> {
         if let Some(why) = rewritten::objection(&mut b.client, oid, place, &which).map_err(failed)? {
-            return Err(CaptureError::Uncapturable(why));
+            return Err(CaptureError::Uncapturable(format!("{}: {why}", table::shown(table))));
         }
         let mut file = BufWriter::with_capacity(1 << 16, tempfile::tempfile()?);
         let mut lines = b.client.copy_out(&sql).map_err(failed)?;

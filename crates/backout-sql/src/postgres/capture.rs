@@ -296,7 +296,7 @@ impl Capture {
             let one = &*one;
             // A view is filled by a change of the schema, and here they are the tool's own.
             if !(self.own_schema_changes && one.kind == "m") {
-                judge(one)?;
+                judge(one).map_err(|error| error.about(&one.name))?;
             }
             if only.is_some_and(|only| !only.contains(&one.oid)) || one.kind != "r" {
                 continue;
@@ -306,7 +306,7 @@ impl Capture {
             }
             let counts = one.counts.since(one.seen);
             if counts != Counts::default() {
-                self.table(sessions, one, counts, top)?;
+                self.table(sessions, one, counts, top).map_err(|error| error.about(&one.name))?;
             }
             self.seen.insert(one.oid, one.counts);
         }

@@ -1,8 +1,14 @@
-//! Why capturing stopped.
+//! Why capturing stopped, and which statement of a script is refused for it.
 
 use std::io;
 
+use backout_model::target::{Refusal, TargetError};
+
+use super::apply::{Reading, shortened, uncaptured};
 use super::session::is_lock_timeout;
+use super::split::Statement;
+use super::token::each_token;
+use crate::database::Script;
 
 /// Why capturing stopped.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +25,28 @@ pub enum CaptureError {
     /// What was changed could be captured in a step of its own.
     #[error("{0}")]
     TwoSteps(String),
+    /// The same, where it is known whose rows it is about.
+    #[error("{source}")]
+    Of { table: String, source: Box<CaptureError> },
 }
 
 impl CaptureError {
+    /// Tells whose rows are meant where they cannot be captured; `table` is the plain name, without its schema.
+    pub fn about(self, table: &str) -> Self {
+        match self {
+            Self::Uncapturable(_) | Self::TwoSteps(_) => Self::Of { table: table.to_owned(), source: Box::new(self) },
+            other => other,
+        }
+    }
+
+    /// The table that it is about, by its plain name, and the rest of it.
+    pub fn parts(self) -> (Option<String>, Self) {
+        match self {
+            Self::Of { table, source } => (Some(table), *source),
+            other => (None, other),
+        }
+    }
+
     /// Of rows as they were, which the second session reads.
     pub fn of_rows(self, table: &str) -> Self {
         match self {
@@ -37,4 +62,49 @@ impl CaptureError {
 
 pub fn reading(what: &str) -> impl FnOnce(postgres::Error) -> CaptureError {
     move |source| CaptureError::Read { what: what.to_owned(), source }
+}
+
+/// What cannot be captured is refused; any other failure is the step's.
+pub fn refused_or(label: &str, place: &str, source: CaptureError) -> TargetError {
+    let (why, two_steps) = match source.parts().1 {
+        CaptureError::Uncapturable(why) => (why, None),
+        CaptureError::TwoSteps(why) => {
+            (why, Some("make it two steps: the change of the schema, then the rows".to_owned()))
+        }
+        source => return uncaptured(label, source),
+    };
+    let general = [
+        "give the script an undo script of its own (`undo: FILE`)".to_owned(),
+        "declare it irreversible (`undo: none` with `because:`)".to_owned(),
+    ];
+    TargetError::Refused(Refusal {
+        place: place.to_owned(),
+        what: "the script".to_owned(),
+        why,
+        ways_out: two_steps.into_iter().chain(general).collect(),
+    })
+}
+
+/// The same at the step's end, when rows are captured table by table: with the first statement that names the table.
+pub fn refused_at_end(label: &str, script: &Script, source: CaptureError) -> TargetError {
+    let (table, source) = source.parts();
+    match (refused_or(label, &script.shown, source), table) {
+        (TargetError::Refused(refusal), Some(table)) => TargetError::Refused(blamed(refusal, script, &table)),
+        (error, _) => error,
+    }
+}
+
+/// The refusal with the place and the text of the first statement that names the table, by its plain name. Where none does, a
+/// trigger, a cascade or a function reached it: it stays with the script.
+fn blamed(refusal: Refusal, script: &Script, table: &str) -> Refusal {
+    let Ok(mut reading) = Reading::of(&script.path, &script.shown) else { return refusal };
+    let names = |statement: &Statement| each_token(&statement.sql).any(|token| token.name().as_deref() == Some(table));
+    // All of it ran, so it can be read.
+    while let Ok(Some(statement)) = reading.next() {
+        if names(&statement) {
+            let place = format!("{}:{}", script.shown, statement.line);
+            return Refusal { place, what: shortened(&statement.sql), ..refusal };
+        }
+    }
+    refusal
 }

@@ -193,6 +193,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
             check_handled(context, statement, &changes)?;
             // The savepoint goes with the one around it.
             event.changes = changes;
+            event.given = refreshed::given(context.client, &event).map_err(failed)?;
             event.note_names(context.client, needs).map_err(failed)?;
             prepared::unpin(context.client).map_err(failed)?;
             return Ok(event);
@@ -254,6 +255,7 @@ fn run_once(context: &mut Context<'_>, statement: Statement<'_>) -> Result<DdlEv
         context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
     }
     event.kept = ddl_keep::keep_after(context, keeping)?;
+    event.given = refreshed::given(context.client, &event).map_err(failed)?;
     event.note_names(context.client, needs).map_err(failed)?;
     context.client.batch_execute(&format!("RELEASE SAVEPOINT {SAVEPOINT}")).map_err(failed)?;
     Ok(event)

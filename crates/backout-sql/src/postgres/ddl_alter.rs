@@ -34,9 +34,7 @@ pub(super) fn setter(live: &Object, wanted: &Object, part: &str) -> Setter {
         (_, "acl") => sql(grants(live, wanted)),
         (Kind::Trigger, "depends on") => sql(depends(&format!("TRIGGER {name} ON {of}"), live.part(part), value)),
         (_, "depends on") => sql(depends(&format!("{} {id}", word(live)), live.part(part), value)),
-        (_, "index depends on") => {
-            sql(depends(&format!("INDEX {}", live.text("index")), live.part(part), value))
-        }
+        (_, "index depends on") => sql(depends(&format!("INDEX {}", live.text("index")), live.part(part), value)),
         (Kind::Table | Kind::View | Kind::MaterializedView, "options") => {
             sql(options(&format!("ALTER {} {id}", word(live)), "", live.part(part), value))
         }

@@ -8,7 +8,7 @@ use super::ddl_hold::Moved;
 use super::ddl_keep::Kept;
 use super::ddl_labels;
 use super::named::Named;
-use super::refreshed::Refreshed;
+use super::refreshed::{Given, Refreshed};
 use super::table::plain;
 
 /// One object as it was before a statement and as the statement left it.
@@ -54,6 +54,9 @@ pub struct DdlEvent {
     /// Views that it filled anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) refreshed: Vec<Refreshed>,
+    /// What the views held then that it filled or made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) given: Vec<Given>,
     /// Tables that it emptied, by their numbers, within the step.
     #[serde(skip)]
     pub(super) emptied: Vec<u32>,

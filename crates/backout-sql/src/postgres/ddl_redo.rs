@@ -66,7 +66,7 @@ pub fn redo(
     for Found { table, kind, now } in pinned_rows(context, event)? {
         conflicts.push(context.conflict(format!("table {table}"), kind, String::new(), now));
     }
-    if event.changes.is_empty() && event.kept.is_empty() {
+    if event.changes.is_empty() && event.kept.is_empty() && event.refreshed.is_empty() {
         return Ok(event.clone());
     }
     if conflicts.total > found_before && manner.on_conflict != OnConflict::Overwrite {
@@ -179,6 +179,7 @@ impl DdlEvent {
             needs: Vec::new(),
             acts: Vec::new(),
             refreshed: Vec::new(),
+            given: Vec::new(),
             ..self.clone()
         }
     }

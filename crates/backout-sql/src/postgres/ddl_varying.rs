@@ -6,14 +6,8 @@ use super::ddl_names::starts_with;
 use super::token::{Token, each_token};
 
 impl DdlEvent {
-    /// The columns to which it may give other values when it runs again, in rows that were there before it, and the views that
-    /// it fills from the rows of now.
+    /// The columns to which it may give other values when it runs again, in rows that were there before it.
     pub(super) fn varying(&self) -> Vec<String> {
-        let fills = |before: Option<&Object>, after: &Object| {
-            after.kind == Kind::MaterializedView
-                && after.part("empty").is_none()
-                && before.is_none_or(|before| before.part("file") != after.part("file"))
-        };
         let of_column = |after: &Object, made: &[&str]| {
             after.kind == Kind::Column && !after.is_inherited() && !made.contains(&after.of())
         };
@@ -27,7 +21,7 @@ impl DdlEvent {
         self.changes
             .iter()
             .filter_map(|change| Some((change.before.as_ref(), change.after.as_ref()?)))
-            .filter(|(before, after)| fills(*before, after) || of_column(after, &made) && varies(*before, after))
+            .filter(|(before, after)| of_column(after, &made) && varies(*before, after))
             .map(|(_, after)| after.shown())
             .collect()
     }

@@ -4,11 +4,13 @@
 use backout_model::conflict::OnConflict;
 use backout_model::target::{Gate, Manner, Refusal, TargetError};
 
+use super::apply::shortened;
 use super::classify;
 use super::load::Replay;
 use super::stream::{Event, Index, Reader, Unsealed};
 use super::undo::Direction;
 use super::{Postgres, counters, refreshed};
+use crate::database::Script;
 use crate::verify;
 
 impl Index {
@@ -27,14 +29,22 @@ impl Postgres {
     /// Refuses the step where its undo fails.
     pub(super) fn prove(
         &mut self,
-        shown: &str,
+        script: &Script,
         unsealed: &mut Unsealed,
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
         let Some(why) = self.try_undo(unsealed, gate, true, true, &mut |_| Ok(None))? else { return Ok(()) };
+        let mut alter = unsealed.index.events.iter().filter_map(|event| match event {
+            Event::Ddl { line, sql, event } if event.alters() || event.constrains() => Some((line, sql)),
+            _ => None,
+        });
+        let (place, what) = match (alter.next(), alter.next()) {
+            (Some((line, sql)), None) => (format!("{}:{line}", script.shown), shortened(sql)),
+            _ => (script.shown.clone(), "the step as a whole".to_owned()),
+        };
         Err(TargetError::Refused(Refusal {
-            place: shown.to_owned(),
-            what: "the step as a whole".to_owned(),
+            place,
+            what,
             why: format!("its undo was tried and fails: {why}"),
             ways_out: vec![
                 classify::OWN_UNDO.to_owned(),

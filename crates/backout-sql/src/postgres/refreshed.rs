@@ -2,9 +2,12 @@
 //! REFRESH is taken back by another one, once all rows of the step are back. Where that does not give what the view held,
 //! because it was not fresh, the step is refused.
 
+use std::collections::BTreeSet;
+
 use postgres::Error;
 
 use super::catalog::{self, Kind, Object};
+use super::ddl::DdlEvent;
 use super::ddl_names::starts_with;
 use super::ddl_observe::pinned;
 use super::ddl_turn;
@@ -21,6 +24,36 @@ pub(super) struct Refreshed {
     /// Its number, within the step.
     #[serde(skip)]
     pub oid: u32,
+}
+
+/// What a view held once a statement had filled it: see [`content`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Given {
+    /// By its qualified name at that time.
+    pub view: String,
+    pub content: Option<String>,
+}
+
+/// What the views hold that a statement just filled, because it made them or was told to.
+pub(super) fn given(client: &mut Client, event: &DdlEvent) -> Result<Vec<Given>, Error> {
+    let fills = |before: Option<&Object>, after: &Object| {
+        after.kind == Kind::MaterializedView
+            && after.part("empty").is_none()
+            && before.is_none_or(|before| before.part("file") != after.part("file"))
+    };
+    let changes = event.changes.iter().filter_map(|change| Some((change.before.as_ref(), change.after.as_ref()?)));
+    let made = changes.filter(|(before, after)| fills(*before, after)).map(|(_, after)| after.id());
+    let emptied = |view: &str| {
+        let mut after = event.changes.iter().filter_map(|change| change.after.as_ref());
+        after.any(|object| object.id() == view && object.part("empty").is_some())
+    };
+    let told = event.refreshed.iter().map(|one| one.view.as_str()).filter(|view| !emptied(view));
+    let views: BTreeSet<&str> = made.chain(told).collect();
+    let content = |view: &str| {
+        let content = pinned(client, |client| content(client, view))?;
+        Ok(Given { view: view.to_owned(), content })
+    };
+    views.into_iter().map(content).collect()
 }
 
 /// The view that the statement is about to fill anew. One that is empty is emptied again by its definition.
@@ -55,7 +88,8 @@ fn origin<'a>(events: &'a [Event], view: &'a str) -> Option<&'a str> {
     changes.into_iter().try_fold(view, |name, event| event.origin(name))
 }
 
-/// The views that a step filled anew, by their names before it, with what they held then; but for those that it made.
+/// The views that a step filled anew, by their names before it, with what they held then; but for those that it made or
+/// found empty.
 pub(super) fn of_step(events: &[Event]) -> Vec<Refreshed> {
     let mut found: Vec<Refreshed> = Vec::new();
     for (at, event) in events.iter().enumerate() {
@@ -63,12 +97,22 @@ pub(super) fn of_step(events: &[Event]) -> Vec<Refreshed> {
         for one in &event.refreshed {
             if let Some(view) = origin(&events[..at], &one.view)
                 && !found.iter().any(|other| other.view == view)
+                && !was_empty(&events[..at], view)
             {
                 found.push(Refreshed { view: view.to_owned(), ..one.clone() });
             }
         }
     }
     found
+}
+
+/// True where one of these changes filled a view, by its name before them, that held nothing.
+fn was_empty(events: &[Event], view: &str) -> bool {
+    events.iter().enumerate().any(|(at, event)| {
+        let Event::Ddl { event, .. } = event else { return false };
+        let mut before = event.changes.iter().filter_map(|change| change.before.as_ref());
+        before.any(|object| object.part("empty").is_some() && origin(&events[..at], object.id()) == Some(view))
+    })
 }
 
 /// A view that holds rows.
@@ -85,6 +129,10 @@ pub(super) fn all(client: &mut Client, events: &[Event]) -> Result<Vec<View>, Er
     if !events.iter().any(|event| matches!(event, Event::Ddl { event, .. } if event.alters())) {
         return Ok(Vec::new());
     }
+    that_hold_rows(client)
+}
+
+fn that_hold_rows(client: &mut Client) -> Result<Vec<View>, Error> {
     // A view is younger than those that it reads.
     let sql =
         "SELECT oid, pg_catalog.format('%I.%I', relnamespace::pg_catalog.regnamespace::text, relname), relfilenode
@@ -106,32 +154,77 @@ pub(super) struct Filled {
 
 /// Fills views once more when all rows of a step are back: those that the step had filled, and those that were made anew
 /// on the way, before what they read was as it is now. `before`: the views as the step had left them. One that others emptied
-/// since is theirs.
-pub(super) fn fill(client: &mut Client, events: &[Event], before: &[View]) -> Result<Filled, Error> {
+/// since is theirs. Without `before`, when a step is done again: see [`fill_again`].
+pub(super) fn fill(client: &mut Client, events: &[Event], before: Option<&[View]>) -> Result<Filled, Error> {
+    let Some(before) = before else { return fill_again(client, events) };
     let mut filled = Filled::default();
     let now = all(client, events)?;
     let of_step = of_step(events);
     let rows_came_later = events.iter().any(|event| matches!(event, Event::Rows { .. }));
     for view in now.iter().filter(|view| !before.iter().any(|old| old.is_same(view)) || is_of(&of_step, view)) {
         let name = &view.name;
-        if is_of(&of_step, view) || rows_came_later {
-            filled.views.push(view.oid);
-            match ddl_turn::attempt(client, &format!("REFRESH MATERIALIZED VIEW {name}")) {
-                Ok(()) => {}
-                // What may pass is no reason to leave it as it is.
-                Err(error) if client.is_closed() || ddl_turn::is_fatal(&error) => return Err(error),
-                Err(error) => {
-                    filled.failed.push((format!("materialized view {name}"), ddl_turn::reason(&error)));
-                    continue;
-                }
-            }
+        if (is_of(&of_step, view) || rows_came_later) && !filled.one(client, view)? {
+            continue;
         }
         if is_of(&of_step, view) || before.iter().any(|old| old.name == *name) {
-            let note = format!("materialized view {name} was filled anew, with what its query gives now");
-            filled.notes.push(note);
+            filled.notes.push(filled_anew(name));
         }
     }
     Ok(filled)
+}
+
+/// Fills views once more when all rows of a redone step are there: its statements filled them before these came. What
+/// is not as the first run of the statement left it is told.
+fn fill_again(client: &mut Client, events: &[Event]) -> Result<Filled, Error> {
+    let mut filled = Filled::default();
+    let given: Vec<(usize, &Given)> = events
+        .iter()
+        .enumerate()
+        .filter_map(|(at, event)| match event {
+            Event::Ddl { event, .. } => Some(event.given.iter().map(move |one| (at, one))),
+            Event::Rows { .. } | Event::Statements { .. } => None,
+        })
+        .flatten()
+        .collect();
+    if given.is_empty() {
+        return Ok(filled);
+    }
+    let rows_came_later = events.iter().any(|event| matches!(event, Event::Rows { .. }));
+    for view in that_hold_rows(client)? {
+        let is_it = |(at, one): &&(usize, &Given)| origin(&events[at + 1..], &view.name) == Some(one.view.as_str());
+        let Some((_, last)) = given.iter().rfind(is_it) else { continue };
+        let is_as_given = |client: &mut Client| {
+            let now = pinned(client, |client| content(client, &view.name))?;
+            Ok::<bool, Error>(now == last.content)
+        };
+        if is_as_given(client)? || rows_came_later && !filled.one(client, &view)? {
+            continue;
+        }
+        if !is_as_given(client)? {
+            filled.notes.push(filled_anew(&view.name));
+        }
+    }
+    Ok(filled)
+}
+
+impl Filled {
+    /// Fills one; false where its query fails.
+    fn one(&mut self, client: &mut Client, view: &View) -> Result<bool, Error> {
+        self.views.push(view.oid);
+        match ddl_turn::attempt(client, &format!("REFRESH MATERIALIZED VIEW {}", view.name)) {
+            Ok(()) => Ok(true),
+            // What may pass is no reason to leave it as it is.
+            Err(error) if client.is_closed() || ddl_turn::is_fatal(&error) => Err(error),
+            Err(error) => {
+                self.failed.push((format!("materialized view {}", view.name), ddl_turn::reason(&error)));
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn filled_anew(view: &str) -> String {
+    format!("materialized view {view} was filled anew, with what its query gives now")
 }
 
 fn is_of(step: &[Refreshed], view: &View) -> bool {

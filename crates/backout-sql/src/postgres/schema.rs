@@ -9,8 +9,9 @@ use backout_model::target::{Manner, TargetError};
 use postgres::error::SqlState;
 
 use super::Postgres;
-use super::apply::{refused_or, uncaptured};
+use super::apply::uncaptured;
 use super::capture::{Capture, Sessions};
+use super::capture_error::refused_or;
 use super::ddl::{self, Context, DdlEvent, Drawn, Keep};
 use super::event_triggers::EventTriggers;
 use super::gone::Gone;

@@ -262,9 +262,7 @@ impl Postgres {
             }
             return Err(error.into());
         }
-        if !redo {
-            self.refill(&reader.index.events, &views, replay, capture)?;
-        }
+        self.refill(&reader.index.events, &views, replay, capture)?;
         let Replay { began, notes, direction, knows_numbers, .. } = replay;
         let sequences = match direction {
             Direction::Undo => self.failed_draws.beyond(began, &reader.index.sequences),
@@ -276,7 +274,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Fills materialized views anew: what they read is as it was.
+    /// Fills materialized views anew: what they read is there.
     fn refill(
         &mut self,
         events: &[Event],
@@ -284,7 +282,8 @@ impl Postgres {
         replay: &mut Replay<'_>,
         capture: Option<&mut Capture>,
     ) -> Result<(), TargetError> {
-        let filled = refreshed::fill(&mut self.a.client, events, views);
+        let undo = replay.direction == Direction::Undo;
+        let filled = refreshed::fill(&mut self.a.client, events, undo.then_some(views));
         let filled = filled.map_err(|source| self.failed("cannot fill materialized views of", source))?;
         replay.notes.extend(filled.notes.into_iter().map(|note| format!("{}: {note}", self.label)));
         for (view, why) in filled.failed {

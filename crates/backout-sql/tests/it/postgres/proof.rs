@@ -310,13 +310,14 @@ fn a_redo_tells_what_it_computes_anew() {
         ("ALTER TABLE uq ADD COLUMN t timestamptz DEFAULT now(), ADD COLUMN c varchar(9) DEFAULT 'c'", "column t of"),
         ("ALTER TABLE dup ADD COLUMN id serial PRIMARY KEY", "column id of"),
         ("ALTER TABLE uq ALTER u TYPE text USING u || md5(random()::text)", "column u of"),
+        ("CREATE MATERIALIZED VIEW held AS SELECT random() AS a", "view public.held"),
         (
-            "CREATE TABLE more (a int); INSERT INTO more VALUES (1); CREATE MATERIALIZED VIEW held AS SELECT a FROM more",
+            "CREATE MATERIALIZED VIEW held AS SELECT random() AS a WITH NO DATA; REFRESH MATERIALIZED VIEW held",
             "view public.held",
         ),
         (
-            "CREATE MATERIALIZED VIEW held AS SELECT 1 AS a WITH NO DATA; REFRESH MATERIALIZED VIEW held",
-            "view public.held",
+            "CREATE TABLE more (a int); INSERT INTO more VALUES (1); CREATE MATERIALIZED VIEW held AS SELECT a FROM more",
+            "",
         ),
         ("CREATE MATERIALIZED VIEW held AS SELECT 1 AS a WITH NO DATA", ""),
         ("ALTER TABLE uq ADD COLUMN c int DEFAULT 7; CREATE TABLE fresh (at timestamptz DEFAULT now())", ""),
@@ -327,7 +328,7 @@ fn a_redo_tells_what_it_computes_anew() {
         let mut gate = stage.gate();
         let manner = Manner { on_conflict: OnConflict::Stop, in_doubt: false };
         let report = stage.database.redo(&mut Cursor::new(&images), manner, &mut gate).unwrap();
-        let notes: Vec<&String> = report.notes.iter().filter(|note| note.contains("computed anew")).collect();
+        let notes: Vec<&String> = report.notes.iter().filter(|note| note.contains(" anew")).collect();
         assert_eq!(notes.len(), usize::from(!told.is_empty()), "{change}: {notes:?}");
         assert!(notes.iter().all(|note| note.contains(told)), "{change}: {notes:?}");
     }

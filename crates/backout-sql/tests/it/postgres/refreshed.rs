@@ -1,7 +1,7 @@
 //! Materialized views that a step fills anew are filled once more by its undo, when all that they read is back.
 
 use backout_model::conflict::OnConflict;
-use backout_model::target::TargetError;
+use backout_model::target::{Report, TargetError};
 
 use crate::postgres::stage::Stage;
 
@@ -19,9 +19,11 @@ fn a_view_that_was_fresh_is_filled_as_it_was() {
     for change in [
         "INSERT INTO t VALUES (20, 5); REFRESH MATERIALIZED VIEW total; REFRESH MATERIALIZED VIEW above;",
         "REFRESH MATERIALIZED VIEW total; UPDATE t SET n = 0;",
-        "UPDATE t SET n = n + 1; REFRESH MATERIALIZED VIEW total; REFRESH MATERIALIZED VIEW CONCURRENTLY above; DELETE FROM t WHERE id = 3;",
         "UPDATE t SET n = n + 1; REFRESH MATERIALIZED VIEW total; REFRESH MATERIALIZED VIEW CONCURRENTLY above;",
         "UPDATE t SET n = n + 1; REFRESH MATERIALIZED VIEW CONCURRENTLY keyed;",
+        "UPDATE t SET n = n + 1; CREATE MATERIALIZED VIEW made AS SELECT sum(n) FROM t;",
+        "UPDATE t SET n = n + 1; REFRESH MATERIALIZED VIEW late; UPDATE t SET id = id + 10; REFRESH MATERIALIZED VIEW late;",
+        "UPDATE t SET n = n + 1; DO $$ BEGIN CREATE MATERIALIZED VIEW made AS SELECT sum(n) FROM t; END $$;",
         "DELETE FROM t WHERE id < 4; REFRESH MATERIALIZED VIEW above; REFRESH MATERIALIZED VIEW total;",
         "UPDATE t SET n = 1; REFRESH MATERIALIZED VIEW total WITH NO DATA; REFRESH MATERIALIZED VIEW late;",
         "ALTER MATERIALIZED VIEW total RENAME TO sums; UPDATE t SET n = 2; REFRESH MATERIALIZED VIEW sums; ALTER TABLE t ADD COLUMN b int DEFAULT 3;
@@ -35,11 +37,29 @@ fn a_view_that_was_fresh_is_filled_as_it_was() {
         assert_ne!(applied, before, "the change changes nothing: {change}");
         stage.undo(&images);
         assert_eq!((stage.dump(), stage.pg_dump()), before, "undo of {change}");
-        let again = stage.redo(&images);
+        let (again, Report { notes, .. }) = stage.redone(&images);
         assert_eq!((stage.dump(), stage.pg_dump()), applied, "redo of {change}");
+        assert_eq!(notes, Vec::<String>::new(), "{change}");
         stage.undo(&again);
         assert_eq!((stage.dump(), stage.pg_dump()), before, "undo after redo of {change}");
     }
+}
+
+#[test]
+fn a_redo_tells_of_a_view_that_its_step_had_filled_from_rows_of_the_middle() {
+    let mut stage = Stage::new(SETUP);
+    let before = (stage.dump(), stage.pg_dump());
+    let images = stage.apply(
+        "UPDATE t SET n = n + 1; REFRESH MATERIALIZED VIEW total; REFRESH MATERIALIZED VIEW CONCURRENTLY above; DELETE FROM t WHERE id = 3;",
+    );
+    stage.undo(&images);
+    let (again, Report { notes, .. }) = stage.redone(&images);
+    for view in ["total", "above"] {
+        let is_told = |note: &&String| note.contains(&format!("materialized view public.{view} was filled anew"));
+        assert_eq!(notes.iter().filter(is_told).count(), 1, "{notes:#?}");
+    }
+    stage.undo(&again);
+    assert_eq!((stage.dump(), stage.pg_dump()), before);
 }
 
 #[test]

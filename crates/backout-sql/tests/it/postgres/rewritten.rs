@@ -99,3 +99,34 @@ fn strings_that_mean_something_else_are_refused_at_the_door() {
     let Err(error) = Postgres::open(&options) else { panic!("it was opened") };
     assert!(told(&error).contains("standard_conforming_strings is off"), "{}", told(&error));
 }
+
+#[test]
+fn what_is_refused_at_the_end_of_a_step_names_its_statement() {
+    let mut stage = Stage::new(&format!(
+        "{SETUP} CREATE FUNCTION reach() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM checked; RETURN NULL; END';
+         CREATE TRIGGER reaches AFTER DELETE ON well FOR EACH STATEMENT EXECUTE FUNCTION reach();"
+    ));
+    for (script, place, what) in [
+        (
+            "UPDATE well SET m = 'D@x';\n\nDELETE FROM \"checked\"\nWHERE id = 1;",
+            ":3",
+            "DELETE FROM \"checked\" WHERE id = 1",
+        ),
+        (
+            "SELECT 1;\nALTER TABLE old ADD CONSTRAINT nv CHECK (id < 2) NOT VALID; DELETE FROM old WHERE id = 3;
+         UPDATE old SET id = 1 WHERE false",
+            ":2",
+            "ALTER TABLE old ADD",
+        ),
+        ("SELECT 1;\nDELETE FROM well", "script.sql", "the script"),
+    ] {
+        match stage.try_apply(script) {
+            Err(TargetError::Refused(refusal)) => {
+                assert!(refusal.place.ends_with(place), "{script}: {}", refusal.place);
+                assert!(refusal.what.starts_with(what), "{script}: {}", refusal.what);
+                assert!(!refusal.ways_out.is_empty(), "{script}");
+            }
+            other => panic!("{script}: {other:?}"),
+        }
+    }
+}

@@ -112,6 +112,16 @@ impl<'s> Stage<'s> {
         Ok(gate.written())
     }
 
+    /// Does a step again, with what is told of it.
+    #[track_caller]
+    pub fn redone(&mut self, images: &Images) -> (Images, Report) {
+        let mut gate = self.gate();
+        let manner = Manner { on_conflict: OnConflict::Stop, in_doubt: false };
+        let report = self.database.redo(&mut Cursor::new(images), manner, &mut gate);
+        let report = report.unwrap_or_else(|error| panic!("{}", told(&error)));
+        (gate.written(), report)
+    }
+
     #[track_caller]
     pub fn redo(&mut self, images: &Images) -> Images {
         self.try_redo(images, OnConflict::Stop).unwrap_or_else(|error| panic!("{}", told(&error)))
