@@ -19,7 +19,7 @@ use super::prepared::Client;
 use super::session::{Session, Settings, ident};
 use super::stream::{Event, Index, Side, Span, Table, Unsealed, Writer};
 use super::table;
-use super::touched::{Counts, Touched, Written, judge, note_made, touched, written};
+use super::touched::{Counts, LastWritten, Touched, Written, judge, note_made, touched, written};
 
 /// A row beside its image has twice as many columns, and PostgreSQL takes no more than 1664 in one.
 const MOST_COLUMNS: usize = 800;
@@ -41,6 +41,7 @@ pub struct Capture {
     seen: HashMap<u32, Counts>,
     /// What they said when the transaction began.
     begun: HashMap<u32, Counts>,
+    last_written: LastWritten,
     /// What was written to the catalogs, by their names, as far as it is accounted for.
     catalogs: BTreeMap<String, i64>,
     marks: Marks,
@@ -66,6 +67,7 @@ impl Capture {
             place,
             seen: HashMap::new(),
             begun: HashMap::new(),
+            last_written: LastWritten::default(),
             catalogs: BTreeMap::new(),
             marks: Marks::default(),
             by_key: ByKey::default(),
@@ -137,7 +139,6 @@ impl Capture {
         let settings = sessions.a.neutral().map_err(reading("the settings"))?;
         self.flush_neutral(sessions, only)?;
         if only.is_none() {
-            // Nothing of the script comes after it.
             return Ok(());
         }
         deferred::defer_again(sessions.a)?;
@@ -151,6 +152,7 @@ impl Capture {
         if !self.own_schema_changes {
             self.schema_is_accounted_for(&now)?;
         }
+        self.last_written.before(self.index.changes(), &now.tables);
         let changed = if self.were_seen(&now) { Vec::new() } else { self.changed(sessions, &now)? };
         let (marked, pending): (Vec<u32>, Vec<u32>) = changed.into_iter().partition(|oid| self.marks.has(*oid));
         if !marked.is_empty() {
@@ -381,7 +383,8 @@ impl Capture {
         };
         self.index.rows += before.records.max(after.records);
         if before.records + after.records > 0 {
-            self.index.events.push(Event::Rows { table: number, before, after });
+            let since = self.last_written.of(touched.oid, touched.counts).filter(|_| !touched.made && !marked);
+            self.index.add_rows(Event::Rows { table: number, before, after }, since);
         }
         self.statements_start = self.writer.boundary()?;
         Ok(())

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 
 use super::catalog::{self, Key, Kind, Object, Wanted, class, literal};
+use super::ddl::Change;
 use super::ddl_turn::{self, Act, Reach, TurnError};
 use super::prepared::Client;
+use super::stream::Event;
 use super::{ddl_make, ddl_observe};
 
 /// The statement that attaches an index, where it is not attached yet and its table is a partition already.
@@ -150,6 +152,59 @@ pub(super) fn give_way(
         ddl_turn::converge(client, version, &[&object], Reach::NotAnew)?;
     }
     Ok(())
+}
+
+/// Brings the events of a step into the order of its undo. PostgreSQL lets go of no attached index: where the step made both it and
+/// the index of the whole (`CREATE INDEX … ON ONLY`, as pg_dump writes it), it goes along with that one.
+pub(super) fn reverse(events: &mut [Event]) {
+    for at in 0..events.len() {
+        let (earlier, rest) = events.split_at_mut(at);
+        let Event::Ddl { event, .. } = &mut rest[0] else { continue };
+        let attached: Vec<(Object, String)> = event.changes.iter().filter_map(attaches).collect();
+        for (part, whole) in attached {
+            let mut changes: Vec<&mut Vec<Change>> = earlier
+                .iter_mut()
+                .filter_map(|event| match event {
+                    Event::Ddl { event, .. } => Some(&mut event.changes),
+                    Event::Rows { .. } | Event::Statements { .. } => None,
+                })
+                .collect();
+            let makes = |change: &Change, index: &str| {
+                let is_it = |after: &Object| index_of(after) == Some(index);
+                change.before.is_none() && change.after.as_ref().is_some_and(is_it)
+            };
+            let index = index_of(&part).unwrap_or_default().to_owned();
+            if !changes.iter().any(|changes| changes.iter().any(|change| makes(change, &index))) {
+                // It was there before, and would be lost.
+                continue;
+            }
+            let made = changes.iter_mut().flat_map(|changes| changes.iter_mut()).find(|change| makes(change, &whole));
+            let Some(made) = made else { continue };
+            // It is valid once all partitions have a part of it.
+            let of_whole = |change: &Change| change.after.as_ref().is_some_and(|after| index_of(after) == Some(&whole));
+            if let Some(valid) = event.changes.iter().position(of_whole) {
+                made.after = event.changes.remove(valid).after;
+            }
+            event.changes.retain(|change| attaches(change).is_none_or(|(other, _)| index_of(&other) != Some(&index)));
+            changes.into_iter().for_each(|changes| changes.retain(|change| !makes(change, &index)));
+        }
+    }
+    events.reverse();
+}
+
+fn index_of(object: &Object) -> Option<&str> {
+    match object.kind {
+        Kind::Index => Some(object.id()),
+        Kind::Constraint => object.part("index"),
+        _ => None,
+    }
+}
+
+/// The part and the whole where a change attaches an index and does nothing else to it.
+fn attaches(change: &Change) -> Option<(Object, String)> {
+    let (before, after) = (change.before.as_ref()?, change.after.as_ref()?);
+    let only = before.differences(after) == ["attached to"] && before.part("attached to").is_none();
+    Some((after.clone(), after.part("attached to").filter(|_| only)?.to_owned()))
 }
 
 /// Why a partition could not be attached again as it is now; none where it could.

@@ -151,6 +151,24 @@ pub struct Index {
 }
 
 impl Index {
+    /// How many changes of the schema there are so far.
+    pub fn changes(&self) -> usize {
+        self.events.iter().filter(|event| matches!(event, Event::Ddl { .. })).count()
+    }
+
+    /// Adds rows of a table that was last written to before the change of the schema with this number, where one came
+    /// since: they go before it, so that rows of several tables that belong together are on one side of it. Where types
+    /// changed since, the rows were read as they are afterwards, and stay there.
+    pub fn add_rows(&mut self, rows: Event, before: Option<usize>) {
+        let mut changes = self.events.iter().enumerate().filter(|(_, event)| matches!(event, Event::Ddl { .. }));
+        let at = before.and_then(|number| changes.nth(number)).map(|(at, _)| at);
+        let alters_types = |event: &Event| matches!(event, Event::Ddl { event, .. } if event.alters_types());
+        match at {
+            Some(at) if !self.events[at..].iter().any(alters_types) => self.events.insert(at, rows),
+            _ => self.events.push(rows),
+        }
+    }
+
     /// Where the events' blocks are.
     fn spans(&self) -> impl Iterator<Item = Span> {
         self.events

@@ -27,6 +27,27 @@ impl Counts {
     }
 }
 
+/// Before which change of the schema a table was last written to.
+#[derive(Default)]
+pub struct LastWritten(HashMap<u32, (Counts, usize)>);
+
+impl LastWritten {
+    /// Where the counters stand before the change of the schema with this number, counted from 0.
+    pub fn before(&mut self, change: usize, now: &HashMap<u32, Counts>) {
+        for (oid, counts) in now {
+            let last = self.0.entry(*oid).or_insert((*counts, change));
+            if last.0 != *counts {
+                *last = (*counts, change);
+            }
+        }
+    }
+
+    /// The first change of the schema that came after all that was written to the table; none where none did.
+    pub fn of(&self, oid: u32, counts: Counts) -> Option<usize> {
+        self.0.get(&oid).filter(|last| last.0 == counts).map(|last| last.1)
+    }
+}
+
 /// A relation that A's transaction may have written to.
 pub struct Touched {
     pub oid: u32,

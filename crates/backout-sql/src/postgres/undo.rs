@@ -15,7 +15,7 @@ use super::refreshed::{self, View};
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
-use super::{Postgres, counters, foreign, guard, hung, loose, namesakes, rebuild, redo, table};
+use super::{Postgres, counters, ddl_attach, foreign, guard, hung, loose, namesakes, rebuild, redo, table};
 use crate::shown;
 
 /// Which way a step is replayed.
@@ -142,7 +142,7 @@ impl Postgres {
         let mut events = reader.index.events.clone();
         let tables = reader.index.tables.clone();
         match replay.direction {
-            Direction::Undo => events.reverse(),
+            Direction::Undo => ddl_attach::reverse(&mut events),
             Direction::Redo => redo::made_rows_first(&mut events, &tables),
         }
         replay.knows_numbers = self.knows_numbers(&reader.index)?;

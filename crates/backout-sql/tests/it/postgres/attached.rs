@@ -84,3 +84,37 @@ fn an_index_of_the_whole_without_a_part_would_get_one() {
     };
     assert!(refusal.why.contains("no index of it is a part of public.whole_w"), "{refusal}");
 }
+
+/// As pg_dump writes them: each index by itself, then attached.
+#[test]
+fn indexes_that_a_step_makes_and_attaches_go_with_the_whole() {
+    let rows = "INSERT INTO whole VALUES (3, 4); UPDATE whole SET w = w + 1;";
+    for script in [
+        "CREATE INDEX i ON ONLY whole (w); CREATE INDEX j ON part (w); ALTER INDEX i ATTACH PARTITION j;",
+        "CREATE INDEX j ON part (w); CREATE INDEX i ON ONLY whole (w); ALTER INDEX i ATTACH PARTITION j;",
+        "ALTER TABLE ONLY whole ADD CONSTRAINT k PRIMARY KEY (at); ALTER TABLE ONLY part ADD CONSTRAINT l PRIMARY KEY (at);
+         ALTER INDEX k ATTACH PARTITION l;",
+        "CREATE TABLE whole2 (at int NOT NULL, w int) PARTITION BY RANGE (at); CREATE TABLE part2 (at int NOT NULL, w int);
+         ALTER TABLE ONLY whole2 ATTACH PARTITION part2 FOR VALUES FROM (0) TO (10); INSERT INTO part2 VALUES (1, 1);
+         ALTER TABLE ONLY whole2 ADD CONSTRAINT k2 PRIMARY KEY (at); ALTER TABLE ONLY part2 ADD CONSTRAINT l2 PRIMARY KEY (at);
+         CREATE INDEX i2 ON ONLY whole2 (w); CREATE INDEX j2 ON part2 (w); ALTER INDEX k2 ATTACH PARTITION l2; ALTER INDEX i2 ATTACH PARTITION j2;",
+    ] {
+        let mut stage = Stage::new(SETUP);
+        let before = (stage.ask(PARTS), stage.pg_dump());
+        let images = stage.apply(&format!("{script} {rows}"));
+        let after = stage.pg_dump();
+        stage.undo(&images);
+        assert_eq!((stage.ask(PARTS), stage.pg_dump()), before, "{script}");
+        let again = stage.redo(&images);
+        assert_eq!(stage.pg_dump(), after, "{script}");
+        stage.undo(&again);
+        assert_eq!((stage.ask(PARTS), stage.pg_dump()), before, "{script}");
+    }
+    let mut stage = Stage::new(SETUP);
+    let before = stage.pg_dump();
+    match stage.try_apply("ALTER INDEX whole_w ATTACH PARTITION two") {
+        Err(TargetError::Refused(refusal)) => assert!(refusal.why.contains("does not come back"), "{}", refusal.why),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(stage.pg_dump(), before);
+}
