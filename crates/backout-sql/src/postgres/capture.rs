@@ -16,7 +16,7 @@ use super::marks::{Marks, Seen};
 use super::named;
 use super::place::Place;
 use super::prepared::Client;
-use super::session::{Session, Settings, ident};
+use super::session::{Session, Settings};
 use super::stream::{Event, Index, Side, Span, Table, Unsealed, Writer};
 use super::table;
 use super::touched::{Counts, LastWritten, Touched, Written, judge, note_made, touched, written};
@@ -60,8 +60,8 @@ pub struct Capture {
 impl Capture {
     pub fn new(out: Box<dyn Write + Send>, place: Option<Place>) -> Result<Self, CaptureError> {
         let mut writer = Writer::new(out)?;
-        let statements_start = writer.boundary()?;
         Ok(Self {
+            statements_start: writer.boundary()?,
             writer,
             index: Index::default(),
             place,
@@ -74,7 +74,6 @@ impl Capture {
             marks_stale: false,
             flushed: HashSet::new(),
             own_schema_changes: false,
-            statements_start,
             statements: 0,
         })
     }
@@ -353,7 +352,7 @@ impl Capture {
         } else {
             let goes = !touched.made && (counts.updates > 0 || counts.deletes > 0);
             let comes = counts.inserts > 0 || counts.updates > 0;
-            let place = format!("ONLY {}.{}", ident(&touched.schema), ident(&touched.name));
+            let place = self.place_in(sessions.b, touched)?;
             let by_key = self.rows_by_key(sessions, touched, &table, number, counts, top)?;
             #[cfg(test)]
             (self.by_key.enough[usize::from(by_key.is_none())] += 1);
@@ -426,9 +425,9 @@ impl Capture {
         top: Option<&str>,
     ) -> Result<(Span, Span), CaptureError> {
         let shown = touched.shown();
+        let place = self.place_in(sessions.b, touched)?;
         let Sessions { a, b } = sessions;
-        let place = format!("ONLY {}.{}", ident(&touched.schema), ident(&touched.name));
-        let snapshot = Seen::declare(a, &place).map_err(reading(&shown))?;
+        let snapshot = Seen::declare(a, &format!("ONLY {}", table::quoted(table))).map_err(reading(&shown))?;
         let (candidates, after) = std::thread::scope(|scope| {
             let b = scope.spawn(|| candidates(b, &snapshot, (touched.oid, &place), table, None));
             let after = match top {

@@ -1,5 +1,6 @@
 //! Rows and schema in one step, in every order: each sees what the other left.
 
+use crate::postgres::rows::there_and_back;
 use crate::postgres::stage::Stage;
 
 const SETUP: &str = "CREATE TABLE t (id int PRIMARY KEY, a text, n int DEFAULT 7); INSERT INTO t SELECT i, 'a' || i, i FROM generate_series(1, 50) AS i;
@@ -65,5 +66,24 @@ fn a_function_that_changes_the_schema_unseen_is_refused() {
         let error = crate::stage::told(&stage.try_apply(change).unwrap_err());
         assert!(error.contains(why), "{change}: {error}");
         assert_eq!(stage.pg_dump(), before);
+    }
+}
+
+/// No table is locked when its schema gets another name, and the second session still knows the old one.
+#[test]
+fn rows_are_those_of_their_table_under_whatever_name_its_schema_has() {
+    let setup = "CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t (id int PRIMARY KEY, m text); CREATE TABLE b.t (LIKE a.t INCLUDING ALL);
+        INSERT INTO a.t SELECT i, 'a' || i FROM generate_series(1, 5000) AS i; INSERT INTO b.t SELECT i, 'b' || i FROM generate_series(1, 9) AS i;";
+    let swap = "ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; ALTER SCHEMA c RENAME TO b;";
+    for change in [
+        "UPDATE a.t SET m = 'x' WHERE id < 3; ALTER SCHEMA a RENAME TO c; INSERT INTO c.t VALUES (6000, 'n'); UPDATE c.t SET m = 'y' WHERE id = 5",
+        &format!(
+            "UPDATE a.t SET m = m || 'x'; DELETE FROM b.t WHERE id = 2; {swap} UPDATE a.t SET m = m || 'n'; INSERT INTO b.t VALUES (7000, 'n')"
+        ),
+        &format!(
+            "UPDATE a.t SET m = 'x' WHERE id = 7; DELETE FROM b.t WHERE id = 2; {swap} UPDATE b.t SET m = 'n' WHERE id = 9"
+        ),
+    ] {
+        there_and_back(setup, change);
     }
 }
