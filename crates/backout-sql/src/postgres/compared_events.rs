@@ -37,12 +37,13 @@ impl Parts {
         let mut went: Vec<Change> =
             found.gone.iter().map(|object| Change { before: Some(object.clone()), after: None }).collect();
         let (mut types, mut early, mut late) = (Vec::new(), Vec::new(), Vec::new());
-        let has_domain = found.made.iter().any(|object| object.kind == Kind::Domain);
         let tables: Vec<&str> = found.made.iter().filter(|object| object.kind == Kind::Table).map(Object::id).collect();
+        let domains: Vec<&str> =
+            found.made.iter().filter(|object| object.kind == Kind::Domain).map(Object::id).collect();
         let of_types = |function: &Object| {
             let mentions =
                 |table: &&str| function.id().contains(*table) || function.text("definition").contains(*table);
-            has_domain && !tables.iter().any(mentions)
+            !domains.is_empty() && !tables.iter().any(mentions)
         };
         for object in &found.made {
             let of_made_table =
@@ -61,7 +62,10 @@ impl Parts {
                 Kind::Index | Kind::Constraint if object.part("references").is_none() && of_made_table() => {
                     early.push(change);
                 }
-                Kind::Constraint if object.part("on domain").is_some() => types.push(change),
+                // What a domain demands that was there before, rows satisfy as they are afterwards.
+                Kind::Constraint if object.part("on domain").is_some() && domains.contains(&object.of()) => {
+                    types.push(change);
+                }
                 Kind::Schema
                 | Kind::Extension
                 | Kind::Enum

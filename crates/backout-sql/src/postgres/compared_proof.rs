@@ -1,14 +1,14 @@
 //! Tries the undo of what a command did, and holds what it leaves against the copy of before: schema, column order and rows.
 //! So nothing is told as undoable that would come back in another form. And puts everything back at once where that is so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
 use backout_model::target::{Gate, Images, Snapshot, Summary, TargetError, Ticket};
 
-use super::catalog::{Object, literal};
+use super::catalog::{Kind, Object, literal};
 use super::compared::{Imaged, is_table};
 use super::compared_events::first_difference;
 use super::compared_schema::{self, Grain};
@@ -80,6 +80,7 @@ impl Postgres {
     /// See [`backout_model::target::Target::put_back_whole`]: what the command did is found once more, and undone at once.
     pub(super) fn put_all_back(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
         self.ready()?;
+        self.name_schemas_back(snapshot)?;
         let mut last = None;
         for grain in [Grain::Fine, Grain::Coarse] {
             let done = self.put_back_in(snapshot, grain);
@@ -97,6 +98,38 @@ impl Postgres {
             format!("cannot put {} back as it was before the command", self.label),
             format!("{why}; the rows of before are in the schema {}", ident(schema)),
         ))
+    }
+
+    /// Gives schemas the names that they had: everything in them is named by these. What took one of these names since gives
+    /// way. A transaction of its own, for the second session is to read the tables under them.
+    fn name_schemas_back(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
+        let failed = |this: &Self, source| this.failed("cannot give the schemas their names back in", source);
+        self.begin()?;
+        marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
+        let before = self.before(&snapshot.note)?;
+        let rows = self.a.rows("SELECT oid, pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace");
+        let rows = rows.map_err(|source| failed(self, source))?.into_iter();
+        let now: BTreeMap<u32, String> =
+            rows.filter_map(|row| Some((row[0].as_deref()?.parse().ok()?, row[1].clone()?))).collect();
+        let of_before = before.objects.iter().filter(|object| object.kind == Kind::Schema);
+        let renamed: Vec<(&str, &str)> = of_before
+            .filter_map(|schema| Some((now.get(&schema.key?.oid)?.as_str(), schema.id())))
+            .filter(|(is, was)| is != was)
+            .collect();
+        let ways = |name: &&str| now.values().any(|other| other == name) && !renamed.iter().any(|(is, _)| is == name);
+        let in_the_way: Vec<&str> = renamed.iter().map(|(_, was)| *was).filter(ways).collect();
+        let aside = |at: usize| format!("gave_way_{}_{at}", std::process::id());
+        let mut sql: Vec<String> = Vec::new();
+        for (at, is) in renamed.iter().map(|(is, _)| *is).chain(in_the_way.iter().copied()).enumerate() {
+            sql.push(format!("ALTER SCHEMA {is} RENAME TO {}", ident(&aside(at))));
+        }
+        for (at, (_, was)) in renamed.iter().enumerate() {
+            sql.push(format!("ALTER SCHEMA {} RENAME TO {was}", ident(&aside(at))));
+        }
+        sql.push("COMMIT".to_owned());
+        self.a.run(&sql.join("; ")).map_err(|source| failed(self, source))?;
+        self.after_step();
+        Ok(())
     }
 
     fn put_back_in(&mut self, snapshot: &Snapshot, grain: Grain) -> Result<Option<String>, TargetError> {
