@@ -113,7 +113,7 @@ fn rows_of_others_that_fit_no_more_leave_an_undo_that_overwrites_no_room() {
         is_a_conflict(base, script, others, "rows of others do not fit");
         let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
         site.deploy(
-            &Pkg::new("p").step(sql(&format!("INSERT INTO t VALUES (7, 7); {script} INSERT INTO t VALUES (8, 8);"))),
+            &Pkg::new("p").step(sql(format!("INSERT INTO t VALUES (7, 7); {script} INSERT INTO t VALUES (8, 8);"))),
         )
         .expect(Status::Done);
         site.mariadb("main").unwrap().script(others);
