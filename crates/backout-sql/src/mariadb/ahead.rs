@@ -75,7 +75,8 @@ impl Ahead {
     /// The condition that a row `c` will have what it points at by its primary key, where rows are still to come. Where others
     /// have one under the same key instead, it points at that.
     pub fn comes(&self, link: &ForeignKey) -> Option<String> {
-        let rows = self.rows.get(&link.parent).filter(|_| !self.coming.contains_key(&link.parent))?;
+        let here = link.points_at(&link.parent) && !self.coming.contains_key(&link.parent);
+        let rows = self.rows.get(&link.parent).filter(|_| here)?;
         let mut condition = "FALSE".to_owned();
         for (table, goes, comes) in rows {
             let key: BTreeSet<&str> = table.key.iter().map(|at| table.columns[*at].name.as_str()).collect();
@@ -94,14 +95,17 @@ impl Ahead {
         Some(condition)
     }
 
-    /// The table, by its name now, that a foreign key will point at.
+    /// The table, by its name now and in quotes, that a foreign key will point at.
     pub fn parent(&self, a: &mut Session, link: &ForeignKey) -> Result<String, Error> {
+        if let Some(database) = &link.elsewhere[1] {
+            return Ok(format!("{}.{}", ident(database), ident(&link.parent)));
+        }
         if let Some(held) = self.coming.get(&link.parent) {
             let table = Table::find(a, held)?;
             if link.referenced.iter().all(|name| table.columns.iter().any(|column| column.name == *name)) {
-                return Ok(held.clone());
+                return Ok(ident(held));
             }
         }
-        Ok(link.parent.clone())
+        Ok(ident(&link.parent))
     }
 }

@@ -65,7 +65,7 @@ pub fn patiently<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<T, Err
 impl Capture {
     /// Makes the holds and arms the triggers. Nothing is captured before [`Capture::begin`].
     pub fn arm(b: &mut Session, names: &Names, step: u64, number: u32, plan: Plan) -> Result<Self, CaptureError> {
-        let Plan { tables, mut paths, written, copied, triggers } = plan;
+        let Plan { tables, mut paths, written, copied, triggers, .. } = plan;
         paths.retain(|(_, path)| path.last().is_some_and(|link| !copied.contains(&link.child)));
         let mut capture = Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers };
         for table in tables.values() {

@@ -139,6 +139,15 @@ pub fn of(sql: &str) -> Result<Class, No> {
     }
     guard_own(sql)?;
     let word = if first.text.len() <= 12 { first.text.to_ascii_uppercase() } else { String::new() };
+    if matches!(word.as_str(), "INSERT" | "REPLACE" | "UPDATE" | "DELETE") {
+        if says_portion(sql) {
+            return Err(No::undo(PORTION));
+        }
+        if each_token(sql).any(|token| token.is("FOUND_ROWS")) {
+            let why = "FOUND_ROWS() would tell of the tool's own statements in between";
+            return Err(No::step(why, "say SET @found = FOUND_ROWS() right behind the SELECT"));
+        }
+    }
     match word.as_str() {
         // Later servers let rows be changed behind WITH.
         "WITH" if each_token(sql).any(|token| token.is("UPDATE") || token.is("DELETE") || token.is("INSERT")) => {
@@ -208,6 +217,21 @@ pub fn of(sql: &str) -> Result<Class, No> {
         "HANDLER" | "XA" | "CACHE" => Err(No::step(format!("{word} is not for a step of a deployment"), LEAVE_OUT)),
         _ => Err(No::step("the statement is not known to this version", LEAVE_OUT)),
     }
+}
+
+const PORTION: &str =
+    "what FOR PORTION OF leaves of a row comes as new rows that no trigger tells of: write UPDATE, DELETE and INSERT";
+
+/// True where rows change for a part of their time.
+pub fn says_portion(sql: &str) -> bool {
+    let mut words = reader(sql);
+    while words.peek().is_some() {
+        if words.takes("FOR PORTION OF") {
+            return true;
+        }
+        words.next();
+    }
+    false
 }
 
 /// A block that is no routine's: what its own text names it may write to.
@@ -431,6 +455,10 @@ mod tests {
             ("WITH a AS (SELECT 1) DELETE FROM b", "! what WITH changes"),
             ("WITH a AS (SELECT 1) SELECT * FROM a", "Read"),
             ("FROBNICATE", "! the statement is not known"),
+            ("UPDATE t FOR PORTION OF p FROM 1 TO 2 SET a = 1", "! what FOR PORTION OF leaves"),
+            ("BEGIN NOT ATOMIC DELETE FROM t FOR PORTION OF p FROM 1 TO 2; END", "! a block that says PORTION"),
+            ("INSERT INTO t VALUES (FOUND_ROWS())", "! FOUND_ROWS() would tell"),
+            ("SET @found = FOUND_ROWS()", "setting"),
             ("SELECT NEXT VALUE FOR s", "Read"),
         ] {
             let found = match of(&bare(sql, 101_106)) {

@@ -371,7 +371,7 @@ impl Mariadb {
                 }
                 self.a()?.run("UNLOCK TABLES").map_err(failed)?;
                 segment.come(&mut self.b, &names, State::Done).map_err(failed)?;
-                if replay.conflicts.is_empty() {
+                if replay.conflicts.is_empty() && !is_unfit(&source) {
                     return Err(failed(source));
                 }
                 // What others made of it stands in the way, and nothing can take its place.
@@ -479,6 +479,8 @@ impl Mariadb {
             }
             _ => Ok(()),
         };
+        let unset = self.a()?.unset();
+        unset.map_err(|source| self.failed("cannot set up", source))?;
         self.own_session()?;
         done
     }

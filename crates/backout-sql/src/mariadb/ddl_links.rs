@@ -69,7 +69,8 @@ pub fn for_clone(sql: &str, rest: usize, before: &Shape, prefix: &str) -> ForClo
                 continue;
             }
         }
-        links |= words.takes("FOREIGN KEY") || words.takes("ADD FOREIGN KEY");
+        // A column may bring one along.
+        links |= each_token(clause).any(|token| token.is("REFERENCES"));
         kept.push(clause.to_owned());
     }
     let text = (!kept.is_empty()).then(|| format!("{}{}", &sql[..rest], kept.join(",")));
@@ -224,6 +225,7 @@ mod tests {
                 true,
                 0,
             ),
+            ("ADD d int REFERENCES p (id)", Some("ADD d int REFERENCES p (id)"), true, 0),
             ("ADD CONSTRAINT c CHECK (a > 0)", Some("ADD CONSTRAINT c CHECK (a > 0)"), false, 0),
         ] {
             let sql = format!("ALTER TABLE t {clauses}");

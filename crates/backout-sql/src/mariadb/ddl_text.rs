@@ -11,7 +11,7 @@ use super::capture::patiently;
 use super::head::{Head, Object};
 use super::quiet;
 use super::sequence;
-use super::session::{Row, Session, ident, literal};
+use super::session::{Row, Session, ident, literal, under};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -205,13 +205,8 @@ pub fn put(b: &mut Session, kind: Kind, name: &str, text: Option<&Text>) -> Resu
         (Some(next), Kind::Trigger) => quiet::names(b)?.contains(next),
         _ => false,
     };
-    let sql = text.made(|_| place);
-    b.aside(|b| {
-        for (name, value) in &text.settings {
-            b.run(&format!("SET {name} = {}", literal(value)))?;
-        }
-        patiently(|| b.run(&sql))
-    })?;
+    let run = under(text.settings(), &text.made(|_| place));
+    b.aside(|b| run.iter().try_for_each(|sql| patiently(|| b.run(sql))))?;
     text.grants.iter().try_for_each(|grant| b.run(grant))
 }
 

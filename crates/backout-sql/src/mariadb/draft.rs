@@ -395,8 +395,16 @@ fn made(rows: &mut Rows<'_, '_, MariaRows>, what: &str, text: &Text) -> Result<(
     if text.sql.contains(" DEFINER=") {
         rows.note(Concern::Attributes, what, "its definer");
     }
-    let settings: Vec<String> =
-        text.settings().map(|(name, value)| format!("{name} = {}", super::session::literal(value))).collect();
+    let is_old = |(name, value): (&str, &str)| name == "character_set_client" && !value.starts_with("utf8");
+    let of_charset = !text.sql.is_ascii() && text.settings().any(is_old);
+    if of_charset {
+        rows.note(Concern::Attributes, what, "the character set that it was written in");
+    }
+    let settings: Vec<String> = text
+        .settings()
+        .filter(|(name, _)| !of_charset || !matches!(*name, "character_set_client" | "collation_connection"))
+        .map(|(name, value)| format!("{name} = {}", super::session::literal(value)))
+        .collect();
     let mark = ["$$", "$$backout$$"].into_iter().find(|mark| !text.sql.contains(mark)).unwrap_or("$$$$");
     let set = match settings.is_empty() {
         true => [String::new(), String::new()],

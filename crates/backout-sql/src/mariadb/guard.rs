@@ -349,11 +349,11 @@ impl<'a> Rows<'a> {
     /// Seeks rows that would point at nothing: of what was brought, and of what pointed at what was taken away.
     pub fn look_at_links(&self, a: &mut Session, replay: &mut Replay<'_>, links: &[ForeignKey]) -> Result<(), Error> {
         for link in links {
-            let own = link.child == self.table.name;
-            if !own && link.parent != self.table.name {
+            let own = link.is_of(&self.table.name);
+            if !own && !link.points_at(&self.table.name) {
                 continue;
             }
-            let (child, parent) = (ident(&link.child), ident(&replay.ahead.parent(a, link)?));
+            let (child, parent) = (link.child_ident(), replay.ahead.parent(a, link)?);
             let pairs = link.columns.iter().zip(&link.referenced);
             let on: Vec<String> = pairs.map(|(one, other)| format!("c.{} = p.{}", ident(one), ident(other))).collect();
             let set: Vec<String> = link.columns.iter().map(|name| format!("c.{} IS NOT NULL", ident(name))).collect();
@@ -389,7 +389,8 @@ impl<'a> Rows<'a> {
             );
             let values: Vec<String> = link.columns.iter().map(|name| format!("c.{}", ident(name))).collect();
             let columns = format!("CONCAT_WS(', ', {})", values.join(", "));
-            let (object, parent) = (link.child.clone(), link.parent.clone());
+            let object = link.elsewhere[0].iter().chain([&link.child]).cloned().collect::<Vec<_>>().join(".");
+            let parent = link.elsewhere[1].iter().chain([&link.parent]).cloned().collect::<Vec<_>>().join(".");
             let named = link.columns.join(", ");
             self.list(a, replay, &columns, &from, |replay, row| {
                 let value = row[0].clone().unwrap_or_default();

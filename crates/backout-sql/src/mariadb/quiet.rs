@@ -9,7 +9,7 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
-use super::session::{Session, ident, literal};
+use super::session::{Session, ident, literal, under};
 
 /// Set in the tool's own sessions alone.
 const QUIET: &str = "@backout_quiet";
@@ -81,13 +81,13 @@ fn make_again(b: &mut Session, trigger: &Trigger, body: &str) -> Result<(), Erro
     let head = head_of(&text, &trigger.body)?.strip_prefix("CREATE ").unwrap_or_default();
     let place = trigger.next.as_ref().map(|next| format!("PRECEDES {} ", ident(next))).unwrap_or_default();
     b.aside(|b| {
-        b.run(&format!(
-            "SET sql_mode = {}, character_set_client = {}, collation_connection = {}",
-            literal(&mode),
-            literal(&at(3)),
-            literal(&at(4))
-        ))?;
-        patiently(|| b.run(&format!("CREATE OR REPLACE {head}{place}{body}")))
+        let (charset, collation) = (at(3), at(4));
+        let settings = [("sql_mode", &mode), ("character_set_client", &charset), ("collation_connection", &collation)];
+        let run = under(
+            settings.into_iter().map(|(name, value)| (name, value.as_str())),
+            &format!("CREATE OR REPLACE {head}{place}{body}"),
+        );
+        run.iter().try_for_each(|sql| patiently(|| b.run(sql)))
     })
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use mysql::Error;
 
 use super::capture::CaptureError;
+use super::classify::says_portion;
 use super::reader::{Name, Reader, reader};
 use super::session::Session;
 use super::token::each_token;
@@ -223,6 +224,9 @@ fn forbidden(body: &str) -> Option<String> {
         if *word != "TRUNCATE" || !calls {
             return Some((*word).to_owned());
         }
+    }
+    if says_portion(body) {
+        return Some("PORTION".to_owned());
     }
     each_token(body).find(|token| token.is("AUTOCOMMIT")).map(|token| token.text.to_owned())
 }

@@ -16,7 +16,7 @@ use super::marker::Names;
 use super::quiet;
 use super::segment::Segment;
 use super::sequence;
-use super::session::{Session, ident, literal};
+use super::session::{Session, ident, literal, under};
 use super::table::{ForeignKey, Table};
 
 /// Statements that take a change back, and the conditions under which they must not run.
@@ -228,7 +228,16 @@ pub(super) fn lead_back(keys: &mut Vec<ForeignKey>, change: &Change) {
             let Some((columns, parent, referenced)) = ddl_links::link(line) else { continue };
             let (name, child) = (name.clone(), child.to_owned());
             let (on_delete, on_update) = (String::new(), String::new());
-            keys.push(ForeignKey { name, child, columns, parent, referenced, on_delete, on_update });
+            keys.push(ForeignKey {
+                name,
+                elsewhere: [None, None],
+                child,
+                columns,
+                parent,
+                referenced,
+                on_delete,
+                on_update,
+            });
         }
     }
 }
@@ -263,9 +272,7 @@ fn text(run: &mut Vec<String>, kind: Kind, name: &str, text: Option<&Text>, is_t
     let Some(text) = text else {
         return run.push(format!("DROP {} IF EXISTS {}", kind.word(), ident(name)));
     };
-    let made = text.made(is_there);
-    run.extend(text.settings().map(|(name, value)| format!("SET SESSION {name} = {}", literal(value))));
-    run.push(made);
+    run.extend(under(text.settings(), &text.made(is_there)));
     run.extend(settings_back());
     run.extend(text.grants().iter().cloned());
 }

@@ -12,7 +12,7 @@ pub type Row = Vec<Option<String>>;
 /// What the tool's own statements run under: nothing of a value is checked, rounded or left out, and no key is enforced
 /// that the tool does not look at itself.
 const NEUTRAL: [(&str, &str); 14] = [
-    ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION'"),
+    ("sql_mode", "'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION'"),
     ("foreign_key_checks", "0"),
     ("check_constraint_checks", "0"),
     ("unique_checks", "1"),
@@ -28,16 +28,26 @@ const NEUTRAL: [(&str, &str); 14] = [
     ("time_zone", "'+00:00'"),
 ];
 
-/// What of a script's settings a change of the schema may depend on: kept with it, for a redo.
-const KEPT: [&str; 8] = [
+/// What of a script's settings a change of the schema may depend on, and the values that it gives rows: kept with it, for a
+/// redo. Those that are words, and those that are numbers.
+const KEPT_WORDS: [&str; 7] = [
     "sql_mode",
-    "foreign_key_checks",
     "character_set_client",
     "collation_connection",
     "time_zone",
     "default_storage_engine",
+    "lc_time_names",
+    "old_mode",
+];
+const KEPT_NUMBERS: [&str; 8] = [
+    "foreign_key_checks",
     "check_constraint_checks",
     "unique_checks",
+    "auto_increment_increment",
+    "auto_increment_offset",
+    "div_precision_increment",
+    "default_week_format",
+    "innodb_strict_mode",
 ];
 
 /// A session of its own with the server.
@@ -122,20 +132,49 @@ impl Session {
         done
     }
 
-    /// The SET that brings back what a change of the schema depends on.
+    /// The SET that brings back what a change of the schema depends on, with the moment.
     pub fn settings(&mut self) -> Result<String, Error> {
-        let names: Vec<String> = KEPT.iter().map(|name| format!("@@{name}")).collect();
+        let mut numbers = KEPT_NUMBERS.to_vec();
+        // Where the server lets anybody say what time it is.
+        if self.value("SELECT @@secure_timestamp")?.as_deref() == Some("NO") {
+            numbers.push("timestamp");
+        }
+        let names: Vec<String> = KEPT_WORDS.iter().chain(&numbers).map(|name| format!("@@{name}")).collect();
         let row = self.rows(&format!("SELECT {}", names.join(", ")))?.into_iter().next().unwrap_or_default();
-        let set: Vec<String> = KEPT
-            .iter()
-            .zip(row)
-            .map(|(name, value)| format!("{name} = {}", literal(&value.unwrap_or_default())))
-            .collect();
-        // A number in quotes is one all the same for these.
-        Ok(format!("SET {}", set.join(", "))
-            .replace("_checks = '0'", "_checks = 0")
-            .replace("_checks = '1'", "_checks = 1"))
+        let mut values = row.into_iter().map(Option::unwrap_or_default);
+        let mut set: Vec<String> = Vec::new();
+        set.extend(KEPT_WORDS.iter().zip(values.by_ref()).map(|(name, value)| format!("{name} = {}", literal(&value))));
+        set.extend(numbers.iter().zip(values).map(|(name, value)| format!("{name} = {value}")));
+        Ok(format!("SET {}", set.join(", ")))
     }
+
+    /// Takes back what [`Session::settings`] set beyond the tool's own settings.
+    pub fn unset(&mut self) -> Result<(), Error> {
+        let own = |name: &&&str| NEUTRAL.iter().all(|(one, _)| one != *name);
+        let names = KEPT_WORDS.iter().chain(&KEPT_NUMBERS).filter(own).chain(&["timestamp"]);
+        let set: Vec<String> = names.map(|name| format!("{name} = DEFAULT")).collect();
+        self.run(&format!("SET {}", set.join(", ")))
+    }
+}
+
+/// The statements that run one under settings, as SET takes them. The server reads a statement in the character set of its
+/// client, which is not that of the tool's text where that is an object's old one: so it goes by way of a variable then.
+pub fn under<'s>(settings: impl Iterator<Item = (&'s str, &'s str)>, sql: &str) -> Vec<String> {
+    let mut of_old = false;
+    let set: Vec<String> = settings
+        .map(|(name, value)| {
+            of_old |= name == "character_set_client" && !value.starts_with("utf8");
+            format!("{name} = {}", literal(value))
+        })
+        .collect();
+    if set.is_empty() {
+        return vec![sql.to_owned()];
+    }
+    let set = format!("SET SESSION {}", set.join(", "));
+    if sql.is_ascii() || !of_old {
+        return vec![set, sql.to_owned()];
+    }
+    vec![format!("SET @backout_text = {}", literal(sql)), set, "EXECUTE IMMEDIATE @backout_text".to_owned()]
 }
 
 fn texts(row: Found) -> Row {

@@ -35,6 +35,14 @@ pub struct Column {
     pub moves: bool,
 }
 
+impl Column {
+    /// An ENUM or SET with an empty label: its empty value of an error is the same as that for `=`, though not for a key.
+    fn has_two_empties(&self) -> bool {
+        self.compared == Compared::Number
+            && ["('',", "('')", ",'',", ",'')"].iter().any(|label| self.kind.contains(label))
+    }
+}
+
 /// A table whose rows are held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
@@ -44,10 +52,12 @@ pub struct Table {
     pub key: Vec<usize>,
 }
 
-/// A foreign key between two tables of the database.
+/// A foreign key of which one table at least is of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignKey {
     pub name: String,
+    /// The databases of child and parent, where that is another.
+    pub elsewhere: [Option<String>; 2],
     pub child: String,
     pub columns: Vec<String>,
     pub parent: String,
@@ -63,6 +73,20 @@ impl ForeignKey {
 
     pub fn follows_updates(&self) -> bool {
         matches!(self.on_update.as_str(), "CASCADE" | "SET NULL" | "SET DEFAULT")
+    }
+
+    pub fn is_of(&self, table: &str) -> bool {
+        self.child == table && self.elsewhere[0].is_none()
+    }
+
+    pub fn points_at(&self, table: &str) -> bool {
+        self.parent == table && self.elsewhere[1].is_none()
+    }
+
+    /// The child in quotes.
+    pub fn child_ident(&self) -> String {
+        let database = self.elsewhere[0].iter().map(|database| format!("{}.", ident(database))).collect::<String>();
+        format!("{database}{}", ident(&self.child))
     }
 }
 
@@ -125,7 +149,9 @@ impl Table {
         // A part that is computed has no image.
         let at = |row: &Row| {
             let whole = row[2].as_deref() == Some("1");
-            columns.iter().position(|column| whole && row[0].as_ref() == Some(&column.name))
+            columns
+                .iter()
+                .position(|column| whole && row[0].as_ref() == Some(&column.name) && !column.has_two_empties())
         };
         let key = parts.chunk_by(|one, other| one[1] == other[1]).find_map(|index| index.iter().map(at).collect());
         let key = key.unwrap_or_default();
@@ -313,24 +339,40 @@ fn column(row: &[Option<String>]) -> Column {
     Column { name: text(0), kind, compared, binary, moves: text(5).contains("on update") }
 }
 
-/// All foreign keys of the database.
+/// All foreign keys within the database.
 pub fn foreign_keys(session: &mut Session) -> Result<Vec<ForeignKey>, Error> {
-    let rows = session.rows(
+    let within = "r.CONSTRAINT_SCHEMA = DATABASE() AND r.UNIQUE_CONSTRAINT_SCHEMA = DATABASE()";
+    foreign_keys_where(session, within)
+}
+
+/// Those between a table of the database and one of another, as far as the user may see them.
+pub fn foreign_keys_across(session: &mut Session) -> Result<Vec<ForeignKey>, Error> {
+    let across = "(r.CONSTRAINT_SCHEMA = DATABASE()) <> (r.UNIQUE_CONSTRAINT_SCHEMA = DATABASE())
+         AND EXISTS (SELECT 1 FROM information_schema.TABLES AS t
+             WHERE t.TABLE_SCHEMA = r.UNIQUE_CONSTRAINT_SCHEMA AND t.TABLE_NAME = r.REFERENCED_TABLE_NAME)";
+    foreign_keys_where(session, across)
+}
+
+fn foreign_keys_where(session: &mut Session, condition: &str) -> Result<Vec<ForeignKey>, Error> {
+    let rows = session.rows(&format!(
         "SELECT r.CONSTRAINT_NAME, r.TABLE_NAME, r.REFERENCED_TABLE_NAME, r.DELETE_RULE, r.UPDATE_RULE,
-             k.COLUMN_NAME, k.REFERENCED_COLUMN_NAME
+             k.COLUMN_NAME, k.REFERENCED_COLUMN_NAME,
+             NULLIF(r.CONSTRAINT_SCHEMA, DATABASE()), NULLIF(r.UNIQUE_CONSTRAINT_SCHEMA, DATABASE())
          FROM information_schema.REFERENTIAL_CONSTRAINTS AS r JOIN information_schema.KEY_COLUMN_USAGE AS k
              ON k.CONSTRAINT_SCHEMA = r.CONSTRAINT_SCHEMA AND k.CONSTRAINT_NAME = r.CONSTRAINT_NAME AND k.TABLE_NAME = r.TABLE_NAME
-         WHERE r.CONSTRAINT_SCHEMA = DATABASE() AND k.TABLE_SCHEMA = DATABASE()
-         ORDER BY r.TABLE_NAME, r.CONSTRAINT_NAME, k.ORDINAL_POSITION",
-    )?;
+         WHERE {condition} AND k.TABLE_SCHEMA = r.CONSTRAINT_SCHEMA
+         ORDER BY 8, r.TABLE_NAME, r.CONSTRAINT_NAME, k.ORDINAL_POSITION"
+    ))?;
     let mut all: Vec<ForeignKey> = Vec::new();
     for row in rows {
         let text = |at: usize| row[at].clone().unwrap_or_default();
+        let elsewhere = [row[7].clone(), row[8].clone()];
         let next = match all.last_mut() {
-            Some(last) if last.name == text(0) && last.child == text(1) => last,
+            Some(last) if last.name == text(0) && last.child == text(1) && last.elsewhere == elsewhere => last,
             _ => {
                 all.push(ForeignKey {
                     name: text(0),
+                    elsewhere,
                     child: text(1),
                     columns: Vec::new(),
                     parent: text(2),

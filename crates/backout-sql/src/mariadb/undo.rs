@@ -333,8 +333,10 @@ impl Mariadb {
         };
         let label = self.label.clone();
         let mut links = table::foreign_keys_that_hold(&mut self.b).map_err(|source| self.reading(source))?;
+        let across = table::foreign_keys_across(&mut self.b).map_err(|source| self.reading(source))?;
         links.retain(|link| !hidden.contains(&link.child) && !hidden.contains(&link.parent));
         replay.leave_out(&mut links, rows);
+        links.extend(across.into_iter().filter(|link| link.elsewhere[0].is_some() || !hidden.contains(&link.child)));
         let a = self.a()?;
         for one in rows {
             one.lock(a).map_err(|source| failed(&one.table.name, &label, source))?;

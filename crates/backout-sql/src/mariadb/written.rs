@@ -42,13 +42,14 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
             There::Nothing | There::View | There::Sequence => {}
             There::Table(engine) if engine.eq_ignore_ascii_case("InnoDB") => drop(written.insert(name.clone())),
             There::Table(engine) => return Err(of_engine(name, &engine)),
-            There::Other(kind) => {
-                return Err(CaptureError::Uncapturable(format!("{name} is a {kind}, which is not handled yet")));
-            }
+            There::Other(kind) => return Err(of_kind(name, &kind)),
         }
     }
     let links = if written.is_empty() { Vec::new() } else { table::foreign_keys(b)? };
-    let mut plan = Plan::default();
+    // All databases are looked through for that.
+    let may_follow = (run.deletes || run.updates) && (run.all || !written.is_empty());
+    let elsewhere = if may_follow { table::foreign_keys_across(b)? } else { Vec::new() };
+    let mut plan = Plan { elsewhere, ..Plan::default() };
     for name in &written {
         plan.add(b, name, &links, &run)?;
         plan.follow(b, name, &links, &run)?;
@@ -92,6 +93,19 @@ pub fn alone(b: &mut Session, name: &str, whole: bool) -> Result<Plan, CaptureEr
 fn of_engine(name: &str, engine: &str) -> CaptureError {
     let why = format!("the table {name} is of the engine {engine}, whose changes no transaction takes back");
     CaptureError::Uncapturable(why)
+}
+
+fn of_elsewhere(link: &ForeignKey) -> CaptureError {
+    let why = format!(
+        "rows of {} of another database would follow by the foreign key {}, and only the site's own database is captured",
+        link.child_ident(),
+        link.name
+    );
+    CaptureError::Uncapturable(why)
+}
+
+fn of_kind(name: &str, kind: &str) -> CaptureError {
+    CaptureError::Uncapturable(format!("{name} is a {kind} table, which is not handled yet"))
 }
 
 /// The sequences that a run of statements may draw from, and where they stand: it says their names, or those of tables whose
@@ -144,6 +158,8 @@ pub struct Plan {
     /// Tables that are copied before and read again afterwards: what happens to their rows nobody can tell row by row.
     pub copied: BTreeSet<String>,
     pub triggers: Vec<(String, String)>,
+    /// Foreign keys between a table of the database and one of another.
+    elsewhere: Vec<ForeignKey>,
 }
 
 impl Plan {
@@ -164,6 +180,9 @@ impl Plan {
     fn look(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
         if self.tables.contains_key(name) {
             return Ok(());
+        }
+        if let There::Other(kind) = table::there(b, name)? {
+            return Err(of_kind(name, &kind));
         }
         let found = Table::find(b, name)?;
         if found.columns.is_empty() {
@@ -194,13 +213,16 @@ impl Plan {
         let may_follow = |link: &&ForeignKey| {
             let may_change = run.may_set(&link.referenced) || link.referenced.iter().any(moves);
             let by_update = run.updates && link.follows_updates() && may_change;
-            link.parent == name && (by_update || run.deletes && link.follows_deletes())
+            link.points_at(name) && (by_update || run.deletes && link.follows_deletes())
         };
+        if let Some(link) = self.elsewhere.iter().find(may_follow) {
+            return Err(of_elsewhere(link));
+        }
         let mut open: Vec<Vec<ForeignKey>> = links.iter().filter(may_follow).map(|link| vec![link.clone()]).collect();
         while let Some(path) = open.pop() {
             let Some(last) = path.last() else { continue };
             let is_circle = last.child == name || path.iter().filter(|link| link.child == last.child).count() > 1;
-            self.look(b, &last.child)?;
+            self.look_at_follower(b, &last.child)?;
             let child = &self.tables[&last.child];
             let in_key = |column: &String| child.key.iter().any(|at| child.columns[*at].name == *column);
             // Nothing tells what became of a row that has no key.
@@ -231,9 +253,18 @@ impl Plan {
         self.look(b, name)?;
         for link in links.iter().filter(|link| link.parent == name) {
             if link.follows_deletes() || link.follows_updates() {
+                self.look_at_follower(b, &link.child)?;
                 self.copy_whole(b, &link.child, links)?;
             }
         }
         Ok(())
+    }
+
+    fn look_at_follower(&mut self, b: &mut Session, name: &str) -> Result<(), CaptureError> {
+        let further = |link: &&ForeignKey| link.points_at(name) && (link.follows_deletes() || link.follows_updates());
+        match self.elsewhere.iter().find(further) {
+            Some(link) => Err(of_elsewhere(link)),
+            None => self.look(b, name),
+        }
     }
 }

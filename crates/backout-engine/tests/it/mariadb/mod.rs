@@ -9,3 +9,4 @@ pub mod objects;
 pub mod rows;
 mod sequences;
 mod server;
+mod strange;
