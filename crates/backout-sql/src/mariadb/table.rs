@@ -45,7 +45,7 @@ pub struct Table {
 }
 
 /// A foreign key between two tables of the database.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignKey {
     pub name: String,
     pub child: String,
