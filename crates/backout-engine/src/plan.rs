@@ -159,7 +159,8 @@ impl Walk<'_, '_> {
                     let labels: Vec<String> = capture.iter().map(Followed::label).collect();
                     self.totals.warnings.push(format!(
                         "{place}: what others write to {} while the command runs counts as the command's, and goes with its \
-                         undo, but in a database of PostgreSQL that knows the command's sessions by their application name; \
+                         undo, but in a database of PostgreSQL, which knows the command's sessions by their application name, and in \
+                         one of MariaDB what comes from sessions that were connected before the command began; \
                          `maintenance:` in site.yaml keeps them out",
                         labels.join(", ")
                     ));

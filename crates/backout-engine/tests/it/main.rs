@@ -7,6 +7,7 @@
 mod capture;
 mod capture_mariadb;
 mod capture_others;
+mod capture_others_mariadb;
 mod capture_postgres;
 mod checks;
 mod commands;

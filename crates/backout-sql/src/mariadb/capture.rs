@@ -404,14 +404,18 @@ pub fn rehold(a: &mut Session, table: &Table, before: &str, after: &str, aside: 
     forget_unchanged(a, table, before, after)
 }
 
-/// Drops the tool's triggers: those of one segment, or all that this site ever made.
+/// Drops the tool's triggers: those of one segment, or all that this site ever made but for those beside a copy.
 pub fn drop_triggers(b: &mut Session, names: &Names, of: Option<(u64, u32)>) -> Result<(), Error> {
     let condition = match of {
         Some((step, number)) => {
             let begin = names.of_segment(step, number, "");
             format!("LEFT(TRIGGER_NAME, {}) = {}", begin.len(), literal(&begin))
         }
-        None => names.condition("TRIGGER_NAME"),
+        None => {
+            let copies = names.object("c");
+            let beside = format!("LEFT(TRIGGER_NAME, {}) = {}", copies.len(), literal(&copies));
+            format!("{} AND NOT {beside}", names.condition("TRIGGER_NAME"))
+        }
     };
     let found = b.rows(&format!(
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND {condition}"

@@ -76,13 +76,16 @@ impl Mariadb {
         self.let_statements_end().map_err(|source| self.uncompared(source))?;
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
-        let was = self.before(note)?;
+        let mut was = self.before(note)?;
         let (keeper, is) = self.keep_writers_out()?;
         self.may_be_told(&was, &is, shown)?;
+        let notes = self.without_others(note, &mut was, &is)?;
         let step = marker::next_step(self.a()?, &names).map_err(|source| self.uncompared(source))?;
         let done = self.told(step, &was, &is, gate).and_then(|segments| {
             drop(keeper);
-            self.sealed(step, &segments, shown, gate)
+            self.begin()?;
+            let report = self.sealed(step, &segments, shown, gate)?;
+            Ok(Report { notes, ..report })
         });
         if done.is_err() {
             // What a segment that was written holds stays.
@@ -195,8 +198,8 @@ impl Mariadb {
         Ok(false)
     }
 
-    /// Announces the step, and writes in one transaction that it was done.
-    fn sealed(
+    /// Announces the step, and writes in the open transaction, which this ends, that it was done.
+    pub(super) fn sealed(
         &mut self,
         step: u64,
         segments: &[Segment],
@@ -216,7 +219,6 @@ impl Mariadb {
 
     fn written(&mut self, segments: &[Segment], ticket: Ticket) -> Result<(), TargetError> {
         let names = self.names.clone();
-        self.begin()?;
         // The lock's epoch is asserted with the marker, in this transaction.
         for segment in segments {
             let written = segment.write(self.a()?, &names, ticket);

@@ -11,7 +11,7 @@ use super::ddl::definition;
 use super::ddl_text::{self, Kind, Text};
 use super::quiet;
 use super::session::{Row, ident, is_missing, literal};
-use super::table::{self, Table};
+use super::table::{self, ForeignKey, Table};
 
 /// The engines whose tables are copied: what they keep is on the disk, and theirs alone.
 const ENGINES: [&str; 3] = ["InnoDB", "MyISAM", "Aria"];
@@ -28,6 +28,9 @@ pub struct OneTable {
     /// Where its copy lies; empty where it has none.
     #[serde(default)]
     pub copy: String,
+    /// What others write to it is logged there; empty where nobody listens.
+    #[serde(default)]
+    pub log: String,
 }
 
 impl OneTable {
@@ -70,6 +73,7 @@ pub struct Schema {
     pub tables: BTreeMap<String, OneTable>,
     pub texts: Vec<OneText>,
     pub others: Vec<Other>,
+    pub links: Vec<ForeignKey>,
     /// The collation that new tables get.
     pub collation: String,
 }
@@ -149,7 +153,8 @@ impl Mariadb {
         let (tables, others) = self.tables_there()?;
         let collation = "SELECT DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
         let collation = self.b.value(collation)?.unwrap_or_default();
-        let mut schema = Schema { others, collation, ..Schema::default() };
+        let links = table::foreign_keys(&mut self.b)?;
+        let mut schema = Schema { others, links, collation, ..Schema::default() };
         for (name, engine) in tables {
             let triggers = self.triggers_with_text(&name)?;
             if let Some(why) = quiet::why_not(&mut self.b, &name)? {
@@ -161,7 +166,8 @@ impl Mariadb {
             }
             let definition = definition(&mut self.b, &name)?.unwrap_or_default();
             let (counter, table) = (table::counter(&mut self.b, &name)?, Table::find(&mut self.b, &name)?);
-            let one = OneTable { table, definition, engine, counter, triggers, copy: String::new() };
+            let one =
+                OneTable { table, definition, engine, counter, triggers, copy: String::new(), log: String::new() };
             schema.tables.insert(name, one);
         }
         let pointing = self.b.value(

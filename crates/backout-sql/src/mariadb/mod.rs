@@ -10,7 +10,8 @@ use std::time::Duration;
 use backout_model::conflict::OnConflict;
 use backout_model::fault::{self, Point};
 use backout_model::target::{
-    Described, Finding, Gate, Images, Manner, Probe, Refusal, Report, Snapshot, Summary, Target, TargetError, Ticket,
+    Described, Finding, Gate, Images, Manner, Others, Probe, Refusal, Report, Snapshot, Summary, Target, TargetError,
+    Ticket,
 };
 
 use serde_json::Value;
@@ -52,6 +53,7 @@ mod examine;
 mod guard;
 mod head;
 mod hidden;
+mod listening;
 mod load;
 mod lock;
 mod loose;
@@ -79,6 +81,7 @@ mod token;
 mod trial;
 mod undo;
 mod verify;
+mod who_wrote;
 mod written;
 
 /// How often, and after how long each time, a lost connection is sought again: a server that restarts takes seconds.
@@ -338,8 +341,12 @@ impl Target for Mariadb {
         self.copy_size().map(Some)
     }
 
-    fn snapshot(&mut self, _snapshot: &Snapshot) -> Result<Value, TargetError> {
-        self.copy_all()
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<Value, TargetError> {
+        self.copy_all(snapshot.mark.is_some())
+    }
+
+    fn compare_others(&mut self, snapshot: &Snapshot, shown: &str, gate: &mut dyn Gate) -> Result<Others, TargetError> {
+        self.others_of(&snapshot.note, shown, gate)
     }
 
     fn compare(&mut self, snapshot: &Snapshot, shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {

@@ -12,7 +12,7 @@ use super::capture::patiently;
 use super::session::{Session, ident, literal, under};
 
 /// Set in the tool's own sessions alone.
-const QUIET: &str = "@backout_quiet";
+pub const QUIET: &str = "@backout_quiet";
 const END: &str = "\n; END IF";
 
 /// From here on held triggers do not act for this session.

@@ -216,6 +216,11 @@ pub fn is_taken(error: &Error) -> bool {
     matches!(code(error), Some(1062 | 1586))
 }
 
+/// The user may not do it: at all, or only with SUPER while the binary log is on.
+pub fn is_denied(error: &Error) -> bool {
+    matches!(code(error), Some(1044 | 1142 | 1227 | 1419))
+}
+
 /// The table or view is not there.
 pub fn is_missing(error: &Error) -> bool {
     matches!(code(error), Some(1146 | 1051 | 1356))

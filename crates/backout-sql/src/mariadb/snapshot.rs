@@ -17,6 +17,7 @@ use super::ddl::{Change, definition, renamed};
 use super::ddl_shape::Shape;
 use super::segment::Detail;
 use super::session::{Session, ident, is_missing, literal};
+use super::table::{ForeignKey, Table};
 use super::{Mariadb, examine, marker, own};
 
 /// How often the tables are looked at again where others made or dropped one meanwhile.
@@ -28,6 +29,7 @@ const LOOKS: u32 = 5;
 enum Kept {
     Table(Box<OneTable>),
     Text(Box<OneText>),
+    Links(Vec<ForeignKey>),
     Collation(String),
 }
 
@@ -92,11 +94,11 @@ impl Mariadb {
         }
     }
 
-    /// See [`backout_model::target::Target::snapshot`]: the number of the copy.
-    pub(super) fn copy_all(&mut self) -> Result<Value, TargetError> {
+    /// See [`backout_model::target::Target::snapshot`]: the number of the copy. `listens`: others may be at work meanwhile.
+    pub(super) fn copy_all(&mut self, listens: bool) -> Result<Value, TargetError> {
         self.ready()?;
         let mut number = None;
-        let done = self.own_session().and_then(|()| self.copied(&mut number));
+        let done = self.own_session().and_then(|()| self.copied(&mut number, listens));
         self.after_step();
         if done.is_err() && number.is_some() {
             // Nobody else knows of it. Where this fails, whoever takes the lock next does it, or the engine's own sweep.
@@ -105,7 +107,7 @@ impl Mariadb {
         done
     }
 
-    fn copied(&mut self, taken: &mut Option<u64>) -> Result<Value, TargetError> {
+    fn copied(&mut self, taken: &mut Option<u64>, listens: bool) -> Result<Value, TargetError> {
         let act = format!("cannot copy {}", self.label);
         let failed = |source: Error| TargetError::failed(act.clone(), source);
         let struck = |source: std::io::Error| TargetError::failed(act.clone(), source);
@@ -114,6 +116,8 @@ impl Mariadb {
         marker::holds(self.a()?, &names, &label, epoch)?;
         let number = marker::next_step(self.a()?, &names).map_err(failed)?;
         *taken = Some(number);
+        let armed = listens.then(|| self.arm(number)).transpose().map_err(failed)?;
+        fault::point(Point::Statement).map_err(struck)?;
         let (keeper, schema) = self.keep_writers_out()?;
         self.may_be_copied(&schema)?;
         let all = names.of_copy(number, "all");
@@ -122,7 +126,7 @@ impl Mariadb {
             ident(&all)
         );
         self.a()?.run(&made).map_err(failed)?;
-        let mut kept = vec![Kept::Collation(schema.collation)];
+        let mut kept = vec![Kept::Collation(schema.collation), Kept::Links(schema.links)];
         kept.extend(schema.texts.into_iter().map(|text| Kept::Text(Box::new(text))));
         for (at, mut one) in schema.tables.into_values().enumerate() {
             fault::point(Point::Statement).map_err(struck)?;
@@ -132,7 +136,15 @@ impl Mariadb {
                 let why = "a table like it would not be the same, so that nothing could bring it back";
                 return Err(self.not_copied(&format!("table {}", one.table.name), why));
             }
+            if let Some(Ok(logs)) = &armed {
+                let is_logged = |table: &Table| table.name == one.table.name && table.columns == one.table.columns;
+                one.log =
+                    logs.iter().find(|(table, _)| is_logged(table)).map(|(_, log)| log.clone()).unwrap_or_default();
+            }
             kept.push(Kept::Table(Box::new(one)));
+        }
+        if let Some(Ok(_)) = &armed {
+            self.listen(number, &keeper).map_err(failed)?;
         }
         drop(keeper);
         fault::point(Point::Commit).map_err(struck)?;
@@ -145,7 +157,11 @@ impl Mariadb {
         }
         a.run("COMMIT").map_err(failed)?;
         fault::point(Point::Committed).map_err(struck)?;
-        Ok(json!({ "copy": number }))
+        Ok(match armed {
+            None => json!({ "copy": number }),
+            Some(Ok(_)) => json!({ "copy": number, "listens": true }),
+            Some(Err(why)) => json!({ "copy": number, "deaf": why }),
+        })
     }
 
     /// Reads back what a snapshot kept; its rows stay where they are.
@@ -166,6 +182,7 @@ impl Mariadb {
             let item = row[0].take().unwrap_or_default();
             match serde_json::from_str(&item).map_err(|source| TargetError::failed(act.clone(), source))? {
                 Kept::Table(one) => drop(schema.tables.insert(one.table.name.clone(), *one)),
+                Kept::Links(links) => schema.links = links,
                 Kept::Text(one) => schema.texts.push(*one),
                 Kept::Collation(collation) => schema.collation = collation,
             }
@@ -185,6 +202,7 @@ impl Mariadb {
 
     /// Drops one copy, or all. A table that a segment holds as one that went is that segment's.
     fn copies_dropped(&mut self, number: Option<u64>) -> Result<(), Error> {
+        self.disarm(number)?;
         let held = self.held_copies(None)?;
         for (of, name) in self.copied_tables()? {
             if number.is_none_or(|number| number == of) && !held.contains(&name) {

@@ -53,10 +53,11 @@ pub struct Table {
 }
 
 /// A foreign key of which one table at least is of the database.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignKey {
     pub name: String,
     /// The databases of child and parent, where that is another.
+    #[serde(default)]
     pub elsewhere: [Option<String>; 2],
     pub child: String,
     pub columns: Vec<String>,
