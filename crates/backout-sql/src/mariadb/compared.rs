@@ -73,6 +73,7 @@ impl Mariadb {
     }
 
     fn compared(&mut self, note: &Value, shown: &str, gate: &mut dyn Gate) -> Result<Report, TargetError> {
+        fault::point(Point::Statement).map_err(|source| TargetError::failed(self.cannot_compare(), source))?;
         self.let_statements_end().map_err(|source| self.uncompared(source))?;
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
