@@ -327,6 +327,47 @@ fn a_command_that_makes_what_is_not_handled_fails_and_all_of_it_goes() {
     }
 }
 
+/// All that is in a schema is called by its name, which has to be the old one before anything can be put back.
+#[test]
+fn a_command_that_renames_schemas_fails_and_all_of_it_goes() {
+    let made = "CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t (id int PRIMARY KEY, m text); CREATE TABLE b.t (LIKE a.t INCLUDING ALL);
+        INSERT INTO a.t VALUES (1, 'a1'), (2, 'a2'); INSERT INTO b.t VALUES (1, 'b1')";
+    for names in [
+        "ALTER SCHEMA a RENAME TO c; UPDATE c.t SET m = 'x'",
+        "ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; ALTER SCHEMA c RENAME TO b; DELETE FROM a.t; UPDATE b.t SET m = 'x'",
+        "ALTER SCHEMA a RENAME TO c; CREATE SCHEMA a; CREATE TABLE a.t (z int); INSERT INTO a.t VALUES (5); DROP TABLE audit",
+    ] {
+        let site = shop();
+        execute(&site, made);
+        let before = Fingerprint::of(&site);
+        let outcome = site.deploy(&Pkg::new("p").step(captured_psql(names))).expect(Status::Failed);
+        assert!(format!("{outcome:?}").contains("is refused"), "{outcome:?}");
+        before.assert_same(&Fingerprint::of(&site), names);
+        assert_eq!(copies(&site), "", "{names}");
+    }
+}
+
+#[test]
+fn what_a_domain_demands_comes_behind_the_rows_that_satisfy_it() {
+    let site = shop();
+    execute(
+        &site,
+        "CREATE DOMAIN few AS integer; CREATE TABLE box (id int PRIMARY KEY, n few); INSERT INTO box VALUES (1, -1), (2, 2)",
+    );
+    let before = Fingerprint::of(&site);
+    let command = "UPDATE box SET n = 1 WHERE n < 0; ALTER DOMAIN few ADD CONSTRAINT positive CHECK (VALUE > 0)";
+    site.deploy(&Pkg::new("p").step(captured_psql(command))).expect(Status::Done);
+    let after = Fingerprint::of(&site);
+    for turn in ["undo", "redo", "undo"] {
+        let (done, wanted) = match turn {
+            "undo" => (site.undo(None), &before),
+            _ => (site.redo(), &after),
+        };
+        done.expect(Status::Done);
+        wanted.assert_same(&Fingerprint::of(&site), turn);
+    }
+}
+
 /// Where that was there before, the site is not told to be as it was.
 #[test]
 fn a_command_that_drops_what_is_not_handled_needs_a_hand() {
