@@ -52,7 +52,7 @@ pub struct Capture {
     /// Tables whose images were written: what comes later is seen by marks alone.
     flushed: HashSet<u32>,
     /// The catalogs are written to by the tool itself: in an undo or redo.
-    own_schema_changes: bool,
+    pub(super) own_schema_changes: bool,
     statements_start: u64,
     statements: u64,
 }

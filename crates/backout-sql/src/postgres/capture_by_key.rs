@@ -15,7 +15,7 @@ impl Capture {
     /// The rows of a table as B reads them: where A gave its schema another name, under the old one.
     pub(super) fn place_in(&mut self, b: &mut Session, touched: &Touched) -> Result<String, CaptureError> {
         let plain = format!("ONLY {}.{}", ident(&touched.schema), ident(&touched.name));
-        if touched.made || self.index().changes() == 0 {
+        if touched.made || !self.own_schema_changes && self.index().changes() == 0 {
             return Ok(plain);
         }
         let sql = format!(

@@ -5,6 +5,7 @@ use std::io;
 use backout_model::target::{Refusal, TargetError};
 
 use super::apply::{Reading, shortened, uncaptured};
+use super::ddl_names::starts_with;
 use super::session::is_lock_timeout;
 use super::split::Statement;
 use super::token::each_token;
@@ -94,11 +95,15 @@ pub fn refused_at_end(label: &str, script: &Script, source: CaptureError) -> Tar
     }
 }
 
-/// The refusal with the place and the text of the first statement that names the table, by its plain name. Where none does, a
+/// The refusal with the place and the text of the first statement that changes rows and names the table, by its plain name. Where none does, a
 /// trigger, a cascade or a function reached it: it stays with the script.
 fn blamed(refusal: Refusal, script: &Script, table: &str) -> Refusal {
     let Ok(mut reading) = Reading::of(&script.path, &script.shown) else { return refusal };
-    let names = |statement: &Statement| each_token(&statement.sql).any(|token| token.name().as_deref() == Some(table));
+    const CHANGE_ROWS: [&str; 6] = ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "WITH"];
+    let names = |statement: &Statement| {
+        CHANGE_ROWS.iter().any(|word| starts_with(&statement.sql, word))
+            && each_token(&statement.sql).any(|token| token.name().as_deref() == Some(table))
+    };
     // All of it ran, so it can be read.
     while let Ok(Some(statement)) = reading.next() {
         if names(&statement) {

@@ -80,7 +80,9 @@ impl Postgres {
     /// See [`backout_model::target::Target::put_back_whole`]: what the command did is found once more, and undone at once.
     pub(super) fn put_all_back(&mut self, snapshot: &Snapshot) -> Result<(), TargetError> {
         self.ready()?;
-        self.name_schemas_back(snapshot)?;
+        let named = self.name_schemas_back(snapshot);
+        self.after_step();
+        named?;
         let mut last = None;
         for grain in [Grain::Fine, Grain::Coarse] {
             let done = self.put_back_in(snapshot, grain);
@@ -118,7 +120,7 @@ impl Postgres {
             .collect();
         let ways = |name: &&str| now.values().any(|other| other == name) && !renamed.iter().any(|(is, _)| is == name);
         let in_the_way: Vec<&str> = renamed.iter().map(|(_, was)| *was).filter(ways).collect();
-        let aside = |at: usize| format!("gave_way_{}_{at}", std::process::id());
+        let aside = |at: usize| format!("gave_way_{}_{at}", snapshot.note["schema"].as_str().unwrap_or_default());
         let mut sql: Vec<String> = Vec::new();
         for (at, is) in renamed.iter().map(|(is, _)| *is).chain(in_the_way.iter().copied()).enumerate() {
             sql.push(format!("ALTER SCHEMA {is} RENAME TO {}", ident(&aside(at))));
@@ -127,9 +129,7 @@ impl Postgres {
             sql.push(format!("ALTER SCHEMA {} RENAME TO {was}", ident(&aside(at))));
         }
         sql.push("COMMIT".to_owned());
-        self.a.run(&sql.join("; ")).map_err(|source| failed(self, source))?;
-        self.after_step();
-        Ok(())
+        self.a.run(&sql.join("; ")).map_err(|source| failed(self, source))
     }
 
     fn put_back_in(&mut self, snapshot: &Snapshot, grain: Grain) -> Result<Option<String>, TargetError> {

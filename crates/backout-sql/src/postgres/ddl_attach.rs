@@ -157,39 +157,87 @@ pub(super) fn give_way(
 /// Brings the events of a step into the order of its undo. PostgreSQL lets go of no attached index: where the step made both it and
 /// the index of the whole (`CREATE INDEX … ON ONLY`, as pg_dump writes it), it goes along with that one.
 pub(super) fn reverse(events: &mut [Event]) {
+    let mut go_along: Vec<(usize, String)> = Vec::new();
     for at in 0..events.len() {
         let (earlier, rest) = events.split_at_mut(at);
         let Event::Ddl { event, .. } = &mut rest[0] else { continue };
-        let attached: Vec<(Object, String)> = event.changes.iter().filter_map(attaches).collect();
+        let attached: Vec<(String, String)> = event.changes.iter().filter_map(attaches).collect();
         for (part, whole) in attached {
-            let mut changes: Vec<&mut Vec<Change>> = earlier
-                .iter_mut()
-                .filter_map(|event| match event {
-                    Event::Ddl { event, .. } => Some(&mut event.changes),
-                    Event::Rows { .. } | Event::Statements { .. } => None,
-                })
-                .collect();
-            let makes = |change: &Change, index: &str| {
-                let is_it = |after: &Object| index_of(after) == Some(index);
-                change.before.is_none() && change.after.as_ref().is_some_and(is_it)
-            };
-            let index = index_of(&part).unwrap_or_default().to_owned();
-            if !changes.iter().any(|changes| changes.iter().any(|change| makes(change, &index))) {
-                // It was there before, and would be lost.
+            // What was there before would be lost.
+            let Some(made) = made_as(earlier, &part) else { continue };
+            if made_as(earlier, &whole).is_none() {
                 continue;
             }
-            let made = changes.iter_mut().flat_map(|changes| changes.iter_mut()).find(|change| makes(change, &whole));
-            let Some(made) = made else { continue };
-            // It is valid once all partitions have a part of it.
-            let of_whole = |change: &Change| change.after.as_ref().is_some_and(|after| index_of(after) == Some(&whole));
-            if let Some(valid) = event.changes.iter().position(of_whole) {
-                made.after = event.changes.remove(valid).after;
-            }
-            event.changes.retain(|change| attaches(change).is_none_or(|(other, _)| index_of(&other) != Some(&index)));
-            changes.into_iter().for_each(|changes| changes.retain(|change| !makes(change, &index)));
+            // As it is once they belong together.
+            before_attached(earlier, &part, &mut |index| {
+                index.parts.insert("attached to".to_owned(), whole.clone());
+            });
+            event.changes.retain(|change| attaches(change).is_none_or(|(other, _)| other != part));
+            go_along.push(made);
+            // It is valid once all partitions have a part of it, and so is its own whole.
+            event.changes.retain(|change| {
+                let valid = change.after.as_ref().filter(|_| only_turns_valid(change)).and_then(index_of);
+                let Some(valid) = valid.filter(|index| made_as(earlier, index).is_some()) else { return true };
+                before_attached(earlier, valid, &mut |index| {
+                    index.parts.remove("invalid");
+                });
+                false
+            });
+        }
+    }
+    for (at, index) in go_along {
+        if let Event::Ddl { event, .. } = &mut events[at] {
+            event.changes.retain(|change| !makes(change, &index));
         }
     }
     events.reverse();
+}
+
+/// The event that made an index, and its name then.
+fn made_as(events: &[Event], index: &str) -> Option<(usize, String)> {
+    let mut name = index.to_owned();
+    for (at, event) in events.iter().enumerate().rev() {
+        let Event::Ddl { event, .. } = event else { continue };
+        for change in event.changes.iter().rev() {
+            if !is_after(change, &name) {
+                continue;
+            }
+            match change.before.as_ref().and_then(index_of) {
+                Some(before) => name = before.to_owned(),
+                None => return Some((at, name)),
+            }
+        }
+    }
+    None
+}
+
+/// Does something to an index in all that is said of it in these events.
+fn before_attached(events: &mut [Event], index: &str, act: &mut dyn FnMut(&mut Object)) {
+    let mut name = index.to_owned();
+    for event in events.iter_mut().rev() {
+        let Event::Ddl { event, .. } = event else { continue };
+        for change in event.changes.iter_mut().rev() {
+            if !is_after(change, &name) {
+                continue;
+            }
+            change.after.iter_mut().chain(&mut change.before).for_each(&mut *act);
+            if let Some(before) = change.before.as_ref().and_then(index_of) {
+                name = before.to_owned();
+            }
+        }
+    }
+}
+
+fn is_after(change: &Change, index: &str) -> bool {
+    change.after.as_ref().is_some_and(|after| index_of(after) == Some(index))
+}
+
+fn makes(change: &Change, index: &str) -> bool {
+    change.before.is_none() && is_after(change, index)
+}
+
+fn only_turns_valid(change: &Change) -> bool {
+    matches!((&change.before, &change.after), (Some(before), Some(after)) if before.differences(after) == ["invalid"])
 }
 
 fn index_of(object: &Object) -> Option<&str> {
@@ -201,10 +249,10 @@ fn index_of(object: &Object) -> Option<&str> {
 }
 
 /// The part and the whole where a change attaches an index and does nothing else to it.
-fn attaches(change: &Change) -> Option<(Object, String)> {
+fn attaches(change: &Change) -> Option<(String, String)> {
     let (before, after) = (change.before.as_ref()?, change.after.as_ref()?);
     let only = before.differences(after) == ["attached to"] && before.part("attached to").is_none();
-    Some((after.clone(), after.part("attached to").filter(|_| only)?.to_owned()))
+    Some((index_of(after)?.to_owned(), after.part("attached to").filter(|_| only)?.to_owned()))
 }
 
 /// Why a partition could not be attached again as it is now; none where it could.

@@ -194,6 +194,6 @@ impl DdlEvent {
             .zip(self.kept.iter().flat_map(ddl_keep::Kept::blocks))
             .collect();
         let acts = acts::moved(&first.acts, &old_and_new, &blocks);
-        Self { acts, hung: first.hung.clone(), ..self }
+        Self { acts, hung: first.hung.clone(), given: first.given.clone(), ..self }
     }
 }

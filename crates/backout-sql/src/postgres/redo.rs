@@ -65,6 +65,7 @@ impl Postgres {
         let mut capture = self.capture(gate)?;
         capture.index().shown = reader.index.shown.clone();
         capture.index().unenforced = reader.index.unenforced;
+        let rows_earlier = reader.index.rows_earlier;
         let mut replay = Replay::new(&label, Direction::Redo, manner.on_conflict, before.clone());
         let of = reader.index.rows;
         self.replay(reader, manner, &mut replay, Some(&mut capture), &mut |rows| gate.progress(rows, Some(of)))
@@ -74,6 +75,9 @@ impl Postgres {
             return Err(TargetError::Conflicts(conflicts));
         }
         self.flush(&mut capture)?;
+        if rows_earlier {
+            capture.index().put_rows_earlier();
+        }
         if reader.index.ends_behind_rows() {
             capture.index().put_last_change_behind_rows();
         }

@@ -34,8 +34,18 @@ pub(super) struct Given {
     pub content: Option<String>,
 }
 
-/// What the views hold that a statement just filled, because it made them or was told to.
+/// What the views hold that a statement just filled.
 pub(super) fn given(client: &mut Client, event: &DdlEvent) -> Result<Vec<Given>, Error> {
+    let views = views_filled(event).into_iter();
+    let content = |view: &str| {
+        let content = pinned(client, |client| content(client, view))?;
+        Ok(Given { view: view.to_owned(), content })
+    };
+    views.map(content).collect()
+}
+
+/// The views that a statement filled, because it made them or was told to.
+fn views_filled(event: &DdlEvent) -> BTreeSet<&str> {
     let fills = |before: Option<&Object>, after: &Object| {
         after.kind == Kind::MaterializedView
             && after.part("empty").is_none()
@@ -48,12 +58,7 @@ pub(super) fn given(client: &mut Client, event: &DdlEvent) -> Result<Vec<Given>,
         after.any(|object| object.id() == view && object.part("empty").is_some())
     };
     let told = event.refreshed.iter().map(|one| one.view.as_str()).filter(|view| !emptied(view));
-    let views: BTreeSet<&str> = made.chain(told).collect();
-    let content = |view: &str| {
-        let content = pinned(client, |client| content(client, view))?;
-        Ok(Given { view: view.to_owned(), content })
-    };
-    views.into_iter().map(content).collect()
+    made.chain(told).collect()
 }
 
 /// The view that the statement is about to fill anew. One that is empty is emptied again by its definition.
@@ -177,11 +182,11 @@ pub(super) fn fill(client: &mut Client, events: &[Event], before: Option<&[View]
 /// is not as the first run of the statement left it is told.
 fn fill_again(client: &mut Client, events: &[Event]) -> Result<Filled, Error> {
     let mut filled = Filled::default();
-    let given: Vec<(usize, &Given)> = events
+    let given: Vec<(usize, Given)> = events
         .iter()
         .enumerate()
         .filter_map(|(at, event)| match event {
-            Event::Ddl { event, .. } => Some(event.given.iter().map(move |one| (at, one))),
+            Event::Ddl { event, .. } => Some(given_by(event).into_iter().map(move |one| (at, one))),
             Event::Rows { .. } | Event::Statements { .. } => None,
         })
         .flatten()
@@ -191,7 +196,7 @@ fn fill_again(client: &mut Client, events: &[Event]) -> Result<Filled, Error> {
     }
     let rows_came_later = events.iter().any(|event| matches!(event, Event::Rows { .. }));
     for view in that_hold_rows(client)? {
-        let is_it = |(at, one): &&(usize, &Given)| origin(&events[at + 1..], &view.name) == Some(one.view.as_str());
+        let is_it = |(at, one): &&(usize, Given)| origin(&events[at + 1..], &view.name) == Some(one.view.as_str());
         let Some((_, last)) = given.iter().rfind(is_it) else { continue };
         let is_as_given = |client: &mut Client| {
             let now = pinned(client, |client| content(client, &view.name))?;
@@ -205,6 +210,15 @@ fn fill_again(client: &mut Client, events: &[Event]) -> Result<Filled, Error> {
         }
     }
     Ok(filled)
+}
+
+/// What a change of the schema gave to views. Of images that do not say what, no more than to which.
+fn given_by(event: &DdlEvent) -> Vec<Given> {
+    if !event.given.is_empty() {
+        return event.given.clone();
+    }
+    let views = views_filled(event).into_iter();
+    views.map(|view| Given { view: view.to_owned(), content: None }).collect()
 }
 
 impl Filled {

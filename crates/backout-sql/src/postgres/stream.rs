@@ -148,6 +148,12 @@ pub struct Index {
     pub marker: Option<u32>,
     pub statements: u64,
     pub rows: u64,
+    /// See [`Index::put_rows_earlier`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rows_earlier: bool,
+    /// Rows by their place among the events, and the number of the change of the schema that came after them; within the step.
+    #[serde(skip)]
+    pub earlier: Vec<(usize, usize)>,
 }
 
 impl Index {
@@ -156,17 +162,31 @@ impl Index {
         self.events.iter().filter(|event| matches!(event, Event::Ddl { .. })).count()
     }
 
-    /// Adds rows of a table that was last written to before the change of the schema with this number, where one came
-    /// since: they go before it, so that rows of several tables that belong together are on one side of it. Where types
-    /// changed since, the rows were read as they are afterwards, and stay there.
+    /// Adds rows of a table. `before`: the change of the schema that came after the last of them.
     pub fn add_rows(&mut self, rows: Event, before: Option<usize>) {
-        let mut changes = self.events.iter().enumerate().filter(|(_, event)| matches!(event, Event::Ddl { .. }));
-        let at = before.and_then(|number| changes.nth(number)).map(|(at, _)| at);
+        self.earlier.extend(before.map(|change| (self.events.len(), change)));
+        self.events.push(rows);
+    }
+
+    /// Puts rows before the change of the schema that came after the last of them, so that those of several tables which
+    /// belong together are on one side of it; false where none move. Where types changed since, the rows were read as they
+    /// are afterwards, and stay there.
+    pub fn put_rows_earlier(&mut self) -> bool {
+        let is_change = |event: &Event| matches!(event, Event::Ddl { .. });
+        let changes: Vec<usize> = (0..self.events.len()).filter(|at| is_change(&self.events[*at])).collect();
         let alters_types = |event: &Event| matches!(event, Event::Ddl { event, .. } if event.alters_types());
-        match at {
-            Some(at) if !self.events[at..].iter().any(alters_types) => self.events.insert(at, rows),
-            _ => self.events.push(rows),
+        let mut places: Vec<(usize, bool)> = (0..self.events.len()).map(|at| (at, true)).collect();
+        for (at, change) in std::mem::take(&mut self.earlier) {
+            match changes.get(change) {
+                Some(to) if *to < at && !self.events[*to..at].iter().any(alters_types) => places[at] = (*to, false),
+                _ => {}
+            }
         }
+        self.rows_earlier = places.iter().any(|(_, stays)| !stays);
+        let mut events: Vec<_> = places.into_iter().zip(std::mem::take(&mut self.events)).collect();
+        events.sort_by_key(|(place, _)| *place);
+        self.events = events.into_iter().map(|(_, event)| event).collect();
+        self.rows_earlier
     }
 
     /// Where the events' blocks are.

@@ -94,6 +94,11 @@ fn indexes_that_a_step_makes_and_attaches_go_with_the_whole() {
         "CREATE INDEX j ON part (w); CREATE INDEX i ON ONLY whole (w); ALTER INDEX i ATTACH PARTITION j;",
         "ALTER TABLE ONLY whole ADD CONSTRAINT k PRIMARY KEY (at); ALTER TABLE ONLY part ADD CONSTRAINT l PRIMARY KEY (at);
          ALTER INDEX k ATTACH PARTITION l;",
+        "CREATE INDEX h ON ONLY whole (w); COMMENT ON INDEX h IS 'x'; ALTER INDEX h RENAME TO i; CREATE INDEX j ON part (w); COMMENT ON INDEX j IS 'y';
+         ALTER INDEX j RENAME TO k; ALTER INDEX i ATTACH PARTITION k; COMMENT ON INDEX i IS 'z';",
+        "CREATE TABLE top (at int NOT NULL, w int) PARTITION BY RANGE (at); CREATE TABLE mid PARTITION OF top FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (at);
+         CREATE TABLE leaf PARTITION OF mid FOR VALUES FROM (0) TO (5); CREATE INDEX a ON ONLY top (w); CREATE INDEX b ON ONLY mid (w); CREATE INDEX c ON leaf (w);
+         ALTER INDEX a ATTACH PARTITION b; ALTER INDEX b ATTACH PARTITION c;",
         "CREATE TABLE whole2 (at int NOT NULL, w int) PARTITION BY RANGE (at); CREATE TABLE part2 (at int NOT NULL, w int);
          ALTER TABLE ONLY whole2 ATTACH PARTITION part2 FOR VALUES FROM (0) TO (10); INSERT INTO part2 VALUES (1, 1);
          ALTER TABLE ONLY whole2 ADD CONSTRAINT k2 PRIMARY KEY (at); ALTER TABLE ONLY part2 ADD CONSTRAINT l2 PRIMARY KEY (at);
@@ -112,8 +117,12 @@ fn indexes_that_a_step_makes_and_attaches_go_with_the_whole() {
     }
     let mut stage = Stage::new(SETUP);
     let before = stage.pg_dump();
-    match stage.try_apply("ALTER INDEX whole_w ATTACH PARTITION two") {
-        Err(TargetError::Refused(refusal)) => assert!(refusal.why.contains("does not come back"), "{}", refusal.why),
+    match stage.try_apply("\nALTER INDEX whole_w ATTACH PARTITION two") {
+        Err(TargetError::Refused(refusal)) => {
+            assert!(refusal.why.contains("does not come back"), "{}", refusal.why);
+            assert_eq!(refusal.what, "ALTER INDEX whole_w ATTACH PARTITION two");
+            assert!(refusal.place.ends_with(":2"), "{}", refusal.place);
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(stage.pg_dump(), before);

@@ -69,6 +69,23 @@ fn a_function_that_changes_the_schema_unseen_is_refused() {
     }
 }
 
+/// Images are read under the types of the end of the step, and keys are looked at only where they hold.
+#[test]
+fn rows_stand_where_they_were_read() {
+    let setup = "CREATE TABLE other (a int); CREATE TABLE holds (id int PRIMARY KEY, c other); CREATE TABLE named (id int PRIMARY KEY, c regclass);
+        CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'a'); CREATE TABLE u (id int PRIMARY KEY, t int); INSERT INTO u VALUES (1, 1);
+        ALTER TABLE u ADD CONSTRAINT f FOREIGN KEY (t) REFERENCES t NOT VALID;";
+    for change in [
+        "INSERT INTO holds VALUES (1, ROW(1)::other); ALTER TABLE other ADD COLUMN b int",
+        "INSERT INTO holds VALUES (1, ROW(1)::other); ALTER TABLE other RENAME TO another",
+        "INSERT INTO named VALUES (1, 'other'); ALTER TABLE other RENAME TO another",
+        "INSERT INTO t VALUES (800, 'p'); INSERT INTO u VALUES (2, 800); ALTER TABLE u VALIDATE CONSTRAINT f; UPDATE t SET a = 'x' WHERE id = 1",
+        "INSERT INTO t VALUES (800, 'p'); INSERT INTO u VALUES (2, 800); ALTER TABLE u ALTER t TYPE bigint; CREATE VIEW v AS SELECT 1 AS x",
+    ] {
+        there_and_back(setup, change);
+    }
+}
+
 /// No table is locked when its schema gets another name, and the second session still knows the old one.
 #[test]
 fn rows_are_those_of_their_table_under_whatever_name_its_schema_has() {

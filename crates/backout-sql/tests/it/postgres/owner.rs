@@ -42,6 +42,8 @@ fn an_owner_undoes_what_an_owner_may_do() {
             "DELETE FROM c; DELETE FROM p;",
             "INSERT INTO s VALUES (4, 3), (5, 4); UPDATE s SET up = 1 WHERE id = 3; UPDATE s SET up = 5 WHERE id = 1;",
             "DELETE FROM s;",
+            // Rows that point at one another, and a change of the schema that locks none of their tables.
+            "INSERT INTO p VALUES (4, 4); INSERT INTO c (p) VALUES (4); CREATE VIEW v AS SELECT 1 AS x; UPDATE p SET n = 9 WHERE id = 1;",
         ] {
             let images = stage.apply(change);
             let applied = stage.dump();
@@ -54,6 +56,25 @@ fn an_owner_undoes_what_an_owner_may_do() {
         }
         let expected = if own_schema { "backout_shop.marker" } else { "public.backout_shop_marker" };
         assert_eq!(stage.database.own_objects().unwrap(), [expected]);
+    }
+}
+
+#[test]
+fn rows_that_point_at_one_another_stay_on_one_side_of_a_change_of_a_key() {
+    let mut stage = stage(true);
+    let before = stage.dump();
+    for change in [
+        "INSERT INTO p VALUES (4, 4); INSERT INTO c (p) VALUES (4); ALTER TABLE c ALTER COLUMN p TYPE bigint;",
+        "DELETE FROM c WHERE p = 2; DELETE FROM p WHERE id = 2; ALTER TABLE c ALTER COLUMN p TYPE bigint; CREATE VIEW v AS SELECT 1 AS x; INSERT INTO p VALUES (5, 5);",
+    ] {
+        let images = stage.apply(change);
+        let applied = stage.dump();
+        stage.undo(&images);
+        assert_eq!(stage.dump(), before, "undo of {change}");
+        let again = stage.redo(&images);
+        assert_eq!(stage.dump(), applied, "redo of {change}");
+        stage.undo(&again);
+        assert_eq!(stage.dump(), before, "undo after redo of {change}");
     }
 }
 

@@ -42,6 +42,11 @@ fn a_view_that_was_fresh_is_filled_as_it_was() {
         assert_eq!(notes, Vec::<String>::new(), "{change}");
         stage.undo(&again);
         assert_eq!((stage.dump(), stage.pg_dump()), before, "undo after redo of {change}");
+        let (again, Report { notes, .. }) = stage.redone(&again);
+        assert_eq!((stage.dump(), stage.pg_dump()), applied, "redo of a redo of {change}");
+        assert_eq!(notes, Vec::<String>::new(), "{change}");
+        stage.undo(&again);
+        assert_eq!((stage.dump(), stage.pg_dump()), before, "undo after redo of a redo of {change}");
     }
 }
 

@@ -115,8 +115,8 @@ fn what_is_refused_at_the_end_of_a_step_names_its_statement() {
         (
             "SELECT 1;\nALTER TABLE old ADD CONSTRAINT nv CHECK (id < 2) NOT VALID; DELETE FROM old WHERE id = 3;
          UPDATE old SET id = 1 WHERE false",
-            ":2",
-            "ALTER TABLE old ADD",
+            "script.sql",
+            "the step as a whole",
         ),
         ("SELECT 1;\nDELETE FROM well", "script.sql", "the script"),
     ] {
