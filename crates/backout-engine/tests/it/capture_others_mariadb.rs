@@ -26,6 +26,8 @@ const SHOP: &str = "
     INSERT INTO line VALUES (1, 1, 'a'), (1, 2, 'b');
     CREATE TABLE tree (id int PRIMARY KEY, v int); CREATE TABLE leaf (id int PRIMARY KEY, tree int, FOREIGN KEY (tree) REFERENCES tree (id) ON DELETE CASCADE);
     INSERT INTO tree VALUES (1, 1), (2, 2); INSERT INTO leaf VALUES (1, 1), (2, 2);
+    CREATE TABLE bare (v int, KEY (v)); CREATE TABLE twig (id int PRIMARY KEY, v int, FOREIGN KEY (v) REFERENCES bare (v) ON DELETE CASCADE);
+    INSERT INTO bare VALUES (1), (2); INSERT INTO twig VALUES (1, 1), (2, 2);
     CREATE TABLE plain (v text); CREATE TABLE old (id int PRIMARY KEY) ENGINE=MyISAM;
 ";
 
@@ -336,13 +338,79 @@ fn a_session_that_began_later_counts_as_the_commands() {
     before.assert_same(&Fingerprint::of(&site), "undone");
 }
 
+/// A row that the command made, others changed, and the command then took away or gave another key.
+#[test]
+fn no_row_comes_that_was_never_there() {
+    for last in ["DELETE FROM line WHERE n = 9", "UPDATE line SET n = 5 WHERE n = 9", "DROP TABLE line"] {
+        let site = shop();
+        let before = Fingerprint::of(&site);
+        let acts = [
+            Command("INSERT INTO line VALUES (9, 9, 'made')"),
+            Other("UPDATE line SET what = 'theirs' WHERE n = 9"),
+            Command(last),
+        ];
+        let done = deploy(&site, &acts);
+        let said = warnings(&done);
+        done.expect(Status::Done);
+        assert!(said.contains("line: not told apart, for others changed rows"), "{last}: {said}");
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), last);
+    }
+}
+
+/// A session of the command's is seen whose first write rolled back.
+#[test]
+fn a_write_that_rolled_back_is_a_write() {
+    let sql = "INSERT INTO line VALUES (5, 5, 'five')";
+    stays(
+        &[Command("BEGIN; UPDATE product SET price = 5; ROLLBACK; UPDATE product SET price = 1"), Other(sql)],
+        &[sql],
+    );
+}
+
+/// It was there before the command, though not before the copying.
+#[test]
+fn who_connects_while_the_copy_is_made_is_known() {
+    let acts = [Command("UPDATE product SET price = 1"), Other("INSERT INTO line VALUES (5, 5, 'five')")];
+    let half = "SELECT IFNULL(SUM(TABLE_NAME LIKE 'backout%$t1'), 0) - IFNULL(SUM(TABLE_NAME LIKE 'backout%$t4'), 0)
+        FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
+    for n in 1.. {
+        let site = shop();
+        let mut conn = site.mariadb("main").unwrap().connect();
+        let name = site.mariadb("main").unwrap().name.clone();
+        let (tells, told) = std::sync::mpsc::channel();
+        let (hands, mut handed) = (tells, None);
+        let playing = play_act(n, move || {
+            let is_half = conn.query_first::<i64, _>(half).unwrap() == Some(1);
+            hands.send((is_half, Server::shared().connect(&name))).unwrap();
+        });
+        let (reports, reported) = std::sync::mpsc::channel();
+        let pooled = Pooled::by(ask(&site), &acts, move |sql| {
+            let (is_half, conn) = handed.get_or_insert_with(|| told.recv_timeout(Duration::from_secs(60)).unwrap());
+            conn.query_drop(sql).unwrap();
+            reports.send(*is_half).unwrap();
+        });
+        let done = site.deploy(&Pkg::new("p").step(step(&site, &acts)));
+        drop((playing, pooled));
+        done.expect(Status::Done);
+        if !reported.recv().unwrap() {
+            continue;
+        }
+        let twin = shop();
+        execute(&twin, "INSERT INTO line VALUES (5, 5, 'five')");
+        site.undo(None).expect(Status::Done);
+        assert_eq!(rows(&site), rows(&twin), "{n}");
+        break;
+    }
+}
+
 /// Each is named, counts as the command's, and no statement of others fails.
 #[test]
 fn what_is_not_told_apart_is_named() {
     for (command, other, why) in [
         ("DO 1", "INSERT INTO plain VALUES ('a')", "plain: not told apart, for it has no key"),
         ("DO 1", "INSERT INTO old VALUES (7)", "old: not told apart, for its engine has no transactions"),
-        ("DO 1", "DELETE FROM tree WHERE id = 1", "leaf: not told apart, for foreign keys took rows along"),
+        ("DO 1", "DELETE FROM tree WHERE id = 1", "leaf: not told apart, for foreign keys may have taken rows along"),
         (
             "ALTER TABLE line CHANGE what label varchar(9)",
             "INSERT INTO line VALUES (9, 9, 'x')",
@@ -351,7 +419,22 @@ fn what_is_not_told_apart_is_named() {
         (
             "CREATE TABLE o LIKE line; DROP TABLE line; RENAME TABLE o TO line",
             "INSERT INTO line VALUES (9, 9, 'x')",
-            "",
+            "line: not told apart, for another table took its place",
+        ),
+        (
+            "UPDATE line SET n = 7 WHERE n = 2",
+            "UPDATE line SET what = 'moved' WHERE n = 7",
+            "line: not told apart, for others changed rows to which the command may have given another key",
+        ),
+        (
+            "UPDATE line SET n = 7 WHERE n = 2",
+            "DELETE FROM line WHERE n = 7",
+            "line: not told apart, for others changed rows to which the command may have given another key",
+        ),
+        (
+            "DO 1",
+            "INSERT INTO twig VALUES (9, 1); DELETE FROM bare WHERE v = 1",
+            "twig: not told apart, for foreign keys may have taken rows along",
         ),
         (
             "UPDATE product SET code = 'z' WHERE id = 1",

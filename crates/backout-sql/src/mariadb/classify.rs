@@ -143,7 +143,7 @@ pub fn of(sql: &str) -> Result<Class, No> {
         if says_portion(sql) {
             return Err(No::undo(PORTION));
         }
-        if each_token(sql).any(|token| token.is("FOUND_ROWS")) {
+        if run::tells_found_rows(sql) {
             let why = "FOUND_ROWS() would tell of the tool's own statements in between";
             return Err(No::step(why, "say SET @found = FOUND_ROWS() right behind the SELECT"));
         }
@@ -458,6 +458,8 @@ mod tests {
             ("UPDATE t FOR PORTION OF p FROM 1 TO 2 SET a = 1", "! what FOR PORTION OF leaves"),
             ("BEGIN NOT ATOMIC DELETE FROM t FOR PORTION OF p FROM 1 TO 2; END", "! a block that says PORTION"),
             ("INSERT INTO t VALUES (FOUND_ROWS())", "! FOUND_ROWS() would tell"),
+            ("INSERT INTO t VALUES (`found_rows` ())", "! FOUND_ROWS() would tell"),
+            ("UPDATE stats SET found_rows = 3", "rows stats"),
             ("SET @found = FOUND_ROWS()", "setting"),
             ("SELECT NEXT VALUE FOR s", "Read"),
         ] {

@@ -444,12 +444,23 @@ impl Mariadb {
         Ok(())
     }
 
-    /// Runs the statement again, under the script's settings of then.
+    /// Runs the statement again, under the script's settings of then; the tool's own hold again afterwards, however it went.
     pub(super) fn redo_alter(
         &mut self,
         segment: &mut Segment,
-        sql: &str,
-        settings: &str,
+        (sql, settings): (&str, &str),
+        line: u32,
+        ticket: Ticket,
+    ) -> Result<(), TargetError> {
+        let done = self.alter_again(segment, (sql, settings), line, ticket);
+        let unset = self.a()?.unset().map_err(|source| self.failed("cannot set up", source));
+        done.and(unset.and_then(|()| self.own_session()))
+    }
+
+    fn alter_again(
+        &mut self,
+        segment: &mut Segment,
+        (sql, settings): (&str, &str),
         line: u32,
         ticket: Ticket,
     ) -> Result<(), TargetError> {
@@ -463,7 +474,7 @@ impl Mariadb {
         let set = self.a()?.run(settings);
         set.map_err(|source| self.failed("cannot set up", source))?;
         let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
-        let done = match prepared.change {
+        match prepared.change {
             Some(Change::Altered(altered)) => {
                 let change = Box::new(Change::Altered(altered.clone()));
                 let held = self.begin_of_held();
@@ -478,10 +489,6 @@ impl Mariadb {
                 }
             }
             _ => Ok(()),
-        };
-        let unset = self.a()?.unset();
-        unset.map_err(|source| self.failed("cannot set up", source))?;
-        self.own_session()?;
-        done
+        }
     }
 }

@@ -22,7 +22,7 @@ const NEW: Side<'static> = Side::Live("NEW");
 pub struct Beside {
     /// The last session that was connected before the command began. In memory.
     pub known: String,
-    /// Sessions that began later, and wrote.
+    /// Whether sessions that began later wrote: its counter moved then, which stays so where they roll back.
     pub later: String,
     /// The tables of which something is not in a log, each once for each session that wrote it.
     pub lost: String,
@@ -34,23 +34,25 @@ impl Beside {
         Self { known, later, lost }
     }
 
-    /// A trigger on the table whose log has this number.
-    fn trigger(&self, log: &str, at: usize, table: &Table, (what, event, act): (&str, &str, &str)) -> String {
+    /// A trigger on the table whose log has this number, in that database.
+    fn trigger(&self, database: &str, at: usize, table: &Table, (name, event, act): (&str, &str, &str)) -> String {
         let Self { known, later, lost } = self;
+        // Once for each session, for it stays noted. The copy of another database may have the same number.
+        let noted = literal(&format!("{database}.{later}"));
         format!(
-            "CREATE TRIGGER `{log}{what}` AFTER {event} ON {name} FOR EACH ROW BEGIN
+            "CREATE TRIGGER `{name}` AFTER {event} ON {table} FOR EACH ROW BEGIN
              DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN
                  DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN END;
                  INSERT IGNORE INTO `{lost}` VALUES ({at}, CONNECTION_ID());
              END;
              IF {QUIET} IS NULL THEN
                  IF CONNECTION_ID() <= (SELECT MAX(id) FROM `{known}`) THEN {act};
-                 ELSEIF NOT (@backout_later <=> '{later}') THEN
-                     INSERT IGNORE INTO `{later}` VALUES (CONNECTION_ID());
-                     SET @backout_later = '{later}';
+                 ELSEIF NOT (@backout_later <=> {noted}) AND CONNECTION_ID() > (SELECT MAX(id) FROM `{known}`) THEN
+                     INSERT INTO `{later}` VALUES ();
+                     SET @backout_later = {noted};
                  END IF;
              END IF; END",
-            name = ident(&table.name)
+            table = ident(&table.name)
         )
     }
 }
@@ -99,8 +101,10 @@ impl Mariadb {
         }
         let beside = Beside::of(&self.names, copy);
         self.b.run(&format!("CREATE TABLE `{}` (id bigint unsigned NOT NULL) ENGINE=MEMORY", beside.known))?;
-        self.b
-            .run(&format!("CREATE TABLE `{}` (id bigint unsigned NOT NULL PRIMARY KEY) ENGINE=InnoDB", beside.later))?;
+        self.b.run(&format!(
+            "CREATE TABLE `{}` (n bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY) ENGINE=InnoDB",
+            beside.later
+        ))?;
         self.b.run(&format!(
             "CREATE TABLE `{}` (at int unsigned NOT NULL, id bigint unsigned NOT NULL, PRIMARY KEY (at, id)) ENGINE=InnoDB",
             beside.lost
@@ -136,7 +140,7 @@ impl Mariadb {
             ))?;
         }
         for (what, event, act) in acts(table, log, &beside.lost, at) {
-            let sql = beside.trigger(log, at, table, (what, event, &act));
+            let sql = beside.trigger(&self.database, at, table, (&format!("{log}{what}"), event, &act));
             patiently(|| self.b.run(&sql))?;
         }
         Ok(())

@@ -228,7 +228,22 @@ fn forbidden(body: &str) -> Option<String> {
     if says_portion(body) {
         return Some("PORTION".to_owned());
     }
+    if tells_found_rows(body) {
+        return Some("FOUND_ROWS".to_owned());
+    }
     each_token(body).find(|token| token.is("AUTOCOMMIT")).map(|token| token.text.to_owned())
+}
+
+/// True where it calls `FOUND_ROWS()`; a column may be called so.
+pub fn tells_found_rows(sql: &str) -> bool {
+    let mut rest = reader(sql);
+    while let Some(token) = rest.next() {
+        let is_named = token.name().is_some_and(|name| name.eq_ignore_ascii_case("FOUND_ROWS"));
+        if is_named && rest.takes_sign(b'(') && rest.takes_sign(b')') {
+            return true;
+        }
+    }
+    false
 }
 
 /// Why a block or the call of a routine cannot be captured, as far as its own text says.
@@ -318,6 +333,8 @@ mod tests {
             ("INSERT INTO a VALUES (NEXT VALUE FOR s)", None),
             ("DO SETVAL(s, 5)", Some("SETVAL")),
             ("SELECT 'DROP TABLE x'", None),
+            ("BEGIN UPDATE a SET b = FOUND_ROWS(); END", Some("FOUND_ROWS")),
+            ("BEGIN UPDATE a SET found_rows = 3; END", None),
         ] {
             assert_eq!(forbidden(body).as_deref(), word, "{body}");
         }

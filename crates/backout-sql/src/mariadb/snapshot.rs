@@ -144,7 +144,9 @@ impl Mariadb {
             kept.push(Kept::Table(Box::new(one)));
         }
         if let Some(Ok(_)) = &armed {
-            self.listen(number, &keeper).map_err(failed)?;
+            // Whoever connected while the copy was made was there before the command, too.
+            let newest = own(&self.route, &self.label)?;
+            self.listen(number, &newest).map_err(failed)?;
         }
         drop(keeper);
         fault::point(Point::Commit).map_err(struck)?;

@@ -13,16 +13,22 @@ use serde_json::Value;
 
 use super::capture::forget_unchanged;
 use super::compared_schema::{OneTable, Schema};
+use super::ddl_shape::Shape;
 use super::listening::{Beside, TRIGGERS};
+use super::reader::reader;
 use super::segment::{Detail, Held, Segment, State};
 use super::session::{Session, ident, is_missing, is_taken, literal};
-use super::table::{Side, Table};
+use super::table::{ForeignKey, Side, Table, counter};
 use super::{Mariadb, marker};
 
 /// How many keys of rows are named to people.
 const KEYS_NAMED: u64 = 3;
 /// How many acts are read at once.
 const ACTS_READ: u32 = 1000;
+
+/// Of a table to which nobody wrote it need not be said.
+const CHANGED: &str = "columns of it changed meanwhile";
+const GONE: &str = "the tool's own tables are gone";
 
 const F: Side<'static> = Side::Live("f");
 const L: Side<'static> = Side::Held("l");
@@ -36,6 +42,12 @@ struct Acts {
     went: bool,
     /// The columns that got another value.
     changed: BTreeSet<String>,
+}
+
+impl Acts {
+    fn is_none(&self) -> bool {
+        !self.came && !self.went && self.changed.is_empty()
+    }
 }
 
 /// What can be told.
@@ -52,7 +64,7 @@ impl Mariadb {
     /// What can be told of each table. Others cannot write meanwhile.
     fn telling(&mut self, note: &Value, was: &Schema, is: &Schema) -> Result<Telling, Error> {
         match self.telling_by_logs(note, was, is) {
-            Err(error) if is_missing(&error) => Ok(Telling::Not("the tool's own tables are gone".to_owned())),
+            Err(error) if is_missing(&error) => Ok(Telling::Not(GONE.to_owned())),
             telling => telling,
         }
     }
@@ -71,39 +83,55 @@ impl Mariadb {
             return Ok(Telling::Not("the server was started again meanwhile".to_owned()));
         }
         let lost = self.b.rows(&format!("SELECT DISTINCT at FROM `{}`", beside.lost))?;
-        let lost: Vec<String> = lost
+        let lost: BTreeSet<String> = lost
             .into_iter()
             .filter_map(|mut row| Some(self.names.of_copy(copy, &format!("l{}", row[0].take()?))))
             .collect();
+        let listening = self.listening(copy)?;
         let mut wrote = !lost.is_empty();
         let mut all = BTreeMap::new();
         let mut along = BTreeSet::new();
         for (name, one) in &was.tables {
-            let acts = self.acts(one)?;
-            if acts.came || acts.went || !acts.changed.is_empty() {
+            let (acts, now) = (self.acts(one)?, is.tables.get(name));
+            let why = why_not_told(one, now, &listening, &lost);
+            if !acts.is_none() {
                 wrote = true;
-                along.extend(taken_along(name, &acts, was, is));
-            } else if !lost.contains(&one.log) && !one.log.is_empty() {
+            } else if why.is_none_or(|why| why == CHANGED) && !lost.contains(&one.log) {
                 continue;
             }
-            let told = match self.why_not_told(one, is.tables.get(name), lost.contains(&one.log))? {
-                Some(why) => Err(why.to_owned()),
-                None => Ok(acts),
-            };
+            let told = why.map_or(Ok(acts), |why| Err(why.to_owned()));
+            along.extend(taken_along(name, told.as_ref().ok(), was, is));
             all.insert(name.clone(), told);
         }
-        for name in along {
-            all.insert(name, Err("foreign keys took rows along, which no trigger sees".to_owned()));
+        along.extend(taken_along_from_elsewhere(was, is));
+        for name in along.into_iter().filter(|name| was.tables.contains_key(name)) {
+            let told = all.entry(name).or_insert_with(|| Ok(Acts::default()));
+            if told.is_ok() {
+                *told = Err("foreign keys may have taken rows along, which no trigger sees".to_owned());
+            }
         }
         if !wrote {
-            return Ok(Telling::Nobody);
+            return Ok(if all.is_empty() { Telling::Nobody } else { Telling::Of(all) });
         }
-        if self.b.value(&format!("SELECT 1 FROM `{}` LIMIT 1", beside.later))?.is_none() {
-            return Ok(Telling::Not(
-                "no session that began while the command ran was seen writing to a table".to_owned(),
-            ));
-        }
-        Ok(Telling::Of(all))
+        Ok(match counter(&mut self.b, &beside.later)? {
+            None => Telling::Not(GONE.to_owned()),
+            Some(0 | 1) => {
+                Telling::Not("no session that began while the command ran was seen writing to a table".to_owned())
+            }
+            Some(_) => Telling::Of(all),
+        })
+    }
+
+    /// The triggers that log for one copy, each with its table.
+    fn listening(&mut self, copy: u64) -> Result<BTreeSet<[String; 2]>, Error> {
+        let begin = self.names.of_copy(copy, "l");
+        let found = self.b.rows(&format!(
+            "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()
+             AND LEFT(TRIGGER_NAME, {}) = {}",
+            begin.len(),
+            literal(&begin)
+        ))?;
+        Ok(found.into_iter().filter_map(|mut row| Some([row[0].take()?, row[1].take()?])).collect())
     }
 
     fn acts(&mut self, one: &OneTable) -> Result<Acts, Error> {
@@ -122,41 +150,6 @@ impl Mariadb {
         Ok(acts)
     }
 
-    /// Why the rows of a table cannot be told apart, in words.
-    fn why_not_told(
-        &mut self,
-        one: &OneTable,
-        now: Option<&OneTable>,
-        lost: bool,
-    ) -> Result<Option<&'static str>, Error> {
-        if one.log.is_empty() {
-            return Ok(Some("it could not be listened to"));
-        }
-        if let Some(now) = now {
-            let all = TRIGGERS.map(|what| literal(&format!("{}{what}", one.log)));
-            let there = self.b.number(&format!(
-                "SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = {}
-                 AND TRIGGER_NAME IN ({})",
-                literal(&one.table.name),
-                all.join(", ")
-            ))?;
-            if there != all.len() as u64 {
-                return Ok(Some("another table took its place"));
-            }
-            let key =
-                |one: &OneTable| one.table.key.iter().map(|at| one.table.columns[*at].clone()).collect::<Vec<_>>();
-            if one.table.columns.iter().any(|column| !now.table.columns.contains(column)) || key(one) != key(now) {
-                return Ok(Some("columns of it changed meanwhile"));
-            }
-        }
-        Ok(match lost {
-            true if !one.is_transactional() => Some("its engine has no transactions"),
-            true if one.table.is_loose() => Some("it has no key"),
-            true => Some("a row that somebody else wrote could not be written down"),
-            false => None,
-        })
-    }
-
     /// Does on the copies what others did, so that it is none of what will differ from them. What stays, in words.
     pub(super) fn without_others(
         &mut self,
@@ -168,7 +161,7 @@ impl Mariadb {
         let Telling::Of(told) = telling else { return Ok(Vec::new()) };
         let names = self.names.clone();
         let step = marker::next_step(self.a()?, &names).map_err(|source| self.uncompared(source))?;
-        let done = self.redone_on_copies(step, was, &told).and_then(|found| {
+        let done = self.redone_on_copies(step, (was, is), &told).and_then(|found| {
             self.a()?.run("COMMIT").map_err(|source| self.uncompared(source))?;
             Ok(found)
         });
@@ -179,6 +172,7 @@ impl Mariadb {
         for (name, acts) in &told {
             if let (Ok(acts), Some(one), Some(now)) = (acts, was.tables.get_mut(name), is.tables.get(name))
                 && acts.came
+                && !found.untold.contains(name)
                 && one.counter < now.counter
             {
                 // Who drew the last number nobody knows, and one that is given twice does harm.
@@ -208,8 +202,8 @@ impl Mariadb {
             Telling::Of(told) => told,
         };
         let step = marker::next_step(self.a()?, &names).map_err(|source| self.uncompared(source))?;
-        let done = self.redone_on_copies(step, &was, &told).and_then(|found| {
-            let Found { held, notes } = found;
+        let done = self.redone_on_copies(step, (&was, &is), &told).and_then(|found| {
+            let Found { held, notes, .. } = found;
             if held.is_empty() {
                 self.a()?.run("COMMIT").map_err(|source| self.uncompared(source))?;
                 return Ok(Others::Wrote { report: Box::new(Report { notes, ..Report::default() }), announced: false });
@@ -232,7 +226,7 @@ impl Mariadb {
     fn redone_on_copies(
         &mut self,
         step: u64,
-        was: &Schema,
+        (was, is): (&Schema, &Schema),
         told: &BTreeMap<String, Result<Acts, String>>,
     ) -> Result<Found, TargetError> {
         let names = self.names.clone();
@@ -258,14 +252,19 @@ impl Mariadb {
         for (one, at, [before, after]) in all {
             let a = self.a()?;
             a.run("SAVEPOINT backout_copy").map_err(failed)?;
-            match done_again(a, one, &before, &after) {
-                Err(error) if is_taken(&error) => {
-                    a.run("ROLLBACK TO SAVEPOINT backout_copy").map_err(failed)?;
-                    let why = "what others wrote takes a value that a row of before has";
-                    found.notes.push(format!("{}: not told apart, for {why}", one.table.name));
-                    continue;
-                }
-                done => done.map_err(failed)?,
+            let stays = is.tables.contains_key(&one.table.name);
+            let why = match done_again(a, one, stays, &before, &after) {
+                Err(error) if is_taken(&error) => "what others wrote takes a value that a row of before has",
+                done => match done.map_err(failed)? {
+                    false => "others changed rows to which the command may have given another key",
+                    true => "",
+                },
+            };
+            if !why.is_empty() {
+                a.run("ROLLBACK TO SAVEPOINT backout_copy").map_err(failed)?;
+                found.notes.push(format!("{}: not told apart, for {why}", one.table.name));
+                found.untold.insert(one.table.name.clone());
+                continue;
             }
             let table = one.table.clone();
             let [held_before, held_after] = [&before, &after].map(|hold| table.rows_held(a, hold));
@@ -285,6 +284,37 @@ impl Mariadb {
 struct Found {
     held: Vec<Held>,
     notes: Vec<String>,
+    /// The tables that turned out not to be told apart.
+    untold: BTreeSet<String>,
+}
+
+/// Why the rows of a table cannot be told apart, in words. `listening`: the triggers that are there; `lost`: the logs that
+/// do not say all.
+fn why_not_told(
+    one: &OneTable,
+    now: Option<&OneTable>,
+    listening: &BTreeSet<[String; 2]>,
+    lost: &BTreeSet<String>,
+) -> Option<&'static str> {
+    if one.log.is_empty() {
+        return Some("it could not be listened to");
+    }
+    if let Some(now) = now {
+        let is_there = |what: &str| listening.contains(&[format!("{}{what}", one.log), one.table.name.clone()]);
+        if !TRIGGERS.into_iter().all(is_there) {
+            return Some("another table took its place");
+        }
+        let key = |one: &OneTable| one.table.key.iter().map(|at| one.table.columns[*at].clone()).collect::<Vec<_>>();
+        if one.table.columns.iter().any(|column| !now.table.columns.contains(column)) || key(one) != key(now) {
+            return Some(CHANGED);
+        }
+    }
+    match lost.contains(&one.log) {
+        true if !one.is_transactional() => Some("its engine has no transactions"),
+        true if one.table.is_loose() => Some("it has no key"),
+        true => Some("a row that somebody else wrote could not be written down"),
+        false => None,
+    }
 }
 
 /// The columns that got another value, by their numbers.
@@ -293,21 +323,42 @@ fn changed<'t>(table: &Table, flags: &'t str) -> impl Iterator<Item = usize> + u
     flags.bytes().enumerate().filter(move |(at, flag)| *flag == b'1' && *at < count).map(|(at, _)| at)
 }
 
-/// The tables of which rows may have changed along with those of another one, this among them; none where none did.
-fn taken_along(name: &str, acts: &Acts, was: &Schema, is: &Schema) -> BTreeSet<String> {
-    let links = || was.links.iter().chain(&is.links);
-    let mut all = BTreeSet::new();
-    for link in links().filter(|link| link.parent == *name) {
+/// The tables of which rows may have changed along with those of another one, this among them; none where none did. Without
+/// `acts`, anything may have been done to it.
+fn taken_along(name: &str, acts: Option<&Acts>, was: &Schema, is: &Schema) -> BTreeSet<String> {
+    let follows = |link: &&ForeignKey| {
+        let Some(acts) = acts else { return link.follows_deletes() || link.follows_updates() };
         let keys_changed = acts.went || link.referenced.iter().any(|column| acts.changed.contains(column));
-        if acts.went && link.follows_deletes() || keys_changed && link.follows_updates() {
-            all.extend([name.to_owned(), link.child.clone()]);
-        }
+        acts.went && link.follows_deletes() || keys_changed && link.follows_updates()
+    };
+    let links = was.links.iter().chain(&is.links).filter(|link| link.parent == name);
+    let mut all = with_children(links.filter(follows).map(|link| link.child.clone()).collect(), was, is);
+    if !all.is_empty() {
+        all.insert(name.to_owned());
     }
+    all
+}
+
+/// The same for the tables of other databases, to which nobody listens.
+fn taken_along_from_elsewhere(was: &Schema, is: &Schema) -> BTreeSet<String> {
+    let follows = |line: &str| {
+        let mut words = reader(line);
+        words.find(|token| token.is("REFERENCES")).is_some()
+            && words.name().is_some_and(|parent| parent.database.is_some())
+            && words.any(|token| token.is("CASCADE") || token.is("SET"))
+    };
+    let tables = was.tables.iter().chain(&is.tables);
+    let children = tables.filter(|(_, one)| Shape::of(&one.definition).links.iter().any(|(_, line)| follows(line)));
+    with_children(children.map(|(name, _)| name.clone()).collect(), was, is)
+}
+
+/// These tables, and those of which rows may change along with theirs.
+fn with_children(mut all: BTreeSet<String>, was: &Schema, is: &Schema) -> BTreeSet<String> {
     loop {
-        let follows = |link: &&super::table::ForeignKey| {
-            all.contains(&link.parent) && link.parent != *name && (link.follows_deletes() || link.follows_updates())
-        };
-        let more: Vec<String> = links().filter(follows).map(|link| link.child.clone()).collect();
+        let follows =
+            |link: &&ForeignKey| all.contains(&link.parent) && (link.follows_deletes() || link.follows_updates());
+        let links = was.links.iter().chain(&is.links);
+        let more: Vec<String> = links.filter(follows).map(|link| link.child.clone()).collect();
         let count = all.len();
         all.extend(more);
         if all.len() == count {
@@ -317,7 +368,9 @@ fn taken_along(name: &str, acts: &Acts, was: &Schema, is: &Schema) -> BTreeSet<S
 }
 
 /// Does on the copy of one table what others did to it, act by act; the rows that they touched as they were and are in it.
-fn done_again(a: &mut Session, one: &OneTable, before: &str, after: &str) -> Result<(), Error> {
+/// False where they changed a row that the command may have given another key: then it is to be rolled back. `stays`: the
+/// table is there still.
+fn done_again(a: &mut Session, one: &OneTable, stays: bool, before: &str, after: &str) -> Result<bool, Error> {
     let (table, log, copy) = (&one.table, &one.log, ident(&one.copy));
     let keys: Vec<String> = table.key.iter().map(|at| format!("c{at}")).collect();
     let hold = |hold: &str| {
@@ -331,6 +384,8 @@ fn done_again(a: &mut Session, one: &OneTable, before: &str, after: &str) -> Res
     };
     a.run(&hold(before))?;
     let mut last = "0".to_owned();
+    // They changed rows that the copy has not: the command's.
+    let mut theirs_too = false;
     loop {
         let read =
             format!("SELECT n, op, changed FROM `{log}` WHERE n > {last} AND done = 0 ORDER BY n LIMIT {ACTS_READ}");
@@ -355,8 +410,11 @@ fn done_again(a: &mut Session, one: &OneTable, before: &str, after: &str) -> Res
                     ))?;
                     continue;
                 }
+                theirs_too = true;
             } else {
-                a.run(&format!("DELETE f FROM `{log}` AS l JOIN {copy} AS f ON {keyed} WHERE l.n = {last}"))?;
+                let gone =
+                    a.count(&format!("DELETE f FROM `{log}` AS l JOIN {copy} AS f ON {keyed} WHERE l.n = {last}"))?;
+                theirs_too |= op == "D" && gone == 0;
             }
             if op != "D" {
                 a.run(&format!(
@@ -367,9 +425,26 @@ fn done_again(a: &mut Session, one: &OneTable, before: &str, after: &str) -> Res
             }
         }
     }
+    if theirs_too && (!stays || lacks_any(a, one)?) {
+        return Ok(false);
+    }
     a.run(&hold(after))?;
     forget_unchanged(a, table, before, after)?;
-    a.run(&format!("UPDATE `{log}` SET done = 1 WHERE done = 0"))
+    a.run(&format!("UPDATE `{log}` SET done = 1 WHERE done = 0"))?;
+    Ok(true)
+}
+
+/// True where the copy has a row under a key that the table has not.
+fn lacks_any(a: &mut Session, one: &OneTable) -> Result<bool, Error> {
+    let (table, x) = (&one.table, Side::Live("x"));
+    let found = a.value(&format!(
+        "SELECT 1 FROM {} AS f LEFT JOIN {} AS x ON {} WHERE {} IS NULL LIMIT 1",
+        ident(&one.copy),
+        ident(&table.name),
+        table.keyed(F, x),
+        x.column(table, table.key[0])
+    ))?;
+    Ok(found.is_some())
 }
 
 /// Columns that would move by themselves stay.
