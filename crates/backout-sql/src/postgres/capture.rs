@@ -352,14 +352,14 @@ impl Capture {
         } else {
             let goes = !touched.made && (counts.updates > 0 || counts.deletes > 0);
             let comes = counts.inserts > 0 || counts.updates > 0;
-            let place = self.place_in(sessions.b, touched)?;
-            let by_key = self.rows_by_key(sessions, touched, &table, number, counts, top)?;
+            let theirs = self.place_in(sessions.b, touched)?;
+            let by_key = self.rows_by_key(sessions, (touched, &theirs), &table, number, counts, top)?;
             #[cfg(test)]
             (self.by_key.enough[usize::from(by_key.is_none())] += 1);
             if by_key.is_none()
                 && comes
                 && !touched.made
-                && has_namesakes(sessions.b, &place, top, None).map_err(reading(&shown))?
+                && has_namesakes(sessions.b, &theirs, top, None).map_err(reading(&shown))?
             {
                 return Err(CaptureError::Uncapturable(format!(
                     "{shown} holds rows of an old transaction that had the number of this one; deploy once more"
@@ -373,7 +373,7 @@ impl Capture {
             } else if goes {
                 self.readable(sessions.a, touched)?;
                 lock(sessions.a, touched)?;
-                self.changed_rows(sessions, touched, &table, number, comes.then_some(top))?
+                self.changed_rows(sessions, (touched, &theirs), &table, number, comes.then_some(top))?
             } else if comes {
                 (self.nothing()?, self.after(sessions.a, &table, number, &own_rows("x", top))?)
             } else {
@@ -391,7 +391,7 @@ impl Capture {
 
     /// An error where B would wait for A's own lock to read the rows.
     pub(super) fn readable(&self, a: &mut Session, touched: &Touched) -> Result<(), CaptureError> {
-        let schema_changed = self.index.events.iter().any(|event| matches!(event, Event::Ddl { .. }));
+        let schema_changed = self.index.changes() > 0;
         let shown = touched.shown();
         match if schema_changed { altered_type(a, touched.oid).map_err(reading(&shown))? } else { None } {
             None => Ok(()),
@@ -415,21 +415,20 @@ impl Capture {
     }
 
     /// Rows as they were: those that B sees and A, in the same snapshot, no longer does. Where A made some in its
-    /// transaction `top`, these, too: A reads them while B is busy.
+    /// transaction `top`, these, too: A reads them while B is busy. `theirs`: see [`Capture::place_in`].
     fn changed_rows(
         &mut self,
         sessions: &mut Sessions<'_>,
-        touched: &Touched,
+        (touched, theirs): (&Touched, &str),
         table: &Table,
         number: u32,
         top: Option<&str>,
     ) -> Result<(Span, Span), CaptureError> {
         let shown = touched.shown();
-        let place = self.place_in(sessions.b, touched)?;
         let Sessions { a, b } = sessions;
         let snapshot = Seen::declare(a, &format!("ONLY {}", table::quoted(table))).map_err(reading(&shown))?;
         let (candidates, after) = std::thread::scope(|scope| {
-            let b = scope.spawn(|| candidates(b, &snapshot, (touched.oid, &place), table, None));
+            let b = scope.spawn(|| candidates(b, &snapshot, (touched.oid, theirs), table, None));
             let after = match top {
                 Some(top) => self.after(a, table, number, &own_rows("x", top)),
                 None => self.nothing(),

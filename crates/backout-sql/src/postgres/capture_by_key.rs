@@ -29,11 +29,11 @@ impl Capture {
     }
 
     /// Writes how the rows were and how A's transaction `top` left them. `None`, and nothing written, where they are not known
-    /// or the counters tell of more: each row that was changed is counted once at least.
+    /// or the counters tell of more: each row that was changed is counted once at least. `theirs`: see [`Capture::place_in`].
     pub(super) fn rows_by_key(
         &mut self,
         sessions: &mut Sessions<'_>,
-        touched: &Touched,
+        (touched, theirs): (&Touched, &str),
         table: &Table,
         number: u32,
         counts: Counts,
@@ -43,12 +43,11 @@ impl Capture {
         let Some((come, gone)) = all.filter(|_| !touched.made) else { return Ok(None) };
         let Some(only) = self.by_key.take(touched.oid, table, come.max(gone)) else { return Ok(None) };
         let shown = touched.shown();
-        let theirs = self.place_in(sessions.b, touched)?;
         let Sessions { a, b } = sessions;
         let place = format!("ONLY {}", quoted(table));
         let own = format!("{} AND {only}", own_rows("x", top));
         if come > 0 {
-            if has_namesakes(b, &theirs, top, Some(&only)).map_err(reading(&shown))? {
+            if has_namesakes(b, theirs, top, Some(&only)).map_err(reading(&shown))? {
                 return Ok(None);
             }
             let found = a.value(&format!("SELECT count(*) FROM {place} AS x WHERE {own}")).map_err(reading(&shown))?;
@@ -61,7 +60,7 @@ impl Capture {
             self.readable(a, touched)?;
             lock(a, touched)?;
             let snapshot = Seen::declare(a, &place).map_err(reading(&shown))?;
-            let found = candidates(b, &snapshot, (touched.oid, &theirs), table, Some(&only))
+            let found = candidates(b, &snapshot, (touched.oid, theirs), table, Some(&only))
                 .map_err(|error| error.of_rows(&shown))?;
             // As in `changed_rows`: A looks once B is through.
             let mut seen = Seen::at(a, found.places.as_deref()).map_err(reading(&shown))?;

@@ -107,6 +107,12 @@ impl Kind {
         serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
     }
 
+    /// True for types, and for what they are in or come with.
+    pub(super) fn is_of_types(self) -> bool {
+        use Kind::{Attribute, Composite, Domain, Enum, Extension, Range, Schema};
+        matches!(self, Schema | Extension | Enum | Composite | Attribute | Domain | Range)
+    }
+
     /// As it stands in SQL and is said to people.
     pub fn words(self) -> &'static str {
         match self {

@@ -66,13 +66,7 @@ impl Parts {
                 Kind::Constraint if object.part("on domain").is_some() && domains.contains(&object.of()) => {
                     types.push(change);
                 }
-                Kind::Schema
-                | Kind::Extension
-                | Kind::Enum
-                | Kind::Composite
-                | Kind::Attribute
-                | Kind::Domain
-                | Kind::Range => types.push(change),
+                kind if kind.is_of_types() => types.push(change),
                 Kind::Function if of_types(object) => types.push(change),
                 Kind::Sequence | Kind::Function | Kind::Table | Kind::Column => early.push(change),
                 _ => late.push(change),

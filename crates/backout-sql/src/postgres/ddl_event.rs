@@ -157,19 +157,7 @@ impl DdlEvent {
 
     /// True where it changed types, or a schema in which they may be.
     pub fn alters_types(&self) -> bool {
-        let is_one = |kind: Kind| {
-            matches!(
-                kind,
-                Kind::Schema
-                    | Kind::Extension
-                    | Kind::Enum
-                    | Kind::Composite
-                    | Kind::Attribute
-                    | Kind::Domain
-                    | Kind::Range
-            )
-        };
-        self.changes.iter().filter_map(|change| change.before.as_ref()).any(|object| is_one(object.kind))
+        self.changes.iter().filter_map(|change| change.before.as_ref()).any(|object| object.kind.is_of_types())
     }
 
     /// True where it made types of which values may be.

@@ -34,7 +34,6 @@ fn stage(own_schema: bool) -> Stage<'static> {
 fn an_owner_undoes_what_an_owner_may_do() {
     for own_schema in [true, false] {
         let mut stage = stage(own_schema);
-        let before = stage.dump();
         for change in [
             "UPDATE p SET n = n + 1; INSERT INTO p VALUES (4, 4); INSERT INTO c (p) VALUES (4);",
             "DELETE FROM p WHERE id = 2;",
@@ -45,14 +44,7 @@ fn an_owner_undoes_what_an_owner_may_do() {
             // Rows that point at one another, and a change of the schema that locks none of their tables.
             "INSERT INTO p VALUES (4, 4); INSERT INTO c (p) VALUES (4); CREATE VIEW v AS SELECT 1 AS x; UPDATE p SET n = 9 WHERE id = 1;",
         ] {
-            let images = stage.apply(change);
-            let applied = stage.dump();
-            stage.undo(&images);
-            assert_eq!(stage.dump(), before, "undo of {change}");
-            let again = stage.redo(&images);
-            assert_eq!(stage.dump(), applied, "redo of {change}");
-            stage.undo(&again);
-            assert_eq!(stage.dump(), before, "undo after redo of {change}");
+            stage.there_and_back(change);
         }
         let expected = if own_schema { "backout_shop.marker" } else { "public.backout_shop_marker" };
         assert_eq!(stage.database.own_objects().unwrap(), [expected]);
@@ -62,19 +54,11 @@ fn an_owner_undoes_what_an_owner_may_do() {
 #[test]
 fn rows_that_point_at_one_another_stay_on_one_side_of_a_change_of_a_key() {
     let mut stage = stage(true);
-    let before = stage.dump();
     for change in [
         "INSERT INTO p VALUES (4, 4); INSERT INTO c (p) VALUES (4); ALTER TABLE c ALTER COLUMN p TYPE bigint;",
         "DELETE FROM c WHERE p = 2; DELETE FROM p WHERE id = 2; ALTER TABLE c ALTER COLUMN p TYPE bigint; CREATE VIEW v AS SELECT 1 AS x; INSERT INTO p VALUES (5, 5);",
     ] {
-        let images = stage.apply(change);
-        let applied = stage.dump();
-        stage.undo(&images);
-        assert_eq!(stage.dump(), before, "undo of {change}");
-        let again = stage.redo(&images);
-        assert_eq!(stage.dump(), applied, "redo of {change}");
-        stage.undo(&again);
-        assert_eq!(stage.dump(), before, "undo after redo of {change}");
+        stage.there_and_back(change);
     }
 }
 

@@ -124,7 +124,7 @@ impl<'s> Stage<'s> {
 
     #[track_caller]
     pub fn redo(&mut self, images: &Images) -> Images {
-        self.try_redo(images, OnConflict::Stop).unwrap_or_else(|error| panic!("{}", told(&error)))
+        self.redone(images).0
     }
 
     /// Applies, undoes, redoes, undoes again; compares at each turn.
