@@ -240,6 +240,11 @@ impl Server {
         self.make("template0")
     }
 
+    /// The same, of another encoding than UTF-8.
+    pub fn database_in(&self, encoding: &str) -> Database<'_> {
+        self.make(&format!("template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"))
+    }
+
     /// A new database that is what `fill` makes of an empty one. It is filled once a server and name, and copied.
     pub fn database_like(&self, name: &str, fill: impl FnOnce(&Database<'_>)) -> Database<'_> {
         let template = format!("like_{name}");

@@ -22,7 +22,7 @@ use super::schema::{self, Tools};
 use super::split::{self, Statement};
 use super::stream::{Event, Sequence, Unsealed, Way};
 use super::wrapping::Wrapping;
-use super::{Postgres, counters, deferred, drawn, marker};
+use super::{Postgres, counters, deferred, drawn, marker, rights};
 use crate::database::{Script, ScriptUndo};
 
 /// How much of a statement an error shows.
@@ -32,6 +32,13 @@ impl Postgres {
     /// See [`crate::database::Database::apply`].
     pub(super) fn apply_script(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {
         self.ready()?;
+        if self.a.is_frozen() {
+            let act = format!("cannot deploy to {}", self.label);
+            return Err(TargetError::failed(
+                act,
+                "it is set to read only for this account (default_transaction_read_only)",
+            ));
+        }
         self.gone = Gone::default();
         let way = match &script.undo {
             ScriptUndo::Captured => Way::Captured,
@@ -112,6 +119,10 @@ impl Postgres {
                 .flush(&mut sessions, None)
                 .and_then(|()| if schema_changed { deferred::none_is_silenced(&mut sessions) } else { Ok(()) });
             done.map_err(|source| refused_at_end(&self.label, script, source))?;
+            let objection = rights::objection(&mut self.a, capture.index());
+            if let Some(why) = objection.map_err(|source| self.failed("cannot read what the role may do in", source))? {
+                return Err(no_right(script, &why));
+            }
         }
         let to_be_proven = capture.index().is_to_be_proven();
         if to_be_proven {
@@ -141,6 +152,20 @@ impl Postgres {
         capture.index().sequences = counters::moved(&mut self.a, &self.label, before)?;
         capture.unsealed().map_err(|source| uncaptured(&self.label, source))
     }
+}
+
+/// The refusal of a script that the role could not take back.
+fn no_right(script: &Script, why: &str) -> TargetError {
+    TargetError::Refused(Refusal {
+        place: script.shown.clone(),
+        what: "the script".to_owned(),
+        why: format!("the role lacks what its undo needs: {why}"),
+        ways_out: vec![
+            "deploy as the role that owns the tables, or as one that is a member of it and inherits its rights"
+                .to_owned(),
+            classify::OWN_UNDO.to_owned(),
+        ],
+    })
 }
 
 /// Writes the index; what the step comes to.

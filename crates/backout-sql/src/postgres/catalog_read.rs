@@ -325,7 +325,7 @@ fn constraints(condition: &str) -> String {
          'of', coalesce(nullif(k.conrelid, 0)::regclass::text, k.contypid::regtype::text), \
          'on domain', CASE k.conrelid WHEN 0 THEN true END, 'name', quote_ident(conname), 'type', k.contype, \
          'definition', pg_get_constraintdef(k.oid), 'references', nullif(k.confrelid, 0)::regclass::text, \
-         'comment', {comment}, 'only', nullif(k.connoinherit AND k.contype NOT IN ('c', 'p', 'u', 'x'), false), \
+         'comment', {comment}, \
          'index', nullif(x.indexrelid, 0)::regclass::text, 'index options', (SELECT {options} FROM pg_class c WHERE c.oid = x.indexrelid), \
          'index comment', CASE WHEN x.indexrelid IS NOT NULL THEN {index_comment} END, \
          'index depends on', CASE WHEN x.indexrelid IS NOT NULL THEN {depends} END, \

@@ -13,6 +13,9 @@ use super::{Postgres, counters, schema};
 /// before hold meanwhile keeps others waiting, and they may be the very ones that are waited for.
 const CHECK_TURNS: u32 = 5;
 
+/// The same of an undo, as often as a deployment asks for a lock.
+pub(super) const UNDO_TURNS: u32 = 20;
+
 impl Postgres {
     pub(super) fn check_undo_steps(
         &mut self,
@@ -70,8 +73,7 @@ impl Postgres {
         })
     }
 
-    /// Tries the undo of one step; false where a conflict is in the way of all the rest. Somebody else who is in its way
-    /// is let go first: this only looks.
+    /// Tries the undo of one step; false where a conflict is in the way of all the rest.
     fn check_step(
         &mut self,
         reader: &mut Reader<'_>,
@@ -81,25 +83,50 @@ impl Postgres {
     ) -> Result<bool, TargetError> {
         let label = self.label.clone();
         replay.began = counters::read(&mut self.a, &label)?;
+        match self.replay_in_turns(reader, manner, turns, replay, &mut |_| {}) {
+            Ok(()) => Ok(true),
+            Err(Halt::Error(TargetError::Conflicts(conflicts))) => {
+                replay.conflicts = conflicts;
+                Ok(false)
+            }
+            Err(halt) => Err(self.halted(halt)),
+        }
+    }
+
+    /// Replays the events of one step within the open transaction, of which nothing is captured. Somebody else who is in its
+    /// way is let go first, so often.
+    pub(super) fn replay_in_turns(
+        &mut self,
+        reader: &mut Reader<'_>,
+        manner: Manner,
+        turns: u32,
+        replay: &mut Replay<'_>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Halt> {
+        let label = self.label.clone();
         let failed = |source| TargetError::failed(format!("cannot set a savepoint in {label}"), source);
         let so_far = replay.found();
         for turn in 1.. {
             self.a.run("SAVEPOINT backout_check").map_err(failed)?;
-            match self.replay(reader, manner, replay, None, &mut |_| {}) {
-                Ok(()) => break,
-                Err(Halt::Error(TargetError::Conflicts(conflicts))) => {
-                    replay.conflicts = conflicts;
-                    return Ok(false);
-                }
+            match self.replay(reader, manner, replay, None, progress) {
                 Err(Halt::Error(error)) if turn < turns && schema::gives_way(&error) => {
+                    self.a.client.went_back();
                     self.a.run("ROLLBACK TO backout_check; RELEASE backout_check").map_err(failed)?;
                     replay.only(&so_far);
                     std::thread::sleep(schema::LOCK_PAUSE);
                 }
-                Err(halt) => return Err(self.halted(halt)),
+                Err(Halt::Error(error)) if schema::gives_way(&error) => {
+                    let act = format!(
+                        "{label}: others hold what is to go back, after {turn} tries; pg_stat_activity and pg_locks tell who"
+                    );
+                    return Err(TargetError::failed(act, error).into());
+                }
+                done => {
+                    done?;
+                    break;
+                }
             }
         }
-        self.a.run("RELEASE backout_check").map_err(failed)?;
-        Ok(true)
+        Ok(self.a.run("RELEASE backout_check").map_err(failed)?)
     }
 }

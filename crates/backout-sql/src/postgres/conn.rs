@@ -42,7 +42,7 @@ pub struct Route {
 pub type Params = BTreeMap<String, String>;
 
 /// libpq's environment variables and the parameters that they stand for.
-const ENVIRONMENT: [(&str, &str); 15] = [
+const ENVIRONMENT: [(&str, &str); 19] = [
     ("PGHOST", "host"),
     ("PGHOSTADDR", "hostaddr"),
     ("PGPORT", "port"),
@@ -56,6 +56,10 @@ const ENVIRONMENT: [(&str, &str); 15] = [
     ("PGSSLROOTCERT", "sslrootcert"),
     ("PGSSLCERT", "sslcert"),
     ("PGSSLKEY", "sslkey"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
+    ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+    ("PGGSSENCMODE", "gssencmode"),
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
 ];
@@ -230,6 +234,7 @@ fn set(config: &mut Config, name: &str, value: &str) -> Option<()> {
             _ => return None,
         }),
         "keepalives" => config.keepalives(value != "0"),
+        "tcp_user_timeout" => config.tcp_user_timeout(Duration::from_millis(value.parse().ok()?)),
         "keepalives_idle" => config.keepalives_idle(Duration::from_secs(value.parse().ok()?)),
         // Read elsewhere, or without a meaning here.
         "passfile"
@@ -238,11 +243,13 @@ fn set(config: &mut Config, name: &str, value: &str) -> Option<()> {
         | "sslkey"
         | "sslcrl"
         | "sslcompression"
-        | "gssencmode"
         | "client_encoding"
         | "fallback_application_name"
         | "ssl_min_protocol_version"
+        | "ssl_max_protocol_version"
         | "krbsrvname" => config,
+        // What comes unencrypted by that way is not what was asked for.
+        "gssencmode" if matches!(value, "disable" | "prefer") => config,
         _ => return None,
     };
     Some(())

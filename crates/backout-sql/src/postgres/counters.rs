@@ -151,7 +151,8 @@ pub fn put_back(
                 return Err(failed(source));
             }
             a.run("ROLLBACK TO backout_sequence; RELEASE backout_sequence").map_err(failed)?;
-            notes.push(format!("{label}: the sequence {shown} stays where it is: {source}"));
+            notes
+                .push(format!("{label}: the sequence {shown} stays where it is: {}", super::ddl_turn::reason(&source)));
         }
     }
     Ok(())

@@ -155,6 +155,7 @@ fn cascade_sql(going: &str) -> String {
                      d.deptype = 'e' OR g.member AND d.deptype NOT IN ('n', 'x')
                  FROM pg_catalog.pg_depend d
                  WHERE d.refclassid = g.classid AND d.refobjid = g.objid AND (g.objsubid = 0 OR d.refobjsubid = g.objsubid)
+                     AND NOT ({ONE_PART})
                  UNION ALL SELECT d.refclassid, d.refobjid, d.refobjsubid, false, g.member FROM pg_catalog.pg_depend d
                  WHERE NOT g.with_it AND d.classid = g.classid AND d.objid = g.objid AND d.deptype = 'i'
                  UNION ALL SELECT 1259, a.attrelid, a.attnum, g.with_it, g.member FROM pg_catalog.pg_inherits h
@@ -186,6 +187,11 @@ pub(super) fn along_sql(going: &str) -> String {
          SELECT classid||','||objid||','||objsubid FROM gone g WHERE classid <> 2604 AND {NOT_OWN}"
     )
 }
+
+/// The condition that a dependent `d` is what a foreign key of others has for one partition of the table that it points at: it ends
+/// as that is detached, and the key stays.
+const ONE_PART: &str = "d.classid = 2606 AND EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                         JOIN pg_catalog.pg_constraint w ON w.oid = k.conparentid AND w.conrelid = k.conrelid WHERE k.oid = d.objid AND k.contype = 'f')";
 
 /// The condition that an object `g` is none that PostgreSQL keeps for itself.
 const NOT_OWN: &str = "NOT CASE classid

@@ -94,7 +94,7 @@ pub(super) fn drop_aside(
             content: None,
         });
     }
-    let special = |object: &Object| stand_in(object, &tables, &moved);
+    let special = |object: &Object| stand_in(object, &gone, &moved);
     let pairs: Vec<Pair<'_>> =
         changes.iter().map(|change| Pair { from: change.before.as_ref(), to: change.after.as_ref() }).collect();
     let version = context.version;
@@ -115,12 +115,16 @@ pub(super) fn drop_aside(
 }
 
 /// What is done to an object of a moved table in place of a drop.
-pub(super) fn stand_in(object: &Object, tables: &[&Object], moved: &[Moved]) -> Option<String> {
-    let is_here = |id: &str| tables.iter().any(|table| table.id() == id);
+pub(super) fn stand_in(object: &Object, gone: &[&Object], moved: &[Moved]) -> Option<String> {
+    let is_here = |id: &str| gone.iter().any(|other| other.kind == Kind::Table && other.id() == id);
     if let Some(moved) = is_among(object, moved) {
         let mut sql = String::new();
         if let Some(parent) = object.part("partition of").filter(|parent| !is_here(parent)) {
             sql = format!("ALTER TABLE {parent} DETACH PARTITION {}; ", object.id());
+            // Those that it had from its whole are its own from then on, and would keep the rows that they point at.
+            let own =
+                |key: &&&Object| key.of() == object.id() && key.part("references").is_some() && key.is_inherited();
+            gone.iter().filter(own).for_each(|key| sql.push_str(&format!("{}; ", ddl_make::drop(key))));
         }
         return Some(format!("{sql}ALTER {} {} SET SCHEMA {}", moved.word, object.id(), moved.hold));
     }

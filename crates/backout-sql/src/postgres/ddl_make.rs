@@ -232,7 +232,12 @@ pub(super) fn drop(object: &Object) -> String {
         Kind::PublishedTable => format!("ALTER PUBLICATION {of} DROP TABLE ONLY {name}"),
         Kind::PublishedSchema => format!("ALTER PUBLICATION {of} DROP TABLES IN SCHEMA {name}"),
         Kind::DefaultPrivileges => String::new(),
-        _ => format!("DROP {} IF EXISTS {id}", word(object)),
+        _ => {
+            // A foreign key that points at the whole keeps its parts.
+            let part = object.part("partition of").filter(|_| object.kind == Kind::Table);
+            let apart = part.map(|whole| format!("ALTER TABLE {whole} DETACH PARTITION {id}; "));
+            format!("{}DROP {} IF EXISTS {id}", apart.unwrap_or_default(), word(object))
+        }
     }
 }
 

@@ -162,6 +162,7 @@ fn dangling(client: &mut Client, tables: &[&str]) -> Result<Vec<Found>, Error> {
          k.confrelid::regclass \
          FROM unnest(ARRAY[{list}]) t JOIN pg_catalog.pg_constraint k ON k.conrelid = t AND k.contype = 'f' \
          AND k.convalidated AND k.confrelid NOT IN ({list}) \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint w WHERE w.oid = k.conparentid AND w.conrelid = k.conrelid) \
          CROSS JOIN generate_subscripts(k.conkey, 1) at \
          JOIN pg_catalog.pg_attribute ca ON ca.attrelid = k.conrelid AND ca.attnum = k.conkey[at] \
          JOIN pg_catalog.pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = k.confkey[at] \

@@ -193,7 +193,7 @@ fn reshape(
     let moved: Vec<Moved> = tables.iter().map(|table| aside(table)).collect();
     client.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
     let all: Vec<&Object> = hanging.iter().collect();
-    let mut drops = ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &tables, &moved));
+    let mut drops = ddl_turn::drops(&all, &|object| ddl_hold::stand_in(object, &all, &moved));
     // What takes their rows is dropped under the names that they have yet.
     let of_tables =
         |act: &ddl_turn::Act, verb: &str| tables.iter().any(|table| act.shown == format!("{verb} {}", table.shown()));

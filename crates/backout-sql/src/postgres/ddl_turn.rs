@@ -172,11 +172,11 @@ pub(super) fn drops(objects: &[&Object], special: &dyn Fn(&Object) -> Option<Str
             None if object.kind == Kind::DefaultPrivileges => ddl_alter::default_privileges(object, false),
             None => ddl_make::drop(object),
         };
-        acts.push(Act { sql, shown, drops: true });
+        acts.push((object.kind, Act { sql, shown, drops: true }));
     }
     // A foreign key keeps the tables on both its sides.
-    acts.sort_by_key(|act| !act.sql.contains(" DROP CONSTRAINT "));
-    acts
+    acts.sort_by_key(|(kind, _)| *kind != Kind::Constraint);
+    acts.into_iter().map(|(_, act)| act).collect()
 }
 
 /// The statements that make objects, what is needed first.

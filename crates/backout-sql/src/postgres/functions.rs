@@ -7,7 +7,7 @@ use super::classify::No;
 use super::token::{Kind, each_token};
 
 /// By the beginning of the name, and why.
-const REFUSED: [(&str, &str); 24] = [
+const REFUSED: [(&str, &str); 25] = [
     ("dblink", "what it does in another session is not captured"),
     ("lo_creat", LARGE),
     ("lo_from_bytea", LARGE),
@@ -18,6 +18,7 @@ const REFUSED: [(&str, &str); 24] = [
     ("lo_truncate", LARGE),
     ("lo_unlink", LARGE),
     ("lowrite", LARGE),
+    ("pg_advisory_unlock_all", "the lock by which no second deployer comes along is one of them"),
     ("pg_cancel_backend", SERVER),
     ("pg_create_", SERVER),
     ("pg_copy_", SERVER),

@@ -10,7 +10,7 @@ use super::ddl::DdlEvent;
 use super::fitting::Stranger;
 use super::gone::Gone;
 use super::session::{Session, ident};
-use super::stream::{Column, Damage, Reader, Span, StreamError, Table};
+use super::stream::{Column, Damage, Event, Reader, Span, StreamError, Table};
 use super::table::{self, list, quoted};
 use super::undo::{Direction, Halt};
 
@@ -68,6 +68,8 @@ pub struct Found {
     already: Option<Conflicts>,
     notes: usize,
     rows: u64,
+    unkept: bool,
+    gone: Gone,
 }
 
 impl<'a> Replay<'a> {
@@ -127,6 +129,8 @@ impl<'a> Replay<'a> {
             already: self.already.clone(),
             notes: self.notes.len(),
             rows: self.rows,
+            unkept: self.unkept,
+            gone: self.gone.clone(),
         }
     }
 
@@ -136,6 +140,8 @@ impl<'a> Replay<'a> {
         self.already = found.already.clone();
         self.notes.truncate(found.notes);
         self.rows = found.rows;
+        self.unkept = found.unkept;
+        self.gone = found.gone.clone();
     }
 
     pub fn overwrites(&self) -> bool {
@@ -298,4 +304,16 @@ fn fill(
         return Err(StreamError::from(Damage("an image is no row of its table")).into());
     }
     a.run(&format!("ANALYZE {name}")).map_err(failed)
+}
+
+/// The tables that a change made and one of those after it, which are undone already, dropped: the last of them first.
+pub(super) fn made_and_dropped(event: &DdlEvent, undone: &[Event]) -> Vec<String> {
+    let is_dropped = |made: &&str| {
+        let later = undone.iter().rev().filter_map(|event| match event {
+            Event::Ddl { event, .. } => Some(event),
+            Event::Rows { .. } | Event::Statements { .. } => None,
+        });
+        later.into_iter().try_fold(*made, |name, event| event.course(name)).is_none()
+    };
+    event.made().filter(is_dropped).map(str::to_owned).collect()
 }

@@ -14,7 +14,7 @@ use super::ddl_undo::AS_IT_WAS;
 use super::load::NO_ROW;
 use super::stream::{Event, Reader, StreamError, Table};
 use super::table::{plain, shown};
-use super::terms::{CUT, ROW_COLUMNS, is_plain};
+use super::terms::{CUT, MORE, ROW_COLUMNS, is_plain};
 
 /// What a conflict is about, as far as images can be asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,7 +334,7 @@ impl<'a> Form<'a> {
             return parts.join(", ");
         }
         if !self.is_whole() {
-            parts.push("…".to_owned());
+            parts.push(MORE.to_owned());
         }
         format!("({})", parts.join(", "))
     }
@@ -348,7 +348,7 @@ fn shown_value(field: &[u8], kind: &str) -> String {
     let bytes = unescaped(field);
     let text = String::from_utf8_lossy(&bytes);
     let text = match text.char_indices().nth(CUT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
+        Some((end, _)) => format!("{}{MORE}", &text[..end]),
         None => text.into_owned(),
     };
     if is_plain(kind) { text } else { format!("'{text}'") }

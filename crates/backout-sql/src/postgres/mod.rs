@@ -116,6 +116,7 @@ mod rebuild;
 mod redo;
 mod refreshed;
 mod rewritten;
+mod rights;
 mod schema;
 mod script;
 mod script_ddl;
@@ -194,9 +195,9 @@ impl Postgres {
             return Err(TargetError::failed(format!("cannot use {label}"), pooler::WHY));
         }
         let (mut a, b) = (open::set_up(one, &label)?, open::set_up(other, &label)?);
-        let reading = |source| TargetError::failed(format!("cannot read {label}"), source);
         examine::known_version(&mut a, &label)?;
-        let place = Place::find(&mut a, &own).map_err(reading)?;
+        let place = Place::find(&mut a, &own);
+        let place = place.map_err(|source| TargetError::failed(format!("cannot read {label}"), source))?;
         Ok(Self {
             route,
             label,
@@ -414,10 +415,7 @@ impl Database for Postgres {
     }
 
     fn unlock(&mut self) -> Result<(), TargetError> {
-        match self.epoch.take() {
-            Some(epoch) => lock::give_back(&mut self.a, &self.own, &self.label, epoch),
-            None => Ok(()),
-        }
+        self.epoch.take().map_or(Ok(()), |epoch| lock::give_back(&mut self.a, &self.own, &self.label, epoch))
     }
 
     fn holder(&mut self) -> Result<Option<Holder>, TargetError> {

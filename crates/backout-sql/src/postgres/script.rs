@@ -12,11 +12,12 @@ use std::io::Write;
 use backout_model::target::{Images, TargetError};
 
 use super::catalog::users_trigger;
+use super::load::made_and_dropped;
 use super::script_ddl::{self, STOPS, Writing};
 use super::session::{ident, literal};
 use super::stream::{Event, Reader, Span, Table};
 use super::table::{bracketed, list, quoted, shown};
-use super::undo::{Halt, made_and_dropped};
+use super::undo::Halt;
 use super::{Postgres, Session, refreshed};
 
 impl Postgres {

@@ -52,6 +52,8 @@ pub struct Session {
     pub version: u32,
     /// What `standard_conforming_strings` is for a session that begins.
     strings: Option<String>,
+    /// So is `default_transaction_read_only`.
+    frozen: bool,
     /// Silences event triggers for what the tool itself does.
     mute: Option<Mute>,
 }
@@ -68,12 +70,13 @@ impl Session {
     pub fn new(mut client: postgres::Client) -> Result<Self, postgres::Error> {
         const WHO: &str =
             "SELECT session_user, pg_catalog.current_setting('server_version_num'), pg_catalog.pg_backend_pid(),
-             pg_catalog.current_setting('standard_conforming_strings')";
+             pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('default_transaction_read_only')";
         let found = rows(&mut client, WHO)?.pop().unwrap_or_default();
-        let [user, number, process, strings] = <[Option<String>; 4]>::try_from(found).unwrap_or_default();
+        let [user, number, process, strings, frozen] = <[Option<String>; 5]>::try_from(found).unwrap_or_default();
         let version = number.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0) / 10_000;
         let user = user.unwrap_or_default();
-        Ok(Self { user, client: client.into(), process, version, strings, mute: None })
+        let frozen = frozen.as_deref() == Some("on");
+        Ok(Self { user, client: client.into(), process, version, strings, frozen, mute: None })
     }
 
     /// The number of the server's process, where it is known.
@@ -84,6 +87,11 @@ impl Session {
     /// True where strings mean what the standard says: how scripts are read here.
     pub fn has_standard_strings(&self) -> bool {
         self.strings.as_deref() != Some("off")
+    }
+
+    /// True where somebody has set the database, or the account, to read only.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// False where another session of the server answers than the one that we began with.

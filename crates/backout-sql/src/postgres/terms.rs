@@ -53,6 +53,8 @@ pub fn key_digest(table: &Table, alias: &str) -> String {
 
 /// So many letters of a value are shown.
 pub const CUT: usize = 60;
+/// What is left out: the server may keep its text in an encoding that knows no more than ASCII.
+pub const MORE: &str = "...";
 /// So many columns of a row without a key.
 pub const ROW_COLUMNS: usize = 4;
 
@@ -67,7 +69,7 @@ pub fn shown(table: &Table, column: usize, alias: &str) -> String {
     let column = &table.columns[column];
     let value = format!("{alias}.{}", ident(&column.name));
     let text = format!(
-        "CASE WHEN length(format('%s', {value})) > {CUT} THEN left(format('%s', {value}), {CUT}) || '…' ELSE format('%s', {value}) END"
+        "CASE WHEN length(format('%s', {value})) > {CUT} THEN left(format('%s', {value}), {CUT}) || '{MORE}' ELSE format('%s', {value}) END"
     );
     let text = if is_plain(&column.kind) { text } else { format!("'''' || {text} || ''''") };
     format!("CASE WHEN num_nulls({value}) = 1 THEN 'NULL' ELSE {text} END")
@@ -82,7 +84,7 @@ pub fn shown_row(table: &Table, alias: &str) -> String {
         |at: usize| format!("{} || {}", literal(&format!("{}=", table.columns[at].name)), shown(table, at, alias));
     let mut parts: Vec<String> = (0..table.columns.len().min(ROW_COLUMNS)).map(named).collect();
     if table.columns.len() > ROW_COLUMNS {
-        parts.push("'…'".to_owned());
+        parts.push(format!("'{MORE}'"));
     }
     format!("'(' || concat_ws(', ', {}) || ')'", parts.join(", "))
 }

@@ -11,8 +11,12 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::conn::ConnError;
@@ -24,7 +28,32 @@ pub struct Wanted {
     chain: bool,
     name: bool,
     roots: Option<PathBuf>,
+    /// Lists of certificates that were revoked.
+    revoked: Option<PathBuf>,
     certificate: Option<(PathBuf, PathBuf)>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+}
+
+/// The versions of TLS between two, which are as libpq has them; an empty one is no bound. None older than 1.2 is known.
+fn versions(least: &str, most: &str) -> Result<Vec<&'static SupportedProtocolVersion>, ConnError> {
+    const OLDER: [&str; 3] = ["", "TLSv1", "TLSv1.1"];
+    let bad = |name: &str| ConnError::Tls(format!("{name} is no version of TLS that can be spoken here"));
+    let from = match least {
+        "TLSv1.3" => 1,
+        "TLSv1.2" => 0,
+        old if OLDER.contains(&old) => 0,
+        _ => return Err(bad("ssl_min_protocol_version")),
+    };
+    let to = match most {
+        "" | "TLSv1.3" => 2,
+        "TLSv1.2" => 1,
+        _ => return Err(bad("ssl_max_protocol_version")),
+    };
+    [&TLS12, &TLS13]
+        .get(from..to)
+        .filter(|some| !some.is_empty())
+        .map(<[_]>::to_vec)
+        .ok_or_else(|| ConnError::Tls("ssl_min_protocol_version is above ssl_max_protocol_version".to_owned()))
 }
 
 impl Wanted {
@@ -41,6 +70,7 @@ impl Wanted {
             env("HOME").map(|home| Path::new(&home).join(".postgresql").join(name)).filter(|path| path.is_file())
         };
         let named = |name: &str| params.get(name).map(PathBuf::from);
+        let text = |name: &str| params.get(name).map_or("", String::as_str);
         let system = params.get("sslrootcert").is_some_and(|value| value == "system");
         let roots = if system { None } else { named("sslrootcert").or_else(|| beside("root.crt")) };
         let certificate = named("sslcert").or_else(|| beside("postgresql.crt"));
@@ -49,7 +79,9 @@ impl Wanted {
             chain: matches!(mode, "verify-ca" | "verify-full") || mode == "require" && roots.is_some(),
             name: mode == "verify-full",
             roots,
+            revoked: named("sslcrl").or_else(|| beside("root.crl")),
             certificate: certificate.zip(key),
+            versions: versions(text("ssl_min_protocol_version"), text("ssl_max_protocol_version"))?,
         }))
     }
 
@@ -59,7 +91,7 @@ impl Wanted {
         let verifier =
             Arc::new(Verifier { inner: self.inner(&provider)?, name: self.name, provider: Arc::clone(&provider) });
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(&self.versions)
             .map_err(|error| failed(&error))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
@@ -88,10 +120,14 @@ impl Wanted {
                 store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
         }
-        WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
-            .build()
-            .map(Some)
-            .map_err(|error| ConnError::Tls(error.to_string()))
+        let mut verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider));
+        if let Some(path) = &self.revoked {
+            let failed = |error: rustls::pki_types::pem::Error| ConnError::Tls(format!("{}: {error}", path.display()));
+            let lists = CertificateRevocationListDer::pem_file_iter(path).map_err(failed)?;
+            verifier = verifier.with_crls(lists.collect::<Result<Vec<_>, _>>().map_err(failed)?);
+            verifier = verifier.enforce_revocation_expiration();
+        }
+        verifier.build().map(Some).map_err(|error| ConnError::Tls(error.to_string()))
     }
 }
 

@@ -9,13 +9,13 @@ use backout_model::target::{Gate, Images, Manner, Report, Summary, TargetError};
 use super::apply::{self, cannot_run, uncaptured};
 use super::capture::{Capture, Sessions};
 use super::ddl::DdlEvent;
-use super::load::{self, Loaded, Replay, Went};
+use super::load::{self, Loaded, Replay, Went, made_and_dropped};
 use super::quiet::Quiet;
 use super::refreshed::{self, View};
 use super::schema::{self, Tools};
 use super::session::Session;
 use super::stream::{Column, Event, Index, Kept, Reader, StreamError, Table, Way};
-use super::{Postgres, counters, ddl_attach, foreign, guard, hung, loose, namesakes, rebuild, redo, table};
+use super::{Postgres, check, counters, ddl_attach, foreign, guard, hung, loose, namesakes, rebuild, redo, table};
 use crate::shown;
 
 /// Which way a step is replayed.
@@ -85,8 +85,12 @@ impl Postgres {
         let mut replay = Replay::new(&label, Direction::Undo, manner.on_conflict, before.clone());
         replay.gone = self.gone.clone();
         let of = reader.index.rows;
-        self.replay(reader, manner, &mut replay, capture.as_mut(), &mut |rows| gate.progress(rows, Some(of)))
-            .map_err(|halt| self.halted(halt))?;
+        let progress = &mut |rows| gate.progress(rows, Some(of));
+        match capture.as_mut() {
+            None => self.replay_in_turns(reader, manner, check::UNDO_TURNS, &mut replay, progress),
+            capture => self.replay(reader, manner, &mut replay, capture, progress),
+        }
+        .map_err(|halt| self.halted(halt))?;
         let Replay { conflicts, notes, rows, gone, unkept, .. } = replay;
         let is_stopped = manner.on_conflict == OnConflict::Stop && !conflicts.is_empty();
         if is_stopped || manner.on_conflict == OnConflict::Keep && unkept {
@@ -484,16 +488,4 @@ pub fn summary_of(index: &Index) -> Summary {
     needs.dedup();
     needs.truncate(Summary::OBJECTS_KEPT);
     Summary { changes: index.statements, objects, needs, ..Summary::default() }
-}
-
-/// The tables that a change made and one of those after it, which are undone already, dropped: the last of them first.
-pub(super) fn made_and_dropped(event: &DdlEvent, undone: &[Event]) -> Vec<String> {
-    let is_dropped = |made: &&str| {
-        let later = undone.iter().rev().filter_map(|event| match event {
-            Event::Ddl { event, .. } => Some(event),
-            Event::Rows { .. } | Event::Statements { .. } => None,
-        });
-        later.into_iter().try_fold(*made, |name, event| event.course(name)).is_none()
-    };
-    event.made().filter(is_dropped).map(str::to_owned).collect()
 }

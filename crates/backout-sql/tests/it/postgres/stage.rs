@@ -127,19 +127,30 @@ impl<'s> Stage<'s> {
         self.redone(images).0
     }
 
-    /// Applies, undoes, redoes, undoes again; compares at each turn.
+    /// Applies, undoes, redoes, undoes again; compares rows at each turn.
     #[track_caller]
     pub fn there_and_back(&mut self, change: &str) {
-        let before = self.dump();
+        self.compared(change, &Self::dump);
+    }
+
+    /// The same, and compares all that pg_dump says.
+    #[track_caller]
+    pub fn schema_there_and_back(&mut self, change: &str) {
+        self.compared(change, &Self::pg_dump);
+    }
+
+    #[track_caller]
+    fn compared(&mut self, change: &str, dump: &dyn Fn(&Self) -> Vec<String>) {
+        let before = dump(self);
         let images = self.apply(change);
-        let applied = self.dump();
+        let applied = dump(self);
         assert_ne!(applied, before, "the change changes nothing: {change}");
         self.undo(&images);
-        assert_eq!(self.dump(), before, "undo of {change}");
+        assert_eq!(dump(self), before, "undo of {change}");
         let again = self.redo(&images);
-        assert_eq!(self.dump(), applied, "redo of {change}");
+        assert_eq!(dump(self), applied, "redo of {change}");
         self.undo(&again);
-        assert_eq!(self.dump(), before, "undo after redo of {change}");
+        assert_eq!(dump(self), before, "undo after redo of {change}");
     }
 
     pub fn dump(&self) -> Vec<String> {

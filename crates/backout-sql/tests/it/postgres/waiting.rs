@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use backout_model::conflict::OnConflict;
 use backout_model::target::Target;
+use postgres::Client;
 
 use crate::postgres::stage::Stage;
 use crate::stage::told;
@@ -46,18 +47,13 @@ fn readers_never_wait_longer_than_a_turn_and_the_holder_is_named() {
     assert_eq!(stage.pg_dump(), before);
 }
 
-/// Somebody holds a row for longer than a turn while an undo is looked at: that is no reason to refuse it.
-#[test]
-fn a_look_at_an_undo_waits_for_a_row_more_than_once() {
-    let mut stage = Stage::new("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x')");
-    let images = stage.apply("UPDATE t SET a = 'y';");
-    let (mut holder, mut watch) = (stage.other(), stage.other());
+/// Works while somebody holds a row, who lets it go once it was waited for, given up and is waited for again.
+fn while_held(mut holder: Client, mut watch: Client, work: impl FnOnce()) {
     holder.batch_execute("BEGIN; SELECT FROM t FOR UPDATE").unwrap();
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            // It waits, gives up, and waits again.
             for (times, waits) in [(1, true), (2, false), (3, true)] {
                 let began = Instant::now();
                 while (watch.query_one(waiting, &[]).unwrap().get::<_, i64>(0) > 0) != waits {
@@ -66,10 +62,26 @@ fn a_look_at_an_undo_waits_for_a_row_more_than_once() {
             }
             holder.batch_execute("COMMIT").unwrap();
         });
+        work();
+    });
+}
+
+/// Somebody holds a row for longer than a turn: that is no reason to refuse an undo that is looked at, nor to give one up.
+#[test]
+fn an_undo_waits_for_a_row_more_than_once() {
+    let mut stage = Stage::new("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x')");
+    let images = stage.apply("UPDATE t SET a = 'y';");
+    while_held(stage.other(), stage.other(), || {
         let mut one = std::iter::once(Box::new(Cursor::new(images.clone())) as Box<dyn backout_model::target::Images>);
         let report = stage.database.check_undo(&mut one, OnConflict::Stop);
         assert!(report.unwrap_or_else(|error| panic!("{}", told(&error))).conflicts.is_empty());
     });
-    stage.undo(&images);
-    assert_eq!(stage.ask("SELECT a FROM t"), "x");
+    for on_conflict in [OnConflict::Stop, OnConflict::Keep] {
+        while_held(stage.other(), stage.other(), || {
+            let report = stage.try_undo(&images, on_conflict);
+            assert!(report.unwrap_or_else(|error| panic!("{}", told(&error))).conflicts.is_empty());
+        });
+        assert_eq!(stage.ask("SELECT a FROM t"), "x");
+        stage.redo(&images);
+    }
 }
