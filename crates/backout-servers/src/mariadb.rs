@@ -26,7 +26,7 @@ pub struct Server {
     account: Account,
     /// Holds `data`, `socket`, `log`, and `users`, which every process that needs the server keeps locked.
     folder: PathBuf,
-    settings: Vec<String>,
+    settings: Mutex<Vec<String>>,
     /// The server's process where this process started it.
     child: Mutex<Option<Child>>,
     _user: File,
@@ -85,10 +85,16 @@ impl Server {
         install.arg(format!("--tmpdir={}", folder.display()));
         install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
         run(&mut install);
-        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let settings = Mutex::new(settings.iter().map(|&setting| setting.to_owned()).collect());
         let server = Server { account, folder, settings, child: Mutex::new(None), _user: user, shared };
         server.start();
         server
+    }
+
+    /// From its next start on the server has a further setting.
+    pub fn set(&self, setting: &str) {
+        assert!(!self.shared, "the shared server must stay: take a fresh one");
+        self.settings.lock().unwrap().push(setting.to_owned());
     }
 
     /// Starts a server that was stopped or killed, and waits until it lets users in.
@@ -104,7 +110,7 @@ impl Server {
         // A server that starts clears its folder of temporary files: it must be nobody else's.
         command.arg(format!("--tmpdir={}", self.folder.display()));
         // So that times of the zone that every test may count on are known by name, without tables of time zones.
-        command.env("TZ", "Europe/Berlin").args(&self.settings);
+        command.env("TZ", "Europe/Berlin").args(&*self.settings.lock().unwrap());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         let mut process = command.spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let mut last = String::new();
@@ -239,7 +245,8 @@ impl Drop for Database<'_> {
 fn join(pointer: &Path) -> Option<Server> {
     let (folder, user) = keeper::join(pointer)?;
     let account = Account::find("mysql");
-    let server = Server { account, folder, settings: Vec::new(), child: Mutex::new(None), _user: user, shared: true };
+    let server =
+        Server { account, folder, settings: Mutex::default(), child: Mutex::new(None), _user: user, shared: true };
     server.try_connect("mysql").ok()?;
     Some(server)
 }

@@ -1,6 +1,6 @@
 //! The MariaDB engine against the `mariadb` client: bulk statements, single rows, a chain of real steps, DROP TABLE and
-//! TRUNCATE, undo, memory. On a private server of its own; the client runs the same script, in one transaction where it is
-//! one of rows.
+//! TRUNCATE, undo, memory, and what is left to other sessions meanwhile. On a private server of its own; the client runs the
+//! same script, in one transaction where it is one of rows.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use backout_servers::mariadb::{SUPERUSER, Server};
 use mysql::prelude::Queryable as _;
 
 use super::Options;
+use super::meanwhile::{self, Others, throughput};
 use super::measure::{alternate, settle, timed};
 use super::report::{Report, Row, Target};
 use super::tool::Tool;
@@ -64,6 +65,9 @@ pub fn run(options: &Options, backout: &Backout, scratch: &Path, report: &mut Re
             let package = bench.tool.package("work", std::slice::from_ref(&load.sql))?;
             bench.tool.memory(&name, &bench.site("ours", "base")?, &package, MEMORY, report)?;
         }
+    }
+    if options.wants("sysbench meanwhile") {
+        bench.meanwhile(&all[0], report)?;
     }
     Ok(())
 }
@@ -198,6 +202,50 @@ impl Bench<'_> {
         report.add(&Row::runs(load.name, CLIENT, &there, &deploys, load.target));
         report.add(&Row::runs(&format!("undo of {}", load.name), "the same, forward", &there, &undos, load.undo));
         Ok(())
+    }
+
+    /// Transactions that sysbench does on other tables while a script runs.
+    fn meanwhile(&self, load: &Workload, report: &mut Report) -> Result<()> {
+        copy::copy(&mut self.server.connect("mysql"), "base", "busy")?;
+        timed(self.sysbench("busy").arg("prepare"))
+            .context("making the tables of sysbench: script/setup installs it")?;
+        let package = self.tool.package("work", std::slice::from_ref(&load.sql))?;
+        let file = self.tool.scratch.join("script.sql");
+        fs::write(&file, format!("START TRANSACTION;\n{}COMMIT;\n", load.sql))?;
+        let plain = || {
+            self.fresh("plain", "busy")?;
+            throughput(self.others("plain"), &mut self.client("plain", &file)?)
+        };
+        let ours = || {
+            let site = self.site("ours", "busy")?;
+            throughput(self.others("ours"), &mut self.tool.deploy(&site, &package))
+        };
+        meanwhile::compare("sysbench meanwhile", "sysbench beside mariadb", self.runs, plain, ours, report)
+    }
+
+    fn sysbench(&self, database: &str) -> Command {
+        let mut command = Command::new("sysbench");
+        command.arg("oltp_read_write").args(["--tables=4", "--table-size=50000", "--threads=2"]);
+        command
+            .args([&format!("--mysql-socket={}", self.server.socket().display()), &format!("--mysql-db={database}")]);
+        command.arg(format!("--mysql-user={SUPERUSER}"));
+        command
+    }
+
+    /// Nobody else executes prepared statements; a transaction of sysbench is so many of them.
+    fn others(&self, database: &str) -> Others<'static> {
+        const STATEMENTS: f64 = 20.0;
+        let mut program = self.sysbench(database);
+        // Deadlocks of its own with itself are no matter.
+        program.args(["--time=3600", "--mysql-ignore-errors=all", "run"]);
+        let mut conn = self.server.connect("mysql");
+        let done = move || -> Result<f64> {
+            let found = rows(&mut conn, "SHOW GLOBAL STATUS LIKE 'Com_stmt_execute'")?;
+            let count: f64 =
+                found[0][1].as_deref().unwrap_or_default().parse().context("reading how much was executed")?;
+            Ok(count / STATEMENTS)
+        };
+        Others { program, done: Box::new(done) }
     }
 
     /// A quick sum over what the workloads change.

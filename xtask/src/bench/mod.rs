@@ -6,6 +6,7 @@ mod backup;
 mod capture;
 mod files;
 mod mariadb;
+mod meanwhile;
 mod measure;
 mod postgres;
 mod record;

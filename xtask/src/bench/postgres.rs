@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use backout_servers::postgres::{SUPERUSER, Server, Setup};
 
 use super::Options;
-use super::measure::{alternate, median, settle, timed};
+use super::meanwhile::{self, Others, throughput};
+use super::measure::{alternate, settle, timed};
 use super::report::{Report, Row, Target};
 use super::tool::{Tool, UNDO};
 use crate::backout::Backout;
@@ -294,40 +294,21 @@ impl Bench<'_> {
         fs::write(&file, format!("BEGIN;\n{}COMMIT;\n", load.sql))?;
         let psql = || {
             self.fresh("plain")?;
-            self.throughput("plain", &mut self.psql("plain", &file))
+            throughput(self.pgbench("plain"), &mut self.psql("plain", &file))
         };
         let ours = || {
             let site = self.site("ours")?;
-            self.throughput("ours", &mut self.tool.deploy(&site, &package))
+            throughput(self.pgbench("ours"), &mut self.tool.deploy(&site, &package))
         };
-        let (base, ours) = alternate(self.runs, psql, ours)?;
-        // As durations of a transaction, which have a median like any others.
-        let a_second = |times: Vec<Duration>| 1.0 / median(times).as_secs_f64();
-        report.add(&Row {
-            baseline: "pgbench beside psql".to_owned(),
-            base: Some(a_second(base)),
-            ..Row::alone("pgbench meanwhile", a_second(ours), Target::AtLeast(0.9))
-        });
-        Ok(())
+        meanwhile::compare("pgbench meanwhile", "pgbench beside psql", self.runs, psql, ours, report)
     }
 
-    /// How long one transaction of pgbench takes on average while the command runs.
-    fn throughput(&self, database: &str, command: &mut Command) -> Result<Duration> {
-        let mut pgbench = self.server.client("pgbench");
-        pgbench.args(["-n", "-c", "2", "-T", "3600", database]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut other = pgbench.spawn().context("running pgbench")?;
+    /// Writes down each of its transactions.
+    fn pgbench(&self, database: &str) -> Others<'static> {
+        let mut program = self.server.client("pgbench");
+        program.args(["-n", "-c", "2", "-T", "3600", database]);
         let mut client = self.server.connect(database);
-        let mut done = || -> Result<i64> { Ok(client.query_one("SELECT count(*) FROM pgbench_history", &[])?.get(0)) };
-        let measured = (|| {
-            // Not before it is at work.
-            while done()? == 0 {}
-            let (start, before) = (Instant::now(), done()?);
-            timed(command)?;
-            let (took, count) = (start.elapsed(), done()? - before);
-            Ok(took.div_f64(count.max(1) as f64))
-        })();
-        other.kill().context("ending pgbench")?;
-        other.wait().context("ending pgbench")?;
-        measured
+        let count = "SELECT count(*)::float8 FROM pgbench_history";
+        Others { program, done: Box::new(move || Ok(client.query_one(count, &[])?.get(0))) }
     }
 }

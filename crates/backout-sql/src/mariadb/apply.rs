@@ -67,6 +67,8 @@ pub(super) struct Chain<'a> {
     took_back: bool,
     /// Foreign keys were not checked in the segment under way, at least for a while.
     pub unchecked: bool,
+    /// The session is known to read statements as they were read here.
+    pub alike: bool,
 }
 
 impl<'a> Chain<'a> {
@@ -86,6 +88,7 @@ impl<'a> Chain<'a> {
             temporary: BTreeSet::new(),
             took_back: false,
             unchecked: false,
+            alike: false,
         }
     }
 
@@ -173,6 +176,7 @@ impl<'a> Chain<'a> {
         capture: Option<&Capture>,
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
+        self.reads_alike(statement, place, &class)?;
         self.admit_routines(statement, place, &class)?;
         self.unchecked |= matches!(class, Class::Setting(Setting::Session)) && self.unchecks(statement);
         self.took_back |= matches!(class, Class::Rollback | Class::Savepoint);

@@ -302,7 +302,7 @@ fn names_until(rest: &mut Reader<'_>, end: &str) -> Vec<Name> {
 fn ddl(sql: &str, head: Head) -> Result<Class, No> {
     if head.temporary {
         return match (head.verb, head.object) {
-            (Verb::Create | Verb::Drop, Object::Table) if !head.or_replace => Ok(Class::Temporary(head)),
+            (Verb::Create | Verb::Drop, Object::Table) => Ok(Class::Temporary(head)),
             _ => Err(No::undo("of temporary ones only tables are handled, which are made and dropped")),
         };
     }
@@ -318,7 +318,6 @@ fn ddl(sql: &str, head: Head) -> Result<Class, No> {
         (Verb::Alter, Object::Event) if has("RENAME") => {
             Err(No::undo("an event under another name is not handled yet: drop it and make it anew"))
         }
-        (Verb::Create, Object::Index) if head.or_replace => Err(No::undo("CREATE OR REPLACE INDEX is not handled yet")),
         (Verb::Alter, Object::Table) if draws(sql) => {
             Err(No::undo("the server would draw numbers for the rows that are there"))
         }
@@ -430,6 +429,10 @@ mod tests {
             ("CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END", "ddl r"),
             ("CREATE FUNCTION f RETURNS int SONAME 'x.so'", "! a function of a library"),
             ("CREATE TEMPORARY TABLE t(a int)", "Temporary"),
+            ("CREATE OR REPLACE TEMPORARY TABLE t(a int)", "Temporary"),
+            ("CREATE OR REPLACE INDEX i ON t (a)", "ddl t"),
+            ("SET STATEMENT max_statement_time = 1 FOR ALTER TABLE t ADD a int", "ddl t"),
+            ("SET STATEMENT foreign_key_checks = 0 FOR DELETE FROM t", "! what these settings"),
             ("CREATE TEMPORARY SEQUENCE t", "! of temporary ones"),
             ("ALTER TABLE t DROP PARTITION p", "ddl t"),
             ("ALTER TABLE t WAIT 5 DROP PARTITION p", "! which partitions"),

@@ -6,6 +6,7 @@
 use backout_model::conflict::{Conflict, ConflictKind, OnConflict};
 use backout_model::fault::{self, Point};
 use backout_model::target::{TargetError, Ticket};
+use backout_model::words;
 use mysql::Error;
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +17,13 @@ use super::classify::No;
 use super::ddl::{Change, Prepared, definition, renamed};
 use super::ddl_fit::{is_unfit, list_filled, list_homeless, list_unfit, newcomers};
 use super::ddl_hung;
-use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, note_changed, refill, renames};
+use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, lost_keys, make_holds, note_changed, refill, renames};
 use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
 use super::emptied::{has_rows, lost, partitions, unlisted};
 use super::head::{Head, head};
 use super::marker;
+use super::moment;
 use super::quiet;
 use super::replay::Replay;
 use super::segment::{Detail, Segment, State};
@@ -66,7 +68,8 @@ impl Altered {
     }
 
     pub fn words(&self) -> String {
-        let kept = self.kept.as_ref().map(|kept| {
+        let values = self.kept.as_ref().filter(|kept| kept.before.columns.len() > kept.before.key.len());
+        let kept = values.map(|kept| {
             let names: Vec<&str> =
                 kept.before.columns.iter().skip(kept.before.key.len()).map(|column| column.name.as_str()).collect();
             format!(", with the values of {}", names.join(", "))
@@ -182,18 +185,26 @@ impl Mariadb {
         let keeping = |source: Error| TargetError::failed(format!("cannot keep what {label} would lose"), source);
         let again = segment.state != State::Intended;
         segment.state = State::Intended;
+        let mut no = None;
         if let Some(kept) = &altered.kept {
-            self.make_holds(kept, &holds).map_err(keeping)?;
+            make_holds(&mut self.b, kept, &holds).map_err(keeping)?;
             self.lock_table(&altered.name, Some(&holds)).map_err(keeping)?;
-            let filled = self.a()?.aside(|a| fill(a, &kept.before, &holds.before));
-            filled.map_err(keeping)?;
+            let lost = self.a()?.aside(|a| {
+                fill(a, &kept.before, &holds.before)?;
+                lost_keys(a, kept, &holds.before)
+            });
+            let lost = lost.map_err(keeping)?;
+            let why = format!("{} would be lost on the way to the new type and back", words::count(lost, "key"));
+            no = (lost > 0).then(|| No::undo(why).at(place, sql).refusal.into());
         } else if !altered.gone.is_empty() {
             self.lock_table(&altered.name, None).map_err(keeping)?;
             let full = self.a()?.aside(|a| has_rows(a, &altered.name, &altered.gone));
-            if full.map_err(keeping)? {
-                self.a()?.run("UNLOCK TABLES").map_err(keeping)?;
-                return Err(cannot_run(place, sql, "others wrote to a partition of it that goes"));
-            }
+            let why = "others wrote to a partition of it that goes";
+            no = full.map_err(keeping)?.then(|| cannot_run(place, sql, why));
+        }
+        if let Some(no) = no {
+            self.a()?.run("UNLOCK TABLES").map_err(keeping)?;
+            return if again { Err(no) } else { self.sweep_segment(segment.step, segment.number).and(Err(no)) };
         }
         let written = self.a()?.aside(|a| segment.rewrite(a, &names, ticket));
         written.map_err(keeping)?;
@@ -229,15 +240,6 @@ impl Mariadb {
 
     fn settle_failed_alter(&mut self, segment: &mut Segment, again: bool) -> Result<(), TargetError> {
         if again { self.settle_change(segment) } else { self.settle_failed(segment) }
-    }
-
-    fn make_holds(&mut self, kept: &Kept, holds: &Holds) -> Result<(), Error> {
-        let Holds { before, after, skipped } = holds;
-        self.b.run(&format!("DROP TABLE IF EXISTS `{before}`, `{after}`, `{skipped}`"))?;
-        self.b.run(&format!("CREATE TABLE `{before}` {}", kept.before.hold()))?;
-        self.b.run(&format!("CREATE TABLE `{after}` {}", kept.after.hold()))?;
-        let keys = Table { columns: kept.before.columns[..kept.before.key.len()].to_vec(), ..kept.before.clone() };
-        self.b.run(&format!("CREATE TABLE `{skipped}` {}", keys.hold()))
     }
 
     /// Locks a table with its holds, so that nobody writes between what is kept and the change.
@@ -309,7 +311,7 @@ impl Mariadb {
             .and_then(|()| newcomers(a, kept, &holds))
             .and_then(|theirs| {
                 list_unfit(a, altered, kept, &holds, theirs, replay)?;
-                list_homeless(a, altered, kept, &holds, theirs, replay)
+                list_homeless(a, kept, &holds, theirs, replay)
             })
             .map_err(|source| reading(&label, source))
     }
@@ -471,7 +473,8 @@ impl Mariadb {
         let there =
             table::there(&mut self.b, &name).map_err(|source| self.failed("cannot read the schema of", source))?;
         let again = self.without_loss(segment, &name)?;
-        let set = self.a()?.run(settings);
+        let a = self.a()?;
+        let set = moment::settable(a, settings).and_then(|settings| a.run(settings));
         set.map_err(|source| self.failed("cannot set up", source))?;
         let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
         match prepared.change {

@@ -110,7 +110,6 @@ pub fn list_unfit(
 /// Kept values whose row is gone while others have rows, `theirs`, that were not there: it may be among them, under another key.
 pub fn list_homeless(
     a: &mut Session,
-    altered: &Altered,
     kept: &Kept,
     holds: &Holds,
     theirs: u64,
@@ -119,18 +118,10 @@ pub fn list_homeless(
     if theirs == 0 {
         return Ok(());
     }
-    let names = renames(&altered.inverse);
-    let (live, hold) = (ident(&kept.after.name), ident(&holds.before));
-    let same = kept
-        .before
-        .key
-        .iter()
-        .map(|at| format!("{live}.{} = {hold}.c{at}", ident(name_now(&names, &kept.before.columns[*at].name))));
-    let same: Vec<String> = same.collect();
-    let gone = a.number(&format!(
-        "SELECT COUNT(*) FROM {hold} WHERE NOT EXISTS (SELECT 1 FROM {live} WHERE {})",
-        same.join(" AND ")
-    ))?;
+    let (live, hold) = (ident(&kept.after.name), ident(&holds.after));
+    let same = kept.after.keyed(Side::Live(&live), Side::Held(&hold));
+    let gone =
+        a.number(&format!("SELECT COUNT(*) FROM {hold} WHERE NOT EXISTS (SELECT 1 FROM {live} WHERE {same})"))?;
     if gone > 0 {
         let conflict = replay.conflict(&kept.after.name, None, ConflictKind::Missing);
         let left = format!("the values of {gone} of its rows");

@@ -248,6 +248,15 @@ pub fn before(b: &mut Session, change: &Change, held: &str) -> Result<Hung, Erro
     if !matches!(change, Change::Altered(_)) {
         hung.links = links;
     }
+    // One that comes in the place of another, or under a name that was missed.
+    let coming = match change {
+        Change::Made { name, .. } => vec![name.clone()],
+        Change::Renamed { pairs, .. } => net_names(pairs).1,
+        _ => Vec::new(),
+    };
+    for name in coming {
+        hung.known.extend(sequence::defaults(b, &name)?.into_iter().map(|(_, shown)| shown));
+    }
     Ok(hung)
 }
 
@@ -288,7 +297,8 @@ pub fn strangers(
             continue;
         }
         let drawing = sequence::defaults(b, name)?;
-        all.extend(drawing.into_iter().filter(|(table, _)| !passed.contains(table)).map(|(_, shown)| shown));
+        let new = |(table, shown): &(String, String)| !passed.contains(table) && !hung.known.contains(shown);
+        all.extend(drawing.into_iter().filter(new).map(|(_, shown)| shown));
     }
     let parents = match change {
         Change::Made { name, .. } if undo => vec![name.as_str()],

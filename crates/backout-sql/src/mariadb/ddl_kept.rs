@@ -9,7 +9,7 @@ use super::ddl_shape::Shape;
 use super::reader::reader;
 use super::replay::Replay;
 use super::session::{Session, ident};
-use super::table::{Side, Table};
+use super::table::{Column, Compared, Side, Table};
 
 /// Columns whose values are kept, behind those of the key: as they were, and as the change left them where it did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,10 +81,10 @@ pub fn kept(
         let own = &before.columns[at];
         let other = &after.columns[at_after(&now_of(&own.name)).ok_or("its key is changed")?];
         let whole = |kind: &str| kind.split('(').next().is_some_and(|word| word.ends_with("int"));
-        if own.kind != other.kind && !(whole(&own.kind) && whole(&other.kind)) {
-            return Err(
-                "it changes the type of the primary key, which is handled for whole numbers only yet".to_owned()
-            );
+        let handled = whole(&own.kind) && whole(&other.kind) || is_text(own) && is_text(other);
+        if own.kind != other.kind && !handled {
+            let why = "it changes the type of the primary key, which is handled from one whole number or text to another only";
+            return Err(why.to_owned());
         }
         columns.push(own.clone());
         columns_after.push(other.clone());
@@ -97,12 +97,51 @@ pub fn kept(
         }
         columns.push(own.clone());
     }
-    if columns.len() == keys.len() {
+    if columns.len() == keys.len() && !columns.iter().any(is_text) {
         // The key alone, as another whole number: the way back brings it back.
         return Ok(None);
     }
     let table = |columns| Table { name: before.name.clone(), columns, key: keys.clone() };
     Ok(Some(Kept { before: table(columns), after: table(columns_after) }))
+}
+
+/// Makes the holds of a table anew, empty.
+pub fn make_holds(b: &mut Session, kept: &Kept, holds: &Holds) -> Result<(), Error> {
+    let Holds { before, after, skipped } = holds;
+    b.run(&format!("DROP TABLE IF EXISTS `{before}`, `{after}`, `{skipped}`"))?;
+    b.run(&format!("CREATE TABLE `{before}` {}", kept.before.hold()))?;
+    b.run(&format!("CREATE TABLE `{after}` {}", kept.after.hold()))?;
+    let keys = Table { columns: kept.before.columns[..kept.before.key.len()].to_vec(), ..kept.before.clone() };
+    b.run(&format!("CREATE TABLE `{skipped}` {}", keys.hold()))
+}
+
+fn is_text(column: &Column) -> bool {
+    column.compared == Compared::Bytes && !column.binary
+}
+
+/// How many keys, which the hold of before has, would come back as others from what they become; whole numbers do not. The
+/// server itself turns them, in a table of the session's own.
+pub fn lost_keys(a: &mut Session, kept: &Kept, hold: &str) -> Result<u64, Error> {
+    const TURNED: &str = "`backout_turned`";
+    let (before, after) = (&kept.before, &kept.after);
+    let turned = before.key.iter().filter(|at| before.columns[**at].kind != after.columns[**at].kind);
+    let turned: Vec<usize> = turned.copied().filter(|at| is_text(&before.columns[*at])).collect();
+    if turned.is_empty() {
+        return Ok(0);
+    }
+    let each = |what: &dyn Fn(usize) -> String| turned.iter().map(|at| what(*at)).collect::<Vec<_>>();
+    let columns = each(&|at| {
+        let (was, now) = (&before.columns[at].kind, &after.columns[at].kind);
+        format!("k{at} {was} NULL, n{at} {now} NULL, r{at} {was} NULL")
+    });
+    a.run(&format!("CREATE TEMPORARY TABLE {TURNED} ({})", columns.join(", ")))?;
+    let (into, from) = (each(&|at| format!("k{at}, n{at}")), each(&|at| format!("c{at}, c{at}")));
+    a.run(&format!("INSERT IGNORE INTO {TURNED} ({}) SELECT {} FROM `{hold}`", into.join(", "), from.join(", ")))?;
+    a.run(&format!("UPDATE IGNORE {TURNED} SET {}", each(&|at| format!("r{at} = n{at}")).join(", ")))?;
+    let same = each(&|at| format!("BINARY r{at} <=> BINARY k{at}"));
+    let lost = a.number(&format!("SELECT COUNT(*) FROM {TURNED} WHERE NOT ({})", same.join(" AND ")))?;
+    a.run(&format!("DROP TEMPORARY TABLE {TURNED}"))?;
+    Ok(lost)
 }
 
 /// Fills a hold with the live table's columns.
@@ -157,12 +196,15 @@ pub fn list_changed(a: &mut Session, kept: &Kept, holds: &Holds, replay: &mut Re
 pub fn refill(a: &mut Session, altered: &Altered, kept: &Kept, holds: &Holds) -> Result<(), Error> {
     let now = Table::find(a, &altered.name)?;
     let moving = now.columns.iter().filter(|column| column.moves).map(|column| column.name.as_str());
-    a.run(&refilled(moving, kept, holds))
+    refilled(moving, kept, holds).map_or(Ok(()), |sql| a.run(&sql))
 }
 
-/// The statement for that; `moving` columns change by themselves unless they are set.
-pub fn refilled<'n>(moving: impl Iterator<Item = &'n str>, kept: &Kept, holds: &Holds) -> String {
+/// The statement for that, where there is more than the key; `moving` columns change by themselves unless they are set.
+pub fn refilled<'n>(moving: impl Iterator<Item = &'n str>, kept: &Kept, holds: &Holds) -> Option<String> {
     let table = &kept.before;
+    if table.columns.len() == table.key.len() {
+        return None;
+    }
     let (live, hold, skipped) = (ident(&table.name), ident(&holds.before), ident(&holds.skipped));
     let (x, t, s) = (Side::Live(&live), Side::Held(&hold), Side::Held(&skipped));
     let mut set: Vec<String> = (table.key.len()..table.columns.len())
@@ -173,10 +215,10 @@ pub fn refilled<'n>(moving: impl Iterator<Item = &'n str>, kept: &Kept, holds: &
             set.push(format!("{live}.{0} = {live}.{0}", ident(column)));
         }
     }
-    format!(
+    Some(format!(
         "UPDATE {live} JOIN {hold} ON {} SET {} WHERE NOT EXISTS (SELECT 1 FROM {skipped} WHERE {})",
         table.keyed(x, t),
         set.join(", "),
         table.keyed(t, s)
-    )
+    ))
 }

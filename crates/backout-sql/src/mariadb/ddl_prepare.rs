@@ -2,6 +2,8 @@
 //!
 //! Changes nothing that is not the tool's own.
 
+use std::collections::BTreeSet;
+
 use backout_model::target::TargetError;
 use mysql::Error;
 
@@ -119,17 +121,21 @@ impl Mariadb {
                 self.prepare_empty(&first, &hold("s")).map_err(|source| self.reading(source))?.map_err(refused)
             }
             (Verb::Rename, Object::Table) => {
-                let names: Vec<String> = head.names.iter().map(|name| name.name.clone()).collect();
-                let pairs: Vec<(String, String)> =
-                    names.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+                let is_there: Vec<bool> = there.iter().map(|there| *there != There::Nothing).collect();
+                let named: Vec<(&str, bool)> = head.names.iter().map(|name| name.name.as_str()).zip(is_there).collect();
+                let pairs = renamings(&named, head.if_exists);
+                if pairs.is_empty() {
+                    return nothing;
+                }
+                let names: Vec<&String> = pairs.iter().flat_map(|(from, to)| [from, to]).collect();
                 let (gone, new) = net_names(&pairs);
                 if gone.is_empty() {
                     let why = "names that only change places leave nothing by which it could be told whether they did";
                     return Err(refused(why.to_owned()));
                 }
-                for (name, there) in names.iter().zip(&there) {
-                    let wanted = !new.contains(name);
-                    if names.iter().filter(|one| *one == name).count() == 1 && (*there != There::Nothing) != wanted {
+                for (name, is_there) in &named {
+                    let wanted = !new.iter().any(|one| one == name);
+                    if names.iter().filter(|one| one.as_str() == *name).count() == 1 && *is_there != wanted {
                         return Err(failed(format!(
                             "{name} is {}",
                             if wanted { "not there" } else { "there already" }
@@ -202,5 +208,35 @@ impl Mariadb {
         }
         let change = Change::Swapped { name: name.to_owned(), before, after };
         Ok(Ok(Prepared { change: Some(change), by_names: true }))
+    }
+}
+
+/// The renamings of a statement about these names, each of which is there or not: with IF EXISTS only those of what is there
+/// when it is their turn.
+fn renamings(named: &[(&str, bool)], if_exists: bool) -> Vec<(String, String)> {
+    let mut there: BTreeSet<&str> = named.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name).collect();
+    let mut all = Vec::new();
+    for pair in named.chunks_exact(2) {
+        let (from, to) = (pair[0].0, pair[1].0);
+        if there.remove(from) || !if_exists {
+            there.insert(to);
+            all.push((from.to_owned(), to.to_owned()));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_there_gets_another_name() {
+        let all = |named: &[(&str, bool)], if_exists| {
+            let pairs = renamings(named, if_exists);
+            pairs.iter().map(|(from, to)| format!("{from}>{to}")).collect::<Vec<_>>().join(" ")
+        };
+        let named = [("a", false), ("b", true), ("b", true), ("c", false), ("c", false), ("d", false)];
+        assert_eq!((all(&named, false).as_str(), all(&named, true).as_str()), ("a>b b>c c>d", "b>c c>d"));
     }
 }

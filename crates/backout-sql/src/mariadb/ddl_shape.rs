@@ -2,6 +2,8 @@
 //!
 //! Never trusted by itself: what it says is tried on an empty table of the same shape before anything else is changed.
 
+use super::token::each_token;
+
 /// A table as SHOW CREATE TABLE writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
@@ -105,10 +107,17 @@ pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<St
         |name: &str| renamed.iter().find(|(old, _)| old == name).map_or(name.to_owned(), |(_, new)| new.clone());
     let mut out = Vec::new();
     // Keys in their order: from the first that differs on, all are made anew.
-    let same = from.keys.iter().zip(&to.keys).take_while(|(one, other)| one == other).count();
-    let moved = renamed.is_empty() && from.keys == to.keys;
-    for (head, _) in from.keys.iter().skip(if moved { from.keys.len() } else { same }) {
+    let pairs = || from.keys.iter().zip(&to.keys);
+    let marked = from.keys.len() == to.keys.len() && pairs().all(|(one, other)| unmarked(&one.1) == unmarked(&other.1));
+    let same = pairs().take_while(|(one, other)| marked || one == other).count();
+    for (head, _) in from.keys.iter().skip(same) {
         out.push(format!("DROP {head}"));
+    }
+    for ((_, now), (head, line)) in pairs().take(same) {
+        if now != line {
+            let not = if line.ends_with(IGNORED) { "" } else { " NOT" };
+            out.push(format!("ALTER INDEX {}{not}{IGNORED}", head.trim_start_matches("KEY ")));
+        }
     }
     for (name, _) in from.links.iter().filter(|link| !to.links.contains(link)) {
         out.push(format!("DROP FOREIGN KEY {}", quoted(name)));
@@ -143,7 +152,7 @@ pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<St
             Some(_) => {}
         }
     }
-    for (_, line) in to.keys.iter().skip(if moved { to.keys.len() } else { same }) {
+    for (_, line) in to.keys.iter().skip(same) {
         out.push(format!("ADD {line}"));
     }
     for (_, line) in to.checks.iter().filter(|check| !from.checks.contains(check)) {
@@ -152,11 +161,10 @@ pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<St
     if from.options != to.options || from.parts != to.parts {
         let mut options = to.options.clone();
         // What was set and was not before is set to nothing.
-        if from.options.contains("COMMENT=") && !options.contains("COMMENT=") {
-            options += " COMMENT=''";
-        }
-        if from.options.contains("ROW_FORMAT=") && !options.contains("ROW_FORMAT=") {
-            options += " ROW_FORMAT=DEFAULT";
+        let before = options_of(&to.options);
+        let goes = |name: &String| !before.contains(name) && !ALWAYS.contains(&name.as_str());
+        for name in options_of(&from.options).into_iter().filter(goes) {
+            options += &format!(" {name}={}", unset(&name));
         }
         // Behind all else that a statement says.
         match to.parts.as_str() {
@@ -167,6 +175,32 @@ pub fn clauses(from: &Shape, to: &Shape, renamed: &[(String, String)]) -> Vec<St
         out.push(options);
     }
     out
+}
+
+/// How the server writes, behind all else, that an index is not to be used.
+const IGNORED: &str = " IGNORED";
+
+fn unmarked(key: &str) -> &str {
+    key.strip_suffix(IGNORED).unwrap_or(key)
+}
+
+/// Options that no table is without, said or not.
+const ALWAYS: [&str; 3] = ["ENGINE", "CHARSET", "COLLATE"];
+
+/// The names of a table's options, as they are written; an engine's own stand in quotes.
+fn options_of(options: &str) -> Vec<String> {
+    let tokens: Vec<_> = each_token(options).collect();
+    let named = tokens.windows(2).filter(|pair| pair[1].is_sign(b'=') && pair[0].name().is_some());
+    named.map(|pair| pair[0].text.to_owned()).collect()
+}
+
+/// What an option is set to so that it is not set. One of which that is not known is refused when the way back is tried.
+fn unset(name: &str) -> &'static str {
+    match name {
+        "COMMENT" | "CONNECTION" => "''",
+        "CHECKSUM" | "AVG_ROW_LENGTH" | "MIN_ROWS" | "MAX_ROWS" | "DELAY_KEY_WRITE" | "KEY_BLOCK_SIZE" => "0",
+        _ => "DEFAULT",
+    }
 }
 
 /// A column's definition with the character set that it leaves to the table, where the table's is about to change: within
@@ -250,5 +284,20 @@ mod tests {
             ["DROP COLUMN `new`", "MODIFY COLUMN `a``b` varchar(9) DEFAULT 'x,`y' COMMENT 'c' AFTER `id`"]
         );
         assert!(clauses(&to, &to, &[]).is_empty());
+    }
+
+    #[test]
+    fn marks_and_options_are_taken_back_by_themselves() {
+        let before = "CREATE TABLE `t` (\n  `a` int,\n  KEY `k` (`a`) COMMENT 'x IGNORED',\n  UNIQUE KEY `u` (`a`) IGNORED\n) ENGINE=InnoDB COMMENT='CHECKSUM=1'";
+        let after = before.replace("IGNORED',", "IGNORED' IGNORED,").replace("(`a`) IGNORED", "(`a`)");
+        let after = format!("{after} CHECKSUM=1 `PAGE_compressed`='ON' ROW_FORMAT=DYNAMIC");
+        assert_eq!(
+            clauses(&Shape::of(&after), &Shape::of(before), &[]),
+            [
+                "ALTER INDEX `k` NOT IGNORED",
+                "ALTER INDEX `u` IGNORED",
+                "ENGINE=InnoDB COMMENT='CHECKSUM=1' CHECKSUM=0 `PAGE_compressed`=DEFAULT ROW_FORMAT=DEFAULT"
+            ]
+        );
     }
 }

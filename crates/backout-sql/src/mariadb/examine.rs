@@ -9,8 +9,10 @@ use mysql::prelude::Queryable as _;
 use super::classify::{self, Class};
 use super::conn::Route;
 use super::quiet;
+use super::rights;
 use super::sequence;
 use super::session::Session;
+use super::setting;
 use super::token::bare;
 use super::{Mariadb, fresh};
 use crate::database::Bounds;
@@ -142,8 +144,14 @@ impl Mariadb {
 
     /// See [`backout_model::target::Target::examine`].
     pub(super) fn examine_database(&mut self) -> Result<Vec<Finding>, TargetError> {
-        let findings = self.what_works();
-        findings.map_err(|source| self.failed("cannot read what stands around", source))
+        let mut plain = fresh(&self.route, &self.label)?;
+        let label = self.label.clone();
+        let failed = |source| TargetError::failed(format!("cannot read what stands around {label}"), source);
+        let otherwise = setting::reads_otherwise(&mut plain).map_err(failed)?;
+        let mut findings = self.what_works().map_err(failed)?;
+        let first = |why| self.finding(format!("{why}: a script must set sql_mode first"), false);
+        findings.extend(otherwise.map(first));
+        Ok(findings)
     }
 
     fn what_works(&mut self) -> Result<Vec<Finding>, mysql::Error> {
@@ -158,17 +166,18 @@ impl Mariadb {
             findings.push(self.finding("the server is read-only", true));
         }
         if setting(&mut self.b, "log_bin")? == "ON" {
-            let trusted = setting(&mut self.b, "log_bin_trust_function_creators")? == "ON";
-            let grants = self.b.rows("SHOW GRANTS")?;
-            let mut texts = grants.iter().filter_map(|row| row[0].as_deref());
-            let may = texts.any(|text| text.contains("ALL PRIVILEGES ON *.*") || text.contains("SUPER"));
-            if !trusted && !may {
-                findings.push(self.finding(
-                    "the binary log is on and the user may not make triggers: no rows can be captured; ask for log_bin_trust_function_creators = 1",
-                    true,
-                ));
-            }
             findings.push(self.finding("the binary log is on: what the tool holds reaches replicas, too", false));
+        }
+        let nothing = self.names.object("nothing");
+        if let Some(why) = rights::why_no_triggers(&mut self.b, &nothing)? {
+            findings.push(self.finding(format!("{why}: statements that change rows are refused"), true));
+        }
+        for (what, grave) in rights::lacking(&mut self.b, &nothing)? {
+            findings.push(self.finding(what, grave));
+        }
+        let may_for_others = quiet::may_for_others(&mut self.b)?;
+        for what in rights::notes(&mut self.b, may_for_others)? {
+            findings.push(self.finding(what, false));
         }
         let others = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'BASE TABLE'
              AND TABLE_NAME NOT LIKE 'backout\\_%' AND ENGINE <> 'InnoDB' ORDER BY 1";

@@ -151,6 +151,11 @@ fn rename(mut rest: Reader<'_>) -> Option<Head> {
     head.if_exists = rest.takes("IF EXISTS");
     loop {
         head.names.push(rest.name()?);
+        if rest.takes("WAIT") {
+            rest.next();
+        } else {
+            rest.takes("NOWAIT");
+        }
         if !rest.takes("TO") {
             return None;
         }
@@ -196,6 +201,7 @@ mod tests {
             ("TRUNCATE TABLE d.t WAIT 5;", "Truncate Table d.t"),
             ("TRUNCATE t NOWAIT", "Truncate Table t"),
             ("RENAME TABLE a TO b, c TO d.e", "Rename Table a,b,c,d.e"),
+            ("RENAME TABLE IF EXISTS a WAIT 5 TO b, c NOWAIT TO d", "Rename Table a,b,c,d if-exists"),
             ("CREATE DEFINER=CURRENT_USER() TRIGGER r BEFORE INSERT ON t", "Create Trigger r"),
             (
                 "CREATE OR REPLACE AGGREGATE FUNCTION IF NOT EXISTS d.f(x int) RETURNS int",

@@ -50,6 +50,7 @@ mod draft;
 mod draft_rows;
 mod emptied;
 mod examine;
+mod for_one;
 mod guard;
 mod head;
 mod hidden;
@@ -58,11 +59,13 @@ mod load;
 mod lock;
 mod loose;
 mod marker;
+mod moment;
 mod plan;
 mod quiet;
 mod reader;
 mod redo;
 mod replay;
+mod rights;
 mod run;
 mod script;
 mod script_ddl;
@@ -417,7 +420,7 @@ impl Database for Mariadb {
                 ways_out: vec!["deploy to a server of its own, or with wsrep_on = OFF".to_owned()],
             }));
         }
-        Ok(Box::new(plan::OnDatabase { database: self }))
+        Ok(Box::new(plan::OnDatabase { database: self, unwatched: None }))
     }
 
     fn apply(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {

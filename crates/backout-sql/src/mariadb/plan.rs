@@ -10,6 +10,7 @@ use super::capture::CaptureError;
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
 use super::load;
+use super::rights;
 use super::run::Run;
 use super::sequence;
 use super::split::Statement;
@@ -22,6 +23,8 @@ use crate::shown::shorten;
 
 pub struct OnDatabase<'a> {
     pub database: &'a mut Mariadb,
+    /// Why no rows can be captured.
+    pub unwatched: Option<String>,
 }
 
 impl Planner for OnDatabase<'_> {
@@ -32,6 +35,9 @@ impl Planner for OnDatabase<'_> {
         each: &mut dyn FnMut(PlannedChange),
     ) -> Result<(), TargetError> {
         self.database.look_at_bodies()?;
+        let nothing = self.database.names.object("nothing");
+        let unwatched = rights::why_no_triggers(&mut self.database.b, &nothing);
+        self.unwatched = unwatched.map_err(|source| self.database.failed("cannot read the rights in", source))?;
         let mut flow = classify::Flow::default();
         let mut reading = Reading::of(&script.path, &script.shown)?;
         while let Some(statement) = reading.next()? {
@@ -70,6 +76,9 @@ impl OnDatabase<'_> {
                 ways_out: vec![classify::OWN_UNDO.to_owned(), classify::LEAVE_OUT.to_owned()],
             })
         };
+        if let (Class::Rows(_) | Class::Hidden(_), Some(why)) = (class, &self.unwatched) {
+            return Ok(Some(refused(why.clone())));
+        }
         let undo = match class {
             Class::Read | Class::Setting(_) | Class::Upkeep | Class::Begin | Class::Commit | Class::Use(_) => {
                 return Ok(None);

@@ -152,7 +152,7 @@ pub fn not_ours(b: &mut Session, text: &str) -> Result<Option<String>, Error> {
 }
 
 /// Whether this user may make objects that act in the name of others.
-fn may_for_others(b: &mut Session) -> Result<bool, Error> {
+pub fn may_for_others(b: &mut Session) -> Result<bool, Error> {
     let rights = ["ALL PRIVILEGES ON *.*", "SUPER", "SET USER"];
     let may = |text: &str| rights.iter().any(|right| text.contains(right));
     Ok(b.rows("SHOW GRANTS")?.iter().any(|row| row[0].as_deref().is_some_and(may)))

@@ -40,6 +40,7 @@ impl Mariadb {
         let index = reader.index.clone();
         let mut segments = self.settled_segments(index.step)?;
         segments.retain(|segment| segment.state == State::Undone);
+        self.look_at_moments(&index.shown, &segments)?;
         let label = self.label.clone();
         let written = |source: std::io::Error| uncaptured(&label, source);
         let mut writer = Writer::new(gate.images()).map_err(written)?;

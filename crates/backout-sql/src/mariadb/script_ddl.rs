@@ -179,7 +179,7 @@ pub(super) fn back(
                 let was = Shape::of(&altered.before);
                 let moving = was.columns.iter().filter(|(_, rest)| rest.to_lowercase().contains("on update"));
                 run.push(format!("DELETE FROM `{}`", holds.skipped));
-                run.push(refilled(moving.map(|(name, _)| name.as_str()), kept, &holds));
+                run.extend(refilled(moving.map(|(name, _)| name.as_str()), kept, &holds));
             }
             if strict || altered.brings_checks() {
                 run.extend(settings_back());

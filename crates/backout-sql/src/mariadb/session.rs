@@ -135,8 +135,7 @@ impl Session {
     /// The SET that brings back what a change of the schema depends on, with the moment.
     pub fn settings(&mut self) -> Result<String, Error> {
         let mut numbers = KEPT_NUMBERS.to_vec();
-        // Where the server lets anybody say what time it is.
-        if self.value("SELECT @@secure_timestamp")?.as_deref() == Some("NO") {
+        if !self.keeps_time()? {
             numbers.push("timestamp");
         }
         let names: Vec<String> = KEPT_WORDS.iter().chain(&numbers).map(|name| format!("@@{name}")).collect();
@@ -146,6 +145,11 @@ impl Session {
         set.extend(KEPT_WORDS.iter().zip(values.by_ref()).map(|(name, value)| format!("{name} = {}", literal(&value))));
         set.extend(numbers.iter().zip(values).map(|(name, value)| format!("{name} = {value}")));
         Ok(format!("SET {}", set.join(", ")))
+    }
+
+    /// True where the server does not let everybody say what time it is.
+    pub fn keeps_time(&mut self) -> Result<bool, Error> {
+        Ok(self.value("SELECT @@secure_timestamp")?.as_deref() != Some("NO"))
     }
 
     /// Takes back what [`Session::settings`] set beyond the tool's own settings.
@@ -218,7 +222,7 @@ pub fn is_taken(error: &Error) -> bool {
 
 /// The user may not do it: at all, or only with SUPER while the binary log is on.
 pub fn is_denied(error: &Error) -> bool {
-    matches!(code(error), Some(1044 | 1142 | 1227 | 1419))
+    matches!(code(error), Some(1044 | 1142 | 1227 | 1370 | 1419))
 }
 
 /// The table or view is not there.

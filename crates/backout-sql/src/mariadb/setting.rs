@@ -1,8 +1,13 @@
 //! What a SET statement sets: which settings a script may change, and which are refused.
 
-use super::classify::{LEAVE_OUT, No};
+use backout_model::target::TargetError;
+
+use super::apply::Chain;
+use super::classify::{Class, LEAVE_OUT, No};
 use super::reader::Reader;
-use super::token::Kind;
+use super::session::Session;
+use super::split::Statement;
+use super::token::{Kind, bare};
 
 /// Settings that would take the transaction, the log or the lock out of the tool's hands.
 const REFUSED: [&str; 15] = [
@@ -62,7 +67,8 @@ pub fn set(mut rest: Reader<'_>) -> Result<Setting, No> {
         }
     }
     if rest.takes("STATEMENT") {
-        return Err(No::step("SET STATEMENT … FOR is not handled yet", "set it for the session before the statement"));
+        let why = "what these settings, which are for one statement alone, make of it is not told";
+        return Err(No::step(why, "set it for the session before the statement, and back behind it"));
     }
     if rest.clone().all(|token| !token.is_sign(b',')) && sets_autocommit(rest.clone()) {
         return Ok(Setting::Ignored);
@@ -84,9 +90,8 @@ pub fn set(mut rest: Reader<'_>) -> Result<Setting, No> {
         }
         if token.kind == Kind::Text {
             let inner = token.text.trim_matches(['\'', '"']).to_ascii_uppercase();
-            if let Some(mode) = QUOTING.iter().find(|mode| inner.split(',').any(|part| part.trim() == **mode)) {
-                let why = format!("under the mode {mode} statements are read in another way, which is not handled yet");
-                return Err(No::step(why, LEAVE_OUT));
+            if let Some(mode) = quoting(&inner) {
+                return Err(No::step(read_otherwise(mode), LEAVE_OUT));
             }
         }
         let word = token.text.trim_matches(['\'', '"', '`']).to_ascii_lowercase();
@@ -96,6 +101,42 @@ pub fn set(mut rest: Reader<'_>) -> Result<Setting, No> {
         before = Some(token);
     }
     before.map_or_else(|| Err(No::step("it is not understood", LEAVE_OUT)), |_| Ok(Setting::Session))
+}
+
+/// The first of a list of modes under which quotes mean something else.
+fn quoting(modes: &str) -> Option<&'static str> {
+    QUOTING.into_iter().find(|mode| modes.split(',').any(|part| part.trim() == *mode))
+}
+
+fn read_otherwise(mode: &str) -> String {
+    format!("under the mode {mode} statements are read in another way, which is not handled yet")
+}
+
+/// Why a session reads statements in another way than they are read here.
+pub fn reads_otherwise(session: &mut Session) -> Result<Option<String>, mysql::Error> {
+    let row = session.rows("SELECT @@sql_mode, @@character_set_client")?.pop().unwrap_or_default();
+    let mut texts = row.into_iter().map(Option::unwrap_or_default);
+    let (modes, charset) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+    let split = CHARSETS.contains(&&*charset).then(|| format!("a script in {charset} cannot be split"));
+    Ok(quoting(&modes).map(read_otherwise).or(split))
+}
+
+impl Chain<'_> {
+    /// Refuses to go on under a mode that came by a number, a variable or from the server. What sets the mode may come first.
+    pub(super) fn reads_alike(&mut self, statement: &Statement, place: &str, class: &Class) -> Result<(), TargetError> {
+        let sets = matches!(class, Class::Setting(_));
+        let sets_mode = sets && bare(&statement.sql, self.database.version).to_ascii_lowercase().contains("sql_mode");
+        if !self.alike && !sets_mode {
+            let found = reads_otherwise(self.database.a()?);
+            let found = found.map_err(|source| self.database.failed("cannot read the settings of", source))?;
+            if let Some(why) = found {
+                let way_out = "set sql_mode without it at the beginning of the script";
+                return Err(No::step(why, way_out).at(place, &statement.sql).refusal.into());
+            }
+        }
+        self.alike = !sets;
+        Ok(())
+    }
 }
 
 fn sets_autocommit(mut rest: Reader<'_>) -> bool {

@@ -4,6 +4,7 @@
 //! Source of the rules: MariaDB's `sql_lex.cc`, without `ANSI_QUOTES` and `NO_BACKSLASH_ESCAPES`: a script that sets one
 //! of these is refused.
 
+use super::for_one;
 pub use crate::token::Kind;
 use crate::token::{self, Dialect, after, run};
 
@@ -85,7 +86,7 @@ fn number(bytes: &[u8], start: usize) -> (Kind, usize) {
 }
 
 /// The statement as this server runs it: what stands in a comment that it executes is bare, all else of the comment is
-/// blank. Every byte stays where it is.
+/// blank, and so are settings for it alone that need not be known. Every byte stays where it is.
 ///
 /// `version` as in `10.11.6` → 101106. Of MySQL's comments MariaDB leaves those from 50700 to 99999 alone.
 pub fn bare(sql: &str, version: u32) -> String {
@@ -114,7 +115,11 @@ pub fn bare(sql: &str, version: u32) -> String {
             _ => at += 1,
         }
     }
-    String::from_utf8(out).unwrap_or_default()
+    let text = String::from_utf8(out).unwrap_or_default();
+    match for_one::begin(&text) {
+        Some(begin) => " ".repeat(begin) + &text[begin..],
+        None => text,
+    }
 }
 
 /// Past the head of an executed comment whose version begins at `from`, or past all of it.

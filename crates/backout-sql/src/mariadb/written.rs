@@ -55,10 +55,10 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
         plan.follow(b, name, &links, &run)?;
     }
     if run.all {
+        let links = table::foreign_keys(b)?;
         for name in table::all(b)?.into_iter().filter(|name| !written.contains(name)) {
             // One that cannot be captured is left out: a statement that would write to it is refused when it is known.
             let mut more = plan.clone();
-            let links = table::foreign_keys(b)?;
             match more.add(b, &name, &links, &run).and_then(|()| more.follow(b, &name, &links, &run)) {
                 Ok(()) => plan = more,
                 Err(CaptureError::Uncapturable(_)) => {}

@@ -60,9 +60,9 @@ fn a_binary_log_takes_triggers_away_from_a_plain_account() {
     let before = Fingerprint::of(&site);
     let package = Pkg::new("p").step(sql("CREATE TABLE u (a int PRIMARY KEY) ENGINE=InnoDB; UPDATE t SET b = 2;"));
     let done = site.deploy(&package);
-    assert_eq!(done.status(), Status::Failed, "{done:?}");
+    assert_eq!(done.status(), Status::Refused, "{done:?}");
     assert!(format!("{done:?}").contains("log_bin_trust_function_creators"), "{done:?}");
-    before.assert_same(&Fingerprint::of(&site), "failed");
+    before.assert_same(&Fingerprint::of(&site), "refused");
     let mut target = Mariadb::open(&options(database, "plain")).unwrap();
     let findings = target.examine().unwrap();
     assert!(findings.iter().any(|one| one.grave && one.what.contains("may not make triggers")), "{findings:?}");
@@ -70,6 +70,80 @@ fn a_binary_log_takes_triggers_away_from_a_plain_account() {
     site.deploy(&package).expect(Status::Done);
     site.undo(None).expect(Status::Done);
     before.assert_same(&Fingerprint::of(&site), "undone");
+}
+
+/// Each right that is missing is told with what it costs, and `plan` refuses what cannot be captured without it.
+#[test]
+fn rights_that_are_missing_are_told() {
+    let server = Server::shared();
+    let user = format!("poor{}", std::process::id());
+    let site = TestSite::builder().mariadb_as("main", server, BASE, &user).build();
+    let database = site.mariadb("main").unwrap();
+    let name = &database.name;
+    database.script(&format!("CREATE USER {user}@localhost; GRANT ALL ON {name}.* TO {user}@localhost"));
+    let told = || {
+        let findings = Mariadb::open(&options(database, &user)).unwrap().examine().unwrap();
+        let lacks = |what: &str| what.contains("lacks the right") || what.contains("may not");
+        let lacking = findings.into_iter().filter(|one| lacks(&one.what));
+        lacking.map(|one| (one.what, one.grave)).collect::<Vec<_>>()
+    };
+    // Everything on the one database: only what lies beside it is missing, and nothing of that is grave.
+    let plain = told();
+    assert!(plain.iter().all(|(_, grave)| !grave), "{plain:?}");
+    let says = |all: &[(String, bool)], what: &str, grave| all.iter().any(|one| one.0.contains(what) && one.1 == grave);
+    assert!(says(&plain, "PROCESS", false) && says(&plain, "SET USER", false), "{plain:?}");
+    let before = Fingerprint::of(&site);
+    for (right, grave) in [
+        ("TRIGGER", true),
+        ("LOCK TABLES", false),
+        ("CREATE TEMPORARY TABLES", true),
+        ("CREATE VIEW", false),
+        ("ALTER ROUTINE", false),
+        ("EVENT", false),
+        ("DELETE", true),
+        ("CREATE", true),
+        ("ALTER", true),
+    ] {
+        database.script(&format!("REVOKE {right} ON {name}.* FROM {user}@localhost"));
+        let found = told();
+        assert_eq!(found.len(), plain.len() + 1, "{right}: {found:?}");
+        assert!(says(&found, right, grave), "{right}: {found:?}");
+        if right == "TRIGGER" {
+            let script = "CREATE TABLE u (a int PRIMARY KEY) ENGINE=InnoDB; UPDATE t SET b = 2;";
+            let done = site.deploy(&Pkg::new("p").step(sql(script)));
+            assert_eq!(done.status(), Status::Refused, "{done:?}");
+            assert!(format!("{done:?}").contains(&format!("GRANT TRIGGER ON `{name}`.*")), "{done:?}");
+            before.assert_same(&Fingerprint::of(&site), "refused");
+        }
+        database.script(&format!("GRANT {right} ON {name}.* TO {user}@localhost"));
+    }
+    database.script(&format!("DROP USER {user}@localhost"));
+}
+
+/// A server that keeps the time to itself since: what gives rows the moment is not done again with another one.
+#[test]
+fn a_redo_without_the_time_of_then_is_refused() {
+    let server: &'static Server = Box::leak(Box::new(Server::fresh()));
+    let site = TestSite::builder().mariadb("main", server, BASE).build();
+    let packages = [
+        Pkg::new("plain").step(sql("ALTER TABLE t ADD c int DEFAULT 5;")),
+        Pkg::new("timed").step(sql("UPDATE t SET b = 2; ALTER TABLE t ADD at datetime(6) DEFAULT NOW(6);")),
+    ];
+    for package in &packages {
+        site.deploy(package).expect(Status::Done);
+    }
+    for _ in &packages {
+        site.undo(None).expect(Status::Done);
+    }
+    server.kill();
+    server.set("--secure-timestamp=YES");
+    server.start();
+    site.redo().expect(Status::Done);
+    let before = Fingerprint::of(&site);
+    let done = site.redo();
+    assert_eq!(done.status(), Status::Failed, "{done:?}");
+    assert!(format!("{done:?}").contains("they would get another one than at first"), "{done:?}");
+    before.assert_same(&Fingerprint::of(&site), "refused");
 }
 
 #[test]

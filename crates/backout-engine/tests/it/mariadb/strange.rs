@@ -5,6 +5,7 @@ use backout_engine::outcome::Status;
 use backout_model::conflict::OnConflict;
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::Server;
+use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
 
@@ -20,7 +21,11 @@ const BASE: &str = "
     CREATE TABLE par (id int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO par VALUES (1), (2);
     SET NAMES latin1;
     CREATE TRIGGER word_new BEFORE INSERT ON word FOR EACH ROW SET NEW.w = CONCAT('é', NEW.w);
-    CREATE FUNCTION accent() RETURNS varchar(9) RETURN 'ß'; CREATE VIEW named AS SELECT 'é' AS `ñ`;
+    SET NAMES utf8mb4; CREATE TABLE keyed (w varchar(9) CHARACTER SET latin1 COLLATE latin1_general_ci PRIMARY KEY, v varchar(9) CHARACTER SET latin1, n tinyint, KEY by_n (n) COMMENT 'n', UNIQUE KEY by_v (v) IGNORED) ENGINE=InnoDB;
+    INSERT INTO keyed VALUES ('é', 'ü', 1), ('A', 'b', 2), ('ß ', NULL, NULL);
+    CREATE TABLE pair (a char(3) CHARACTER SET utf8mb4, b int, PRIMARY KEY (a, b)) ENGINE=InnoDB; INSERT INTO pair VALUES ('x', 1), ('x', 2), ('ł', 1);
+    CREATE SEQUENCE s START WITH 7; CREATE TABLE numbered (id int PRIMARY KEY DEFAULT NEXTVAL(s), v int) ENGINE=InnoDB; INSERT INTO numbered (v) VALUES (1);
+    SET NAMES latin1; CREATE FUNCTION accent() RETURNS varchar(9) RETURN 'ß'; CREATE VIEW named AS SELECT 'é' AS `ñ`;
     SET NAMES utf8mb4;";
 
 const SCRIPTS: &[&str] = &[
@@ -34,11 +39,79 @@ const SCRIPTS: &[&str] = &[
     "SET auto_increment_increment = 10, auto_increment_offset = 3; ALTER TABLE word DROP PRIMARY KEY; ALTER TABLE par DROP PRIMARY KEY, ADD n int AUTO_INCREMENT PRIMARY KEY;",
     "ALTER TABLE word ADD par int REFERENCES par (id), ADD more int; INSERT INTO word (id, par) VALUES (5, 1); ALTER TABLE word DROP FOREIGN KEY word_ibfk_1;",
     "ALTER TABLE word ADD par int REFERENCES par (id);",
+    "RENAME TABLE IF EXISTS nothing TO par, word TO text, text NOWAIT TO letters; ALTER TABLE IF EXISTS nothing RENAME TO par; RENAME TABLE IF EXISTS nothing TO other; INSERT INTO letters VALUES (3, 'x');",
+    "ALTER TABLE keyed ALTER INDEX by_n IGNORED, ALTER INDEX by_v NOT IGNORED; DELETE FROM keyed WHERE n = 1;",
+    "ALTER TABLE keyed ALTER KEY by_n IGNORED, DROP KEY by_v, ADD KEY by_v (v, n);",
+    "ALTER TABLE par CHECKSUM=1, PAGE_COMPRESSED=1 STATS_PERSISTENT=0, AVG_ROW_LENGTH=9, MAX_ROWS=99 MIN_ROWS=2; INSERT INTO par VALUES (7);",
+    "CREATE OR REPLACE INDEX by_n ON keyed (n, v); CREATE OR REPLACE INDEX another ON keyed (n);",
+    "INSERT INTO par VALUES (5); CREATE OR REPLACE TEMPORARY TABLE own (a int); INSERT INTO own SELECT id FROM par; CREATE OR REPLACE TEMPORARY TABLE own AS SELECT id + 100 AS id FROM par; INSERT INTO par SELECT id FROM own;",
+    "CREATE OR REPLACE SEQUENCE s START WITH 500; INSERT INTO numbered (v) VALUES (2), (3);",
+    "DROP SEQUENCE s; CREATE SEQUENCE t START WITH 70; RENAME TABLE t TO s; INSERT INTO numbered (v) VALUES (2);",
+    "SET STATEMENT max_statement_time = 100, sort_buffer_size = 100000 FOR UPDATE par SET id = id + 10; SET STATEMENT lock_wait_timeout = 3 FOR ALTER TABLE word ADD c int DEFAULT 5; SET STATEMENT optimizer_switch = 'mrr=on' FOR DELETE FROM par WHERE id > 11;",
+    "SET STATEMENT sql_mode = 'ALLOW_INVALID_DATES' FOR INSERT INTO day VALUES (3, '2002-02-31', '2002-02-31'); SET STATEMENT timestamp = 1000000000, time_zone = '+05:00' FOR UPDATE day SET t = NOW() WHERE id = 1; SET STATEMENT max_statement_time = 9 FOR TRUNCATE word; SET STATEMENT max_statement_time = 9 FOR DROP TABLE kind;",
+    "SET STATEMENT max_statement_time = 9 FOR CREATE TABLE more AS SELECT * FROM par; SET STATEMENT max_statement_time = 9 FOR CREATE OR REPLACE VIEW named AS SELECT 1 AS a; SET STATEMENT max_statement_time = 9 FOR CREATE OR REPLACE FUNCTION accent() RETURNS int RETURN 1; SET STATEMENT max_statement_time = 9 FOR RENAME TABLE more TO most;",
+    "ALTER TABLE keyed MODIFY w varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin; INSERT INTO keyed VALUES ('a', 'A', 3), ('ł', 'x', 4); UPDATE keyed SET w = 'E' WHERE w = 'é';",
+    "ALTER TABLE keyed CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci; UPDATE keyed SET v = 'ł' WHERE n = 2;",
+    "ALTER TABLE keyed CHANGE w `key` varchar(30) COLLATE latin1_bin, DROP COLUMN n;",
+    "ALTER TABLE pair MODIFY a varchar(30) COLLATE utf8mb4_bin, MODIFY b bigint; INSERT INTO pair VALUES ('X', 70000000000);",
 ];
 
 #[test]
 fn what_is_strange_goes_there_and_back() {
     go_there_and_back(BASE, SCRIPTS);
+}
+
+/// Keys that the new type has no room for, under a mode that says nothing of it; keys of others that the old one has none for.
+#[test]
+fn texts_that_are_keys_come_back_or_stay() {
+    let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+    let before = Fingerprint::of(&site);
+    for script in [
+        "SET sql_mode = ''; INSERT INTO par VALUES (9); ALTER TABLE pair MODIFY a char(3) CHARACTER SET latin1;",
+        "INSERT INTO par VALUES (9); ALTER TABLE keyed MODIFY w char(9) COLLATE latin1_bin, DROP n;",
+    ] {
+        is_refused(&site, &before, script, "1 key would be lost on the way");
+        assert_eq!(mariadb_dump::own_objects(site.mariadb("main").unwrap()), ["backout_shop", "backout_shop$segment"]);
+    }
+    let retyped = "ALTER TABLE keyed MODIFY w varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;";
+    is_a_conflict(BASE, retyped, "INSERT INTO keyed VALUES ('a', NULL, NULL)", "rows of others do not fit");
+    is_a_conflict(BASE, retyped, "INSERT INTO keyed VALUES ('ł', NULL, NULL)", "does not fit");
+    let more = "ALTER TABLE keyed MODIFY w varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, DROP n;";
+    is_a_conflict(BASE, more, "UPDATE keyed SET w = 'theirs' WHERE w = 'A'", "1 of its rows");
+}
+
+/// What SET STATEMENT sets that decides what becomes of it, or of what the tool does around it.
+#[test]
+fn settings_for_one_statement_that_must_be_known_are_refused() {
+    let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+    let before = Fingerprint::of(&site);
+    for script in [
+        "SET STATEMENT foreign_key_checks = 0 FOR DELETE FROM par;",
+        "SET STATEMENT sql_mode = '' FOR ALTER TABLE par ADD d date NOT NULL;",
+        "SET STATEMENT sql_log_bin = 0 FOR DELETE FROM par;",
+        "SET STATEMENT max_statement_time = 1 FOR EXECUTE IMMEDIATE 'DELETE FROM par';",
+    ] {
+        is_refused(&site, &before, script, "these settings, which are for one statement alone");
+    }
+}
+
+/// A mode under which `"par"` is a table, and not a string, that no word of the script names.
+#[test]
+fn a_mode_that_came_unsaid_is_refused() {
+    let server: &'static Server = Box::leak(Box::new(Server::with(&["--sql-mode=ANSI_QUOTES"])));
+    let base = "CREATE TABLE par (id int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO par VALUES (1), (2);";
+    let site = TestSite::builder().mariadb("main", server, base).build();
+    let before = Fingerprint::of(&site);
+    is_refused(&site, &before, "DELETE FROM \"par\";", "under the mode ANSI_QUOTES");
+    is_refused(&site, &before, "SET @a = 1; UPDATE par, \"par\" AS x SET par.id = 5;", "under the mode ANSI_QUOTES");
+    let plain = "SET sql_mode = ''; DELETE FROM par WHERE id <> \"2\";";
+    site.deploy(&Pkg::new("p").step(sql(plain))).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), "undone");
+    for by in ["4", "1 << 2", "(SELECT CONCAT('AN', 'SI_QUOTES'))"] {
+        let script = format!("SET sql_mode = ''; SET sql_mode = {by}; DELETE FROM \"par\";");
+        is_refused(&site, &before, &script, "under the mode ANSI_QUOTES");
+    }
 }
 
 #[test]
