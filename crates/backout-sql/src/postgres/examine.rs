@@ -173,6 +173,11 @@ impl Postgres {
                 true,
             ));
         }
+        if self.a.is_frozen() {
+            let what =
+                "it is set to read only for this account (default_transaction_read_only): nothing can be deployed";
+            findings.push(self.finding(what.to_owned(), true));
+        }
         if self.a.value("SELECT pg_is_in_recovery()").map_err(reading)?.as_deref() == Some("t") {
             findings.push(self.finding("the server is a replica, which cannot be written to".to_owned(), true));
         }

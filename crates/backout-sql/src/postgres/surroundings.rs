@@ -14,7 +14,7 @@ struct Look {
     tell: fn(&str) -> String,
 }
 
-const LOOKS: [Look; 9] = [
+const LOOKS: [Look; 13] = [
     Look {
         sql: "SELECT string_agg(quote_ident(pubname), ', ' ORDER BY pubname) FROM pg_publication",
         tell: |names| format!("publications ({names}): subscribers get what an undo changes like any other change, and of FOR ALL TABLES the tool's own rows"),
@@ -39,7 +39,27 @@ const LOOKS: [Look; 9] = [
         sql: "SELECT string_agg(name, ', ') FROM (SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^(pg_|backout)' AND n.nspname <> 'information_schema' AND NOT pg_has_role(c.relowner, 'USAGE')
                  AND has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE') ORDER BY 1 LIMIT 20) s",
-        tell: |names| format!("the role may write to, but does not own: {names}. Their triggers cannot be silenced by ALTER TABLE, and their sequences not be put back"),
+        tell: |names| format!("the role may write to, but does not own: {names}. Their triggers cannot be silenced by ALTER TABLE, so that a step is refused which changes rows of one that has some, and their sequences not be put back"),
+    },
+    Look {
+        sql: "SELECT string_agg(name, ', ') FROM (SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^(pg_|backout)' AND row_security_active(c.oid) ORDER BY 1 LIMIT 20) s",
+        tell: |names| format!("row level security hides rows from the role in: {names}. A step that changes rows there, or of a table that points at them or at which they point, is refused: let the role pass it by (BYPASSRLS, or NO FORCE for the owner)"),
+    },
+    Look {
+        sql: "SELECT string_agg(quote_ident(rolname), ', ' ORDER BY rolname) FROM pg_roles
+             WHERE rolname !~ '^pg_' AND pg_has_role(oid, 'MEMBER') AND NOT pg_has_role(oid, 'USAGE')",
+        tell: |names| format!("the role has the rights of {names} by SET ROLE alone, and an undo does not become another: a step that makes or changes what belongs to them is refused"),
+    },
+    Look {
+        sql: "SELECT string_agg(name, ', ') FROM (SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'r' AND n.nspname !~ '^(pg_|backout)' AND (
+                 SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) > 800 ORDER BY 1 LIMIT 20) s",
+        tell: |names| format!("more than 800 columns: {names}. A step that changes their rows is refused"),
+    },
+    Look {
+        sql: "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database() AND encoding = 0",
+        tell: |name| format!("the database takes any bytes for text ({name}): a step that touches a table with text that is not UTF-8 fails and is taken back"),
     },
     Look {
         sql: "SELECT string_agg(quote_ident(nspname), ', ' ORDER BY nspname) FROM pg_namespace

@@ -16,11 +16,15 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
     let stage = Stage::new(
         "CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION news FOR TABLE t; SELECT lo_from_bytea(0, 'x'); CREATE TABLE keyless (a int);
          CREATE FUNCTION nothing() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$; CREATE EVENT TRIGGER quiet ON sql_drop EXECUTE FUNCTION nothing();
-         CREATE SCHEMA shut; GRANT INSERT ON t TO PUBLIC;",
+         CREATE SCHEMA shut; GRANT INSERT ON t TO PUBLIC; CREATE TABLE hidden (id int PRIMARY KEY); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;",
     );
+    let columns: Vec<String> = (0..801).map(|number| format!("c{number} int")).collect();
+    stage.others(&format!("CREATE TABLE wide ({}, PRIMARY KEY (c0))", columns.join(", ")));
     let role = format!("plain_{}", stage.live.name);
-    stage.others(&format!("CREATE ROLE {role} LOGIN"));
+    stage
+        .others(&format!("CREATE ROLE {role} LOGIN NOINHERIT; CREATE ROLE group_{role}; GRANT group_{role} TO {role}"));
     let found = open(&stage.live.url_as(&role)).examine().unwrap();
+    let by_set_role = format!("has the rights of group_{role} by SET ROLE alone");
     let told: Vec<&str> = found.iter().map(|finding| finding.what.as_str()).collect();
     for expected in [
         "publications (news)",
@@ -32,6 +36,9 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
         "may not set session_replication_role",
         "may not create a schema",
         "public.keyless has no key",
+        "hides rows from the role in: public.hidden.",
+        "more than 800 columns: public.wide.",
+        &by_set_role,
     ] {
         // Before 15 anybody may create in `public`.
         let expected = if told.iter().any(|what| what.contains("anything in: shut")) {
@@ -43,6 +50,19 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
         assert!(here || expected.contains("may not create a schema"), "{expected}: {told:#?}");
     }
     assert!(found.iter().all(|finding| !finding.grave), "{told:#?}");
+}
+
+#[test]
+fn what_nothing_can_be_written_to_or_read_from_is_named() {
+    let live = Server::shared().database_in("SQL_ASCII");
+    live.connect()
+        .batch_execute(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", live.name))
+        .unwrap();
+    let found = open(&live.url()).examine().unwrap();
+    for (expected, grave) in [("any bytes for text (SQL_ASCII)", false), ("set to read only for this account", true)] {
+        let named = found.iter().find(|finding| finding.what.contains(expected));
+        assert!(named.is_some_and(|finding| finding.grave == grave), "{expected}: {found:#?}");
+    }
 }
 
 /// A real standby: it is named on the server that is deployed to, and is none to deploy to.
