@@ -170,6 +170,14 @@ impl Mariadb {
             }
             findings.push(self.finding("the binary log is on: what the tool holds reaches replicas, too", false));
         }
+        let told = match self.why_deaf()? {
+            Some(why) => format!("nothing that others write while a captured command runs is told from its own writes: {why}"),
+            None => "what others write while a captured command runs is told apart where their sessions were there before it; that of \
+                     later ones goes with its undo (`maintenance:` in site.yaml keeps them out); each row that they change is logged by a \
+                     trigger meanwhile"
+                .to_owned(),
+        };
+        findings.push(self.finding(told, false));
         let others = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'BASE TABLE'
              AND TABLE_NAME NOT LIKE 'backout\\_%' AND ENGINE <> 'InnoDB' ORDER BY 1";
         for row in self.b.rows(others)? {

@@ -91,13 +91,41 @@ fn acts(table: &Table, log: &str, lost: &str, at: usize) -> [(&'static str, &'st
     std::array::from_fn(|_| all.next().unwrap_or_default())
 }
 
+const RENUMBERED: &str = "what stands between here and the server gives its sessions other numbers";
+
 impl Mariadb {
+    fn is_renumbered(&mut self) -> Result<bool, Error> {
+        // A proxy may answer the plain question by itself.
+        Ok(self.b.number("SELECT CONNECTION_ID() + 0")? != u64::from(self.b.conn.connection_id()))
+    }
+
+    /// Why nothing that others write can be told apart here, in words, as far as it shows without trying.
+    pub(super) fn why_deaf(&mut self) -> Result<Option<String>, Error> {
+        if self.is_renumbered()? {
+            return Ok(Some(RENUMBERED.to_owned()));
+        }
+        for row in self.b.rows("SHOW GRANTS")? {
+            let Some((rights, target)) = row[0].as_deref().and_then(|grant| grant.split_once(" ON ")) else { continue };
+            let rights = rights.trim_start_matches("GRANT ").split(", ");
+            if !rights.into_iter().any(|right| matches!(right, "ALL PRIVILEGES" | "TRIGGER")) {
+                continue;
+            }
+            // `shop\_%`.* TO …: a pattern.
+            let Some((pattern, _)) = target.split_once(".* TO ") else { continue };
+            let pattern = pattern.trim_matches('`').replace("``", "`");
+            let fits = format!("SELECT {} LIKE {}", literal(&self.database), literal(&pattern));
+            if pattern == "*" || self.b.number(&fits)? == 1 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(format!("this user may not make triggers: GRANT TRIGGER ON {}.* to it", ident(&self.database))))
+    }
+
     /// Lets triggers log what others write, once [`Mariadb::listen`] says who these are. The tables that are listened to, each
     /// with its log; or why none can be, in words.
     pub(super) fn arm(&mut self, copy: u64) -> Result<Result<Vec<(Table, String)>, String>, Error> {
-        // A proxy may answer the plain question by itself.
-        if self.b.number("SELECT CONNECTION_ID() + 0")? != u64::from(self.b.conn.connection_id()) {
-            return Ok(Err("what stands between here and the server gives its sessions other numbers".to_owned()));
+        if self.is_renumbered()? {
+            return Ok(Err(RENUMBERED.to_owned()));
         }
         let beside = Beside::of(&self.names, copy);
         self.b.run(&format!("CREATE TABLE `{}` (id bigint unsigned NOT NULL) ENGINE=MEMORY", beside.known))?;

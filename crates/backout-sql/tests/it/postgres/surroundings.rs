@@ -32,6 +32,7 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
         "may not set session_replication_role",
         "may not create a schema",
         "public.keyless has no key",
+        "cannot be captured: the database: ",
     ] {
         // Before 15 anybody may create in `public`.
         let expected = if told.iter().any(|what| what.contains("anything in: shut")) {
@@ -43,6 +44,24 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
         assert!(here || expected.contains("may not create a schema"), "{expected}: {told:#?}");
     }
     assert!(found.iter().all(|finding| !finding.grave), "{told:#?}");
+}
+
+#[test]
+fn what_of_others_is_told_apart_is_said() {
+    let live = Server::shared().database();
+    let said = |url: &str| {
+        let found = open(url).examine().unwrap();
+        found.into_iter().map(|finding| finding.what).collect::<Vec<_>>().join("\n")
+    };
+    assert!(said(&live.url()).contains("is told apart, if its client takes its application name from PGAPPNAME"));
+    let role = format!("member_{}", live.name);
+    live.connect().batch_execute(&format!("CREATE TABLE t (id int); CREATE ROLE {role} LOGIN")).unwrap();
+    let database =
+        format!("GRANT CREATE ON DATABASE {0} TO {role}; GRANT CREATE ON SCHEMA public TO {role}", live.name);
+    live.connect().batch_execute(&database).unwrap();
+    let lacks = said(&live.url_as(&role));
+    assert!(lacks.contains("cannot be captured: table public.t: ") && lacks.contains("GRANT postgres TO"), "{lacks}");
+    assert!(!lacks.contains("PGAPPNAME"), "{lacks}");
 }
 
 /// A real standby: it is named on the server that is deployed to, and is none to deploy to.
