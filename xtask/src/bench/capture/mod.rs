@@ -142,6 +142,8 @@ impl Bench<'_> {
 
     /// What it costs others that their writes are told apart.
     fn meanwhile(&self, runs: usize, name: &str, report: &mut Report) -> Result<()> {
+        // There is nobody before there is a database.
+        self.fresh()?;
         if self.engine.other().is_none() {
             return Ok(());
         }
