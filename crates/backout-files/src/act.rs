@@ -11,6 +11,10 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME
 
 use crate::image::Time;
 
+/// How many calls wait at once, and for how few names that is not worth a thread.
+const TOGETHER: usize = 8;
+const FEW: usize = 64;
+
 /// Creates a new file for writing, 0600.
 pub fn create(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     fault::point(Point::Stage)?;
@@ -68,6 +72,27 @@ pub fn unlink(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }
 
+/// Removes many names at once: a file system may take a millisecond of waiting for each, which several can do together.
+pub fn unlink_all(dir: impl AsFd, names: &[Vec<u8>]) -> io::Result<()> {
+    let dir = dir.as_fd();
+    if names.len() < FEW {
+        return names.iter().try_for_each(|name| unlink(dir, name));
+    }
+    for _ in names {
+        fault::point(Point::Unlink)?;
+    }
+    let remove = |name: &Vec<u8>| rustix::fs::unlinkat(dir, name.as_slice(), AtFlags::empty());
+    std::thread::scope(|scope| {
+        let some = |part| scope.spawn(move || names.iter().skip(part).step_by(TOGETHER).try_for_each(remove));
+        let all: Vec<_> = (0..TOGETHER).map(some).collect();
+        let mut done = Ok(());
+        for one in all {
+            done = done.and(one.join().unwrap_or(Err(rustix::io::Errno::IO)));
+        }
+        Ok(done?)
+    })
+}
+
 pub fn remove_dir(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
     fault::point(Point::RemoveDir)?;
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
@@ -110,4 +135,29 @@ pub fn sync_file_system(on: impl AsFd) -> io::Result<()> {
         rustix::fs::syncfs(on)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &std::path::Path) -> usize {
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn many_names_go_together_and_what_fails_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = std::fs::File::open(dir.path()).unwrap();
+        let all: Vec<Vec<u8>> = (0..FEW * 4 + 3).map(|number| number.to_string().into_bytes()).collect();
+        let make =
+            || (0..all.len()).for_each(|number| std::fs::write(dir.path().join(number.to_string()), "x").unwrap());
+        make();
+        unlink_all(&open, &all).unwrap();
+        assert_eq!(names(dir.path()), 0);
+        make();
+        std::fs::remove_file(dir.path().join("200")).unwrap();
+        let error = unlink_all(&open, &all).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
 }

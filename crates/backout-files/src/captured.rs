@@ -196,6 +196,7 @@ impl LocalRoot {
 
 /// Removes the copies that no image needs, and the list.
 fn keep_only(step: &Step, used: &HashSet<u64>) -> std::io::Result<()> {
+    let mut files = Vec::new();
     for name in step.names()? {
         let n: Option<u64> = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
         if n.is_some_and(|n| used.contains(&n)) || n.is_none() && name != LIST && name != ELSEWHERE {
@@ -203,10 +204,11 @@ fn keep_only(step: &Step, used: &HashSet<u64>) -> std::io::Result<()> {
         }
         match image::stat(step.dir(), &name)?.map(|stat| file_type(&stat)) {
             Some(FileType::Directory) => act::remove_dir(step.dir(), &name)?,
-            Some(_) => act::unlink(step.dir(), &name)?,
+            Some(_) => files.push(name),
             None => {}
         }
     }
+    act::unlink_all(step.dir(), &files)?;
     step.sync()
 }
 

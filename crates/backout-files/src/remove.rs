@@ -58,11 +58,11 @@ pub fn step(hold: impl AsFd, name: &[u8]) -> io::Result<()> {
             Err(error) => return Err(error),
         };
         make_writable(&dir)?;
-        let mut nested = Vec::new();
+        let (mut nested, mut files) = (Vec::new(), Vec::new());
         for entry in names(&dir)? {
             let Some(found) = image::stat(&dir, &entry)? else { continue };
             if image::file_type(&found) != FileType::Directory {
-                act::unlink(&dir, &entry)?;
+                files.push(entry);
                 continue;
             }
             match act::remove_dir(&dir, &entry) {
@@ -76,6 +76,7 @@ pub fn step(hold: impl AsFd, name: &[u8]) -> io::Result<()> {
             act::rename_new(&dir, &entry, hold, &up)?;
             nested.push(up);
         }
+        act::unlink_all(&dir, &files)?;
         if nested.is_empty() {
             act::remove_dir(hold, &next)?;
             left.pop();

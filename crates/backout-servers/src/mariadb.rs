@@ -40,6 +40,9 @@ pub struct Database<'a> {
     pub name: String,
 }
 
+/// In memory each change of the schema takes a tenth of the time, and a killed server loses nothing there either.
+const IN_MEMORY: [&str; 2] = ["/dev/shm", "/tmp"];
+
 static NEXT_NAME: AtomicU32 = AtomicU32::new(0);
 
 impl Server {
@@ -53,7 +56,7 @@ impl Server {
             let starting = File::create(pointer.with_extension("starting")).unwrap();
             starting.lock().unwrap();
             let server = join(&pointer).unwrap_or_else(|| {
-                let server = Server::start_new(&[], true);
+                let server = Server::start_new(&[], true, &IN_MEMORY);
                 fs::write(&pointer, server.folder.as_os_str().as_encoded_bytes()).unwrap();
                 server
             });
@@ -69,14 +72,18 @@ impl Server {
 
     /// A server of the caller's own with further settings: `--log-bin`.
     pub fn with(settings: &[&str]) -> Server {
-        Server::start_new(settings, false)
+        Server::start_new(settings, false, &IN_MEMORY)
     }
 
-    fn start_new(settings: &[&str], shared: bool) -> Server {
+    /// One with its files on a disk, whose syncs cost what they cost.
+    pub fn on_disk(settings: &[&str]) -> Server {
+        Server::start_new(settings, false, &["/tmp"])
+    }
+
+    fn start_new(settings: &[&str], shared: bool, places: &[&str]) -> Server {
         let account = Account::find("mysql");
-        // A socket's path may have 107 bytes, so it cannot lie in the build's folder. In memory each change of the schema
-        // takes a tenth of the time, and a killed server loses nothing there either.
-        let place = ["/dev/shm", "/tmp"].into_iter().find(|place| Path::new(place).is_dir()).unwrap_or("/tmp");
+        // A socket's path may have 107 bytes, so it cannot lie in the build's folder.
+        let place = places.iter().find(|place| Path::new(place).is_dir()).unwrap_or(&"/tmp");
         let folder = tempfile::Builder::new().prefix("backout-my-").tempdir_in(place).unwrap().keep();
         let user = keeper::keep(&folder, "pid", "KILL");
         account.own(&folder);

@@ -18,10 +18,11 @@ mod tool;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::backout::Backout;
+use crate::fidelity::EngineName;
 use crate::place;
 use report::Report;
 
@@ -40,6 +41,9 @@ pub struct Options {
     /// Only the measurements whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Only this engine, where a measurement is made on each
+    #[arg(long, value_enum)]
+    engine: Option<EngineName>,
     /// Scratch folder on a real disk; without it the target folder is used
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -48,7 +52,7 @@ pub struct Options {
     backout: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     Sqlite,
     Postgres,
@@ -58,7 +62,7 @@ enum What {
     Backup,
     /// The time of a rehearsal beside that of the deployment
     Rehearse,
-    /// Commands whose changes are captured, on SQLite and files
+    /// Commands whose changes are captured, on each engine, with files
     Capture,
 }
 
@@ -71,6 +75,9 @@ impl Options {
 
 /// Measures and prints; true when every target is met.
 pub fn run(options: &Options) -> Result<bool> {
+    if options.engine.is_some() && options.what != What::Capture {
+        bail!("--engine goes with `capture` alone: the others name their engine");
+    }
     let scratch = match &options.dir {
         Some(dir) => {
             fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;

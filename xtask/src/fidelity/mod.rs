@@ -52,7 +52,7 @@ pub struct Options {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum EngineName {
+pub enum EngineName {
     Sqlite,
     Postgres,
     Mariadb,

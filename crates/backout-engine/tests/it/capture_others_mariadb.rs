@@ -44,10 +44,14 @@ enum Who {
 
 use Who::{Command, Other};
 
+/// The time of all that others do, and of all that a command does: so columns that move by themselves can be compared.
+const THEIRS: &str = "SET timestamp = 1600000000";
+const COMMANDS: &str = "SET timestamp = 1500000000";
+
 /// A command that has some statements run by a session which was there before: it asks for them, and waits until they are.
 fn step(site: &TestSite, acts: &[Who]) -> Step {
     let lines = acts.iter().enumerate().map(|(at, act)| match act {
-        Command(_) => format!("printf '%s' \"${at}\" | client || exit 1\n"),
+        Command(_) => format!("printf '%s' \"{COMMANDS}; ${at}\" | client || exit 1\n"),
         Other(_) => format!("touch \"$ask.{at}\"; while [ ! -e \"$ask.{at}.done\" ]; do sleep 0.01; done\n"),
     });
     let script = format!(
@@ -76,6 +80,7 @@ struct Pooled {
 impl Pooled {
     fn of(site: &TestSite, acts: &[Who]) -> Self {
         let mut conn = site.mariadb("main").unwrap().connect();
+        conn.query_drop(THEIRS).unwrap();
         Self::by(ask(site), acts, move |sql| conn.query_iter(sql).map(drop).unwrap())
     }
 
@@ -119,15 +124,15 @@ fn deploy(site: &TestSite, acts: &[Who]) -> Done {
 }
 
 fn execute(site: &TestSite, sql: &str) {
-    site.mariadb("main").unwrap().script(sql);
+    site.mariadb("main").unwrap().script(&format!("{THEIRS}; {sql}"));
 }
 
-/// All rows of the shop's tables, as the stock client shows them; columns that move by themselves aside.
+/// All rows of the shop's tables, as the stock client shows them.
 fn rows(site: &TestSite) -> String {
     let database = site.mariadb("main").unwrap();
     let tables = database.script("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'backout%' ORDER BY 1");
     let all = tables.lines().map(|table| {
-        let columns = if table == "product" { "id, name, price, stock, kind + 0, f, code, twice" } else { "*" };
+        let columns = if table == "product" { "id, name, price, stock, kind + 0, f, code, at, twice" } else { "*" };
         let found = database.script(&format!("SELECT {columns} FROM {table}"));
         let mut rows: Vec<&str> = found.lines().collect();
         rows.sort_unstable();
@@ -231,7 +236,7 @@ fn a_row_of_the_command_in_which_others_had_a_hand_is_theirs() {
             Other(sql),
         ],
         &[
-            "INSERT INTO product (id, name, stock) VALUES (50, 'made', 77); DELETE FROM line; INSERT INTO line VALUES (1, 2, 'new')",
+            "INSERT INTO product (id, name, stock) VALUES (50, 'made', 1); UPDATE product SET stock = 77 WHERE id = 50; DELETE FROM line; INSERT INTO line VALUES (1, 2, 'new')",
         ],
     );
 }
@@ -276,7 +281,7 @@ fn a_client_that_was_there_is_known() {
         writeln!(input, "{sql}; SELECT 'done';").unwrap();
         output.read_line(&mut String::new()).unwrap();
     };
-    run("DO 0");
+    run(THEIRS);
     let pooled = Pooled::by(ask(&site), &acts, run);
     site.deploy(&Pkg::new("p").step(step(&site, &acts))).expect(Status::Done);
     drop(pooled);

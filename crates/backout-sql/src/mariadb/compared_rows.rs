@@ -12,6 +12,7 @@ use super::table::{Side, Table};
 const X: Side<'static> = Side::Live("x");
 /// The copy, which has the table's own columns.
 const F: Side<'static> = Side::Live("f");
+const H: Side<'static> = Side::Held("h");
 
 /// The rows of one that the other has not, or has with other values.
 fn unlike(table: &Table, one: &str, other: &str) -> String {
@@ -56,10 +57,28 @@ pub fn fill(a: &mut Session, was: &OneTable, before: &str, after: &str) -> Resul
         loose::compare_with_copy(a, table, &was.copy, [before, after])?;
         return Ok((table.rows_held(a, before)?, table.rows_held(a, after)?));
     }
-    let mut fill = |hold: &str, one: &str, other: &str| {
+    for hold in [before, after] {
         a.run(&format!("CREATE TABLE `{hold}` {}", table.hold()))?;
-        let (columns, values, from) = (table.held(""), table.live("f."), unlike(table, one, other));
-        a.count(&format!("INSERT INTO `{hold}` ({columns}) SELECT {values} FROM {from}"))
+    }
+    let held = table.held("");
+    let fill = |a: &mut Session, hold: &str, from: &str| {
+        a.count(&format!("INSERT INTO `{hold}` ({held}) SELECT {} FROM {from}", table.live("f.")))
     };
-    Ok((fill(before, &was.copy, &table.name)?, fill(after, &table.name, &was.copy)?))
+    let went_or_changed = fill(a, before, &unlike(table, &was.copy, &table.name))?;
+    // Whatever the table has under a key of these was changed; each other row of the copy it has as it was.
+    let changed = format!("`{before}` AS h JOIN {} AS f ON {}", ident(&table.name), table.keyed(F, H));
+    let mut came = fill(a, after, &changed)?;
+    let [live, copy] = [&table.name, &was.copy].map(|name| format!("SELECT COUNT(*) FROM {}", ident(name)));
+    let [live, copy] = [a.number(&live)?, a.number(&copy)?];
+    if live + went_or_changed != copy + came {
+        let new = format!(
+            "{} AS f LEFT JOIN {} AS x ON {} WHERE {} IS NULL",
+            ident(&table.name),
+            ident(&was.copy),
+            table.keyed(X, F),
+            X.column(table, table.key[0])
+        );
+        came += fill(a, after, &new)?;
+    }
+    Ok((went_or_changed, came))
 }

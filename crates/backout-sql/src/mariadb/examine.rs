@@ -170,7 +170,11 @@ impl Mariadb {
         }
         let nothing = self.names.object("nothing");
         if let Some(why) = rights::why_no_triggers(&mut self.b, &nothing)? {
-            findings.push(self.finding(format!("{why}: statements that change rows are refused"), true));
+            let costs = "statements that change rows are refused, and nothing that others write while a captured command runs is told apart";
+            findings.push(self.finding(format!("{why}: {costs}"), true));
+        } else {
+            let told = self.what_is_told_apart()?;
+            findings.push(self.finding(told, false));
         }
         for (what, grave) in rights::lacking(&mut self.b, &nothing)? {
             findings.push(self.finding(what, grave));

@@ -91,13 +91,30 @@ fn acts(table: &Table, log: &str, lost: &str, at: usize) -> [(&'static str, &'st
     std::array::from_fn(|_| all.next().unwrap_or_default())
 }
 
+const RENUMBERED: &str = "what stands between here and the server gives its sessions other numbers";
+
 impl Mariadb {
+    fn is_renumbered(&mut self) -> Result<bool, Error> {
+        // A proxy may answer the plain question by itself.
+        Ok(self.b.number("SELECT CONNECTION_ID() + 0")? != u64::from(self.b.conn.connection_id()))
+    }
+
+    /// Whether what others write while a captured command runs is told from its own writes, in words, where triggers can be made.
+    pub(super) fn what_is_told_apart(&mut self) -> Result<String, Error> {
+        Ok(if self.is_renumbered()? {
+            format!("nothing that others write while a captured command runs is told from its own writes: {RENUMBERED}")
+        } else {
+            "what others write while a captured command runs is told apart where their sessions were there before it; that of later ones \
+             goes with its undo (`maintenance:` in site.yaml keeps them out); each row that they change is logged by a trigger meanwhile"
+                .to_owned()
+        })
+    }
+
     /// Lets triggers log what others write, once [`Mariadb::listen`] says who these are. The tables that are listened to, each
     /// with its log; or why none can be, in words.
     pub(super) fn arm(&mut self, copy: u64) -> Result<Result<Vec<(Table, String)>, String>, Error> {
-        // A proxy may answer the plain question by itself.
-        if self.b.number("SELECT CONNECTION_ID() + 0")? != u64::from(self.b.conn.connection_id()) {
-            return Ok(Err("what stands between here and the server gives its sessions other numbers".to_owned()));
+        if self.is_renumbered()? {
+            return Ok(Err(RENUMBERED.to_owned()));
         }
         let beside = Beside::of(&self.names, copy);
         self.b.run(&format!("CREATE TABLE `{}` (id bigint unsigned NOT NULL) ENGINE=MEMORY", beside.known))?;

@@ -32,7 +32,8 @@ use super::{Postgres, counters, ddl_hold, marker, rebuild, table, who_wrote};
 pub(super) const LOCK_TRIES: u32 = 30;
 
 /// Has B read one and the same state from now on.
-pub(super) const ONE_STATE: &str = "ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const ONE_STATE: &str =
+    "ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL work_mem = '64MB'";
 
 /// What came of writing images.
 pub(super) enum Imaged {
@@ -301,9 +302,16 @@ impl Postgres {
     /// Every table of now beside its copy; one that came since, or is told as made anew, beside none.
     fn pairs<'b>(&mut self, before: &'b Before, found: &Differences) -> Result<Vec<Pair<'b>>, postgres::Error> {
         let mut pairs = Vec::new();
+        let written = who_wrote::written(&mut self.b, before)?;
         for copy in before.tables.iter().filter(|copy| !found.anew.contains(&copy.oid)) {
             let added = compared_events::added(found, copy.oid);
-            pairs.extend(Pair::of(&mut self.b, copy.oid, Some(copy), added)?);
+            let pair = Pair::of(&mut self.b, copy.oid, Some(copy), added)?;
+            // What nobody else wrote to is just as it was copied, which takes half the time to read.
+            let bare = |pair: Pair<'b>| match written.contains(&copy.oid) {
+                true => pair,
+                false => Pair { rows: copy.bare(&before.schema), ..pair },
+            };
+            pairs.extend(pair.map(bare));
         }
         let made =
             found.made.iter().filter(|object| object.kind == Kind::Table && object.part("partition key").is_none());

@@ -24,6 +24,8 @@ pub(super) struct Pair<'a> {
     pub columns: Vec<Copied>,
     /// None where the command made the table.
     pub copy: Option<&'a Copy>,
+    /// What the rows of before are read from; empty where there is no copy.
+    pub rows: String,
     /// What rows of before got in columns that were added since, by their numbers: SQL.
     pub added: BTreeMap<i32, String>,
 }
@@ -42,7 +44,8 @@ impl<'a> Pair<'a> {
         }
         let columns = snapshot::columns(b, oid)?;
         let names = named::of_table(&mut b.client, oid)?;
-        Ok(Some(Self { oid, table: Table { made: copy.is_none(), names, ..table }, columns, copy, added }))
+        let rows = copy.map(|copy| copy.table.clone()).unwrap_or_default();
+        Ok(Some(Self { oid, table: Table { made: copy.is_none(), names, ..table }, columns, copy, rows, added }))
     }
 
     fn copied(&self, column: &Copied) -> Option<&'a Copied> {
@@ -55,8 +58,8 @@ impl<'a> Pair<'a> {
         self.copy.iter().flat_map(|copy| &copy.columns).filter(|copied| !is_there(copied)).collect()
     }
 
-    fn rows_of_before(&self) -> &'a str {
-        self.copy.map_or("", |copy| copy.table.as_str())
+    fn rows_of_before(&self) -> &str {
+        &self.rows
     }
 
     /// The value of before in a column of now, in the form of the copy.

@@ -122,6 +122,9 @@ impl Postgres {
     /// See [`backout_model::target::Target::examine`].
     pub(super) fn examine_database(&mut self) -> Result<Vec<Finding>, TargetError> {
         let mut findings = self.what_works()?;
+        if self.place.is_some() || !findings.iter().any(|finding| finding.grave) {
+            findings.push(self.what_commands_show()?);
+        }
         let around = surroundings::look(&mut self.a);
         let around = around.map_err(|source| self.failed("cannot read what stands around", source))?;
         findings.extend(around.into_iter().map(|(what, grave)| self.finding(what, grave)));
@@ -142,6 +145,21 @@ impl Postgres {
             ));
         }
         Ok(findings)
+    }
+
+    /// Whether commands can be captured, and what others write meanwhile told apart.
+    fn what_commands_show(&mut self) -> Result<Finding, TargetError> {
+        let found = self.why_not_copied().map_err(|source| self.failed("cannot read the tables of", source))?;
+        let what = match found {
+            Some((what, why, way)) => {
+                let way = way.map(|way| format!(" ({way})")).unwrap_or_default();
+                format!("what a command does cannot be captured: {what}: {why}{way}")
+            }
+            None => "what others write while a captured command runs is told apart, if its client takes its application name from \
+                     PGAPPNAME; each row that they change is logged by a trigger meanwhile"
+                .to_owned(),
+        };
+        Ok(self.finding(what, false))
     }
 
     /// What the role, the server and its settings allow.

@@ -22,6 +22,9 @@ use super::{Postgres, counters, marker, named, table};
 /// How long a copy waits for whoever has a table locked against every reader.
 const LOCK_WAIT: &str = "60s";
 
+/// How many rows a copy has is all that its statistics are for.
+const FEW_STATISTICS: &str = "SET LOCAL default_statistics_target = 10";
+
 /// One column of a copy: `c` and the number that it has in its table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copied {
@@ -49,6 +52,13 @@ pub struct Copy {
     pub ended: u32,
     /// The table as it was.
     pub shape: Option<Table>,
+}
+
+impl Copy {
+    /// The copy itself, whatever stands for it.
+    pub(super) fn bare(&self, schema: &str) -> String {
+        format!("{schema}.t{}", self.oid)
+    }
 }
 
 /// Where a sequence stood.
@@ -163,7 +173,7 @@ impl Postgres {
     }
 
     /// The first thing that stands against it: what, why, and the way out.
-    fn why_not_copied(&mut self) -> Result<Option<(String, String, Option<String>)>, Error> {
+    pub(super) fn why_not_copied(&mut self) -> Result<Option<(String, String, Option<String>)>, Error> {
         let event_triggers = (self.event_triggers.names.clone(), self.event_triggers.mute);
         if let (Some(names), None) = event_triggers {
             let why = format!(
@@ -222,7 +232,8 @@ impl Postgres {
             who_wrote::arm(&mut self.a, &schema, mark, &tables).map_err(failed)?;
             fault::point(Point::Statement).map_err(struck)?;
         }
-        let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lock_timeout = '{LOCK_WAIT}'");
+        let begin =
+            format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lock_timeout = '{LOCK_WAIT}'; {FEW_STATISTICS}");
         let done = self.a.run(&begin).map_err(failed).and_then(|()| {
             marker::holds(&mut self.a, self.place.as_ref(), &self.label, self.epoch)?;
             self.fill_copy(&schema, mark.is_some()).map_err(|error| match error {

@@ -4,7 +4,7 @@
 //! The command's sessions are known by their application name, which they have from the environment. A trigger never fails
 //! and never waits: where it cannot log, it says that something was lost, and nothing is told apart then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backout_model::target::{Gate, Others, Report, TargetError};
 use backout_model::words;
@@ -274,6 +274,18 @@ pub(super) fn told(session: &mut Session, before: &Before) -> Result<Option<Tell
         all.insert(oid, told);
     }
     Ok(Some(Ok(all)))
+}
+
+/// The tables that others wrote to since the copy was made; none where nobody listened.
+pub(super) fn written(session: &mut Session, before: &Before) -> Result<BTreeSet<u32>, Error> {
+    if !matches!(before.told, Some(Ok(_))) {
+        return Ok(BTreeSet::new());
+    }
+    let found = session.rows(&format!(
+        "SELECT DISTINCT w.rel FROM {schema}.log AS w, {schema}.begun AS g WHERE NOT pg_catalog.pg_visible_in_snapshot(w.xid, g.at)",
+        schema = before.schema
+    ))?;
+    Ok(found.iter().filter_map(|row| row[0].as_deref()?.parse().ok()).collect())
 }
 
 /// True where others wrote to what is listened to, since the copy was made.

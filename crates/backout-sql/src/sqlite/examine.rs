@@ -88,6 +88,12 @@ impl Sqlite {
     /// See [`backout_model::target::Target::examine`].
     pub(super) fn examine_database(&mut self) -> Result<Vec<Finding>, TargetError> {
         let mut findings = self.what_works()?;
+        findings.push(self.finding(
+            "what others write while a captured command runs cannot be told from its own writes, and goes with its undo: `maintenance:` \
+             in site.yaml keeps them out"
+                .to_owned(),
+            false,
+        ));
         let failed = |source| TargetError::failed(format!("cannot read the schema of {}", self.label), source);
         let mut statement = self
             .conn

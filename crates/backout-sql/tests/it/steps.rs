@@ -274,6 +274,9 @@ fn tables_that_cannot_be_captured_are_refused_and_named() {
     assert_eq!(stage.dump_plainly(), before);
     let findings = stage.database.examine().unwrap();
     assert!(findings.iter().any(|finding| finding.what.contains("cannot be told apart")), "{findings:?}");
+    let others =
+        findings.iter().find(|finding| finding.what.contains("what others write while a captured command runs"));
+    assert!(others.is_some_and(|finding| !finding.grave && finding.what.contains("cannot be told")), "{findings:?}");
 }
 
 impl Stage {

@@ -120,6 +120,45 @@ fn rights_that_are_missing_are_told() {
     database.script(&format!("DROP USER {user}@localhost"));
 }
 
+/// As its grants say: on the database by name or pattern, on all, or on nothing but tables.
+#[test]
+fn doctor_tells_whether_what_others_write_is_told_apart() {
+    let database = Server::shared().database();
+    let (name, user) = (database.name.clone(), format!("deaf_{}", database.name));
+    database.script(&format!(
+        "CREATE TABLE t (a int); CREATE USER {user}@localhost; GRANT SELECT ON {name}.* TO {user}@localhost"
+    ));
+    let said = || {
+        let found = Mariadb::open(&options(&database, &user)).unwrap().examine().unwrap();
+        found.into_iter().map(|finding| finding.what).collect::<Vec<_>>().join("\n")
+    };
+    let is_deaf = || {
+        let said = said();
+        assert_ne!(
+            said.contains("told apart where their sessions were there"),
+            said.contains("GRANT TRIGGER ON"),
+            "{said}"
+        );
+        said.contains("GRANT TRIGGER ON")
+    };
+    let grant = |right: &str, on: &str| database.script(&format!("GRANT {right} ON {on} TO {user}@localhost"));
+    let revoke = |right: &str, on: &str| database.script(&format!("REVOKE {right} ON {on} FROM {user}@localhost"));
+    assert!(is_deaf());
+    grant("INSERT, TRIGGER", &format!("{name}.t"));
+    grant("TRIGGER", "`other\\_%`.*");
+    assert!(is_deaf());
+    let pattern = format!("`{}%`.*", name.replace('_', "\\_"));
+    for (right, on) in
+        [("TRIGGER", format!("{name}.*")), ("ALL PRIVILEGES", pattern), ("SELECT, TRIGGER", "*.*".to_owned())]
+    {
+        grant(right, &on);
+        assert!(!is_deaf(), "{right} ON {on}");
+        revoke(right, &on);
+        assert!(is_deaf(), "{right} ON {on}");
+    }
+    database.script(&format!("DROP USER {user}@localhost"));
+}
+
 /// A server that keeps the time to itself since: what gives rows the moment is not done again with another one.
 #[test]
 fn a_redo_without_the_time_of_then_is_refused() {

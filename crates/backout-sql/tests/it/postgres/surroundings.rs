@@ -39,6 +39,7 @@ fn what_stands_around_and_what_the_role_lacks_is_named() {
         "hides rows from the role in: public.hidden.",
         "more than 800 columns: public.wide.",
         &by_set_role,
+        "cannot be captured: the database: ",
     ] {
         // Before 15 anybody may create in `public`.
         let expected = if told.iter().any(|what| what.contains("anything in: shut")) {
@@ -63,6 +64,24 @@ fn what_nothing_can_be_written_to_or_read_from_is_named() {
         let named = found.iter().find(|finding| finding.what.contains(expected));
         assert!(named.is_some_and(|finding| finding.grave == grave), "{expected}: {found:#?}");
     }
+}
+
+#[test]
+fn what_of_others_is_told_apart_is_said() {
+    let live = Server::shared().database();
+    let said = |url: &str| {
+        let found = open(url).examine().unwrap();
+        found.into_iter().map(|finding| finding.what).collect::<Vec<_>>().join("\n")
+    };
+    assert!(said(&live.url()).contains("is told apart, if its client takes its application name from PGAPPNAME"));
+    let role = format!("member_{}", live.name);
+    live.connect().batch_execute(&format!("CREATE TABLE t (id int); CREATE ROLE {role} LOGIN")).unwrap();
+    let database =
+        format!("GRANT CREATE ON DATABASE {0} TO {role}; GRANT CREATE ON SCHEMA public TO {role}", live.name);
+    live.connect().batch_execute(&database).unwrap();
+    let lacks = said(&live.url_as(&role));
+    assert!(lacks.contains("cannot be captured: table public.t: ") && lacks.contains("GRANT postgres TO"), "{lacks}");
+    assert!(!lacks.contains("PGAPPNAME"), "{lacks}");
 }
 
 /// A real standby: it is named on the server that is deployed to, and is none to deploy to.
