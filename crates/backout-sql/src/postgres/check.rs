@@ -84,7 +84,11 @@ impl Postgres {
         let label = self.label.clone();
         replay.began = counters::read(&mut self.a, &label)?;
         match self.replay_in_turns(reader, manner, turns, replay, &mut |_| {}) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                let done = self.a.run("RELEASE backout_check");
+                done.map_err(|source| self.failed("cannot end a savepoint in", source))?;
+                Ok(true)
+            }
             Err(Halt::Error(TargetError::Conflicts(conflicts))) => {
                 replay.conflicts = conflicts;
                 Ok(false)
@@ -94,7 +98,7 @@ impl Postgres {
     }
 
     /// Replays the events of one step within the open transaction, of which nothing is captured. Somebody else who is in its
-    /// way is let go first, so often.
+    /// way is let go first, so often. The savepoint `backout_check` stays.
     pub(super) fn replay_in_turns(
         &mut self,
         reader: &mut Reader<'_>,
@@ -106,13 +110,15 @@ impl Postgres {
         let label = self.label.clone();
         let failed = |source| TargetError::failed(format!("cannot set a savepoint in {label}"), source);
         let so_far = replay.found();
-        for turn in 1.. {
-            self.a.run("SAVEPOINT backout_check").map_err(failed)?;
+        self.a.run("SAVEPOINT backout_check").map_err(failed)?;
+        let mut turn = 1;
+        loop {
             match self.replay(reader, manner, replay, None, progress) {
                 Err(Halt::Error(error)) if turn < turns && schema::gives_way(&error) => {
                     self.a.client.went_back();
-                    self.a.run("ROLLBACK TO backout_check; RELEASE backout_check").map_err(failed)?;
+                    self.a.run("ROLLBACK TO backout_check").map_err(failed)?;
                     replay.only(&so_far);
+                    turn += 1;
                     std::thread::sleep(schema::LOCK_PAUSE);
                 }
                 Err(Halt::Error(error)) if schema::gives_way(&error) => {
@@ -121,12 +127,8 @@ impl Postgres {
                     );
                     return Err(TargetError::failed(act, error).into());
                 }
-                done => {
-                    done?;
-                    break;
-                }
+                done => return done,
             }
         }
-        Ok(self.a.run("RELEASE backout_check").map_err(failed)?)
     }
 }
