@@ -134,7 +134,7 @@ impl Chain<'_> {
                 return Err(No::step(why, way_out).at(place, &statement.sql).refusal.into());
             }
         }
-        self.alike = !sets;
+        self.alike = !matches!(class, Class::Setting(_) | Class::Hidden(_));
         Ok(())
     }
 }

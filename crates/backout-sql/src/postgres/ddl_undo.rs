@@ -2,6 +2,8 @@
 //!
 //! Parts of a definition that only others changed keep what they have now, as columns of a row do.
 
+use std::collections::BTreeSet;
+
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 use backout_model::words;
@@ -284,11 +286,12 @@ impl Undo<'_, '_> {
         let changed = before.differences(after);
         let is_enum = now.kind == Kind::Enum && changed.contains(&"labels");
         let labels = if is_enum { ddl_labels::back(before, after, &now) } else { None };
+        let granted = if changed.contains(&"acl") { granted_back(before, after, &now) } else { None };
         let differing: Vec<&str> = changed
             .iter()
             .copied()
             .filter(|part| now.part(part) != after.part(part) && now.part(part) != before.part(part))
-            .filter(|part| !(*part == "labels" && labels.is_some()))
+            .filter(|part| !(*part == "labels" && labels.is_some() || *part == "acl" && granted.is_some()))
             .collect();
         self.compare(after, &now, &differing);
         let mut wanted = now.clone();
@@ -298,6 +301,7 @@ impl Undo<'_, '_> {
                 None => wanted.parts.remove(part),
             };
         }
+        wanted.parts.extend(granted.map(|granted| ("acl".to_owned(), granted)));
         if is_enum {
             // Before the step commits no row can hold them, and the tables that use the type are not the step's to lock.
             wanted.parts.extend(labels.map(|labels| ("labels".to_owned(), labels)));
@@ -454,6 +458,18 @@ fn hung<'a>(aim: &'a Aim, kept: &[Kept]) -> Vec<&'a Object> {
             && kept.iter().any(|kept| kept.table == object.of() && matches!(kept.what, What::Values { .. }))
     };
     aim.pairs.iter().filter(|(_, to)| to.is_none()).filter_map(|(from, _)| from.as_ref()).filter(goes).collect()
+}
+
+/// What is granted now, without what the statement granted and with what it revoked, a line each; none where an owner changed,
+/// in whose name all of it is.
+fn granted_back(before: &Object, after: &Object, now: &Object) -> Option<String> {
+    let owners = [before, after].map(|object| object.part("owner"));
+    let lines = |object: &'_ Object| object.part("acl").unwrap_or_default().lines().map(str::to_owned).collect();
+    let [was, left, mut granted]: [BTreeSet<String>; 3] = [lines(before), lines(after), lines(now)];
+    granted.retain(|line| was.contains(line) || !left.contains(line));
+    granted.extend(was.difference(&left).cloned());
+    let text = granted.into_iter().collect::<Vec<_>>().join("\n");
+    (!text.is_empty() && owners.iter().all(|owner| *owner == now.part("owner"))).then_some(text)
 }
 
 /// What the columns of a table may need before it can be built anew.

@@ -174,6 +174,26 @@ const SURVIVE: &[(&str, &str, &str, &str)] = &[
     ),
     ("GRANT SELECT ON t TO PUBLIC", "CREATE INDEX t_b ON t(b)", "SELECT to_regclass('t_b')", "t_b"),
     (
+        "GRANT SELECT, UPDATE ON t TO PUBLIC",
+        "GRANT INSERT ON t TO PUBLIC; REVOKE UPDATE ON t FROM PUBLIC; GRANT SELECT ON t TO pg_monitor",
+        GRANTED,
+        "pg_monitor:SELECT PUBLIC:INSERT",
+    ),
+    (
+        "GRANT SELECT (t) ON u TO PUBLIC",
+        "GRANT UPDATE (t) ON u TO pg_monitor",
+        "SELECT string_agg(a.grantee::regrole || ':' || a.privilege_type, ' ') FROM pg_attribute b CROSS JOIN aclexplode(attacl) a
+             WHERE b.attrelid = 'u'::regclass",
+        "pg_monitor:UPDATE",
+    ),
+    (
+        "REVOKE DELETE ON t FROM CURRENT_USER",
+        "GRANT INSERT ON t TO PUBLIC",
+        "SELECT string_agg(a.privilege_type, ' ' ORDER BY a.privilege_type) FROM pg_class c CROSS JOIN aclexplode(relacl) a
+             WHERE c.oid = 't'::regclass AND a.privilege_type IN ('DELETE', 'INSERT')",
+        "DELETE INSERT INSERT",
+    ),
+    (
         "ALTER TABLE t RENAME TO tt",
         "CREATE INDEX tt_b ON tt(b); CREATE VIEW ttv AS SELECT b FROM tt",
         "SELECT to_regclass('tt_b') || '|' || replace(pg_get_viewdef('ttv'), 't.b', 'b')",
@@ -186,6 +206,9 @@ const SURVIVE: &[(&str, &str, &str, &str)] = &[
         "1:1,7:3",
     ),
 ];
+
+const GRANTED: &str = "SELECT string_agg(concat_ws(':', CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, a.privilege_type), ' '
+        ORDER BY a.grantee DESC) FROM pg_class c CROSS JOIN aclexplode(relacl) a WHERE c.oid = 't'::regclass AND a.grantee <> c.relowner";
 
 fn filled(server: &Server) -> Database<'_> {
     server.database_like("ddl_conflicts", |database| drop(database.psql(BASE)))
