@@ -133,6 +133,8 @@ impl Mariadb {
                 "rows with the value {value}, which no partition takes any more, would go without a word: write PARTITION BY LIST, where the server looks for them"
             )));
         }
+        let named = quiet::names_gone(&mut self.b, &name, [&to, &from]).map_err(|source| reading(&label, source))?;
+        named.map_or(Ok(()), |why| Err(refused(why)))?;
         let names = renames(&bare(&statement.sql, self.version));
         let back: Vec<(String, String)> = names.clone();
         let inverse = clauses(&from, &to, &back).join(", ");

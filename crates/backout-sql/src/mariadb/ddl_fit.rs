@@ -55,7 +55,13 @@ pub fn list_unfit(
     }
     // There, and back again: a comparison of two types would cut and round as the way itself does.
     let held: Vec<String> = pairs.iter().map(|(at, _)| format!("c{at}")).collect();
-    let back: Vec<String> = pairs.iter().map(|(at, now)| format!("n{at} {} NULL", now.kind)).collect();
+    let mut back: Vec<String> = pairs.iter().map(|(at, now)| format!("n{at} {} NULL", now.kind)).collect();
+    let keyed = || pairs.iter().filter(|(at, _)| before.key.contains(at));
+    // By which each row is sought.
+    back.extend(keyed().take(1).map(|(at, now)| {
+        let is_long = ["text", "blob"].iter().any(|word| now.kind.contains(word));
+        format!("KEY (n{at}{})", if is_long { "(100)" } else { "" })
+    }));
     let values: Vec<String> = pairs.iter().map(|(_, now)| format!("{live}.{}", ident(&now.name))).collect();
     a.run(&format!("DROP TEMPORARY TABLE IF EXISTS {FIT}"))?;
     // In one statement: any but CREATE and DROP TEMPORARY TABLE would commit what was taken back so far.
@@ -83,8 +89,7 @@ pub fn list_unfit(
         }
     };
     let all_same: Vec<String> = pairs.iter().map(same).collect();
-    let keyed = pairs.iter().filter(|(at, _)| before.key.contains(at));
-    let keyed: Vec<String> = keyed.map(|(at, now)| format!("{FIT}.n{at} = {live}.{}", ident(&now.name))).collect();
+    let keyed: Vec<String> = keyed().map(|(at, now)| format!("{FIT}.n{at} = {live}.{}", ident(&now.name))).collect();
     let first = before.key.first().copied().unwrap_or_default();
     let from = format!(
         "{live} LEFT JOIN {FIT} ON {} WHERE {} AND ({FIT}.n{first} IS NULL OR NOT ({}))",

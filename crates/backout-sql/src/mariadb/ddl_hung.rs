@@ -16,6 +16,7 @@ use super::ddl::{Change, definition, net_names};
 use super::ddl_links;
 use super::ddl_shape::Shape;
 use super::ddl_text::{self, Kind};
+use super::modes;
 use super::quiet;
 use super::replay::{Direction, Replay};
 use super::segment::{Detail, Segment};
@@ -52,15 +53,16 @@ pub struct Hung {
 
 /// What kind of object, its name, of a trigger its table, and its text.
 const NAMERS_VIEWS: &str =
-    "SELECT 'view' AS word, TABLE_NAME AS name, NULL AS at, VIEW_DEFINITION AS text FROM information_schema.VIEWS
+    "SELECT 'view' AS word, TABLE_NAME AS name, NULL AS at, VIEW_DEFINITION AS text, '' AS mode FROM information_schema.VIEWS
      WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'backout\\_%'";
 const NAMERS_TRIGGERS: &str =
-    "SELECT 'trigger', TRIGGER_NAME, EVENT_OBJECT_TABLE, ACTION_STATEMENT FROM information_schema.TRIGGERS
+    "SELECT 'trigger', TRIGGER_NAME, EVENT_OBJECT_TABLE, ACTION_STATEMENT, SQL_MODE FROM information_schema.TRIGGERS
      WHERE TRIGGER_SCHEMA = DATABASE() AND TRIGGER_NAME NOT LIKE 'backout\\_%'";
 const NAMERS_ROUTINES: &str =
-    "SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME, NULL, ROUTINE_DEFINITION FROM information_schema.ROUTINES
+    "SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME, NULL, ROUTINE_DEFINITION, SQL_MODE FROM information_schema.ROUTINES
      WHERE ROUTINE_SCHEMA = DATABASE()";
-const NAMERS_EVENTS: &str = "SELECT 'event', EVENT_NAME, NULL, EVENT_DEFINITION FROM information_schema.EVENTS
+const NAMERS_EVENTS: &str =
+    "SELECT 'event', EVENT_NAME, NULL, EVENT_DEFINITION, SQL_MODE FROM information_schema.EVENTS
      WHERE EVENT_SCHEMA = DATABASE()";
 
 /// An object that is more than its name, as far as it may name others.
@@ -71,6 +73,8 @@ struct Namer {
     table: Option<String>,
     text: String,
     digest: String,
+    /// It is read in another way than texts are here: whatever stands in it may be a name.
+    otherwise: bool,
 }
 
 impl Namer {
@@ -85,7 +89,12 @@ impl Namer {
     fn names(&self, going: &Going) -> bool {
         let says = |names: &[String], own: Option<&String>| {
             let is = |word: &str| names.iter().any(|name| name.eq_ignore_ascii_case(word));
+            let stands = || {
+                let text = self.text.to_lowercase();
+                names.iter().any(|name| text.contains(&name.to_lowercase()))
+            };
             own.is_some_and(|own| is(own))
+                || self.otherwise && stands()
                 || each_token(&self.text).any(|token| token.name().is_some_and(|name| is(&name)))
         };
         let own = self.table.as_ref().filter(|_| going.on_it);
@@ -144,11 +153,12 @@ fn namers(b: &mut Session, held: &str) -> Result<Vec<Namer>, Error> {
         "{NAMERS_VIEWS} UNION ALL {NAMERS_TRIGGERS} UNION ALL {NAMERS_ROUTINES} UNION ALL {NAMERS_EVENTS}"
     ))?;
     let one = |row: Vec<Option<String>>| {
-        let [word, name, table, text] = <[_; 4]>::try_from(row).ok()?;
+        let [word, name, table, text, modes] = <[_; 5]>::try_from(row).ok()?;
         let text = text.unwrap_or_default();
         let text = quiet::plain(&text, held).unwrap_or(text);
         let digest = blake3::hash(text.trim_end().as_bytes()).to_hex()[..16].to_owned();
-        Some(Namer { word: word?, name: name?, table, text, digest })
+        let otherwise = modes::stored_otherwise(modes.as_deref(), None).is_some();
+        Some(Namer { word: word?, name: name?, table, text, digest, otherwise })
     };
     Ok(rows.into_iter().filter_map(one).collect())
 }

@@ -12,6 +12,7 @@ use super::loose;
 use super::replay::{Direction, Replay};
 use super::session::{Row, Session, ident, is_taken};
 use super::table::{Compared, ForeignKey, Side, Table};
+use super::taken;
 
 const X: Side<'static> = Side::Live("x");
 const F: Side<'static> = Side::Held("f");
@@ -98,12 +99,14 @@ impl<'a> Rows<'a> {
         self.look_at_removed(a, replay, &only_from)?;
         self.look_at_changed(a, replay, &both)?;
         self.look_at_brought(a, replay, &only_to)?;
+        let met = taken::look(self, a, replay)?;
         if replay.is_stopped() {
             return Ok(());
         }
         a.run(&format!("CREATE TEMPORARY TABLE backout_m {}", self.table.hold()))?;
-        let done = self.change(a, replay, &both, &only_from, &only_to);
+        let done = self.change(a, replay, [&both, &only_from, &only_to], &met);
         a.run("DROP TEMPORARY TABLE IF EXISTS backout_m")?;
+        taken::end(a)?;
         done
     }
 
@@ -207,7 +210,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Lists conflicts: the first ones in full, the rest counted.
-    fn list(
+    pub(super) fn list(
         &self,
         a: &mut Session,
         replay: &mut Replay<'_>,
@@ -256,12 +259,18 @@ impl<'a> Rows<'a> {
         &self,
         a: &mut Session,
         replay: &mut Replay<'_>,
-        both: &str,
-        only_from: &str,
-        only_to: &str,
+        [both, only_from, only_to]: [&str; 3],
+        met: &[String],
     ) -> Result<(), Error> {
         let table = self.table;
         let (held, overwrites) = (table.held(""), replay.overwrites());
+        let mut goes = String::new();
+        if overwrites {
+            taken::give_way(a, met)?;
+        } else if !met.is_empty() {
+            taken::keep(self, a, replay, met)?;
+            goes = taken::goes(table, T);
+        }
         // What each row of both is to be: of a column that the step changed what was before, where nobody else changed it.
         let merged: Vec<String> = (0..table.columns.len())
             .map(|at| {
@@ -273,7 +282,7 @@ impl<'a> Rows<'a> {
             })
             .collect();
         a.run(&format!(
-            "INSERT INTO backout_m ({held}) SELECT {} FROM {} WHERE NOT ({})",
+            "INSERT INTO backout_m ({held}) SELECT {} FROM {} WHERE NOT ({}){goes}",
             merged.join(", "),
             self.joined(both),
             table.all_same(F, T)
@@ -307,7 +316,8 @@ impl<'a> Rows<'a> {
             );
             replay.rows += self.insert(a, "t", &gone)?;
         }
-        let free = format!("{only_to} AND NOT EXISTS (SELECT 1 FROM {} AS x WHERE {})", self.live(), table.keyed(X, T));
+        let free =
+            format!("{only_to} AND NOT EXISTS (SELECT 1 FROM {} AS x WHERE {}){goes}", self.live(), table.keyed(X, T));
         replay.rows += self.insert(a, "t", &free)?;
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::shown::shorten;
 
 pub struct OnDatabase<'a> {
     pub database: &'a mut Mariadb,
-    /// Why no rows can be captured.
+    /// Why no rows can be captured, or taken back.
     pub unwatched: Option<String>,
 }
 
@@ -36,7 +36,7 @@ impl Planner for OnDatabase<'_> {
     ) -> Result<(), TargetError> {
         self.database.look_at_bodies()?;
         let nothing = self.database.names.object("nothing");
-        let unwatched = rights::why_no_triggers(&mut self.database.b, &nothing);
+        let unwatched = rights::why_no_rows(&mut self.database.b, &nothing);
         self.unwatched = unwatched.map_err(|source| self.database.failed("cannot read the rights in", source))?;
         let mut flow = classify::Flow::default();
         let mut reading = Reading::of(&script.path, &script.shown)?;

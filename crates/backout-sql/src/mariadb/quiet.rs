@@ -9,7 +9,9 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
+use super::ddl_shape::Shape;
 use super::session::{Session, ident, literal, under};
+use super::token::each_token;
 
 /// Set in the tool's own sessions alone.
 pub const QUIET: &str = "@backout_quiet";
@@ -40,6 +42,29 @@ pub fn why_not(b: &mut Session, table: &str) -> Result<Option<String>, Error> {
     Ok(Some(format!(
         "the table {table} has the trigger {name} of {definer}, which only that user or one with SET USER can hold still while rows go back"
     )))
+}
+
+/// Why no trigger of a table could be made again once a column has gone or has another name, of the shapes before and after that; none
+/// where none names such a column. The server leaves one that does as it is, and every write to the table fails.
+pub fn names_gone(b: &mut Session, table: &str, [before, after]: [&Shape; 2]) -> Result<Option<String>, Error> {
+    let gone: Vec<&str> =
+        before.columns.iter().map(|(name, _)| name.as_str()).filter(|name| after.column(name).is_none()).collect();
+    if gone.is_empty() {
+        return Ok(None);
+    }
+    for trigger in find(b, Some(&[table]))? {
+        let tokens: Vec<_> = each_token(&trigger.body).collect();
+        let of_row =
+            tokens.windows(3).filter(|three| (three[0].is("NEW") || three[0].is("OLD")) && three[1].is_sign(b'.'));
+        let mut named = of_row.filter_map(|three| three[2].name());
+        if let Some(column) = named.find(|name| gone.iter().any(|gone| gone.eq_ignore_ascii_case(name))) {
+            return Ok(Some(format!(
+                "the trigger {} names the column {column}, and could not be held still while rows go back: drop it before, and make it anew behind",
+                trigger.name
+            )));
+        }
+    }
+    Ok(None)
 }
 
 struct Trigger {
@@ -73,12 +98,17 @@ fn find(b: &mut Session, tables: Option<&[&str]>) -> Result<Vec<Trigger>, Error>
         .collect())
 }
 
-/// Makes a trigger again with another body, under the settings that it was made under.
-fn make_again(b: &mut Session, trigger: &Trigger, body: &str) -> Result<(), Error> {
+/// Makes a trigger again with what `turn` makes of its body, under the settings that it was made under; where that is nothing, it
+/// stays.
+fn make_again(b: &mut Session, trigger: &Trigger, turn: &dyn Fn(&str) -> Option<String>) -> Result<(), Error> {
     let row = b.rows(&format!("SHOW CREATE TRIGGER {}", ident(&trigger.name)))?.pop().unwrap_or_default();
     let at = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
     let (mode, text) = (at(1), at(2));
-    let head = head_of(&text, &trigger.body)?.strip_prefix("CREATE ").unwrap_or_default();
+    // The server's own text of the body alone is without its escapes.
+    let misread = || Error::from(std::io::Error::other("the text of a trigger is not understood"));
+    let (head, body) = text.split_at(body_at(&text).ok_or_else(misread)?);
+    let head = head.strip_prefix("CREATE ").ok_or_else(misread)?;
+    let Some(body) = turn(body.trim_end()) else { return Ok(()) };
     let place = trigger.next.as_ref().map(|next| format!("PRECEDES {} ", ident(next))).unwrap_or_default();
     b.aside(|b| {
         let (charset, collation) = (at(3), at(4));
@@ -91,10 +121,13 @@ fn make_again(b: &mut Session, trigger: &Trigger, body: &str) -> Result<(), Erro
     })
 }
 
-/// What stands before the body in the statement that made a trigger: the server keeps both, and the body is its end.
-fn head_of<'t>(text: &'t str, body: &str) -> Result<&'t str, Error> {
-    let head = text.trim_end().strip_suffix(body.trim_end());
-    head.ok_or_else(|| Error::from(std::io::Error::other("the text of a trigger is not understood")))
+/// Where the body begins in the text of a trigger: behind FOR EACH ROW, which no name before it can hold but in quotes.
+fn body_at(text: &str) -> Option<usize> {
+    let mut words = super::reader::reader(text);
+    while !words.takes("FOR EACH ROW") {
+        words.next()?;
+    }
+    Some(words.peek()?.start)
 }
 
 /// The text of a trigger that is held still, as it was; none of any other text.
@@ -128,15 +161,8 @@ pub fn names(b: &mut Session) -> Result<Vec<String>, Error> {
 
 /// The text of a trigger, without its CREATE, that goes before another of the same table.
 pub fn placed(text: &str, next: &str) -> Option<String> {
-    // Behind FOR EACH ROW, which no name before it can hold but in quotes.
-    let mut words = super::reader::reader(text);
-    loop {
-        if words.takes("FOR EACH ROW") {
-            let at = words.peek()?.start;
-            return Some(format!("{}PRECEDES {} {}", &text[..at], ident(next), &text[at..]));
-        }
-        words.next()?;
-    }
+    let (head, body) = text.split_at(body_at(text)?);
+    Some(format!("{head}PRECEDES {} {body}", ident(next)))
 }
 
 /// The definer of an object that this user cannot make again; none where it can.
@@ -172,7 +198,7 @@ impl Mariadb {
         let begin = self.begin_of_held();
         let held = find(&mut self.b, Some(tables)).and_then(|found| {
             for trigger in found.iter().filter(|trigger| !trigger.body.starts_with(&begin)) {
-                make_again(&mut self.b, trigger, &format!("{begin}{}{END}", trigger.body.trim_end()))?;
+                make_again(&mut self.b, trigger, &|body| Some(format!("{begin}{body}{END}")))?;
             }
             Ok(())
         });
@@ -183,9 +209,9 @@ impl Mariadb {
     pub(super) fn release_triggers(&mut self) -> Result<(), Error> {
         let begin = self.begin_of_held();
         for trigger in find(&mut self.b, None)? {
-            let inner = trigger.body.strip_prefix(&begin).and_then(|body| body.trim_end().strip_suffix(END));
-            if let Some(inner) = inner {
-                make_again(&mut self.b, &trigger, inner)?;
+            if trigger.body.starts_with(&begin) {
+                let inner = |body: &str| body.strip_prefix(&begin)?.strip_suffix(END).map(str::to_owned);
+                make_again(&mut self.b, &trigger, &inner)?;
             }
         }
         Ok(())

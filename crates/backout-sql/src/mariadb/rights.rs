@@ -77,6 +77,14 @@ pub fn why_no_triggers(b: &mut Session, name: &str) -> Result<Option<String>, Er
     Ok(Some(format!("{why}: ask for GRANT TRIGGER ON {database}.*")))
 }
 
+/// Why no change of rows could be captured, or taken back; none where both can.
+pub fn why_no_rows(b: &mut Session, name: &str) -> Result<Option<String>, Error> {
+    if let Some(why) = why_no_triggers(b, name)? {
+        return Ok(Some(why));
+    }
+    Ok(lacking(b, name)?.into_iter().find(|(_, grave)| *grave).map(|(why, _)| why))
+}
+
 /// The rights that are missing, each with what that costs, and whether hardly any deployment is possible without it.
 pub fn lacking(b: &mut Session, name: &str) -> Result<Vec<(String, bool)>, Error> {
     let mut all = Vec::new();

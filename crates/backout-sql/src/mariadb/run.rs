@@ -8,6 +8,7 @@ use mysql::Error;
 
 use super::capture::CaptureError;
 use super::classify::says_portion;
+use super::modes;
 use super::reader::{Name, Reader, reader};
 use super::session::Session;
 use super::token::each_token;
@@ -100,6 +101,9 @@ impl Run {
                     let why = format!("it may use the {what} of the database {other}, which is not captured");
                     return Err(CaptureError::Uncapturable(why));
                 }
+                if let Some(why) = &body.otherwise {
+                    return Err(CaptureError::Uncapturable(format!("it may use the {what}: {why}")));
+                }
                 if let Some(word) = forbidden(text) {
                     let why = format!("it may use the {what}, which says {word}: that is not handled there");
                     return Err(CaptureError::Uncapturable(why));
@@ -129,6 +133,8 @@ struct Body {
     reached: Reached,
     /// The database that it is of, where that is not the site's.
     elsewhere: Option<String>,
+    /// Why it means something else than what is read here: it was stored under another mode.
+    otherwise: Option<String>,
 }
 
 /// What statements can act through.
@@ -143,17 +149,17 @@ impl Bodies {
         for (word, sql) in [
             (
                 "routine",
-                "SELECT ROUTINE_NAME, ROUTINE_DEFINITION, NULL, NULLIF(ROUTINE_SCHEMA, DATABASE()) FROM information_schema.ROUTINES
+                "SELECT ROUTINE_NAME, ROUTINE_DEFINITION, NULL, NULLIF(ROUTINE_SCHEMA, DATABASE()), SQL_MODE, CHARACTER_SET_CLIENT FROM information_schema.ROUTINES
                  WHERE ROUTINE_SCHEMA = DATABASE() OR ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN ('mysql', 'sys')",
             ),
             (
                 "view",
-                "SELECT TABLE_NAME, NULLIF(VIEW_DEFINITION, ''), NULL, NULL FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()
+                "SELECT TABLE_NAME, NULLIF(VIEW_DEFINITION, ''), NULL, NULL, '', '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()
                  AND TABLE_NAME NOT LIKE 'backout\\_%'",
             ),
             (
                 "trigger",
-                "SELECT TRIGGER_NAME, ACTION_STATEMENT, EVENT_OBJECT_TABLE, NULL FROM information_schema.TRIGGERS
+                "SELECT TRIGGER_NAME, ACTION_STATEMENT, EVENT_OBJECT_TABLE, NULL, SQL_MODE, CHARACTER_SET_CLIENT FROM information_schema.TRIGGERS
                  WHERE TRIGGER_SCHEMA = DATABASE() AND TRIGGER_NAME NOT LIKE 'backout\\_%'",
             ),
         ] {
@@ -164,6 +170,7 @@ impl Bodies {
                     text: row[1].take(),
                     reached: row[2].take().map_or(Reached::ByName, Reached::ByTable),
                     elsewhere: row[3].take(),
+                    otherwise: modes::stored_otherwise(row[4].as_deref(), row[5].as_deref()),
                 });
             }
         }

@@ -4,6 +4,7 @@ use backout_model::target::TargetError;
 
 use super::apply::Chain;
 use super::classify::{Class, LEAVE_OUT, No};
+use super::modes::{CHARSETS, quoting};
 use super::reader::Reader;
 use super::session::Session;
 use super::split::Statement;
@@ -27,21 +28,6 @@ const REFUSED: [&str; 15] = [
     "server_id",
     "idle_transaction_timeout",
 ];
-/// Modes under which quotes mean something else.
-const QUOTING: [&str; 9] = [
-    "ANSI",
-    "ANSI_QUOTES",
-    "NO_BACKSLASH_ESCAPES",
-    "ORACLE",
-    "MSSQL",
-    "DB2",
-    "MAXDB",
-    "POSTGRESQL",
-    "EMPTY_STRING_IS_NULL",
-];
-/// Character sets in which the second byte of a character may be a quote or a backslash, or that are wider than one byte.
-const CHARSETS: [&str; 9] = ["big5", "gbk", "sjis", "cp932", "gb2312", "gb18030", "ucs2", "utf16", "utf32"];
-
 /// What a SET comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting {
@@ -101,11 +87,6 @@ pub fn set(mut rest: Reader<'_>) -> Result<Setting, No> {
         before = Some(token);
     }
     before.map_or_else(|| Err(No::step("it is not understood", LEAVE_OUT)), |_| Ok(Setting::Session))
-}
-
-/// The first of a list of modes under which quotes mean something else.
-fn quoting(modes: &str) -> Option<&'static str> {
-    QUOTING.into_iter().find(|mode| modes.split(',').any(|part| part.trim() == *mode))
 }
 
 fn read_otherwise(mode: &str) -> String {

@@ -83,7 +83,7 @@ fn what_would_break_a_constraint_is_a_conflict() {
     .expect(Status::Done);
     ask(&site, "UPDATE t SET u = 1 WHERE id = 3");
     let done = site.undo(None);
-    assert!(format!("{done:?}").contains("Duplicate entry"), "{done:?}");
+    assert!(format!("{done:?}").contains("its u belongs to another row: 3, c, three, 1"), "{done:?}");
     ask(&site, "UPDATE t SET u = NULL WHERE id = 3; INSERT INTO down VALUES (1, 7)");
     let done = site.undo(None);
     assert_eq!(done.status(), Status::Refused, "{done:?}");
@@ -91,6 +91,41 @@ fn what_would_break_a_constraint_is_a_conflict() {
     ask(&site, "DELETE FROM down");
     site.undo(None).expect(Status::Done);
     assert_eq!(ask(&site, "SELECT CONCAT_WS(',', id, u) FROM t ORDER BY id; SELECT id FROM up"), "1,1 2,2 3 1 2");
+}
+
+/// The row stays, or theirs gives way; all else goes back.
+#[test]
+fn a_unique_value_that_others_took_is_a_conflict_of_the_row() {
+    let rows = "SELECT CONCAT_WS(':', id, b, u) FROM t ORDER BY id";
+    for (change, others, keep, overwrite) in [
+        (
+            "UPDATE t SET u = 12, b = 'ours' WHERE id = 2",
+            "INSERT INTO t VALUES (9, 'x', 'y', 2)",
+            "1:one:1 2:ours:12 3:three 9:y:2",
+            "1:one:1 2:two:2 3:three",
+        ),
+        ("DELETE FROM t WHERE id = 2", "UPDATE t SET u = 2 WHERE id = 3", "1:one:1 3:three:2", "1:one:1 2:two:2"),
+        // A value that moved round stays with the row that stays.
+        (
+            "UPDATE t SET u = NULL WHERE id = 1; UPDATE t SET u = 1 WHERE id = 2",
+            "INSERT INTO t VALUES (9, 'x', 'y', 2)",
+            "1:one 2:two:1 3:three 9:y:2",
+            "1:one:1 2:two:2 3:three",
+        ),
+    ] {
+        for (how, expected) in [(OnConflict::Keep, keep), (OnConflict::Overwrite, overwrite)] {
+            let site = site();
+            site.deploy(&Pkg::new("p").step(sql(format!("INSERT INTO up VALUES (7); {change};")))).expect(Status::Done);
+            ask(&site, others);
+            let done = site.undo(None);
+            assert_eq!(done.status(), Status::Refused, "{change}: {done:?}");
+            assert!(format!("{done:?}").contains("its u belongs to another row"), "{change}: {done:?}");
+            let done = site.undo_on(None, how);
+            assert!(matches!(done.status(), Status::Done | Status::Partly), "{change} {how:?}: {done:?}");
+            assert_eq!(ask(&site, rows), expected, "{change} {how:?}");
+            assert_eq!(ask(&site, "SELECT COUNT(*) FROM up"), "2", "{change} {how:?}");
+        }
+    }
 }
 
 #[test]

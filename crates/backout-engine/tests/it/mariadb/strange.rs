@@ -4,7 +4,7 @@
 use backout_engine::outcome::Status;
 use backout_model::conflict::OnConflict;
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::mariadb::Server;
+use backout_testkit::mariadb::{Queryable as _, Server};
 use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
@@ -111,6 +111,65 @@ fn a_mode_that_came_unsaid_is_refused() {
     for by in ["4", "1 << 2", "(SELECT CONCAT('AN', 'SI_QUOTES'))"] {
         let script = format!("SET sql_mode = ''; SET sql_mode = {by}; DELETE FROM \"par\";");
         is_refused(&site, &before, &script, "under the mode ANSI_QUOTES");
+    }
+}
+
+/// What an application stored under a mode in which `"t"` is a table is read in another way than it acts.
+#[test]
+fn bodies_that_were_stored_under_another_mode_are_not_trusted() {
+    let base = r#"CREATE TABLE t (id int PRIMARY KEY, a int) ENGINE=InnoDB; INSERT INTO t VALUES (1, 1), (2, 2);
+        CREATE TABLE lg (id int AUTO_INCREMENT PRIMARY KEY, w varchar(9)) ENGINE=InnoDB; CREATE TABLE free (id int PRIMARY KEY) ENGINE=InnoDB;
+        SET sql_mode = 'ANSI_QUOTES'; CREATE PROCEDURE pq() UPDATE "t" SET a = 77 WHERE id = 2;
+        CREATE FUNCTION fq() RETURNS int RETURN (SELECT COUNT(*) FROM "t");
+        CREATE TRIGGER tq AFTER INSERT ON lg FOR EACH ROW UPDATE "t" SET a = a + 1;
+        SET sql_mode = 'NO_BACKSLASH_ESCAPES'; CREATE PROCEDURE pn() INSERT INTO free VALUES ('\'); SET sql_mode = 'STRICT_TRANS_TABLES';"#;
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+    let before = Fingerprint::of(&site);
+    for (script, why) in [
+        ("CALL pq();", "routine pq: it was stored under the mode ANSI_QUOTES"),
+        ("SELECT fq();", "routine fq: it was stored under the mode ANSI_QUOTES"),
+        ("INSERT INTO lg (w) VALUES ('x');", "trigger tq: it was stored under the mode ANSI_QUOTES"),
+        ("CALL pn();", "routine pn: it was stored under the mode NO_BACKSLASH_ESCAPES"),
+    ] {
+        is_refused(&site, &before, script, why);
+    }
+    is_a_conflict(
+        base,
+        "INSERT INTO free VALUES (1); CREATE TABLE neu (a int PRIMARY KEY);",
+        r#"SET sql_mode = 'ANSI_QUOTES'; CREATE PROCEDURE uses() SELECT * FROM "neu";"#,
+        "the procedure uses",
+    );
+}
+
+/// A trigger's text in the server's list of triggers is not as it was written.
+#[test]
+fn triggers_with_escapes_are_held_still() {
+    let base = "CREATE TABLE n (id int PRIMARY KEY, a int, b varchar(99)) ENGINE=InnoDB; INSERT INTO n VALUES (1, 1, ''), (2, 2, '');";
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+    let mut application = site.mariadb("main").unwrap().connect();
+    for trigger in [
+        r"CREATE TRIGGER one BEFORE UPDATE ON n FOR EACH ROW SET NEW.b = CONCAT(NEW.b, 'it\'s')",
+        r"CREATE TRIGGER two BEFORE UPDATE ON n FOR EACH ROW /* c */ SET NEW.b = CONCAT(NEW.b, 'a\\b', _latin1'x', N'ü')",
+    ] {
+        application.query_drop(trigger).unwrap();
+    }
+    let before = Fingerprint::of(&site);
+    for script in [
+        "UPDATE n SET id = id + 10;",
+        "DROP TRIGGER one; DROP TRIGGER two; ALTER TABLE n DROP COLUMN b; CREATE TRIGGER one BEFORE UPDATE ON n FOR EACH ROW SET NEW.a = 5;",
+        "ALTER TABLE n RENAME COLUMN a TO c;",
+    ] {
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        let deployed = Fingerprint::of(&site);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), script);
+        site.redo().expect(Status::Done);
+        deployed.assert_same(&Fingerprint::of(&site), script);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), script);
+    }
+    for script in ["ALTER TABLE n DROP COLUMN b;", "UPDATE n SET a = 5; ALTER TABLE n RENAME COLUMN b TO c;"] {
+        is_refused(&site, &before, script, "the trigger one names the column b");
     }
 }
 
