@@ -382,6 +382,7 @@ mod tests {
             ("SELECT lo_unlink(1)", "lo_unlink(): large objects are not"),
             ("INSERT INTO t SELECT pg_catalog.lo_import('/x')", "lo_import(): large objects"),
             ("SELECT \"dblink_exec\"('x', 'y')", "dblink_exec(): what it does"),
+            ("SELECT pg_advisory_unlock_all()", "pg_advisory_unlock_all(): the lock by which"),
             ("WITH x AS (SELECT pg_notify('a', 'b')) SELECT 1", "pg_notify(): what has been notified"),
             ("CREATE TABLE n AS SELECT lo_creat(1)", "lo_creat(): large"),
             ("ALTER EXTENSION x ADD TABLE t", "what belongs to an extension"),
