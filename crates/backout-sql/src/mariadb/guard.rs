@@ -412,7 +412,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn three(row: &Row) -> [String; 3] {
+pub(super) fn three(row: &Row) -> [String; 3] {
     [0, 1, 2].map(|at| row.get(at).cloned().flatten().unwrap_or_default())
 }
 

@@ -4,7 +4,7 @@
 use backout_model::conflict::{Conflict, ConflictKind};
 use mysql::Error;
 
-use super::guard::Rows;
+use super::guard::{Rows, three};
 use super::replay::Replay;
 use super::session::{Session, ident, literal};
 use super::table::{Side, Table};
@@ -53,10 +53,9 @@ fn list(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>, key: &[usize]
     let names = names.join(", ");
     let columns = format!("{}, {}, {}", table.shown_key(T), table.shown_row(T), table.shown_row(X));
     rows.list(a, replay, &columns, from, |replay, row| {
-        let text = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
-        let conflict = replay.conflict(&table.name, Some(text(0)), ConflictKind::Constraint);
-        let now = format!("its {names} belongs to another row: {}", text(2));
-        Conflict { before: text(1), now, ..conflict }
+        let [key, before, other] = three(row);
+        let conflict = replay.conflict(&table.name, Some(key), ConflictKind::Constraint);
+        Conflict { before, now: format!("its {names} belongs to another row: {other}"), ..conflict }
     })
 }
 
@@ -91,7 +90,7 @@ pub fn keep(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>, met: &[St
     loop {
         let mut more = 0;
         for key in &keys {
-            let from = beside(rows, key) + &stands(table, X) + &goes(table, T);
+            let from = format!("{} AND {}{}", beside(rows, key), stays(table, X), goes(table, T));
             list(rows, a, replay, key, &from)?;
             more += note(a, &from)?;
         }
@@ -101,14 +100,14 @@ pub fn keep(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>, met: &[St
     }
 }
 
-/// The condition, behind others, that a row is one of those that [`keep`] noted.
-fn stands(table: &Table, side: Side<'_>) -> String {
-    format!(" AND EXISTS (SELECT 1 FROM {STAYS} AS s WHERE {})", table.keyed(side, Side::Held("s")))
+/// The condition that a row is one of those that [`keep`] noted.
+fn stays(table: &Table, side: Side<'_>) -> String {
+    format!("EXISTS (SELECT 1 FROM {STAYS} AS s WHERE {})", table.keyed(side, Side::Held("s")))
 }
 
-/// The condition, behind others, that a row is none of those that [`keep`] noted.
+/// The condition, behind others, that it is none of them.
 pub fn goes(table: &Table, side: Side<'_>) -> String {
-    format!(" AND NOT EXISTS (SELECT 1 FROM {STAYS} AS s WHERE {})", table.keyed(side, Side::Held("s")))
+    format!(" AND NOT {}", stays(table, side))
 }
 
 /// Ends what [`keep`] began.

@@ -75,7 +75,7 @@ fn of_schema(a: &mut Session, index: &Index) -> Result<Option<String>, postgres:
     let array = |names: &BTreeSet<&str>| names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
     a.value(&format!(
         "SELECT format('%s belongs to %s, what only that role may take back, and the one that connects has its rights by SET ROLE alone or not at all', what, owner)
-         FROM (SELECT format('what was made or altered'), r.oid::regrole FROM (SELECT to_regrole(o) AS oid FROM unnest(ARRAY[{}]::text[]) AS o) AS r
+         FROM (SELECT 'what was made or altered', r.oid::regrole FROM (SELECT to_regrole(o) AS oid FROM unnest(ARRAY[{}]::text[]) AS o) AS r
              UNION ALL SELECT c.oid::regclass::text, c.relowner::regrole
              FROM pg_class c WHERE c.oid IN (SELECT to_regclass(n) FROM unnest(ARRAY[{}]::text[]) AS n)) AS x (what, owner)
          WHERE owner IS NOT NULL AND NOT pg_has_role(owner::oid, 'USAGE') ORDER BY 1 LIMIT 1",
