@@ -1,1 +1,2 @@
 DROP SEQUENCE numbers;
+DROP SEQUENCE more;

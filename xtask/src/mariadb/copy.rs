@@ -128,7 +128,10 @@ fn copy_rows(conn: &mut Conn, from: &str, to: &str, table: &str) -> Result<()> {
     conn.query_drop(sql).with_context(|| format!("copying the rows of {table}"))
 }
 
+/// The server draws numbers ahead and keeps in memory which of them it gave out: it is made to forget that, so that both
+/// go on at the same number.
 fn position(conn: &mut Conn, from: &str, name: &str) -> Result<()> {
+    conn.query_drop(format!("FLUSH TABLES {}.{}", quoted(from), quoted(name)))?;
     let found =
         rows(conn, &format!("SELECT next_not_cached_value, cycle_count FROM {}.{}", quoted(from), quoted(name)))?;
     let Some(row) = found.into_iter().next() else { return Ok(()) };
