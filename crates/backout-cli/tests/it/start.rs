@@ -123,6 +123,22 @@ fn init_finds_a_wordpress() {
         assert!(site.contains(line), "{line}\n{site}");
     }
     assert!(!site.contains("secret"), "{site}");
+    // Whatever it includes is a part of it; what depends on something is not taken for certain.
+    let again = |config: &str, says: &str| {
+        std::fs::remove_file(scene.path("site.yaml")).unwrap();
+        scene.write("html/wp-config.php", config);
+        scene.run(&["init"]).exits(0).says(says);
+        scene.read("site.yaml")
+    };
+    scene.write(
+        "html/local-config.php",
+        "<?php define('DB_NAME', 'here'); define('DB_HOST', 'p:db'); define('UPLOADS', 'media/');\n",
+    );
+    let config = "<?php if (file_exists(__DIR__ . '/local-config.php')) { include __DIR__ . '/local-config.php'; }\n";
+    let site = again(config, "says where its database is");
+    assert!(site.contains("url: \"mariadb://db/here\"") && site.contains("\"media\""), "{site}");
+    let either = format!("{config} else {{ define('DB_NAME', 'there'); }}\n");
+    assert!(again(&either, "does not say plainly where its database is").contains("# databases:"));
     // In the image of a container everything comes from the environment, and the file may lie above.
     std::fs::remove_file(scene.path("site.yaml")).unwrap();
     std::fs::remove_file(scene.path("html/wp-config.php")).unwrap();
@@ -163,6 +179,24 @@ fn init_finds_a_drupal_and_it_can_be_deployed_to() {
     ] {
         assert!(site.contains(line), "{line}\n{site}");
     }
+    // Another database by a file beside it, where there is one: nobody knows which.
+    let settings = scene.read("web/sites/default/settings.php");
+    std::fs::remove_file(scene.path("site.yaml")).unwrap();
+    let local = "if (file_exists($app_root . '/' . $site_path . '/settings.local.php')) {\n  include $app_root . '/' . $site_path . '/settings.local.php';\n}\n";
+    scene.write("web/sites/default/settings.php", &format!("{settings}{local}"));
+    scene.write(
+        "web/sites/default/settings.local.php",
+        "<?php\n$databases['default']['default'] = ['database' => 'd', 'username' => 'u', 'host' => '/run/postgresql', 'driver' => 'pgsql'];\n",
+    );
+    scene.run(&["init", "--name", "shop"]).exits(0).says("does not say plainly where its database is");
+    std::fs::remove_file(scene.path("site.yaml")).unwrap();
+    scene.write("web/sites/default/settings.php", &format!("<?php\n{local}"));
+    scene.run(&["init", "--name", "shop"]).exits(0).says("says where its database is");
+    let url = "postgresql://u:${SHOP_DB_PASSWORD}@/d?host=%2frun%2fpostgresql";
+    assert!(scene.read("site.yaml").contains(url), "{}", scene.read("site.yaml"));
+    scene.write("web/sites/default/settings.php", &settings);
+    std::fs::remove_file(scene.path("site.yaml")).unwrap();
+    scene.run(&["init", "--name", "shop"]).exits(0);
     scene.write("p/package.yaml", "package: p\nversion: 1\nsteps: [{sql: 1.sql}, {files: web}]\n");
     scene.write("p/1.sql", "INSERT INTO node (title) VALUES ('new');");
     scene.write("p/web/index.php", "<?php\n");

@@ -131,6 +131,16 @@ fn rows_are_carried_over() {
 }
 
 #[test]
+fn a_database_with_a_log_of_its_own_is_recorded() {
+    let in_wal = || {
+        let site = full();
+        site.execute("PRAGMA journal_mode = WAL");
+        site
+    };
+    all_carried(&in_wal, &["UPDATE product SET price = price + 1; INSERT INTO tag VALUES ('c')"]);
+}
+
+#[test]
 fn definitions_are_carried_over() {
     all_carried(
         &full,

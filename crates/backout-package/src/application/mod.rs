@@ -56,7 +56,7 @@ fn wordpress(root: &Path, name: &str, variable: &str) -> Option<Application> {
     let above = root.join("..");
     let beside = (!above.join("wp-settings.php").exists()).then(|| above.join("wp-config.php"));
     let settings = std::iter::once(root.join("wp-config.php")).chain(beside).find(|file| file.is_file());
-    let php = settings.as_deref().and_then(read).map(|source| Php::read(&source));
+    let php = settings.as_deref().and_then(settings_of);
     let constant = |name: &str| php.as_ref().and_then(|php| php.constant(name)).unwrap_or(Value::Unknown);
     let (host, socket) = match constant("DB_HOST") {
         Value::Text(host) => host_and_socket(&host),
@@ -72,20 +72,23 @@ fn wordpress(root: &Path, name: &str, variable: &str) -> Option<Application> {
         password: constant("DB_PASSWORD"),
     };
     let (url, variables) = login.url(variable);
-    let keep = ["wp-content/uploads", "wp-content/cache", "wp-content/upgrade", ".maintenance"];
+    let mut keep: Vec<String> =
+        ["wp-content/uploads", "wp-content/cache", "wp-content/upgrade", ".maintenance"].map(str::to_owned).to_vec();
+    keep.extend(text(constant("UPLOADS")).and_then(beneath));
     Some(Application {
         name: format!("WordPress{version}"),
         root: name.to_owned(),
         settings,
         url,
         variables,
-        keep: keep.map(str::to_owned).to_vec(),
+        keep,
         kind: Kind::WordPress,
     })
 }
 
-/// `localhost`, `db:3307`, `localhost:/run/mysqld/mysqld.sock`, `[::1]:3306`: what WordPress takes for a host.
+/// `localhost`, `db:3307`, `localhost:/run/mysqld/mysqld.sock`, `[::1]:3306`, `p:db`: what WordPress takes for a host.
 fn host_and_socket(host: &str) -> (Value, Option<String>) {
+    let host = host.strip_prefix("p:").unwrap_or(host);
     match host.split_once(":/") {
         Some((host, socket)) => (Value::Text(host.to_owned()), Some(format!("/{socket}"))),
         None => (Value::Text(host.to_owned()), None),
@@ -111,14 +114,10 @@ fn drupal(root: &Path, name: &str, variable: &str) -> Option<Application> {
     let of_site =
         |name: &String| Some(root.join("sites").join(name).join("settings.php")).filter(|file| file.is_file());
     let settings = sites.iter().find_map(of_site);
-    let php = settings.as_deref().and_then(read).map(|source| Php::read(&source));
+    let php = settings.as_deref().and_then(settings_of);
     let part = |name: &str| {
         let path = ["default", "default", name];
         php.as_ref().and_then(|php| php.element("databases", &path)).unwrap_or(Value::Unknown)
-    };
-    let text = |value: Value| match value {
-        Value::Text(text) if !text.is_empty() => Some(text),
-        _ => None,
     };
     let (url, variables) = match part("driver") {
         Value::Text(driver) if driver == "sqlite" => {
@@ -126,12 +125,19 @@ fn drupal(root: &Path, name: &str, variable: &str) -> Option<Application> {
             (file.map(|file| format!("sqlite:{}", in_url(&file.to_string_lossy()))), Vec::new())
         }
         driver => {
+            let is_postgres = driver == Value::Text("pgsql".to_owned());
+            let (host, socket) = match part("host") {
+                Value::Text(host) if is_postgres && host.starts_with('/') => (Value::Unknown, Some(host)),
+                host => (host, text(part("unix_socket"))),
+            };
+            // Where a socket is named, PHP asks for no port of MariaDB.
+            let port = text(part("port")).filter(|_| is_postgres || socket.is_none());
             let login = Login {
-                scheme: if driver == Value::Text("pgsql".to_owned()) { "postgresql" } else { "mariadb" },
+                scheme: if is_postgres { "postgresql" } else { "mariadb" },
                 user: part("username"),
-                host: part("host"),
-                port: text(part("port")),
-                socket: text(part("unix_socket")),
+                host,
+                port,
+                socket,
                 database: part("database"),
                 password: part("password"),
             };
@@ -139,8 +145,12 @@ fn drupal(root: &Path, name: &str, variable: &str) -> Option<Application> {
         }
     };
     let mut keep: Vec<String> = sites.iter().map(|name| format!("sites/{name}/files")).collect();
-    let private = php.as_ref().and_then(|php| php.element("settings", &["file_private_path"]));
-    keep.extend(private.and_then(text).filter(|path| !path.starts_with(['/', '.'])));
+    for name in ["file_private_path", "file_public_path"] {
+        let path = php.as_ref().and_then(|php| php.element("settings", &[name])).and_then(text).and_then(beneath);
+        if let Some(path) = path.filter(|path| !keep.contains(path)) {
+            keep.push(path);
+        }
+    }
     Some(Application {
         name: format!("Drupal {version}"),
         root: name.to_owned(),
@@ -150,6 +160,29 @@ fn drupal(root: &Path, name: &str, variable: &str) -> Option<Application> {
         keep,
         kind: Kind::Drupal(major),
     })
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::Text(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+/// A path, where it lies in the root.
+fn beneath(path: String) -> Option<String> {
+    (!path.starts_with(['/', '.'])).then(|| path.trim_end_matches('/').to_owned())
+}
+
+/// A settings file, with what it includes of files beside it, or by a whole path.
+fn settings_of(file: &Path) -> Option<Php> {
+    let dir = file.parent()?;
+    let included = |path: &str| {
+        let whole = path.starts_with('/').then(|| PathBuf::from(path));
+        let beside = dir.join(path.trim_start_matches('/'));
+        read(&std::iter::once(beside).chain(whole).find(|path| path.is_file())?)
+    };
+    Some(Php::read(&read(file)?).with_included(&included))
 }
 
 /// The directories of sites, `default` first.

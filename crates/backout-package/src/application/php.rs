@@ -21,6 +21,13 @@ enum Token {
     Sign(char),
 }
 
+impl Token {
+    fn is_include(&self) -> bool {
+        let words = ["include", "include_once", "require", "require_once"];
+        matches!(self, Token::Word(word) if words.iter().any(|one| word.eq_ignore_ascii_case(one)))
+    }
+}
+
 /// The tokens of a settings file.
 pub struct Php(Vec<Token>);
 
@@ -33,6 +40,10 @@ impl Php {
                 '#' if !rest.starts_with("#[") => behind(rest, "\n"),
                 '/' if rest.starts_with("//") => behind(rest, "\n"),
                 '/' if rest.starts_with("/*") => behind(&rest[2..], "*/"),
+                '<' if rest.starts_with("<<<") => {
+                    tokens.push(Token::Sign('"'));
+                    behind_heredoc(&rest[3..])
+                }
                 '\'' | '"' => {
                     let (text, after) = text(&rest[1..], first);
                     tokens.push(text.map_or(Token::Sign('"'), Token::Text));
@@ -54,41 +65,115 @@ impl Php {
         Self(tokens)
     }
 
-    /// What `define('NAME', …)` gives a constant: the first one counts.
-    pub fn constant(&self, name: &str) -> Option<Value> {
-        (0..self.0.len()).find_map(|at| {
-            let rest = self.0.get(at..)?;
-            match rest {
-                [Token::Word(word), Token::Sign('('), Token::Text(constant), Token::Sign(','), value @ ..]
-                    if word.eq_ignore_ascii_case("define") && constant == name =>
-                {
-                    Some(read_value(value).0)
-                }
+    /// The same with the files that it includes in their places; `open`: the text of one by the last text that its path is
+    /// made of, as `/settings.local.php`. What those include is left out.
+    pub fn with_included(self, open: &dyn Fn(&str) -> Option<String>) -> Self {
+        let mut tokens = Vec::new();
+        let mut rest = self.0.as_slice();
+        while let [first, after @ ..] = rest {
+            let end = after.iter().position(|token| *token == Token::Sign(';')).unwrap_or(after.len());
+            let path = after[..end].iter().rev().find_map(|token| match token {
+                Token::Text(text) => Some(text),
                 _ => None,
+            });
+            match path.filter(|_| first.is_include()).and_then(|path| open(path)) {
+                Some(source) => {
+                    tokens.extend(Self::read(&source).0);
+                    rest = after.get(end + 1..).unwrap_or_default();
+                }
+                None => {
+                    tokens.push(first.clone());
+                    rest = after;
+                }
             }
-        })
+        }
+        Self(tokens)
+    }
+
+    /// Of each token, whether it stands in a statement that runs in any case.
+    fn certain(&self) -> Vec<bool> {
+        let mut depth = 0_u32;
+        let mut before: Option<&Token> = None;
+        let certain = self.0.iter().map(|token| {
+            match token {
+                Token::Sign('{') => depth += 1,
+                Token::Sign('}') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            // `if (…) statement;` has no braces.
+            let follows = match before {
+                Some(Token::Sign(sign)) => *sign == ')',
+                Some(Token::Word(word)) => word.eq_ignore_ascii_case("else"),
+                _ => false,
+            };
+            before = Some(token);
+            depth == 0 && !follows
+        });
+        certain.collect()
+    }
+
+    /// What `define('NAME', …)` gives a constant: the first one counts. Where that depends on something, and others say
+    /// otherwise, it is not known.
+    pub fn constant(&self, name: &str) -> Option<Value> {
+        let certain = self.certain();
+        agreed((0..self.0.len()).filter_map(|at| match self.0.get(at..)? {
+            [Token::Word(word), Token::Sign('('), Token::Text(constant), Token::Sign(','), value @ ..]
+                if word.trim_start_matches('\\').eq_ignore_ascii_case("define") && constant == name =>
+            {
+                Some((Some(read_value(value).0), certain[at]))
+            }
+            _ => None,
+        }))
     }
 
     /// What `$variable` holds at `path` in the end: `$variable['a']['b'] = …`, or an array of arrays; the last one counts.
+    /// Where that depends on something, and others say otherwise, it is not known.
     pub fn element(&self, variable: &str, path: &[&str]) -> Option<Value> {
-        let mut found = None;
-        for at in 0..self.0.len() {
-            let Some([Token::Word(word), rest @ ..]) = self.0.get(at..) else { continue };
+        let certain = self.certain();
+        agreed((0..self.0.len()).rev().filter_map(|at| {
+            let [Token::Word(word), rest @ ..] = self.0.get(at..)? else { return None };
             if word.strip_prefix('$') != Some(variable) {
-                continue;
+                return None;
             }
             let (keys, rest) = subscripts(rest);
             let is_assigned = matches!(rest, [Token::Sign('='), next, ..] if !matches!(next, Token::Sign('=' | '>')));
             let agree = keys.iter().zip(path).all(|(key, wanted)| key == wanted);
             if !is_assigned || !agree || keys.len() > path.len() {
-                continue;
+                return None;
             }
-            let (value, _) = read_value(&rest[1..]);
-            if let Some(value) = below(value, &path[keys.len()..]) {
-                found = Some(value);
-            }
+            Some((below(read_value(&rest[1..]).0, &path[keys.len()..]), certain[at]))
+        }))
+    }
+}
+
+/// The value that counts first, of those that may be given with whether they are in any case.
+fn agreed(given: impl Iterator<Item = (Option<Value>, bool)>) -> Option<Value> {
+    let mut found: Option<Option<Value>> = None;
+    for (value, is_certain) in given {
+        if found.as_ref().is_some_and(|other| *other != value) {
+            return Some(Value::Unknown);
         }
-        found
+        found = Some(value);
+        if is_certain {
+            break;
+        }
+    }
+    found.flatten()
+}
+
+/// What stands behind `<<<NAME`, the lines up to NAME, and NAME.
+fn behind_heredoc(source: &str) -> &str {
+    let Some((name, mut rest)) = source.split_once('\n') else { return "" };
+    let name = name.trim().trim_matches(['\'', '"']);
+    loop {
+        let line = rest.trim_start_matches([' ', '\t']);
+        if let Some(after) = line.strip_prefix(name).filter(|after| !after.starts_with(is_word)) {
+            return after;
+        }
+        match rest.split_once('\n') {
+            Some((_, next)) => rest = next,
+            None => return "",
+        }
     }
 }
 
@@ -191,7 +276,7 @@ fn array(mut rest: &[Token], end: char) -> (Value, &[Token]) {
 
 fn below(value: Value, path: &[&str]) -> Option<Value> {
     let [first, rest @ ..] = path else { return Some(value) };
-    let Value::Array(entries) = value else { return None };
+    let Value::Array(entries) = value else { return Some(Value::Unknown) };
     let (_, value) = entries.into_iter().rev().find(|(key, _)| key.as_deref() == Some(first))?;
     below(value, rest)
 }
@@ -245,9 +330,64 @@ mod tests {
     }
 
     #[test]
+    fn what_depends_on_something_is_known_where_all_agree() {
+        for (source, expected) in [
+            ("if ($a) { define('N', 'a'); } else { define('N', 'b'); }", Value::Unknown),
+            ("if ($a) define('N', 'a'); else define('N', 'b');", Value::Unknown),
+            ("if ($a) { define('N', 'a'); } define('N', 'b');", Value::Unknown),
+            ("if ($a) { define('N', 'a'); } define('N', 'a');", Value::Text("a".to_owned())),
+            ("define('N', 'a'); if ($a) { define('N', 'b'); }", Value::Text("a".to_owned())),
+            ("defined('N') || \\define('N', 'a');", Value::Text("a".to_owned())),
+            ("$x = <<<EOT\n define('N', 'no');\n EOTS;\n  EOT;\n@define('N', 'a');", Value::Text("a".to_owned())),
+            ("$x = <<<'EOT'\ndefine('N', 'no');", Value::Unknown),
+        ] {
+            let found = Php::read(source).constant("N").unwrap_or(Value::Unknown);
+            assert_eq!(found, expected, "{source}");
+        }
+        for (source, expected) in [
+            ("$s['a'] = 'x'; if ($b) { $s['a'] = 'y'; }", Some(Value::Unknown)),
+            ("if ($b) { $s['a'] = 'y'; } $s['a'] = 'x';", is("x")),
+            ("$s['a'] = 'x'; $s = [];", None),
+            ("$s['a'] = 'x'; $s = $t;", Some(Value::Unknown)),
+        ] {
+            assert_eq!(Php::read(source).element("s", &["a"]), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_included_is_read_in_its_place() {
+        let open =
+            |path: &str| (path == "/local.php").then(|| "<?php $s['a'] = 'local'; define('N', 'local');".to_owned());
+        for (source, expected) in [
+            ("$s['a'] = 'x'; include __DIR__ . '/local.php';", is("local")),
+            ("include $root . '/' . $path . '/local.php'; $s['a'] = 'x';", is("x")),
+            ("$s['a'] = 'x'; require_once('/other.php');", is("x")),
+            (
+                "$s['a'] = 'x'; if (file_exists(__DIR__ . '/local.php')) { include __DIR__ . '/local.php'; }",
+                Some(Value::Unknown),
+            ),
+            ("if (file_exists(__DIR__ . '/local.php')) { include __DIR__ . '/local.php'; }", is("local")),
+        ] {
+            assert_eq!(Php::read(source).with_included(&open).element("s", &["a"]), expected, "{source}");
+        }
+        assert_eq!(Php::read("include '/local.php'").with_included(&open).constant("N"), is("local"));
+    }
+
+    #[test]
     fn a_broken_file_ends() {
-        for source in ["define('A', ", "$databases = array(]))]", "'", "/*", "$databases['a", "[[[[", "array((((", ")"]
-        {
+        for source in [
+            "define('A', ",
+            "<<<",
+            "include",
+            "}}{",
+            "$databases = array(]))]",
+            "'",
+            "/*",
+            "$databases['a",
+            "[[[[",
+            "array((((",
+            ")",
+        ] {
             let php = Php::read(source);
             php.constant("A");
             php.element("databases", &["a"]);

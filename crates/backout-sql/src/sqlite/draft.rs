@@ -100,9 +100,10 @@ impl Sqlite {
         copied?;
         let before = snapshot::open(directory)?;
         std::fs::copy(snapshot::copy_in(directory), &work)?;
+        // A copy of a database in WAL mode is in it, too, and leaves it only while nobody else has it open.
+        let now = self.private(&after)?;
         let conn = self.private(&work)?;
         conn.execute(&format!("ATTACH ?1 AS {AFTER}"), [after.to_string_lossy()])?;
-        let now = self.private(&after)?;
         let (mut script, mut aside) = (tempfile::tempfile_in(scratch)?, tempfile::tempfile_in(scratch)?);
         let mut draft = Draft {
             conn: &conn,
