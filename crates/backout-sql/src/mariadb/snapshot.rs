@@ -292,8 +292,8 @@ fn count_on(a: &mut Session, one: &OneTable, copy: &str) -> Result<(), Error> {
 }
 
 /// Makes the empty copy of a table. Of a large one it lacks the keys that rows are not told apart by and that keep none out,
-/// where the server makes them again as they were: with them the copy takes three times as long. False where a table like it
-/// is not the same.
+/// where the server makes them again as they were: much of its time goes into them. False where a table like it is not the
+/// same.
 fn made_bare(a: &mut Session, one: &OneTable) -> Result<bool, Error> {
     let (like, copy) = (like(&one.table.name, &one.copy), ident(&one.copy));
     a.run(&like)?;
