@@ -362,3 +362,50 @@ fn what_a_command_did_is_shown_as_changes() {
         assert!(all.contains(told), "{told}: {changes:#?}");
     }
 }
+
+/// Of a large table the copy lacks the plain keys until it takes the table's place.
+const LARGE: &str = "
+    CREATE TABLE kind (id int PRIMARY KEY, name varchar(20)) ENGINE=InnoDB; INSERT INTO kind SELECT seq, seq FROM seq_1_to_9;
+    CREATE TABLE large (id int AUTO_INCREMENT PRIMARY KEY, kind int, name varchar(60) NOT NULL, n int DEFAULT 7, hidden int INVISIBLE DEFAULT 3, body text,
+        code varchar(20) COLLATE utf8mb4_bin, low varchar(60) AS (LOWER(name)) VIRTUAL, twice int AS (n * 2) PERSISTENT,
+        KEY z (name), KEY a (name, n DESC) COMMENT 'KEY `x` (`y`)', UNIQUE KEY m (code), KEY `p``q, ``r` (body(9)), KEY v (low), KEY t (twice), KEY h (hidden) IGNORED,
+        FULLTEXT KEY f (body), KEY k (kind), CONSTRAINT of_kind FOREIGN KEY (kind) REFERENCES kind (id)) ENGINE=InnoDB COMMENT='KEY `x`';
+    INSERT INTO large (kind, name, n, hidden, body, code) SELECT 1 + seq % 9, CONCAT('Item ', seq % 900), seq % 70, seq, CONCAT('some text ', seq), CONCAT('c', seq)
+        FROM seq_1_to_10020;
+    ALTER TABLE large AUTO_INCREMENT = 20000;
+    CREATE TABLE placed (id int PRIMARY KEY, place point NOT NULL, n int, KEY n (n), SPATIAL KEY s (place)) ENGINE=InnoDB; INSERT INTO placed SELECT seq, Point(seq, 1), seq FROM seq_1_to_10020;
+    CREATE TABLE counted (n int NOT NULL AUTO_INCREMENT, id int PRIMARY KEY, a int, KEY (n), KEY (a)) ENGINE=InnoDB;
+    INSERT INTO counted (id, a) SELECT seq, seq % 5 FROM seq_1_to_10020;
+    CREATE TABLE loose (a int, b varchar(9), KEY (b), KEY (a)) ENGINE=InnoDB PARTITION BY HASH (a) PARTITIONS 2; INSERT INTO loose SELECT seq, seq % 7 FROM seq_1_to_10020;
+    CREATE TABLE seen (copy int PRIMARY KEY, k text) ENGINE=InnoDB";
+
+#[test]
+fn large_tables_go_and_come_with_all_their_keys() {
+    all_go_and_come(
+        LARGE,
+        &[
+            "UPDATE large SET n = n + 1, body = 'other' WHERE id % 100 = 0; DELETE FROM large WHERE id = 7; INSERT INTO large (name) VALUES ('new')",
+            "ALTER TABLE large ADD COLUMN more int, DROP KEY z; DELETE FROM large WHERE id > 9; ALTER TABLE counted DROP KEY a; UPDATE loose SET b = 'x' WHERE a = 3",
+            "DROP TABLE large; TRUNCATE counted; TRUNCATE placed; DROP TABLE loose",
+            "ALTER TABLE large DROP FOREIGN KEY of_kind; RENAME TABLE large TO big, counted TO large; ALTER TABLE loose DROP KEY a, ADD KEY b2 (b, a) REMOVE PARTITIONING",
+        ],
+    );
+}
+
+/// Those that the server would not make again in their order stay.
+#[test]
+fn the_copy_of_a_large_table_lacks_its_plain_keys_while_the_command_runs() {
+    let keys = "SELECT GROUP_CONCAT(k ORDER BY k SEPARATOR '; ') FROM (
+        SELECT GROUP_CONCAT(DISTINCT INDEX_NAME ORDER BY 1 SEPARATOR ' ') AS k FROM information_schema.STATISTICS
+        WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME REGEXP '^backout_shop[$]c[0-9]+[$]t' GROUP BY TABLE_NAME) AS t";
+    let site = of(LARGE);
+    let package = |sql: &str| Pkg::new("p").step(captured_mariadb(sql));
+    let seen = format!("INSERT INTO seen VALUES (1, ({keys})); UPDATE large SET n = 5 WHERE id = 4");
+    assert_eq!(site.deploy(&package(&seen)).status(), Status::Done);
+    assert_eq!(value(&site, "SELECT k FROM seen"), "a n PRIMARY; f m PRIMARY; n PRIMARY s; PRIMARY; PRIMARY");
+    // What is held to take the table's place has them all.
+    assert_eq!(site.deploy(&package("DROP TABLE large")).status(), Status::Done);
+    assert_eq!(value(&site, keys), "a f h k m PRIMARY p`q, `r t v z");
+    assert_eq!(site.undo(None).status(), Status::Done);
+    assert_eq!(value(&site, "SELECT COUNT(*) FROM large WHERE MATCH (body) AGAINST ('9999')"), "1");
+}

@@ -14,6 +14,7 @@ use super::ddl_shape::Shape;
 use super::ddl_text::{Kind, Text, Told};
 use super::segment::{Detail, Segment, State};
 use super::session::{Session, ident};
+use super::snapshot::complete;
 
 /// What became of the tables.
 #[derive(Default)]
@@ -131,6 +132,7 @@ impl<'s> Telling<'s> {
         let mut gone = Vec::new();
         for one in &tables.gone {
             let (name, definition) = (one.table.name.clone(), one.definition.clone());
+            complete(a, one, &one.copy)?;
             let rows = Some(rows_in(a, &one.copy)?.unwrap_or_default());
             gone.push(Gone { name, definition, triggers: one.triggers.clone(), held: Some(one.copy.clone()), rows });
         }

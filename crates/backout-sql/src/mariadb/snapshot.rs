@@ -16,12 +16,15 @@ use super::compared_schema::{OneTable, OneText, Other, Schema};
 use super::ddl::{Change, definition, renamed};
 use super::ddl_shape::Shape;
 use super::segment::Detail;
-use super::session::{Session, ident, is_missing, literal};
+use super::session::{Session, ident, is_lost, is_missing, literal};
 use super::table::{ForeignKey, Table};
 use super::{Mariadb, examine, marker, own};
 
 /// How often the tables are looked at again where others made or dropped one meanwhile.
 const LOOKS: u32 = 5;
+
+/// A table with more rows than this is worth a copy that gets its keys only where it has to take the table's place.
+const LARGE: u32 = 10_000;
 
 /// One thing of the copied schema, as a row keeps it.
 #[derive(Serialize, Deserialize)]
@@ -131,11 +134,11 @@ impl Mariadb {
         for (at, mut one) in schema.tables.into_values().enumerate() {
             fault::point(Point::Statement).map_err(struck)?;
             one.copy = names.of_copy(number, &format!("t{at}"));
-            let made = copy_table(self.a()?, &one, &one.table.name, &one.copy).map_err(failed)?;
-            if Shape::of(&made) != Shape::of(&one.definition).without_links() {
+            if !made_bare(self.a()?, &one).map_err(failed)? {
                 let why = "a table like it would not be the same, so that nothing could bring it back";
                 return Err(self.not_copied(&format!("table {}", one.table.name), why));
             }
+            fill(self.a()?, &one, &one.table.name, &one.copy).map_err(failed)?;
             if let Some(Ok(logs)) = &armed {
                 let is_logged = |table: &Table| table.name == one.table.name && table.columns == one.table.columns;
                 one.log =
@@ -263,16 +266,86 @@ impl Mariadb {
     }
 }
 
-/// Makes a table like another with its rows and its counter, but for foreign keys and triggers; its definition, under the
-/// name of the table that was copied at first.
-pub(super) fn copy_table(a: &mut Session, one: &OneTable, from: &str, to: &str) -> Result<String, Error> {
-    a.run(&format!("CREATE TABLE {} LIKE {}", ident(to), ident(from)))?;
+/// Makes a table like another with its rows and its counter, but for foreign keys and triggers.
+pub(super) fn copy_table(a: &mut Session, one: &OneTable, from: &str, to: &str) -> Result<(), Error> {
+    a.run(&like(from, to))?;
+    fill(a, one, from, to)?;
+    complete(a, one, to)
+}
+
+fn like(from: &str, to: &str) -> String {
+    format!("CREATE TABLE {} LIKE {}", ident(to), ident(from))
+}
+
+/// Fills a copy of a table.
+fn fill(a: &mut Session, one: &OneTable, from: &str, to: &str) -> Result<(), Error> {
     let columns = one.table.live("");
     if !columns.is_empty() {
         a.run(&format!("INSERT INTO {} ({columns}) SELECT {columns} FROM {}", ident(to), ident(from)))?;
     }
-    if let Some(counter) = one.counter {
-        a.run(&format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(to)))?;
+    count_on(a, one, to)
+}
+
+fn count_on(a: &mut Session, one: &OneTable, copy: &str) -> Result<(), Error> {
+    let Some(counter) = one.counter else { return Ok(()) };
+    a.run(&format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(copy)))
+}
+
+/// Makes the empty copy of a table. Of a large one it lacks the keys that rows are not told apart by and that keep none out,
+/// where the server makes them again as they were: much of its time goes into them. False where a table like it is not the
+/// same.
+fn made_bare(a: &mut Session, one: &OneTable) -> Result<bool, Error> {
+    let (like, copy) = (like(&one.table.name, &one.copy), ident(&one.copy));
+    a.run(&like)?;
+    if !is_complete(a, one, &one.copy)? {
+        return Ok(false);
     }
-    Ok(renamed(&definition(a, to)?.unwrap_or_default(), to, &one.table.name))
+    let keys = Shape::of(&one.definition).keys;
+    // InnoDB had its errors in making keys of other kinds again.
+    let drops: Vec<String> =
+        keys.iter().filter(|(_, line)| line.starts_with("KEY ")).map(|(head, _)| format!("DROP {head}")).collect();
+    let is_large = format!("SELECT 1 FROM {} LIMIT 1 OFFSET {LARGE}", ident(&one.table.name));
+    if one.engine != "InnoDB" || drops.is_empty() || a.value(&is_large)?.is_none() {
+        return Ok(true);
+    }
+    let drop = format!("ALTER TABLE {copy} {}", drops.join(", "));
+    let tried = a.run(&drop).and_then(|()| complete(a, one, &one.copy)).and_then(|()| a.run(&drop));
+    match tried {
+        Err(error) if is_lost(&error) => return Err(error),
+        Err(_) => {
+            a.run(&format!("DROP TABLE {copy}"))?;
+            a.run(&like)?;
+        }
+        Ok(()) => {}
+    }
+    Ok(true)
+}
+
+fn is_complete(a: &mut Session, one: &OneTable, copy: &str) -> Result<bool, Error> {
+    Ok(shape(a, one, copy)? == Shape::of(&one.definition).without_links())
+}
+
+/// A copy's shape under the name of the table that was copied.
+fn shape(a: &mut Session, one: &OneTable, copy: &str) -> Result<Shape, Error> {
+    Ok(Shape::of(&renamed(&definition(a, copy)?.unwrap_or_default(), copy, &one.table.name)))
+}
+
+/// Gives a copy the keys that it lacks, so that it can take the place of the table.
+pub(super) fn complete(a: &mut Session, one: &OneTable, copy: &str) -> Result<(), Error> {
+    let has = shape(a, one, copy)?.keys;
+    let lacks = Shape::of(&one.definition).keys.into_iter().filter(|key| !has.contains(key));
+    let adds: Vec<String> = lacks.map(|(_, line)| format!("ADD {line}")).collect();
+    if adds.is_empty() {
+        return Ok(());
+    }
+    a.run(&format!("ALTER TABLE {} {}", ident(copy), adds.join(", ")))?;
+    count_on(a, one, copy)?;
+    if is_complete(a, one, copy)? {
+        return Ok(());
+    }
+    Err(Error::MySqlError(mysql::MySqlError {
+        state: "HY000".to_owned(),
+        code: 1105,
+        message: format!("the keys of the copy of {} could not be made as they were", one.table.name),
+    }))
 }

@@ -151,7 +151,8 @@ impl Sqlite {
     fn copied(&self) -> rusqlite::Result<Option<Connection>> {
         // An empty name: a temporary file of SQLite's own, which it opens for this user alone and unlinks at once.
         let mut copy = Connection::open("")?;
-        copy.execute_batch(&format!("PRAGMA foreign_keys = OFF; PRAGMA cache_size = -{CACHE_KIB};"))?;
+        // Of what is written to it nothing is read while it is filled.
+        copy.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA cache_size = -1024")?;
         let transaction = self.conn.unchecked_transaction()?;
         let version: i64 = transaction.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?;
         if Backup::new(&transaction, &mut copy)?.step(-1)? != StepResult::Done {
@@ -159,7 +160,9 @@ impl Sqlite {
         }
         transaction.commit()?;
         // A backup counts anew; what the images say of it must hold for the copy, too.
-        copy.execute_batch(&format!("PRAGMA main.schema_version = {version}"))?;
+        copy.execute_batch(&format!("PRAGMA main.schema_version = {version}; PRAGMA cache_size = -{CACHE_KIB}"))?;
+        // Two caches at once would be twice the memory.
+        self.conn.execute_batch("PRAGMA shrink_memory")?;
         Ok(Some(copy))
     }
 }
