@@ -35,6 +35,7 @@ mod compared_schema;
 mod conn;
 mod counters;
 mod ddl;
+mod ddl_again;
 mod ddl_alter;
 mod ddl_fit;
 mod ddl_hung;

@@ -1,5 +1,6 @@
 //! MariaDB as the engine drives it, on private servers of the tests' own.
 
+mod again;
 mod conflicts;
 pub mod ddl;
 mod dependents;
