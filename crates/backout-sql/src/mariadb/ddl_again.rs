@@ -78,8 +78,11 @@ impl Mariadb {
     ) -> Result<(), TargetError> {
         let statement = Statement { line, sql: sql.to_owned() };
         let place = format!("line {line}");
-        let Some(head) = head(&bare(sql, self.version)) else { return Ok(()) };
-        let name = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
+        let Detail::Ddl { change, .. } = &segment.detail else { return Ok(()) };
+        let name = change.names().next().unwrap_or_default().to_owned();
+        let Some(mut head) = head(&bare(sql, self.version)) else { return Ok(()) };
+        // As the server has it, however it is written.
+        head.names.iter_mut().take(1).for_each(|one| one.name.clone_from(&name));
         let there =
             table::there(&mut self.b, &name).map_err(|source| self.failed("cannot read the schema of", source))?;
         let again = self.without_loss(segment, &name)?;

@@ -5,6 +5,7 @@ mod conflicts;
 pub mod ddl;
 mod dependents;
 mod emptied;
+mod letters;
 mod loose;
 pub mod objects;
 pub mod rows;
