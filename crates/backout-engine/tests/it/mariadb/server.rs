@@ -213,6 +213,23 @@ fn a_counter_goes_back_behind_a_restart_where_nobody_used_it() {
     }
 }
 
+/// A server whose COMMIT begins the next transaction, or lets go of the session.
+#[test]
+fn a_commit_is_a_plain_one_whatever_the_server_has_it_be() {
+    for kind in ["--completion-type=CHAIN", "--completion-type=RELEASE"] {
+        let server: &'static Server = Box::leak(Box::new(Server::with(&[kind])));
+        let site = TestSite::builder().mariadb("main", server, BASE).build();
+        let before = Fingerprint::of(&site);
+        let script = "UPDATE t SET b = 2; ALTER TABLE t MODIFY b varchar(9), ADD c int DEFAULT 4; UPDATE t SET c = 1; TRUNCATE t; INSERT INTO t VALUES (5, 'x', 2);";
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        let deployed = Fingerprint::of(&site);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), kind);
+        site.redo().expect(Status::Done);
+        deployed.assert_same(&Fingerprint::of(&site), kind);
+    }
+}
+
 #[test]
 fn doctor_tells_of_a_way_that_is_not_encrypted() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
