@@ -283,6 +283,7 @@ impl<'a> Chain<'a> {
         let armed = Bodies::find(&mut database.b).map_err(CaptureError::from).and_then(|bodies| {
             let b = &mut database.b;
             let plan = written::tables(b, &database.database, &run, &bodies)?;
+            self.unchecked |= plan.unchecks;
             let sequences = written::drawn_from(b, &database.database, run, &bodies)?;
             Ok(Open { capture: Capture::arm(b, &database.names, step, number, plan)?, sequences })
         });

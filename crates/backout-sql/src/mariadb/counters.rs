@@ -7,9 +7,9 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
-use super::segment::{Detail, Segment, State};
+use super::segment::{Detail, Held, Segment, State};
 use super::sequence;
-use super::session::{ident, literal};
+use super::session::{Session, ident, literal};
 use super::table;
 
 /// A table with where its counter stood before and after.
@@ -79,6 +79,26 @@ impl Mariadb {
             }
         }
         Ok(())
+    }
+
+    /// Where the counters of a segment's tables stood, or stand behind its own last number: a table that the server opens anew
+    /// gives out again what was only set aside, and what of that others had it would not.
+    pub(super) fn counters_left(&mut self, segment: &Segment) -> Result<Vec<Moved>, TargetError> {
+        let mut all = Vec::new();
+        for held in segment.held() {
+            let Some((before, after)) = held.counter else { continue };
+            let name = &held.table.name;
+            let hold = segment.object(&self.names, &format!("{}a", held.at));
+            let left = table::counter(&mut self.b, name).and_then(|now| match now {
+                Some(now) if before < now && now < after => {
+                    Ok((now == last_number(&mut self.b, held, &hold)? + 1).then_some(now))
+                }
+                _ => Ok(None),
+            });
+            let left = left.map_err(|source| self.failed("cannot read the counters of", source))?;
+            all.push((name.clone(), (before, left.unwrap_or(after))));
+        }
+        Ok(all)
     }
 
     /// Counters that segments set down, as emptying a table does, go back before their rows: those would move them. The way
@@ -186,6 +206,21 @@ impl Mariadb {
             held.counter = (*was != now).then_some((*was, now));
         }
         segment.come_with_detail(&mut self.b, &names, State::Done).map_err(failed)
+    }
+}
+
+/// The highest number that a segment left in the column that the server numbers; 0 where that is not known.
+fn last_number(b: &mut Session, held: &Held, hold: &str) -> Result<u64, Error> {
+    if held.table.is_loose() || held.after == 0 {
+        return Ok(0);
+    }
+    let column = b.value(&format!(
+        "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} AND EXTRA LIKE '%auto_increment%'",
+        literal(&held.table.name)
+    ))?;
+    match held.table.columns.iter().position(|one| Some(&one.name) == column.as_ref()) {
+        Some(at) => b.number(&format!("SELECT MAX(c{at}) FROM {}", ident(hold))),
+        None => Ok(0),
     }
 }
 

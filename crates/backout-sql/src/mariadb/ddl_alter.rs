@@ -15,13 +15,13 @@ use super::apply::cannot_run;
 use super::capture::patiently;
 use super::classify::No;
 use super::ddl::{Change, Prepared, definition, renamed};
+use super::ddl_again::give_again;
 use super::ddl_fit::{is_unfit, list_filled, list_homeless, list_unfit, newcomers};
-use super::ddl_hung;
 use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, lost_keys, make_holds, note_changed, refill, renames};
 use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
 use super::emptied::{has_rows, lost, partitions, unlisted};
-use super::head::{Head, head};
+use super::head::Head;
 use super::marker;
 use super::moment;
 use super::quiet;
@@ -68,7 +68,7 @@ impl Altered {
     }
 
     pub fn words(&self) -> String {
-        let values = self.kept.as_ref().filter(|kept| kept.before.columns.len() > kept.before.key.len());
+        let values = self.kept.as_ref().filter(|kept| kept.brings());
         let kept = values.map(|kept| {
             let names: Vec<&str> =
                 kept.before.columns.iter().skip(kept.before.key.len()).map(|column| column.name.as_str()).collect();
@@ -79,9 +79,8 @@ impl Altered {
 }
 
 impl Mariadb {
-    fn holds_of(&self, segment: &Segment) -> Holds {
-        let [before, after, skipped] = ["0b", "0a", "0x"].map(|what| segment.object(&self.names, what));
-        Holds { before, after, skipped }
+    pub(super) fn holds_of(&self, segment: &Segment) -> Holds {
+        Holds::named(|what| segment.object(&self.names, what))
     }
 
     pub(super) fn prepare_alter(
@@ -154,7 +153,7 @@ impl Mariadb {
             .map_err(|source| self.failed("cannot tidy up in", source))?;
         let table = Table::find(&mut self.b, &name).map_err(|source| reading(&label, source))?;
         let kept = kept(&table, &table_after, &from, &to, &names).map_err(refused)?;
-        if kept.is_some()
+        if kept.as_ref().is_some_and(Kept::brings)
             && let Some(why) = quiet::why_not(&mut self.b, &name).map_err(|source| reading(&label, source))?
         {
             return Err(refused(format!("it may lose values, and {why}")));
@@ -188,9 +187,13 @@ impl Mariadb {
         let again = segment.state != State::Intended;
         segment.state = State::Intended;
         let mut no = None;
+        let given = altered.kept.as_ref().filter(|kept| again && kept.given > 0);
+        if given.is_some() {
+            self.hold_triggers(&[&altered.name])?;
+        }
         if let Some(kept) = &altered.kept {
             make_holds(&mut self.b, kept, &holds).map_err(keeping)?;
-            self.lock_table(&altered.name, Some(&holds)).map_err(keeping)?;
+            self.lock_table(&altered.name, Some((kept, &holds))).map_err(keeping)?;
             let lost = self.a()?.aside(|a| {
                 fill(a, &kept.before, &holds.before)?;
                 lost_keys(a, kept, &holds.before)
@@ -211,8 +214,13 @@ impl Mariadb {
         let written = self.a()?.aside(|a| segment.rewrite(a, &names, ticket));
         written.map_err(keeping)?;
         fault::point(Point::Statement).map_err(|source| cannot_run(place, sql, source))?;
+        let pinned = match &segment.detail {
+            // What it gives rows of a table with a key is kept.
+            Detail::Ddl { settings, .. } if !again => moment::pinned(sql, &bare(sql, self.version), settings),
+            _ => None,
+        };
         let a = self.a()?;
-        if let Err(source) = patiently(|| a.run(sql)) {
+        if let Err(source) = patiently(|| a.run(pinned.as_deref().unwrap_or(sql))) {
             let a = self.a()?;
             if a.run("UNLOCK TABLES").is_ok() {
                 self.settle_failed_alter(segment, again)?;
@@ -222,6 +230,7 @@ impl Mariadb {
         fault::point(Point::Committed).map_err(|source| cannot_run(place, sql, source))?;
         let name = altered.name.clone();
         let after = self.a()?.aside(|a| -> Result<_, Error> {
+            given.map_or(Ok(()), |kept| give_again(a, kept, &holds))?;
             if let Some(kept) = &altered.kept {
                 fill(a, &kept.after, &holds.after)?;
             }
@@ -245,10 +254,8 @@ impl Mariadb {
     }
 
     /// Locks a table with its holds, so that nobody writes between what is kept and the change.
-    fn lock_table(&mut self, name: &str, holds: Option<&Holds>) -> Result<(), Error> {
-        let holds = holds.map_or(String::new(), |Holds { before, after, skipped }| {
-            format!("`{before}` WRITE, `{after}` WRITE, `{skipped}` WRITE, ")
-        });
+    fn lock_table(&mut self, name: &str, kept: Option<(&Kept, &Holds)>) -> Result<(), Error> {
+        let holds = kept.map(|(kept, holds)| holds.locked(kept)).unwrap_or_default();
         let sql = format!("LOCK TABLES {} WRITE, {holds}`{}` WRITE", ident(name), self.names.segments());
         match self.a.as_mut() {
             Some(a) => patiently(|| a.run(&sql)),
@@ -271,6 +278,12 @@ impl Mariadb {
         }
         // What it is after an alteration that was broken off is known by what it was on the empty table only; it is not
         // what it was before, and nobody else alters a table that is locked.
+        if let Some(kept) = altered.kept.as_ref().filter(|kept| !undoing && kept.given > 0) {
+            let holds = self.holds_of(segment);
+            self.hold_triggers(&[&altered.name])?;
+            let done = give_again(&mut self.b, kept, &holds);
+            done.map_err(|source| self.failed("cannot bring values back in", source))?;
+        }
         Ok(true)
     }
 
@@ -302,7 +315,9 @@ impl Mariadb {
         }
         list_filled(self.a()?, altered, replay).map_err(|source| reading(&label, source))?;
         let Some(kept) = &altered.kept else { return Ok(()) };
-        if let Some(why) = quiet::why_not(&mut self.b, &altered.name).map_err(|source| reading(&label, source))? {
+        if kept.brings()
+            && let Some(why) = quiet::why_not(&mut self.b, &altered.name).map_err(|source| reading(&label, source))?
+        {
             replay.definition(&altered.name, why);
             return Ok(());
         }
@@ -331,8 +346,10 @@ impl Mariadb {
         let mut theirs = 1;
         marker::holds(&mut self.b, &names, &label, self.epoch)?;
         if let Some(kept) = &altered.kept {
-            self.hold_triggers(&[&altered.name])?;
-            self.lock_table(&altered.name, Some(&holds)).map_err(failed)?;
+            if kept.brings() {
+                self.hold_triggers(&[&altered.name])?;
+            }
+            self.lock_table(&altered.name, Some((kept, &holds))).map_err(failed)?;
             note_changed(self.a()?, kept, &holds, overwrites).map_err(failed)?;
             let count = self.a()?.number(&format!("SELECT COUNT(*) FROM `{}`", holds.skipped)).map_err(failed)?;
             if count > 0 && replay.on_conflict == OnConflict::Stop {
@@ -341,6 +358,11 @@ impl Mariadb {
                 return self.a()?.run("UNLOCK TABLES").map_err(failed);
             }
             theirs = newcomers(self.a()?, kept, &holds).map_err(failed)?;
+            if theirs > 0 && kept.given > 0 {
+                let rows = words::count(theirs, "row");
+                let columns = kept.given().collect::<Vec<_>>().join(", ");
+                replay.notes.push(format!("{label}: {rows} of others in {} lost what was in {columns}", altered.name));
+            }
             let found = replay.conflicts.total;
             if !overwrites {
                 list_unfit(self.a()?, altered, kept, &holds, theirs, replay).map_err(failed)?;
@@ -359,7 +381,8 @@ impl Mariadb {
         }
         if !inverse.is_empty() {
             let sql = format!("ALTER TABLE {} {}", ident(&altered.name), inverse.join(", "));
-            let strict = altered.retypes() && theirs > 0 && !(overwrites && altered.kept.is_some());
+            let strict =
+                altered.retypes() && theirs > 0 && !(overwrites && altered.kept.as_ref().is_some_and(Kept::listed));
             let mut done = self.alter(&sql, strict, altered.brings_checks() && theirs > 0)?;
             if theirs == 0 && done.as_ref().is_err_and(is_unfit) {
                 // What the alteration made of the rows that were there may fit in no other way.
@@ -446,54 +469,5 @@ impl Mariadb {
             patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot set a counter back in", source))?;
         }
         Ok(())
-    }
-
-    /// Runs the statement again, under the script's settings of then; the tool's own hold again afterwards, however it went.
-    pub(super) fn redo_alter(
-        &mut self,
-        segment: &mut Segment,
-        (sql, settings): (&str, &str),
-        line: u32,
-        ticket: Ticket,
-    ) -> Result<(), TargetError> {
-        let done = self.alter_again(segment, (sql, settings), line, ticket);
-        let unset = self.a()?.unset().map_err(|source| self.failed("cannot set up", source));
-        done.and(unset.and_then(|()| self.own_session()))
-    }
-
-    fn alter_again(
-        &mut self,
-        segment: &mut Segment,
-        (sql, settings): (&str, &str),
-        line: u32,
-        ticket: Ticket,
-    ) -> Result<(), TargetError> {
-        let statement = Statement { line, sql: sql.to_owned() };
-        let place = format!("line {line}");
-        let Some(head) = head(&bare(sql, self.version)) else { return Ok(()) };
-        let name = head.names.first().map(|name| name.name.clone()).unwrap_or_default();
-        let there =
-            table::there(&mut self.b, &name).map_err(|source| self.failed("cannot read the schema of", source))?;
-        let again = self.without_loss(segment, &name)?;
-        let a = self.a()?;
-        let set = moment::settable(a, settings).and_then(|settings| a.run(settings));
-        set.map_err(|source| self.failed("cannot set up", source))?;
-        let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
-        match prepared.change {
-            Some(Change::Altered(altered)) => {
-                let change = Box::new(Change::Altered(altered.clone()));
-                let held = self.begin_of_held();
-                let hung = ddl_hung::before(&mut self.b, &change, &held).map_err(|source| self.reading(source))?;
-                segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change, hung };
-                match again {
-                    Some(again) => {
-                        let altered = Altered { gone: Vec::new(), ..*altered };
-                        self.perform_alter(segment, &altered, ticket, &place, &again)
-                    }
-                    None => self.perform_alter(segment, &altered, ticket, &place, sql),
-                }
-            }
-            _ => Ok(()),
-        }
     }
 }

@@ -120,7 +120,7 @@ pub fn list_homeless(
     theirs: u64,
     replay: &mut Replay<'_>,
 ) -> Result<(), Error> {
-    if theirs == 0 {
+    if theirs == 0 || !kept.brings() {
         return Ok(());
     }
     let (live, hold) = (ident(&kept.after.name), ident(&holds.after));
@@ -153,18 +153,31 @@ pub fn list_filled(a: &mut Session, altered: &Altered, replay: &mut Replay<'_>) 
 /// Conditions on rows that have another value than they got, for each column that goes. What each row computes for itself
 /// is no matter.
 pub fn filled(altered: &Altered) -> Vec<String> {
+    let conditions = |(name, text): &(String, String)| not_as_added(&ident(name), &text.to_ascii_lowercase(), text);
+    added(altered).iter().filter_map(conditions).collect()
+}
+
+/// The columns that came, each with its definition.
+pub fn added(altered: &Altered) -> Vec<(String, String)> {
     let (before, after) = (Shape::of(&altered.before), Shape::of(&altered.after));
     let names = renames(&altered.inverse);
-    let added = after
-        .columns
-        .iter()
-        .filter(|(name, _)| before.column(name).is_none() && !names.iter().any(|(new, _)| new == name));
-    added.filter_map(|(name, text)| not_as_added(&ident(name), &text.to_ascii_lowercase(), text)).collect()
+    let is_new = |name: &str| before.column(name).is_none() && !names.iter().any(|(new, _)| new == name);
+    after.columns.into_iter().filter(|(name, _)| is_new(name)).collect()
+}
+
+/// True where what the server gave rows for a new column cannot be told from its definition, and is not computed from the rest.
+pub fn is_given(definition: &str) -> bool {
+    let text = definition.to_ascii_lowercase();
+    !is_computed(&text) && not_as_added("", &text, definition).is_none()
+}
+
+fn is_computed(text: &str) -> bool {
+    text.contains(" as (") || text.contains("auto_increment")
 }
 
 /// Rows whose value is not the one that they got with the column; none where each computes its own.
 fn not_as_added(name: &str, text: &str, definition: &str) -> Option<String> {
-    if text.contains(" as (") || text.contains("auto_increment") {
+    if is_computed(text) {
         return None;
     }
     let Some(at) = text.find(" default ") else {

@@ -1,10 +1,13 @@
 //! The values that an ALTER may lose: which they are, how they are kept, and how they come back.
 
+use std::ops::Range;
+
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use mysql::Error;
 use serde::{Deserialize, Serialize};
 
 use super::ddl_alter::Altered;
+use super::ddl_fit::is_given;
 use super::ddl_shape::Shape;
 use super::reader::reader;
 use super::replay::Replay;
@@ -16,13 +19,56 @@ use super::table::{Column, Compared, Side, Table};
 pub struct Kept {
     pub before: Table,
     pub after: Table,
+    /// How many columns of after, right behind the key, are new ones to which the server gave values that nobody else can tell.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub given: usize,
 }
 
-/// The names of the holds of a kept table: before, after, and the keys that stay as they are.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Kept {
+    /// Its undo brings values.
+    pub fn brings(&self) -> bool {
+        self.before.columns.len() > self.before.key.len()
+    }
+
+    /// What has no room in the definition of before was looked for.
+    pub fn listed(&self) -> bool {
+        self.brings() || self.given == 0
+    }
+
+    /// The columns that are new.
+    pub fn given(&self) -> impl Iterator<Item = &str> {
+        self.after.columns.iter().skip(self.after.key.len()).take(self.given).map(|column| column.name.as_str())
+    }
+}
+
+/// The names of the holds of a kept table: before, after, the keys that stay as they are, and what a redo gives again.
 pub struct Holds {
     pub before: String,
     pub after: String,
     pub skipped: String,
+    pub given: String,
+}
+
+impl Holds {
+    pub fn named(name: impl Fn(&str) -> String) -> Self {
+        let [before, after, skipped, given] = ["0b", "0a", "0x", "0g"].map(name);
+        Self { before, after, skipped, given }
+    }
+
+    /// Those that an alteration has, as LOCK TABLES takes them.
+    pub fn locked(&self, kept: &Kept) -> String {
+        let given = (kept.given > 0).then_some(&self.given);
+        [&self.before, &self.after, &self.skipped]
+            .into_iter()
+            .chain(given)
+            .map(|hold| format!("`{hold}` WRITE, "))
+            .collect()
+    }
 }
 
 /// Columns that a statement gives other names, old and new.
@@ -67,12 +113,19 @@ pub fn kept(
         from.column(&now) != to.column(&own.name) || kind_after(&now) != Some(&own.kind)
     };
     let lossy: Vec<usize> = (0..before.columns.len()).filter(loses).collect();
-    if lossy.is_empty() {
+    let is_new = |name: &str| to.column(name).is_none() && !names.iter().any(|(_, new)| new == name);
+    let given = from.columns.iter().filter(|(name, text)| is_new(name) && is_given(text));
+    let given: Vec<&Column> =
+        given.filter_map(|(name, _)| after.columns.iter().find(|column| column.name == *name)).collect();
+    if lossy.is_empty() && given.is_empty() {
         return Ok(None);
     }
     let key: Vec<&str> = before.key.iter().map(|at| before.columns[*at].name.as_str()).collect();
     let key_after: Vec<&str> = after.key.iter().map(|at| after.columns[*at].name.as_str()).collect();
     if key.is_empty() || key.iter().map(|name| now_of(name)).collect::<Vec<_>>() != key_after {
+        if lossy.is_empty() {
+            return Ok(None);
+        }
         return Err("it may lose values, and without a primary key that stays they could not be told apart".to_owned());
     }
     let at_after = |name: &str| after.columns.iter().position(|column| column.name == name);
@@ -90,6 +143,7 @@ pub fn kept(
         columns_after.push(other.clone());
     }
     let keys: Vec<usize> = (0..columns.len()).collect();
+    columns_after.extend(given.iter().copied().cloned());
     for at in lossy.into_iter().filter(|at| !before.is_key(*at)) {
         let own = &before.columns[at];
         if let Some(other) = at_after(&now_of(&own.name)) {
@@ -97,18 +151,22 @@ pub fn kept(
         }
         columns.push(own.clone());
     }
-    if columns.len() == keys.len() && !columns.iter().any(is_text) {
+    if columns.len() == keys.len() && given.is_empty() && !columns.iter().any(is_text) {
         // The key alone, as another whole number: the way back brings it back.
         return Ok(None);
     }
     let table = |columns| Table { name: before.name.clone(), columns, key: keys.clone() };
-    Ok(Some(Kept { before: table(columns), after: table(columns_after) }))
+    Ok(Some(Kept { before: table(columns), after: table(columns_after), given: given.len() }))
 }
 
 /// Makes the holds of a table anew, empty.
 pub fn make_holds(b: &mut Session, kept: &Kept, holds: &Holds) -> Result<(), Error> {
-    let Holds { before, after, skipped } = holds;
+    let Holds { before, after, skipped, given } = holds;
     b.run(&format!("DROP TABLE IF EXISTS `{before}`, `{after}`, `{skipped}`"))?;
+    if kept.given > 0 {
+        // What is in it is to be given again still.
+        b.run(&format!("CREATE TABLE IF NOT EXISTS `{given}` {}", kept.after.hold()))?;
+    }
     b.run(&format!("CREATE TABLE `{before}` {}", kept.before.hold()))?;
     b.run(&format!("CREATE TABLE `{after}` {}", kept.after.hold()))?;
     let keys = Table { columns: kept.before.columns[..kept.before.key.len()].to_vec(), ..kept.before.clone() };
@@ -202,23 +260,22 @@ pub fn refill(a: &mut Session, altered: &Altered, kept: &Kept, holds: &Holds) ->
 /// The statement for that, where there is more than the key; `moving` columns change by themselves unless they are set.
 pub fn refilled<'n>(moving: impl Iterator<Item = &'n str>, kept: &Kept, holds: &Holds) -> Option<String> {
     let table = &kept.before;
-    if table.columns.len() == table.key.len() {
+    if !kept.brings() {
         return None;
     }
-    let (live, hold, skipped) = (ident(&table.name), ident(&holds.before), ident(&holds.skipped));
-    let (x, t, s) = (Side::Live(&live), Side::Held(&hold), Side::Held(&skipped));
-    let mut set: Vec<String> = (table.key.len()..table.columns.len())
-        .map(|at| format!("{} = {}", x.column(table, at), t.column(table, at)))
-        .collect();
-    for column in moving {
-        if !table.columns.iter().skip(table.key.len()).any(|one| one.name == column) {
-            set.push(format!("{live}.{0} = {live}.{0}", ident(column)));
-        }
-    }
-    Some(format!(
-        "UPDATE {live} JOIN {hold} ON {} SET {} WHERE NOT EXISTS (SELECT 1 FROM {skipped} WHERE {})",
-        table.keyed(x, t),
-        set.join(", "),
-        table.keyed(t, s)
-    ))
+    let (hold, skipped) = (ident(&holds.before), ident(&holds.skipped));
+    let stays = table.keyed(Side::Held(&hold), Side::Held(&skipped));
+    let set = set_from(table, &holds.before, table.key.len()..table.columns.len(), moving);
+    Some(format!("{set} WHERE NOT EXISTS (SELECT 1 FROM {skipped} WHERE {stays})"))
+}
+
+/// Sets these columns of the live table to what a hold has; `moving` ones stay where they are not among them.
+pub fn set_from<'n>(table: &Table, hold: &str, columns: Range<usize>, moving: impl Iterator<Item = &'n str>) -> String {
+    let (live, hold) = (ident(&table.name), ident(hold));
+    let (x, t) = (Side::Live(&live), Side::Held(&hold));
+    let is_set = |name: &str| table.columns[columns.clone()].iter().any(|one| one.name == name);
+    let stay = moving.filter(|name| !is_set(name)).map(|name| format!("{live}.{0} = {live}.{0}", ident(name)));
+    let set = columns.clone().map(|at| format!("{} = {}", x.column(table, at), t.column(table, at)));
+    let set: Vec<String> = set.chain(stay).collect();
+    format!("UPDATE {live} JOIN {hold} ON {} SET {}", table.keyed(x, t), set.join(", "))
 }

@@ -79,7 +79,14 @@ fn setting(b: &mut Session, name: &str) -> Result<String, mysql::Error> {
 pub const GALERA: &str =
     "the server is a node of a Galera cluster, whose locks hold on one node alone: that is not handled yet";
 
+pub const FOLDED: &str = "the server keeps names of tables as they were written and takes them for the same in small letters (lower_case_table_names = 2): that is not handled";
+
 impl Mariadb {
+    pub(super) fn compares_folded(&mut self) -> Result<bool, TargetError> {
+        let found = setting(&mut self.b, "lower_case_table_names");
+        Ok(found.map_err(|source| self.failed("cannot read the settings of", source))? == "2")
+    }
+
     pub(super) fn is_galera(&mut self) -> Result<bool, TargetError> {
         let found = setting(&mut self.b, "wsrep_on");
         Ok(found.map_err(|source| self.failed("cannot read the settings of", source))? == "ON")

@@ -43,6 +43,20 @@ pub struct Head {
     pub rest: usize,
 }
 
+impl Head {
+    /// With the names of tables and the like in small letters, as the server has them.
+    pub fn folded(mut self) -> Self {
+        let is_file = matches!(self.object, Object::Table | Object::View | Object::Index | Object::Sequence);
+        for name in &mut self.names {
+            name.database = name.database.take().map(|of| of.to_lowercase());
+            if is_file {
+                name.name = name.name.to_lowercase();
+            }
+        }
+        self
+    }
+}
+
 /// Words between CREATE or ALTER and the kind of object, with what they are told by.
 const BEFORE_OBJECT: [&str; 13] = [
     "OR",

@@ -53,8 +53,9 @@ impl Chain<'_> {
             Hidden::Prepare(_, begin) | Hidden::Immediate(begin, _) => {
                 let end = if let Hidden::Immediate(_, end) = hidden { *end } else { sql.len() };
                 let a = self.database.a()?;
-                // Computed once: a second time it might say something else.
-                a.run(&format!("SET @backout_text = {}", &sql[*begin..end])).map_err(failed)?;
+                // Computed once: a second time it might say something else. As a parameter it may call and read as little as there.
+                let text = &sql[*begin..end];
+                a.run(&format!("EXECUTE IMMEDIATE 'SET @backout_text = ?' USING {text}")).map_err(failed)?;
                 let text = a.value("SELECT @backout_text").map_err(failed)?.unwrap_or_default();
                 (text, format!("{}@backout_text {}", &sql[..*begin], &sql[end..]))
             }
@@ -77,6 +78,7 @@ impl Chain<'_> {
         let refused = |why: String| TargetError::from(No::undo(why).at(place, &statement.sql).refusal);
         let database = &mut *self.database;
         let sql = bare(text, database.version);
+        let sql = sql.trim_end_matches(|end: char| end == ';' || end.is_ascii_whitespace()).to_owned();
         let names = match classify::of(&sql) {
             Ok(Class::Rows(_)) if reader(&sql).takes("LOAD") => {
                 return Err(refused("its string hides a statement that loads a file".to_owned()));

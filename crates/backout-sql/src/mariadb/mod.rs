@@ -35,6 +35,7 @@ mod compared_schema;
 mod conn;
 mod counters;
 mod ddl;
+mod ddl_again;
 mod ddl_alter;
 mod ddl_fit;
 mod ddl_hung;
@@ -414,12 +415,17 @@ impl Database for Mariadb {
     }
 
     fn planner(&mut self) -> Result<Box<dyn Planner + '_>, TargetError> {
-        if self.is_galera()? {
+        let refused = match (self.is_galera()?, self.compares_folded()?) {
+            (true, _) => Some((examine::GALERA, "deploy to a server of its own, or with wsrep_on = OFF")),
+            (_, true) => Some((examine::FOLDED, "deploy to a server with lower_case_table_names = 0 or 1")),
+            _ => None,
+        };
+        if let Some((why, way_out)) = refused {
             return Err(TargetError::Refused(Refusal {
                 place: self.label.clone(),
                 what: "the database".to_owned(),
-                why: examine::GALERA.to_owned(),
-                ways_out: vec!["deploy to a server of its own, or with wsrep_on = OFF".to_owned()],
+                why: why.to_owned(),
+                ways_out: vec![way_out.to_owned()],
             }));
         }
         Ok(Box::new(plan::OnDatabase { database: self, unwatched: None }))

@@ -71,6 +71,11 @@ impl Run {
     pub fn reach(&mut self, database: &str, bodies: &Bodies) -> Result<(), CaptureError> {
         let mut taken = BTreeSet::new();
         loop {
+            if bodies.folds {
+                let names = std::mem::take(&mut self.names);
+                self.names
+                    .extend(names.into_iter().map(|(of, name)| (of.map(|of| of.to_lowercase()), name.to_lowercase())));
+            }
             let before = taken.len();
             for (at, body) in bodies.all.iter().enumerate() {
                 let named = |name: &str| {
@@ -141,6 +146,8 @@ struct Body {
 #[derive(Default)]
 pub struct Bodies {
     all: Vec<Body>,
+    /// The server has the names of tables and databases in small letters, however they are written.
+    pub folds: bool,
 }
 
 impl Bodies {
@@ -174,7 +181,7 @@ impl Bodies {
                 });
             }
         }
-        Ok(Self { all })
+        Ok(Self { all, folds: b.number("SELECT @@lower_case_table_names")? == 1 })
     }
 
     /// True where a statement that only reads may run a routine, itself or through a view.

@@ -140,10 +140,9 @@ pub(super) fn back(
             if altered.links {
                 inverse.extend(ddl_links::clauses(&Shape::of(&altered.after), &Shape::of(&altered.before)));
             }
-            let [before, after, skipped] = ["0b", "0a", "0x"].map(hold);
-            let holds = Holds { before, after, skipped };
+            let holds = Holds::named(hold);
             if let Some(kept) = &altered.kept {
-                if !quiet::names_in_order(b, name)?.is_empty() {
+                if kept.brings() && !quiet::names_in_order(b, name)?.is_empty() {
                     return Ok(Err(format!("table {name} has triggers, which would act on values that come back")));
                 }
                 if kept.after.columns.len() > kept.after.key.len() {

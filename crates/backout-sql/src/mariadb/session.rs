@@ -66,6 +66,8 @@ impl Session {
         let mut session = Self { conn };
         session.run("SET autocommit = 1")?;
         session.run("SET NAMES utf8mb4")?;
+        // A COMMIT that began the next transaction would keep locks, one that let go of the session would end it.
+        session.run("SET completion_type = NO_CHAIN")?;
         // A metadata lock that is waited for holds everybody else up.
         session.run("SET lock_wait_timeout = 5")?;
         // Only later versions know it; there a row that others changed after our snapshot would be an error.

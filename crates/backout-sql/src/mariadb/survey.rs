@@ -72,10 +72,14 @@ impl Mariadb {
             {
                 Ok(Class::Rows(run::all_names(&bare(&statement.sql, self.version))))
             }
-            Ok(Class::Use(name)) if name != self.database => {
+            Ok(Class::Use(name))
+                if name != self.database && !(self.bodies.folds && name.to_lowercase() == self.database) =>
+            {
                 let no = classify::No::step("a step works on one database", "name the other one in site.yaml");
                 Err(no.at(place, &statement.sql).refusal.into())
             }
+            Ok(Class::Ddl(head)) if self.bodies.folds => Ok(Class::Ddl(head.folded())),
+            Ok(Class::Temporary(head)) if self.bodies.folds => Ok(Class::Temporary(head.folded())),
             Ok(class) => Ok(class),
             Err(refused) if refused.always || *way == Way::Captured => Err(refused.refusal.into()),
             Err(_) => Ok(Class::Rows(Vec::new())),

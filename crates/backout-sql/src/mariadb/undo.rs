@@ -221,7 +221,7 @@ impl Mariadb {
         act: &mut Act<'_, '_>,
     ) -> Result<(), TargetError> {
         let undo = act.replay.direction == Direction::Undo;
-        let counters = counters_of(segment);
+        let counters = if undo { self.counters_left(segment)? } else { counters_of(segment) };
         let began = if undo { Vec::new() } else { self.counters_now(segment)? };
         // Counters are put back behind the commit, and the marker says that all is done.
         let last = last && counters.is_empty() && began.is_empty();

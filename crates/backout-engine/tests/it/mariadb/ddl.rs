@@ -69,9 +69,12 @@ fn a_change_of_the_schema_is_done_undone_and_done_again() {
     go_there_and_back(BASE, SCRIPTS);
 }
 
-/// Deploys each script to what the stock client makes of it, undoes it, does it again and undoes that.
 pub fn go_there_and_back(base: &str, scripts: &[&str]) {
-    let server = Server::shared();
+    go_there_and_back_on(Server::shared(), base, scripts);
+}
+
+/// Deploys each script to what the stock client makes of it, undoes it, does it again and undoes that.
+pub fn go_there_and_back_on(server: &'static Server, base: &str, scripts: &[&str]) {
     let mut failures = Vec::new();
     for script in scripts {
         let site = TestSite::builder().mariadb("main", server, base).build();

@@ -4,7 +4,7 @@ use backout_engine::outcome::Status;
 use backout_model::target::Target as _;
 use backout_sql::mariadb::{Mariadb, Options};
 use backout_testkit::fingerprint::Fingerprint;
-use backout_testkit::mariadb::{Database, Server};
+use backout_testkit::mariadb::{Database, Queryable as _, Server};
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
 
@@ -189,6 +189,47 @@ fn a_redo_without_the_time_of_then_is_refused() {
     before.assert_same(&Fingerprint::of(&site), "refused");
 }
 
+/// A server that starts anew forgets the numbers that a statement set aside and did not use.
+#[test]
+fn a_counter_goes_back_behind_a_restart_where_nobody_used_it() {
+    let server: &'static Server = Box::leak(Box::new(Server::fresh()));
+    let site = TestSite::builder()
+        .mariadb("main", server, "CREATE TABLE n (id int AUTO_INCREMENT PRIMARY KEY, a int) ENGINE=InnoDB; INSERT INTO n (a) VALUES (1), (2), (3), (4);")
+        .build();
+    let counter =
+        "SELECT AUTO_INCREMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'n'";
+    let read = || site.mariadb("main").unwrap().connect().query_first::<u64, _>(counter).unwrap().unwrap_or_default();
+    for (theirs, left) in [("DO 0", 5), ("INSERT INTO n (a) VALUES (9)", 10)] {
+        site.deploy(&Pkg::new("p").step(sql("INSERT INTO n (a) SELECT a FROM n;"))).expect(Status::Done);
+        let after = read();
+        server.kill();
+        server.start();
+        let mut others = site.mariadb("main").unwrap().connect();
+        assert!(read() < after, "{} {after}", read());
+        others.query_drop(theirs).unwrap();
+        others.query_drop("DELETE FROM n WHERE a = 9").unwrap();
+        site.undo(None).expect(Status::Done);
+        assert_eq!(read(), left, "{theirs}");
+    }
+}
+
+/// A server whose COMMIT begins the next transaction, or lets go of the session.
+#[test]
+fn a_commit_is_a_plain_one_whatever_the_server_has_it_be() {
+    for kind in ["--completion-type=CHAIN", "--completion-type=RELEASE"] {
+        let server: &'static Server = Box::leak(Box::new(Server::with(&[kind])));
+        let site = TestSite::builder().mariadb("main", server, BASE).build();
+        let before = Fingerprint::of(&site);
+        let script = "UPDATE t SET b = 2; ALTER TABLE t MODIFY b varchar(9), ADD c int DEFAULT 4; UPDATE t SET c = 1; TRUNCATE t; INSERT INTO t VALUES (5, 'x', 2);";
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        let deployed = Fingerprint::of(&site);
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), kind);
+        site.redo().expect(Status::Done);
+        deployed.assert_same(&Fingerprint::of(&site), kind);
+    }
+}
+
 #[test]
 fn doctor_tells_of_a_way_that_is_not_encrypted() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -221,7 +262,7 @@ fn a_server_that_dies_between_two_segments() {
         let deploying = scope.spawn(|| site.deploy(&Pkg::new("p").step(sql(script))));
         let mut watching = server.connect("mysql");
         let asleep = "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE 'UPDATE t SET c = SLEEP%'";
-        while backout_testkit::mariadb::Queryable::query_first::<u32, _>(&mut watching, asleep).unwrap().is_none() {
+        while watching.query_first::<u32, _>(asleep).unwrap().is_none() {
             std::thread::yield_now();
         }
         server.kill();

@@ -173,6 +173,33 @@ fn triggers_with_escapes_are_held_still() {
     }
 }
 
+/// As with the client: a hidden statement is computed from neither a routine nor a table.
+#[test]
+fn a_hidden_statement_is_computed_as_the_client_has_it() {
+    let base = "CREATE TABLE t (a int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t VALUES (1), (2);
+        CREATE FUNCTION f() RETURNS varchar(99) DETERMINISTIC RETURN 'DELETE FROM t';";
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+    let before = Fingerprint::of(&site);
+    for script in [
+        "EXECUTE IMMEDIATE f();",
+        "EXECUTE IMMEDIATE (SELECT 'DELETE FROM t');",
+        "PREPARE s FROM CONCAT(f(), ' WHERE a = 1'); EXECUTE s;",
+        "PREPARE s FROM CONCAT('DELETE FROM t WHERE a <> ', (SELECT MAX(a) FROM t)); EXECUTE s;",
+    ] {
+        let done = site.deploy(&Pkg::new("p").step(sql(script)));
+        assert_eq!(done.status(), Status::Failed, "{done:?}");
+        assert!(format!("{done:?}").contains("does not support subqueries or stored functions"), "{done:?}");
+        before.assert_same(&Fingerprint::of(&site), script);
+    }
+    go_there_and_back(
+        base,
+        &[
+            "EXECUTE IMMEDIATE CONCAT('DELETE FROM t', ' WHERE a = 1; ');",
+            "SET @a = 'DELETE FROM t WHERE a = ?;;'; PREPARE s FROM @a; EXECUTE s USING @b := 2;",
+        ],
+    );
+}
+
 #[test]
 fn what_no_trigger_tells_of_is_refused() {
     let server = Server::shared();

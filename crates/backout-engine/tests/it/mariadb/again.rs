@@ -1,0 +1,82 @@
+//! What no second run would give: a redo gives rows again what they had, or says that it cannot.
+
+use backout_engine::outcome::Status;
+use backout_model::conflict::OnConflict;
+use backout_testkit::fingerprint::Fingerprint;
+use backout_testkit::mariadb::{Queryable as _, Server};
+use backout_testkit::package::{Pkg, sql};
+use backout_testkit::site::TestSite;
+
+use super::ddl::{go_there_and_back, is_a_conflict};
+
+const BASE: &str = "CREATE TABLE t (a int AUTO_INCREMENT PRIMARY KEY, b varchar(40), m timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)) ENGINE=InnoDB;
+    INSERT INTO t (b, m) VALUES ('x', '2001-01-01'), ('y', '2001-01-01'), ('z', '2001-01-01');
+    CREATE TABLE loose (a int) ENGINE=InnoDB; INSERT INTO loose VALUES (1), (2);
+    CREATE TRIGGER acts BEFORE UPDATE ON t FOR EACH ROW SET NEW.b = 'acted';
+    CREATE TABLE par (id int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO par VALUES (1);
+    CREATE TABLE child (id int PRIMARY KEY, par int, FOREIGN KEY (par) REFERENCES par (id)) ENGINE=InnoDB;
+    CREATE PROCEDURE lenient() SET foreign_key_checks = 0;";
+
+#[test]
+fn values_that_the_server_gives_once_are_given_again() {
+    for script in [
+        "ALTER TABLE t ADD c varchar(40) DEFAULT UUID(); UPDATE t SET b = 'k', m = m WHERE a = 1; UPDATE t SET c = NULL WHERE a = 2;",
+        "ALTER TABLE t ADD c double DEFAULT (RAND()), ADD n int DEFAULT 5, ADD s datetime(6) DEFAULT (SYSDATE(6)) FIRST;",
+        "ALTER TABLE t ADD c int DEFAULT (CONNECTION_ID()), MODIFY b varchar(50) CHARACTER SET latin1, MODIFY a bigint AUTO_INCREMENT; INSERT INTO t (b) VALUES ('new');",
+        "SET @x = 5; ALTER TABLE t ADD c int DEFAULT (@x);",
+        "ALTER TABLE t ADD c datetime(6) DEFAULT NOW(6); ALTER TABLE loose ADD c datetime(6) DEFAULT NOW(6);",
+    ] {
+        let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+        let before = Fingerprint::of(&site);
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        let deployed = Fingerprint::of(&site);
+        for _ in 0..2 {
+            site.undo(None).expect(Status::Done);
+            before.assert_same(&Fingerprint::of(&site), script);
+            site.redo().expect(Status::Done);
+            deployed.assert_same(&Fingerprint::of(&site), script);
+        }
+    }
+}
+
+#[test]
+fn without_a_key_nothing_is_given_again_and_a_redo_says_so() {
+    let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+    for default in ["UUID()", "(1 + RAND())", "(@x)", "(@@pseudo_thread_id)"] {
+        let before = Fingerprint::of(&site);
+        let script = format!("UPDATE t SET b = 'k'; ALTER TABLE loose ADD c varchar(40) DEFAULT {default};");
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        let done = site.redo();
+        assert_eq!(done.status(), Status::Failed, "{done:?}");
+        assert!(format!("{done:?}").contains("values in c that no second run gives"), "{done:?}");
+        before.assert_same(&Fingerprint::of(&site), default);
+    }
+}
+
+/// A column that goes, and in it what others wrote over what the server gave.
+#[test]
+fn what_others_wrote_into_a_new_column_is_a_conflict() {
+    for default in ["NOW()", "UUID()"] {
+        let script = format!("ALTER TABLE t ADD c varchar(40) DEFAULT {default};");
+        is_a_conflict(BASE, &script, "UPDATE t SET c = 'theirs' WHERE a = 1", "theirs");
+    }
+    let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+    site.deploy(&Pkg::new("p").step(sql("ALTER TABLE t ADD c varchar(40) DEFAULT UUID();"))).expect(Status::Done);
+    let read = "SELECT GROUP_CONCAT(c ORDER BY a) FROM t WHERE a < 4";
+    let mut others = site.mariadb("main").unwrap().connect();
+    let left: Option<String> = others.query_first(read).unwrap();
+    others.query_drop("UPDATE t SET c = 'theirs' WHERE a = 1").unwrap();
+    others.query_drop("INSERT INTO t (b, c) VALUES ('new', 'own')").unwrap();
+    let undone = site.undo_on(None, OnConflict::Overwrite);
+    assert_eq!(undone.status(), Status::Done, "{undone:?}");
+    assert!(format!("{undone:?}").contains("1 row of others in t lost what was in c"), "{undone:?}");
+    site.redo().expect(Status::Done);
+    assert_eq!(others.query_first::<String, _>(read).unwrap(), left);
+}
+
+/// Rows that point at nothing since a routine had foreign keys go unchecked.
+#[test]
+fn what_a_routine_did_unchecked_is_done_again() {
+    go_there_and_back(BASE, &["CALL lenient(); INSERT INTO child VALUES (1, 77);"]);
+}

@@ -1,0 +1,115 @@
+//! An alteration that is done again: the statement runs under the settings of then, and where the server gives rows values for new
+//! columns that it might give only once, they get those that they had.
+
+use backout_model::target::{TargetError, Ticket};
+use mysql::Error;
+
+use super::Mariadb;
+use super::ddl::Change;
+use super::ddl_alter::Altered;
+use super::ddl_hung;
+use super::ddl_kept::{Holds, Kept, set_from};
+use super::head::head;
+use super::moment;
+use super::segment::{Detail, Segment};
+use super::session::Session;
+use super::split::Statement;
+use super::table::{self, Table, There};
+use super::token::bare;
+
+/// What an alteration keeps.
+fn kept_of(segment: &Segment) -> Option<&Kept> {
+    match &segment.detail {
+        Detail::Ddl { change, .. } => match &**change {
+            Change::Altered(altered) => altered.kept.as_ref(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Before a change is done again: what it left in new columns is to be given again, unless that is so already.
+pub fn put_given_aside(b: &mut Session, kept: &Kept, holds: &Holds) -> Result<(), Error> {
+    let Holds { after, given, .. } = holds;
+    if kept.given == 0 || has(b, given)? || !has(b, after)? {
+        return Ok(());
+    }
+    b.run(&format!("DROP TABLE IF EXISTS `{given}`"))?;
+    b.run(&format!("RENAME TABLE `{after}` TO `{given}`"))
+}
+
+/// True where a hold is there and has rows.
+fn has(b: &mut Session, hold: &str) -> Result<bool, Error> {
+    Ok(matches!(table::there(b, hold)?, There::Table(_))
+        && b.value(&format!("SELECT 1 FROM `{hold}` LIMIT 1"))?.is_some())
+}
+
+/// Gives rows again in new columns what they had there; those that came since keep what they got. Can be done again.
+pub fn give_again(a: &mut Session, kept: &Kept, holds: &Holds) -> Result<(), Error> {
+    let table = &kept.after;
+    let now = Table::find(a, &table.name)?;
+    let moving = now.columns.iter().filter(|column| column.moves).map(|column| column.name.as_str());
+    let columns = table.key.len()..table.key.len() + kept.given;
+    let set = set_from(table, &holds.given, columns, moving);
+    a.run(&set)?;
+    a.run(&format!("DELETE FROM `{}`", holds.given))
+}
+
+impl Mariadb {
+    /// Runs the statement again, under the script's settings of then; the tool's own hold again afterwards, however it went.
+    pub(super) fn redo_alter(
+        &mut self,
+        segment: &mut Segment,
+        (sql, settings): (&str, &str),
+        line: u32,
+        ticket: Ticket,
+    ) -> Result<(), TargetError> {
+        let done = self.alter_again(segment, (sql, settings), line, ticket);
+        let unset = self.a()?.unset().map_err(|source| self.failed("cannot set up", source));
+        done.and(unset.and_then(|()| self.own_session()))
+    }
+
+    fn alter_again(
+        &mut self,
+        segment: &mut Segment,
+        (sql, settings): (&str, &str),
+        line: u32,
+        ticket: Ticket,
+    ) -> Result<(), TargetError> {
+        let statement = Statement { line, sql: sql.to_owned() };
+        let place = format!("line {line}");
+        let Detail::Ddl { change, .. } = &segment.detail else { return Ok(()) };
+        let name = change.names().next().unwrap_or_default().to_owned();
+        let Some(mut head) = head(&bare(sql, self.version)) else { return Ok(()) };
+        // As the server has it, however it is written.
+        head.names.iter_mut().take(1).for_each(|one| one.name.clone_from(&name));
+        let there =
+            table::there(&mut self.b, &name).map_err(|source| self.failed("cannot read the schema of", source))?;
+        let again = self.without_loss(segment, &name)?;
+        let a = self.a()?;
+        let set = moment::settable(a, settings).and_then(|settings| a.run(settings));
+        set.map_err(|source| self.failed("cannot set up", source))?;
+        let holds = self.holds_of(segment);
+        if let Some(kept) = kept_of(segment) {
+            let put = put_given_aside(&mut self.b, kept, &holds);
+            put.map_err(|source| self.failed("cannot keep what was left in", source))?;
+        }
+        let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
+        match prepared.change {
+            Some(Change::Altered(altered)) => {
+                let change = Box::new(Change::Altered(altered.clone()));
+                let held = self.begin_of_held();
+                let hung = ddl_hung::before(&mut self.b, &change, &held).map_err(|source| self.reading(source))?;
+                segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change, hung };
+                match again {
+                    Some(again) => {
+                        let altered = Altered { gone: Vec::new(), ..*altered };
+                        self.perform_alter(segment, &altered, ticket, &place, &again)
+                    }
+                    None => self.perform_alter(segment, &altered, ticket, &place, sql),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
