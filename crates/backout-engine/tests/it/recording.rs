@@ -337,12 +337,18 @@ fn without_a_package_it_is_an_entry_of_the_history() {
 #[test]
 fn what_cannot_be_written_is_refused_and_the_recording_goes_on() {
     let site = shop();
-    site.execute("CREATE VIRTUAL TABLE words USING fts5(text); INSERT INTO words VALUES ('one two')");
+    site.execute(
+        "CREATE VIRTUAL TABLE words USING fts5(text); INSERT INTO words VALUES ('one two'); CREATE TABLE other (id INTEGER PRIMARY KEY, a)",
+    );
     start(&site).expect(Status::Done);
     site.execute("INSERT INTO words VALUES ('three'); UPDATE product SET price = 1");
+    site.execute("DROP TABLE other; CREATE TABLE other (z)");
     web(&site, "mkfifo pipe");
     let (package, done) = stop(&site, &[]);
     assert!(refused(done).contains("words"));
+    let (_, done) = stop(&site, &["words"]);
+    assert!(refused(done).contains("none of its columns"));
+    site.execute("DROP TABLE other; CREATE TABLE other (id INTEGER PRIMARY KEY, a)");
     let (_, done) = stop(&site, &["words"]);
     assert!(refused(done).contains("pipe"));
     assert!(

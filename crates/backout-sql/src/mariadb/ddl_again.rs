@@ -17,11 +17,10 @@ use super::split::Statement;
 use super::table::{self, Table, There};
 use super::token::bare;
 
-/// What an alteration keeps.
-fn kept_of(segment: &Segment) -> Option<&Kept> {
+fn altered_by(segment: &Segment) -> Option<&Altered> {
     match &segment.detail {
         Detail::Ddl { change, .. } => match &**change {
-            Change::Altered(altered) => altered.kept.as_ref(),
+            Change::Altered(altered) => Some(altered),
             _ => None,
         },
         _ => None,
@@ -90,7 +89,8 @@ impl Mariadb {
         let set = moment::settable(a, settings).and_then(|settings| a.run(settings));
         set.map_err(|source| self.failed("cannot set up", source))?;
         let holds = self.holds_of(segment);
-        if let Some(kept) = kept_of(segment) {
+        let left = altered_by(segment).map(|altered| altered.after.clone()).unwrap_or_default();
+        if let Some(kept) = altered_by(segment).and_then(|altered| altered.kept.as_ref()) {
             let put = put_given_aside(&mut self.b, kept, &holds);
             put.map_err(|source| self.failed("cannot keep what was left in", source))?;
         }
@@ -101,9 +101,10 @@ impl Mariadb {
                 let held = self.begin_of_held();
                 let hung = ddl_hung::before(&mut self.b, &change, &held).map_err(|source| self.reading(source))?;
                 segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change, hung };
+                let altered = Altered { after: left, ..*altered };
                 match again {
                     Some(again) => {
-                        let altered = Altered { gone: Vec::new(), ..*altered };
+                        let altered = Altered { gone: Vec::new(), ..altered };
                         self.perform_alter(segment, &altered, ticket, &place, &again)
                     }
                     None => self.perform_alter(segment, &altered, ticket, &place, sql),

@@ -173,7 +173,7 @@ impl Mariadb {
         Ok((renamed(&text.unwrap_or_default(), clone, name), table))
     }
 
-    /// Alters the table; its row is written right before.
+    /// Alters the table; its row is written right before. `after` of what is done again: as it was left at first.
     pub(super) fn perform_alter(
         &mut self,
         segment: &mut Segment,
@@ -231,6 +231,7 @@ impl Mariadb {
         let name = altered.name.clone();
         let after = self.a()?.aside(|a| -> Result<_, Error> {
             given.map_or(Ok(()), |kept| give_again(a, kept, &holds))?;
+            ddl_links::order_keys(a, &name, &altered.after)?;
             if let Some(kept) = &altered.kept {
                 fill(a, &kept.after, &holds.after)?;
             }

@@ -135,10 +135,33 @@ pub fn lead(b: &mut Session, table: &str, wanted: &str) -> Result<(), Error> {
 
 /// Makes the keys of a table what they are in a shape.
 pub fn lead_keys(b: &mut Session, table: &str, to: &Shape) -> Result<(), Error> {
-    run(b, table, to, |from, to| {
-        let keys = |shape: &Shape| Shape { keys: shape.keys.clone(), ..Shape::default() };
-        ddl_shape::clauses(&keys(from), &keys(to), &[])
-    })
+    run(b, table, to, keys)
+}
+
+fn keys(from: &Shape, to: &Shape) -> Vec<String> {
+    let keys = |shape: &Shape| Shape { keys: shape.keys.clone(), ..Shape::default() };
+    let mut clauses = ddl_shape::clauses(&keys(from), &keys(to), &[]);
+    if same_keys(from, to) && !clauses.is_empty() {
+        // Another order alone the server takes for no change in place.
+        clauses.push("ALGORITHM=COPY".to_owned());
+    }
+    clauses
+}
+
+/// True where two shapes have the same keys, in whatever order.
+fn same_keys(one: &Shape, other: &Shape) -> bool {
+    let sorted = |shape: &Shape| {
+        let mut keys = shape.keys.clone();
+        keys.sort();
+        keys
+    };
+    sorted(one) == sorted(other)
+}
+
+/// Puts the keys of a table in the order of a definition that has the same ones. The server puts a key that it made by itself
+/// for a foreign key behind the others when that one comes again; a key that came back with an undo stays where it is.
+pub fn order_keys(b: &mut Session, table: &str, wanted: &str) -> Result<(), Error> {
+    run(b, table, &Shape::of(wanted), |now, to| if same_keys(now, to) { keys(now, to) } else { Vec::new() })
 }
 
 fn run(b: &mut Session, table: &str, to: &Shape, of: fn(&Shape, &Shape) -> Vec<String>) -> Result<(), Error> {

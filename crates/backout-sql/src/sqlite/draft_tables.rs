@@ -181,6 +181,9 @@ fn anew(conn: &Connection, old: &SchemaRow, new: &SchemaRow, review: &mut Review
         into.insert(0, "rowid".to_owned());
         carried.insert(0, "rowid".to_owned());
     }
+    if into.is_empty() {
+        return Err(refuse(new.shown(), "it has the name of another table that went, and none of its columns"));
+    }
     let (from, to, into, carried) = (quote(&old.name), quote(&made), into.join(", "), carried.join(", "));
     Ok(vec![
         "PRAGMA legacy_alter_table = ON".to_owned(),

@@ -39,6 +39,28 @@ fn values_that_the_server_gives_once_are_given_again() {
     }
 }
 
+/// The key that the server makes by itself for a foreign key goes behind the others when that comes again.
+#[test]
+fn keys_stand_where_the_step_left_them() {
+    let base = "CREATE TABLE p (id int PRIMARY KEY) ENGINE=InnoDB; CREATE TABLE q (id int PRIMARY KEY) ENGINE=InnoDB;
+        CREATE TABLE c (id int PRIMARY KEY, p int NOT NULL, q int NOT NULL) ENGINE=InnoDB;
+        ALTER TABLE c ADD CONSTRAINT to_p FOREIGN KEY (p) REFERENCES p (id);
+        ALTER TABLE c ADD CONSTRAINT to_q FOREIGN KEY (q) REFERENCES q (id);
+        INSERT INTO p VALUES (1); INSERT INTO q VALUES (1); INSERT INTO c VALUES (1, 1, 1);";
+    let script = "ALTER TABLE c DROP FOREIGN KEY to_p; ALTER TABLE c MODIFY p int NULL;
+        ALTER TABLE c ADD CONSTRAINT to_p FOREIGN KEY (p) REFERENCES p (id);";
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+    let before = Fingerprint::of(&site);
+    site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+    let deployed = Fingerprint::of(&site);
+    for round in ["first", "second"] {
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), round);
+        site.redo().expect(Status::Done);
+        deployed.assert_same(&Fingerprint::of(&site), round);
+    }
+}
+
 #[test]
 fn without_a_key_nothing_is_given_again_and_a_redo_says_so() {
     let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
