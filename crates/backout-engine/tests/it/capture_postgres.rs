@@ -52,10 +52,14 @@ fn all_go_and_come(all: &[&str]) {
 }
 
 fn goes_and_comes(sql: &str) -> Result<(), String> {
-    let site = shop();
+    goes_and_comes_on(&shop(), sql)
+}
+
+/// Deploys it, undoes, redoes and undoes again, and compares each time.
+pub fn goes_and_comes_on(site: &TestSite, sql: &str) -> Result<(), String> {
     let package = Pkg::new("p").step(captured_psql(sql));
-    let before = Fingerprint::of(&site);
-    let same = |what: &str, wanted: &Fingerprint| match wanted.differences(&Fingerprint::of(&site)) {
+    let before = Fingerprint::of(site);
+    let same = |what: &str, wanted: &Fingerprint| match wanted.differences(&Fingerprint::of(site)) {
         found if found.is_empty() => Ok(()),
         found => Err(format!("{what}:\n  {}", found.join("\n  "))),
     };
@@ -64,9 +68,9 @@ fn goes_and_comes(sql: &str) -> Result<(), String> {
         _ => Err(format!("{what}: {done:?}")),
     };
     done("deployed", site.deploy(&package))?;
-    let after = Fingerprint::of(&site);
-    if before == after || !copies(&site).is_empty() {
-        return Err(format!("it did nothing, or copies stay: {}", copies(&site)));
+    let after = Fingerprint::of(site);
+    if before == after || !copies(site).is_empty() {
+        return Err(format!("it did nothing, or copies stay: {}", copies(site)));
     }
     done("undone", site.undo(None))?;
     same("undone", &before)?;
