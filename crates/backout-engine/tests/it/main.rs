@@ -30,6 +30,7 @@ mod pgbench;
 mod property;
 mod recording;
 mod recording_elsewhere;
+mod recording_postgres;
 mod redo;
 mod resume;
 mod retry;
