@@ -46,3 +46,16 @@ fn namesakes_of_other_schemas_go_and_come() {
         ),
     ]);
 }
+
+#[test]
+fn indexes_of_new_partitions_go_and_come() {
+    let base = "CREATE TABLE p (id int, v int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); INSERT INTO p VALUES (1, 1)";
+    all_go_and_come_on(&[
+        (base, "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); CREATE INDEX ON p (v)"),
+        (
+            base,
+            "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); ALTER TABLE p ADD PRIMARY KEY (id); INSERT INTO p VALUES (11, 1)",
+        ),
+        (base, "CREATE INDEX ON p (v); ALTER TABLE p DETACH PARTITION p1"),
+    ]);
+}
