@@ -25,7 +25,7 @@ use super::ddl_turn::{self, Reach, TurnError};
 use super::draft_rows::{PostgresRows, Way, literal_of, shape_of, write};
 use super::session::ident;
 use super::snapshot::Before;
-use super::{Postgres, definition, marker, refreshed, split, table};
+use super::{Postgres, ddl_attributes, definition, marker, refreshed, split, table};
 use crate::parents_first::parents_first;
 use crate::recorded::{Condition, Drafted, Drafting, Rows};
 
@@ -266,6 +266,10 @@ impl Postgres {
             .collect();
         if pairs.is_empty() {
             return Ok(Vec::new());
+        }
+        let in_use = ddl_attributes::in_use(&mut self.a.client, &event.changes);
+        if let Some(why) = in_use.map_err(|source| self.failed("cannot read the schema of", source))? {
+            return Err(self.unwritable("a change of the schema", why).into());
         }
         let version = self.a.version;
         let done: Result<Vec<Act>, TurnError> = pinned(&mut self.a.client, |client| {
