@@ -84,3 +84,34 @@ fn an_attribute_that_rows_hold_is_refused_and_can_be_left_out() {
         "ALTER TYPE addr ADD ATTRIBUTE zip text; CREATE TABLE a (at addr); INSERT INTO a VALUES (('x', 2, 'z'))",
     )]);
 }
+
+#[test]
+fn what_is_renamed_twice_over_is_carried_over() {
+    let base = "CREATE TABLE a (id int PRIMARY KEY, n text, v int); INSERT INTO a VALUES (1, 'x', 2)";
+    all_carried_on(&[
+        (base, "ALTER TABLE a RENAME n TO nn; ALTER TABLE a RENAME TO b"),
+        (base, "ALTER TABLE a RENAME n TO nn; ALTER TABLE a DROP COLUMN v; ALTER TABLE a RENAME TO b"),
+        (
+            base,
+            "ALTER TABLE a RENAME TO b; ALTER TABLE b RENAME v TO w; ALTER TABLE b RENAME n TO v",
+        ),
+        (
+            "CREATE TABLE a (id int PRIMARY KEY, n text); CREATE PUBLICATION told FOR TABLE a",
+            "ALTER TABLE a RENAME TO b; ALTER TABLE b RENAME n TO m",
+        ),
+        (
+            "CREATE TABLE a (id serial PRIMARY KEY, n text); CREATE TABLE b (id serial PRIMARY KEY, n text); INSERT INTO a (n) VALUES ('x')",
+            "ALTER TABLE a RENAME TO c; ALTER TABLE b RENAME TO a; ALTER TABLE c RENAME TO b; ALTER INDEX a_pkey RENAME TO c_pkey;
+             ALTER INDEX b_pkey RENAME TO a_pkey; ALTER INDEX c_pkey RENAME TO b_pkey; ALTER TABLE a RENAME n TO other; ALTER TABLE a RENAME id TO n;
+             ALTER TABLE a RENAME other TO id",
+        ),
+        (
+            "CREATE SCHEMA s; CREATE TABLE a (id serial PRIMARY KEY, n text); CREATE INDEX i ON a (n); CREATE TABLE b (x int); INSERT INTO a (n) VALUES ('x')",
+            "ALTER TABLE a SET SCHEMA s; ALTER INDEX s.i RENAME TO j; ALTER SEQUENCE s.a_id_seq RENAME TO i; ALTER TABLE s.a RENAME n TO m; ALTER TABLE b RENAME TO a",
+        ),
+        (
+            base,
+            "ALTER TABLE a RENAME TO b; ALTER TABLE b RENAME CONSTRAINT a_pkey TO b_pkey; ALTER TABLE b RENAME id TO number",
+        ),
+    ]);
+}

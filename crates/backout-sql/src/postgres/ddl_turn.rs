@@ -246,7 +246,9 @@ pub(super) fn turn(
     let granted = granted_columns(client, version, pairs)?;
     let mut acts = drops(&gone, special_drop);
     // A default or a key may have to let go of what is dropped: what can be set before is set before.
-    run(client, ddl_rename::all(&altered))?;
+    for acts in ddl_rename::all(&altered) {
+        run(client, acts)?;
+    }
     if let Err(error) = run(client, std::mem::take(&mut acts)) {
         let TurnError::Stuck { .. } = error else { return Err(error) };
         let wanted: Vec<&Object> = altered.iter().map(|(_, to)| *to).collect();
