@@ -115,3 +115,19 @@ fn what_is_renamed_twice_over_is_carried_over() {
         ),
     ]);
 }
+
+#[test]
+fn another_owner_keeps_grants_on_columns() {
+    let base = "CREATE TABLE a (id serial PRIMARY KEY, v int); GRANT INSERT (v) ON a TO pg_read_all_data; GRANT SELECT ON a TO pg_read_all_data";
+    all_carried_on(&[
+        (base, "ALTER TABLE a OWNER TO pg_database_owner"),
+        (
+            base,
+            "ALTER TABLE a OWNER TO pg_database_owner; GRANT UPDATE (v) ON a TO pg_monitor; REVOKE INSERT (v) ON a FROM pg_read_all_data",
+        ),
+        (
+            base,
+            "GRANT UPDATE (v) ON a TO pg_monitor; ALTER TABLE a RENAME v TO w; GRANT USAGE ON SEQUENCE a_id_seq TO pg_monitor",
+        ),
+    ]);
+}

@@ -177,20 +177,16 @@ fn between(was: &Object, is: &Object, has_renamed: bool, is_detached: &dyn Fn(&s
     match is.kind {
         Kind::Column if is.part("relation").is_none() => {
             if is.part("not null").is_some() && was.part("not null").is_none() {
-                with(&["not null", "not null as", "default"], was, is)
+                with(&["not null", "not null as", "default", "acl"], was, is)
             } else {
-                is.clone()
+                with(&["acl"], was, is)
             }
         }
         Kind::Table if is_detached(is.id()) => with(&["id", "of", "schema", "name", "partition of", "bound"], is, was),
         Kind::Table => with(&["id", "of", "schema", "name"], is, was),
-        Kind::Function
-        | Kind::Enum
-        | Kind::Composite
-        | Kind::Attribute
-        | Kind::Sequence
-        | Kind::Schema
-        | Kind::Extension => is.clone(),
+        // Owners and grants follow those of the table.
+        Kind::Sequence => with(&["owner", "acl"], was, is),
+        Kind::Function | Kind::Enum | Kind::Composite | Kind::Attribute | Kind::Schema | Kind::Extension => is.clone(),
         _ if has_renamed || is_detached(is.of()) => is.clone(),
         _ => was.clone(),
     }
