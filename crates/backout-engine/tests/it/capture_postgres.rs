@@ -52,10 +52,14 @@ fn all_go_and_come(all: &[&str]) {
 }
 
 fn goes_and_comes(sql: &str) -> Result<(), String> {
-    let site = shop();
+    goes_and_comes_on(&shop(), sql)
+}
+
+/// Deploys it, undoes, redoes and undoes again, and compares each time.
+pub fn goes_and_comes_on(site: &TestSite, sql: &str) -> Result<(), String> {
     let package = Pkg::new("p").step(captured_psql(sql));
-    let before = Fingerprint::of(&site);
-    let same = |what: &str, wanted: &Fingerprint| match wanted.differences(&Fingerprint::of(&site)) {
+    let before = Fingerprint::of(site);
+    let same = |what: &str, wanted: &Fingerprint| match wanted.differences(&Fingerprint::of(site)) {
         found if found.is_empty() => Ok(()),
         found => Err(format!("{what}:\n  {}", found.join("\n  "))),
     };
@@ -64,9 +68,9 @@ fn goes_and_comes(sql: &str) -> Result<(), String> {
         _ => Err(format!("{what}: {done:?}")),
     };
     done("deployed", site.deploy(&package))?;
-    let after = Fingerprint::of(&site);
-    if before == after || !copies(&site).is_empty() {
-        return Err(format!("it did nothing, or copies stay: {}", copies(&site)));
+    let after = Fingerprint::of(site);
+    if before == after || !copies(site).is_empty() {
+        return Err(format!("it did nothing, or copies stay: {}", copies(site)));
     }
     done("undone", site.undo(None))?;
     same("undone", &before)?;
@@ -327,14 +331,14 @@ fn a_command_that_makes_what_is_not_handled_fails_and_all_of_it_goes() {
     }
 }
 
-/// All that is in a schema is called by its name, which has to be the old one before anything can be put back.
+/// All that is in a schema is called by its name, which has to be the old one before anything can be put back. Where both are
+/// there afterwards it can.
 #[test]
 fn a_command_that_renames_schemas_fails_and_all_of_it_goes() {
     let made = "CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t (id int PRIMARY KEY, m text); CREATE TABLE b.t (LIKE a.t INCLUDING ALL);
         INSERT INTO a.t VALUES (1, 'a1'), (2, 'a2'); INSERT INTO b.t VALUES (1, 'b1')";
     for names in [
         "ALTER SCHEMA a RENAME TO c; UPDATE c.t SET m = 'x'",
-        "ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; ALTER SCHEMA c RENAME TO b; DELETE FROM a.t; UPDATE b.t SET m = 'x'",
         "ALTER SCHEMA a RENAME TO c; CREATE SCHEMA a; CREATE TABLE a.t (z int); INSERT INTO a.t VALUES (5); DROP TABLE audit",
     ] {
         let site = shop();
@@ -345,6 +349,10 @@ fn a_command_that_renames_schemas_fails_and_all_of_it_goes() {
         before.assert_same(&Fingerprint::of(&site), names);
         assert_eq!(copies(&site), "", "{names}");
     }
+    let site = shop();
+    execute(&site, made);
+    let swapped = "ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; ALTER SCHEMA c RENAME TO b; DELETE FROM a.t; UPDATE b.t SET m = 'x'";
+    goes_and_comes_on(&site, swapped).unwrap();
 }
 
 #[test]

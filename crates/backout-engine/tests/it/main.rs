@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)] // The long suites print their seed and what they did.
 
 mod capture;
+mod capture_alone_postgres;
 mod capture_mariadb;
 mod capture_others;
 mod capture_others_mariadb;
@@ -29,6 +30,7 @@ mod pgbench;
 mod property;
 mod recording;
 mod recording_elsewhere;
+mod recording_postgres;
 mod redo;
 mod resume;
 mod retry;

@@ -19,7 +19,7 @@ pub enum Act {
 
 /// The same where what is held lies in other schemas and kept rows in other blocks: pairs of old and new.
 pub fn moved(acts: &[Act], holds: &[(&str, &str)], blocks: &[(u64, u64)]) -> Vec<Act> {
-    let names = |sql: &str| holds.iter().fold(sql.to_owned(), |sql, (old, new)| name_replaced(&sql, old, new));
+    let names = |sql: &str| names_replaced(sql, holds);
     let block = |old: u64| blocks.iter().find(|(from, _)| *from == old).map_or(old, |(_, to)| *to);
     let one = |act: &Act| match act {
         Act::Sql(sql) => Act::Sql(names(sql)),
@@ -28,15 +28,19 @@ pub fn moved(acts: &[Act], holds: &[(&str, &str)], blocks: &[(u64, u64)]) -> Vec
     acts.iter().map(one).collect()
 }
 
-/// Replaces a name that ends in a number, wherever it is not the beginning of another.
-fn name_replaced(sql: &str, old: &str, new: &str) -> String {
-    let mut parts = sql.split(old);
-    let mut replaced = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        replaced += if part.starts_with(|next: char| next.is_ascii_digit()) { old } else { new };
-        replaced += part;
+/// Replaces names that end in numbers, wherever they are not the beginnings of others. What is new is not replaced again.
+fn names_replaced(sql: &str, names: &[(&str, &str)]) -> String {
+    let Some(((old, new), others)) = names.split_first() else { return sql.to_owned() };
+    let (mut replaced, mut from) = (String::new(), 0);
+    for (at, _) in sql.match_indices(old) {
+        let end = at + old.len();
+        if !sql[end..].starts_with(|next: char| next.is_ascii_digit()) {
+            replaced += &names_replaced(&sql[from..at], others);
+            replaced += new;
+            from = end;
+        }
     }
-    replaced
+    replaced + &names_replaced(&sql[from..], others)
 }
 
 /// Takes down what runs.
@@ -131,6 +135,16 @@ mod tests {
             Act::Sql("ALTER TABLE backout_s_h7.t SET SCHEMA public;\nDROP SCHEMA backout_s_h12".into())
         );
         assert_eq!(moved[1], Act::Rows { copy: "COPY t FROM STDIN".into(), block: 0 });
+    }
+
+    #[test]
+    fn schemas_that_change_places_are_not_mixed_up() {
+        let acts = [Act::Sql("ALTER TABLE s_h1.t SET SCHEMA a; ALTER TABLE s_h2.t SET SCHEMA b; s_h12.t".into())];
+        let moved = moved(&acts, &[("s_h1", "s_h2"), ("s_h2", "s_h1")], &[]);
+        assert_eq!(
+            moved,
+            [Act::Sql("ALTER TABLE s_h2.t SET SCHEMA a; ALTER TABLE s_h1.t SET SCHEMA b; s_h12.t".into())]
+        );
     }
 
     #[test]

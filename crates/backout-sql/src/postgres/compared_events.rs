@@ -59,7 +59,9 @@ impl Parts {
                         late.push(Change { before: Some(bare), after: Some(object.clone()) });
                     }
                 }
-                Kind::Index | Kind::Constraint if object.part("references").is_none() && of_made_table() => {
+                Kind::Index | Kind::Constraint
+                    if object.part("references").is_none() && of_made_table() && !waits(object, &found.made) =>
+                {
                     early.push(change);
                 }
                 // What a domain demands that was there before, rows satisfy as they are afterwards.
@@ -75,6 +77,13 @@ impl Parts {
         let renamed = |change: &Change| matches!((&change.before, &change.after), (Some(was), Some(is)) if was.id() != is.id() && was.of() == is.of());
         // What mentions a name is the same thing once the name is another.
         let has_renamed = found.altered.iter().any(renamed);
+        // What is made of a partitioned table behind the rows is not to reach what is no part of it any more.
+        let is_detached = |change: &&Change| match (&change.before, &change.after) {
+            (Some(was), Some(is)) => was.part("partition of").is_some() && is.part("partition of").is_none(),
+            _ => false,
+        };
+        let freed = found.altered.iter().filter(is_detached).filter_map(|change| change.after.as_ref());
+        let detached: Vec<&str> = freed.map(Object::id).collect();
         for Change { before: was, after } in &found.altered {
             let (Some(was), Some(is)) = (was, after) else { continue };
             let mut was = was.clone();
@@ -83,7 +92,8 @@ impl Parts {
                 went.push(Change { before: Some(was), after: Some(free.clone()) });
                 was = free;
             }
-            let between = between(&was, is, has_renamed);
+            let is_free = |table: &str| detached.contains(&table);
+            let between = between(&was, is, has_renamed, &is_free);
             if between != was {
                 early.push(Change { before: Some(was), after: Some(between.clone()) });
             }
@@ -163,26 +173,36 @@ fn lets_go(was: &Object, is: &Object, gone: &[Object]) -> bool {
 }
 
 /// An altered object while rows change: names and types as they are now, and nothing yet that rows must satisfy.
-fn between(was: &Object, is: &Object, has_renamed: bool) -> Object {
+fn between(was: &Object, is: &Object, has_renamed: bool, is_detached: &dyn Fn(&str) -> bool) -> Object {
     match is.kind {
         Kind::Column if is.part("relation").is_none() => {
             if is.part("not null").is_some() && was.part("not null").is_none() {
-                with(&["not null", "not null as", "default"], was, is)
+                with(&["not null", "not null as", "default", "acl"], was, is)
             } else {
-                is.clone()
+                with(&["acl"], was, is)
             }
         }
+        Kind::Table if is_detached(is.id()) => with(&["id", "of", "schema", "name", "partition of", "bound"], is, was),
         Kind::Table => with(&["id", "of", "schema", "name"], is, was),
-        Kind::Function
-        | Kind::Enum
-        | Kind::Composite
-        | Kind::Attribute
-        | Kind::Sequence
-        | Kind::Schema
-        | Kind::Extension => is.clone(),
-        _ if has_renamed => is.clone(),
+        // Owners and grants follow those of the table.
+        Kind::Sequence => with(&["owner", "acl"], was, is),
+        Kind::Function | Kind::Enum | Kind::Composite | Kind::Attribute | Kind::Schema | Kind::Extension => is.clone(),
+        _ if has_renamed || is_detached(is.of()) => is.clone(),
         _ => was.clone(),
     }
+}
+
+/// True for an index of a new partition that is a part of one which comes behind the rows.
+fn waits(index: &Object, made: &[Object]) -> bool {
+    let Some(whole) = index.part("attached to") else { return false };
+    let is_it = |object: &&Object| match object.kind {
+        Kind::Index => object.id() == whole,
+        Kind::Constraint => object.part("index") == Some(whole),
+        _ => false,
+    };
+    let has_made_table =
+        |object: &Object| made.iter().any(|table| table.kind == Kind::Table && table.id() == object.of());
+    made.iter().find(is_it).is_some_and(|whole| !has_made_table(whole) || waits(whole, made))
 }
 
 /// What the changes come to, as statements.

@@ -161,7 +161,9 @@ pub(super) fn reverse(events: &mut [Event]) {
     for at in 0..events.len() {
         let (earlier, rest) = events.split_at_mut(at);
         let Event::Ddl { event, .. } = &mut rest[0] else { continue };
-        let attached: Vec<(String, String)> = event.changes.iter().filter_map(attaches).collect();
+        // DETACH lets go of those that came along with their table.
+        let alone = event.changes.iter().filter(|change| !event.changes.iter().any(|table| joins(table, change)));
+        let attached: Vec<(String, String)> = alone.filter_map(attaches).collect();
         for (part, whole) in attached {
             // What was there before would be lost.
             let Some(made) = made_as(earlier, &part) else { continue };
@@ -253,6 +255,13 @@ fn attaches(change: &Change) -> Option<(String, String)> {
     let (before, after) = (change.before.as_ref()?, change.after.as_ref()?);
     let only = before.differences(after) == ["attached to"] && before.part("attached to").is_none();
     Some((index_of(after)?.to_owned(), after.part("attached to").filter(|_| only)?.to_owned()))
+}
+
+/// True where a change makes the table a partition that the other's index is of.
+fn joins(table: &Change, index: &Change) -> bool {
+    let (Some(before), Some(after), Some(index)) = (&table.before, &table.after, &index.after) else { return false };
+    let is_part = |object: &Object| object.part("partition of").is_some();
+    after.kind == Kind::Table && after.id() == index.of() && is_part(after) && !is_part(before)
 }
 
 /// Why a partition could not be attached again as it is now; none where it could.

@@ -143,6 +143,7 @@ impl DdlEvent {
     /// The schemas that hold relations for this event.
     pub fn holds(&self) -> impl Iterator<Item = &str> {
         let mut holds: Vec<&str> = self.moved.iter().map(|moved| moved.hold.as_str()).collect();
+        holds.sort_unstable();
         holds.dedup();
         holds.into_iter()
     }

@@ -1,7 +1,10 @@
 //! Drops tables and sequences by moving them aside with their rows, in constant time.
 //!
-//! Each statement has a schema of its own for them, so that no name is ever taken. What would reach the user's world
+//! Each statement has schemas of its own for them, one for each that they come from, so that no name is ever taken. What would reach the user's world
 //! from there (foreign keys, triggers, membership) is dropped and made again by undo.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use backout_model::target::TargetError;
 use postgres::error::SqlState;
@@ -55,26 +58,30 @@ fn goes_along(object: &Object) -> bool {
     matches!(object.kind, Kind::Enum | Kind::Composite | Kind::Domain)
 }
 
+/// Makes an empty schema that holds.
+fn new_hold(context: &mut Context<'_>) -> Result<String, TurnError> {
+    loop {
+        let name = format!("{}_h{}", context.prefix, context.next_hold);
+        *context.next_hold += 1;
+        let sql = format!("SELECT to_regnamespace('{name}')");
+        if super::catalog::column(context.client, &sql)?.first().is_none_or(Option::is_none) {
+            context.client.batch_execute(&format!("CREATE SCHEMA {name}"))?;
+            return Ok(name);
+        }
+    }
+}
+
 /// Does what the statement did, as `changes` tell, but for the relations, which are moved.
 pub(super) fn drop_aside(
     context: &mut Context<'_>,
     changes: Vec<Change>,
     event: &mut DdlEvent,
 ) -> Result<(), TurnError> {
-    let hold = loop {
-        let name = format!("{}_h{}", context.prefix, context.next_hold);
-        *context.next_hold += 1;
-        let sql = format!("SELECT to_regnamespace('{name}')");
-        if super::catalog::column(context.client, &sql)?.first().is_none_or(Option::is_none) {
-            break name;
-        }
-    };
     let unmute = event_triggers::mute(context.client, context.event_triggers.mute)?;
-    context.client.batch_execute(&format!("CREATE SCHEMA {hold}"))?;
     let gone: Vec<&Object> =
         changes.iter().filter(|change| change.after.is_none()).filter_map(|change| change.before.as_ref()).collect();
     let tables: Vec<&Object> = gone.iter().copied().filter(|object| object.kind == Kind::Table).collect();
-    let mut moved = Vec::new();
+    let (mut moved, mut holds) = (Vec::new(), BTreeMap::new());
     for object in gone.iter().filter(|object| is_moved(object) || !tables.is_empty() && goes_along(object)) {
         if object
             .part("inherits")
@@ -85,6 +92,10 @@ pub(super) fn drop_aside(
                 why: "it inherits from a table that stays, which cannot be kept apart from it".into(),
             });
         }
+        let hold = match holds.entry(object.text("schema")) {
+            Entry::Occupied(hold) => hold.into_mut(),
+            Entry::Vacant(none) => none.insert(new_hold(context)?),
+        };
         moved.push(Moved {
             id: object.id().to_owned(),
             hold: hold.clone(),

@@ -1,17 +1,20 @@
 //! Runs an undone schema change again, to the same result.
 
+use std::collections::BTreeSet;
+
 use backout_model::conflict::{ConflictKind, Conflicts, OnConflict};
 use backout_model::target::{Manner, TargetError};
 
 use super::catalog::{Kind, Object};
 use super::ddl::{self, Context, DdlEvent, Statement};
+use super::ddl_hold::{self, Moved};
 use super::ddl_names;
 use super::ddl_observe::live_now;
 use super::ddl_observe::pinned;
 use super::ddl_refill::{self, Found};
 use super::ddl_turn::{self, Pair, Reach};
 use super::ddl_undo::shown_definition;
-use super::{acts, ddl_hold, ddl_keep, ddl_settings, namesakes};
+use super::{acts, ddl_keep, ddl_settings, namesakes};
 
 /// Runs an undone change again where the schema still is what the undo left, under the settings of the first run.
 pub fn redo(
@@ -186,7 +189,10 @@ impl DdlEvent {
 
     /// How its undo goes, told by that of the first time: what is held and kept lies elsewhere now.
     fn with_acts_of(self, first: &Self) -> Self {
-        let old_and_new: Vec<(&str, &str)> = first.holds().zip(self.holds()).collect();
+        let again = |was: &Moved| self.moved.iter().find(|moved| moved.id == was.id && moved.word == was.word);
+        let holds = first.moved.iter().filter_map(|was| Some((was.hold.as_str(), again(was)?.hold.as_str())));
+        let old_and_new: BTreeSet<(&str, &str)> = holds.collect();
+        let old_and_new: Vec<(&str, &str)> = old_and_new.into_iter().collect();
         let blocks: Vec<(u64, u64)> = first
             .kept
             .iter()

@@ -5,9 +5,11 @@ use super::catalog::{Kind, Object};
 use super::ddl_make::word;
 use super::ddl_turn::Act;
 
-/// The statements that rename and move, in an order that mostly works; the others work when tried again.
-pub(super) fn all(altered: &[(&Object, &Object)]) -> Vec<Act> {
-    let (mut first, mut then) = (Vec::new(), Vec::new());
+/// The statements that rename and move, in an order that mostly works; the others work when tried again. Those of the second
+/// list come when all of the first are done.
+pub(super) fn all(altered: &[(&Object, &Object)]) -> [Vec<Act>; 2] {
+    // A part is named by its whole: it gives its name up before that has another, and waits for its own until then.
+    let (mut parts, mut first, mut then, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (at, (from, to)) in altered.iter().enumerate() {
         let shown = format!("rename {}", from.shown());
         // A parent's column takes those of its children along.
@@ -16,35 +18,53 @@ pub(super) fn all(altered: &[(&Object, &Object)]) -> Vec<Act> {
         let schema = schema(from, to);
         let in_the_way =
             |other: &(&Object, &Object)| !std::ptr::eq(other.0, *from) && other.0.text("name") == to.text("name");
-        // That of a partition follows that of the whole.
-        let follows = from.kind == Kind::Trigger && from.is_inherited();
+        // That of a partition follows that of the whole, and what is published its table or schema.
+        let follows = from.kind == Kind::Trigger && from.is_inherited()
+            || matches!(from.kind, Kind::PublishedTable | Kind::PublishedSchema);
         if follows || !(renamed || schema.is_some()) {
             continue;
         }
         let mut now = (*from).clone();
+        let is_part = goes_along(from);
         if altered.iter().any(in_the_way) {
-            let between = format!("backout_between_{at}");
-            first.push(act(rename(&now, &between)));
+            // A script may say it, where names that begin as the tool's own are refused.
+            let between = format!("between_names_of_backout_{at}");
+            let free = if is_part { &mut parts } else { &mut first };
+            free.push(act(rename(&now, &between)));
+            if is_part {
+                now.parts.extend(
+                    ["of", "schema"].iter().filter_map(|part| Some(((*part).to_owned(), to.part(part)?.to_owned()))),
+                );
+            }
             call(&mut now, None, &between);
         }
+        let is_free = now.text("name") != from.text("name");
+        let moves = match (is_part, is_free) {
+            (true, true) => &mut last,
+            (true, false) => &mut parts,
+            (false, _) => &mut then,
+        };
         if let Some(schema) = schema {
-            then.push(act(format!("ALTER {} {} SET SCHEMA {schema}", word(&now), now.id())));
+            moves.push(act(format!("ALTER {} {} SET SCHEMA {schema}", word(&now), now.id())));
             let name = now.text("name").to_owned();
             call(&mut now, Some(schema), &name);
         }
         if now.text("name") != to.text("name") {
-            then.push(act(rename(&now, to.text("name"))));
+            moves.push(act(rename(&now, to.text("name"))));
         }
     }
-    first.extend(then);
-    first
+    [[parts, first, then].into_iter().flatten().collect(), last]
+}
+
+/// True for what a table or type takes along, whatever becomes of it.
+fn goes_along(object: &Object) -> bool {
+    !object.of().is_empty() && object.kind != Kind::Statistics || object.part("owned by").is_some()
 }
 
 /// The schema that it goes to. A table takes its indexes and the sequences of its columns along.
 fn schema<'a>(from: &Object, to: &'a Object) -> Option<&'a str> {
-    let goes_along = from.kind == Kind::Index || from.part("owned by").is_some();
     let (now, then) = (from.part("schema")?, to.part("schema")?);
-    (!goes_along && now != then).then_some(then)
+    (!goes_along(from) && now != then).then_some(then)
 }
 
 fn rename(now: &Object, name: &str) -> String {

@@ -170,13 +170,41 @@ pub(super) fn drops(objects: &[&Object], special: &dyn Fn(&Object) -> Option<Str
             // A view's columns are what its definition says.
             None if object.kind == Kind::Column && object.part("relation").is_some() => continue,
             None if object.kind == Kind::DefaultPrivileges => ddl_alter::default_privileges(object, false),
-            None => ddl_make::drop(object),
+            None if object.kind != Kind::Table => ddl_make::drop(object),
+            None => match heirs(object, objects) {
+                family if family.len() < 2 => ddl_make::drop(object),
+                family if !family.last().is_some_and(|last| std::ptr::eq(*last, *object)) => continue,
+                // As a step it could keep neither apart from the other.
+                family => format!(
+                    "DROP TABLE IF EXISTS {}",
+                    family.iter().map(|table| table.id()).collect::<Vec<_>>().join(", ")
+                ),
+            },
         };
         acts.push((object.kind, Act { sql, shown, drops: true }));
     }
     // A foreign key keeps the tables on both its sides.
     acts.sort_by_key(|(kind, _)| *kind != Kind::Constraint);
     acts.into_iter().map(|(_, act)| act).collect()
+}
+
+/// The tables among `objects` that inherit from each other, this one with them, in their order.
+fn heirs<'a>(table: &'a Object, objects: &[&'a Object]) -> Vec<&'a Object> {
+    let inherits = |heir: &Object, from: &Object| {
+        let is_parent = |parents: &str| parents.split('\n').any(|parent| parent == from.id());
+        heir.kind == Kind::Table && from.kind == Kind::Table && heir.part("inherits").is_some_and(is_parent)
+    };
+    let mut family = vec![table];
+    let mut at = 0;
+    while let Some(one) = family.get(at).copied() {
+        at += 1;
+        let of_it = |other: &&&Object| inherits(other, one) || inherits(one, other);
+        let more =
+            objects.iter().filter(of_it).filter(|other| !family.iter().any(|known| std::ptr::eq(*known, **other)));
+        let more: Vec<&Object> = more.copied().collect();
+        family.extend(more);
+    }
+    objects.iter().copied().filter(|object| family.iter().any(|one| std::ptr::eq(*one, *object))).collect()
 }
 
 /// The statements that make objects, what is needed first.
@@ -218,7 +246,9 @@ pub(super) fn turn(
     let granted = granted_columns(client, version, pairs)?;
     let mut acts = drops(&gone, special_drop);
     // A default or a key may have to let go of what is dropped: what can be set before is set before.
-    run(client, ddl_rename::all(&altered))?;
+    for acts in ddl_rename::all(&altered) {
+        run(client, acts)?;
+    }
     if let Err(error) = run(client, std::mem::take(&mut acts)) {
         let TurnError::Stuck { .. } = error else { return Err(error) };
         let wanted: Vec<&Object> = altered.iter().map(|(_, to)| *to).collect();

@@ -25,7 +25,7 @@ use super::ddl_turn::{self, Reach, TurnError};
 use super::draft_rows::{PostgresRows, Way, literal_of, shape_of, write};
 use super::session::ident;
 use super::snapshot::Before;
-use super::{Postgres, definition, marker, refreshed, split, table};
+use super::{Postgres, ddl_attributes, definition, marker, refreshed, split, table};
 use crate::parents_first::parents_first;
 use crate::recorded::{Condition, Drafted, Drafting, Rows};
 
@@ -123,7 +123,7 @@ impl Postgres {
                 (object, was)
             })
             .collect();
-        let sequences = self.sequences_of(&before, &news).map_err(server)?;
+        let sequences = self.sequences_of(&before, &found, &news).map_err(server)?;
         self.b.run("ROLLBACK").map_err(server)?;
         for object in found.gone.iter().filter(|object| object.kind == Kind::Table) {
             let copy = before.tables.iter().find(|copy| object.key.is_some_and(|key| key.oid == copy.oid));
@@ -267,6 +267,10 @@ impl Postgres {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
+        let in_use = ddl_attributes::in_use(&mut self.a.client, &event.changes);
+        if let Some(why) = in_use.map_err(|source| self.failed("cannot read the schema of", source))? {
+            return Err(self.unwritable("a change of the schema", why).into());
+        }
         let version = self.a.version;
         let done: Result<Vec<Act>, TurnError> = pinned(&mut self.a.client, |client| {
             client.take_down();
@@ -387,30 +391,43 @@ impl Postgres {
         Ok((silent, digests))
     }
 
-    /// What sets sequences where they stand now; never behind what another site drew already.
-    fn sequences_of(&mut self, before: &Before, news: &[Object]) -> Result<Vec<String>, postgres::Error> {
+    /// What sets sequences where they stand now; one that was there never behind what another site drew already.
+    fn sequences_of(
+        &mut self,
+        before: &Before,
+        found: &Differences,
+        news: &[Object],
+    ) -> Result<Vec<String>, postgres::Error> {
         let now = super::counters::positions(&mut self.b, &format!("AND {}", compared_schema::USERS_RELATIONS))?;
         let old: BTreeMap<u32, _> = before.sequences.iter().map(|stood| (stood.oid, stood.at)).collect();
-        let is_wanted = |id: &str| {
-            news.iter().any(|object| {
-                object.kind == Kind::Sequence && table::plain(object.id()) == table::plain(id)
-                    || object.part("sequence").is_some_and(|sequence| table::plain(sequence) == table::plain(id))
-            })
+        let is_it = |object: &Object, id: &str| {
+            object.kind == Kind::Sequence && table::plain(object.id()) == table::plain(id)
+                || object.part("sequence").is_some_and(|sequence| table::plain(sequence) == table::plain(id))
         };
+        let is_any = |objects: &[Object], id: &str| objects.iter().any(|object| is_it(object, id));
         let mut statements = Vec::new();
         for ((schema, name), (oid, at)) in &now {
             let id = format!("{}.{}", ident(schema), ident(name));
-            if old.get(oid) == Some(at) || !at.called && !old.contains_key(oid) || !is_wanted(&id) {
+            if old.get(oid) == Some(at) || !is_any(news, &id) {
+                continue;
+            }
+            let name = literal_of(&id);
+            let set = format!("SELECT pg_catalog.setval({name}, {}, {})", at.value, at.called);
+            let start = format!("SELECT seqstart FROM pg_catalog.pg_sequence WHERE seqrelid = {oid}");
+            if !at.called && !old.contains_key(oid) && self.b.value(&start)? == Some(at.value.to_string()) {
+                continue;
+            }
+            if is_any(&found.made, &id) {
+                // The script makes it, so that nobody drew from it.
+                statements.push(set);
                 continue;
             }
             // By the number that comes next, in the direction in which it counts.
             let next = "last_value + CASE WHEN is_called THEN seqincrement::numeric ELSE 0 END";
             let wanted = format!("{}{}", at.value, if at.called { " + seqincrement::numeric" } else { "" });
-            let name = literal_of(&id);
             statements.push(format!(
-                "SELECT pg_catalog.setval({name}, {}, {}) FROM {id}, pg_catalog.pg_sequence
+                "{set} FROM {id}, pg_catalog.pg_sequence
                  WHERE seqrelid = {name}::pg_catalog.regclass AND sign(seqincrement) * (({wanted}) - ({next})) > 0",
-                at.value, at.called
             ));
         }
         Ok(statements)

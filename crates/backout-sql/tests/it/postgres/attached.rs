@@ -103,6 +103,11 @@ fn indexes_that_a_step_makes_and_attaches_go_with_the_whole() {
          ALTER TABLE ONLY whole2 ATTACH PARTITION part2 FOR VALUES FROM (0) TO (10); INSERT INTO part2 VALUES (1, 1);
          ALTER TABLE ONLY whole2 ADD CONSTRAINT k2 PRIMARY KEY (at); ALTER TABLE ONLY part2 ADD CONSTRAINT l2 PRIMARY KEY (at);
          CREATE INDEX i2 ON ONLY whole2 (w); CREATE INDEX j2 ON part2 (w); ALTER INDEX k2 ATTACH PARTITION l2; ALTER INDEX i2 ATTACH PARTITION j2;",
+        "CREATE TABLE whole2 (at int NOT NULL, w int) PARTITION BY RANGE (at); CREATE TABLE part2 (at int NOT NULL, w int);
+         CREATE INDEX i2 ON ONLY whole2 (w); CREATE INDEX j2 ON part2 (w); ALTER TABLE ONLY whole2 ADD CONSTRAINT k2 PRIMARY KEY (at);
+         ALTER TABLE part2 ADD CONSTRAINT l2 PRIMARY KEY (at); ALTER TABLE whole2 ATTACH PARTITION part2 FOR VALUES FROM (0) TO (10); INSERT INTO whole2 VALUES (1, 1);",
+        "CREATE TABLE whole2 (at int NOT NULL, w int) PARTITION BY RANGE (at); CREATE TABLE part2 (at int NOT NULL, w int);
+         CREATE INDEX i2 ON ONLY whole2 (w); CREATE INDEX j2 ON part2 (w); ALTER TABLE whole2 ATTACH PARTITION part2 FOR VALUES FROM (0) TO (10);",
     ] {
         let mut stage = Stage::new(SETUP);
         let before = (stage.ask(PARTS), stage.pg_dump());
