@@ -183,14 +183,14 @@ fn init_finds_a_drupal_and_it_can_be_deployed_to() {
     let settings = scene.read("web/sites/default/settings.php");
     std::fs::remove_file(scene.path("site.yaml")).unwrap();
     let local = "if (file_exists($app_root . '/' . $site_path . '/settings.local.php')) {\n  include $app_root . '/' . $site_path . '/settings.local.php';\n}\n";
-    scene.write("web/sites/default/settings.php", &format!("{settings}{local}"));
+    scene.write("web/sites/default/settings.php", format!("{settings}{local}"));
     scene.write(
         "web/sites/default/settings.local.php",
         "<?php\n$databases['default']['default'] = ['database' => 'd', 'username' => 'u', 'host' => '/run/postgresql', 'driver' => 'pgsql'];\n",
     );
     scene.run(&["init", "--name", "shop"]).exits(0).says("does not say plainly where its database is");
     std::fs::remove_file(scene.path("site.yaml")).unwrap();
-    scene.write("web/sites/default/settings.php", &format!("<?php\n{local}"));
+    scene.write("web/sites/default/settings.php", format!("<?php\n{local}"));
     scene.run(&["init", "--name", "shop"]).exits(0).says("says where its database is");
     let url = "postgresql://u:${SHOP_DB_PASSWORD}@/d?host=%2frun%2fpostgresql";
     assert!(scene.read("site.yaml").contains(url), "{}", scene.read("site.yaml"));
