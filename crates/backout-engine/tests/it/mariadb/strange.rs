@@ -54,11 +54,18 @@ const SCRIPTS: &[&str] = &[
     "ALTER TABLE keyed CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci; UPDATE keyed SET v = 'ł' WHERE n = 2;",
     "ALTER TABLE keyed CHANGE w `key` varchar(30) COLLATE latin1_bin, DROP COLUMN n;",
     "ALTER TABLE pair MODIFY a varchar(30) COLLATE utf8mb4_bin, MODIFY b bigint; INSERT INTO pair VALUES ('X', 70000000000);",
+    "ALTER TABLE par ADD e text DEFAULT 'a''b\\\\', ADD f blob DEFAULT '''', ADD g json DEFAULT '{\"a\": \"it''s\"}', ADD h varchar(9) DEFAULT 'a''b\\\\'; UPDATE par SET e = 'x' WHERE id = 1;",
 ];
 
 #[test]
 fn what_is_strange_goes_there_and_back() {
     go_there_and_back(BASE, SCRIPTS);
+    is_a_conflict(
+        BASE,
+        "ALTER TABLE par ADD e text DEFAULT 'a''b';",
+        "UPDATE par SET e = 'c'",
+        "another value in 2 rows",
+    );
 }
 
 /// Keys that the new type has no room for, under a mode that says nothing of it; keys of others that the old one has none for.
