@@ -232,6 +232,11 @@ pub fn is_missing(error: &Error) -> bool {
     matches!(code(error), Some(1146 | 1051 | 1356))
 }
 
+/// The definer of the object is no user.
+pub fn is_without_definer(error: &Error) -> bool {
+    code(error) == Some(1449)
+}
+
 /// The connection is gone: what the last statement came to is not known.
 pub fn is_lost(error: &Error) -> bool {
     match code(error) {
