@@ -9,6 +9,7 @@ use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, captured_mariadb};
 use backout_testkit::site::{Done, TestSite};
 
+use crate::mariadb::strange::{LINKS, RELINKING};
 use crate::mariadb::{ddl, objects, rows};
 
 const SHOP: &str = "
@@ -150,6 +151,11 @@ fn tables_go_and_come_with_all_that_is_theirs() {
             "DROP TRIGGER watch; ALTER TABLE product CHANGE name title varchar(20)",
         ],
     );
+}
+
+#[test]
+fn foreign_keys_that_need_a_copy_go_and_come() {
+    all_go_and_come(LINKS, RELINKING);
 }
 
 /// As a dump of another server brings them.

@@ -124,7 +124,7 @@ pub(super) fn back(
             run.push(rename(&moves));
             triggers.iter().for_each(|told| told_back(run, told, there));
         }
-        Change::Relinked { name, before, after, .. } => links(run, name, after, before),
+        Change::Relinked { name, before, after, .. } => links(run, name, &Shape::of(after), &Shape::of(before)),
         Change::Told(told) => {
             if let (Kind::Sequence, Some(after)) = (told.kind, &told.after) {
                 let left = sequence::text_as_left(b, names, &told.name, &after.sql)?;
@@ -246,14 +246,11 @@ fn came_back(run: &mut Vec<String>, gone: &Gone, there: &mut Triggers) {
     for (name, of_trigger) in &gone.triggers {
         there.put(run, name, &gone.name, Some(of_trigger));
     }
-    let links: Vec<String> = Shape::of(&gone.definition).links.iter().map(|(_, line)| format!("ADD {line}")).collect();
-    if !links.is_empty() {
-        checked(run, format!("ALTER TABLE {} {}", ident(&gone.name), links.join(", ")));
-    }
+    links(run, &gone.name, &Shape::of(&gone.definition).without_links(), &Shape::of(&gone.definition));
 }
 
-fn links(run: &mut Vec<String>, name: &str, from: &str, to: &str) {
-    let clauses = ddl_links::clauses(&Shape::of(from), &Shape::of(to));
+fn links(run: &mut Vec<String>, name: &str, from: &Shape, to: &Shape) {
+    let clauses = ddl_links::clauses(from, to);
     if !clauses.is_empty() {
         checked(run, format!("ALTER TABLE {} {}", ident(name), clauses.join(", ")));
     }
