@@ -19,7 +19,7 @@ const CONDITION_BYTES: usize = 16 * 1024;
 /// How many rows of one table have conditions at most.
 pub const ROWS_CHECKED: u64 = 2000;
 /// A value that is longer is no part of a condition.
-const LONGEST_CHECKED: usize = 2048;
+pub const LONGEST_CHECKED: usize = 2048;
 /// What names of tables hold that keep what belongs to one site and one hour.
 const PASSING: [&str; 9] =
     ["session", "cache", "transient", "watchdog", "queue", "semaphore", "flood", "heartbeat", "lockout"];

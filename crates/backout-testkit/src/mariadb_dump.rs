@@ -74,7 +74,11 @@ fn rows(conn: &mut Conn, table: &str, lines: &mut Lines) {
                 "bit" => format!("CONCAT(`{name}` + 0)"),
                 "enum" | "set" => format!("CONCAT(`{name}` + 0, '/', HEX(`{name}`))"),
                 "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "binary" | "varbinary"
-                | "tinyblob" | "blob" | "mediumblob" | "longblob" | "geometry" | "point" => format!("HEX(`{name}`)"),
+                | "tinyblob" | "blob" | "mediumblob" | "longblob" | "geometry" | "point" => {
+                    // Of what is longer than half of a packet HEX makes NULL.
+                    let bytes = format!("BINARY `{name}`");
+                    format!("IF(LENGTH({bytes}) > 9999, SHA2({bytes}, 256), HEX(`{name}`))")
+                }
                 _ => format!("CONCAT(`{name}`)"),
             };
             format!("IFNULL({value}, 'NULL')")

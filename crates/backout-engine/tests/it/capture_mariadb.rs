@@ -9,6 +9,7 @@ use backout_testkit::mariadb_dump;
 use backout_testkit::package::{Pkg, captured_mariadb};
 use backout_testkit::site::{Done, TestSite};
 
+use crate::mariadb::strange::{LINKS, RELINKING};
 use crate::mariadb::{ddl, objects, rows};
 
 const SHOP: &str = "
@@ -152,6 +153,24 @@ fn tables_go_and_come_with_all_that_is_theirs() {
     );
 }
 
+#[test]
+fn foreign_keys_that_need_a_copy_go_and_come() {
+    all_go_and_come(LINKS, RELINKING);
+}
+
+/// As a dump of another server brings them.
+#[test]
+fn views_without_a_definer_go_and_come() {
+    all_go_and_come(
+        &format!("{SHOP} CREATE DEFINER=nobody@nowhere VIEW orphan AS SELECT id FROM product;"),
+        &[
+            "DELETE FROM audit",
+            "DROP VIEW orphan",
+            "ALTER TABLE product ADD x int; CREATE OR REPLACE VIEW orphan AS SELECT 1 AS id",
+        ],
+    );
+}
+
 /// What others do after a captured command, and what its undo makes of it.
 fn after_others(command: &str, others: &str) -> (TestSite, Done) {
     let site = shop();
@@ -275,6 +294,8 @@ fn a_database_with_what_is_not_handled_is_refused_beforehand() {
         ("CREATE SEQUENCE ticket", "sequence ticket"),
         ("CREATE TABLE past (a int) WITH SYSTEM VERSIONING", "table past"),
         ("DROP FUNCTION twice", "view doubled"),
+        // The server makes none of a view that nobody can use.
+        ("CREATE OR REPLACE DEFINER=nobody@nowhere VIEW cheap AS SELECT id FROM product", "view cheaper"),
         ("SELECT 1", "doubled"),
     ] {
         let mine = odd != "SELECT 1";

@@ -415,6 +415,44 @@ fn definitions_are_carried_over_on_mariadb() {
     );
 }
 
+/// A value in hex, or a text full of quotes, that is longer than the server makes one: it must not come as NULL.
+#[test]
+fn values_that_fill_a_packet_are_carried_over_or_refused_on_mariadb() {
+    let server: &'static backout_testkit::mariadb::Server =
+        Box::leak(Box::new(backout_testkit::mariadb::Server::with(&["--max-allowed-packet=1M"])));
+    let base = "CREATE TABLE a (id int PRIMARY KEY, b longblob, t longtext, v int) ENGINE=InnoDB;
+        INSERT INTO a VALUES (1, REPEAT(x'27', 900000), REPEAT('''', 900000), 1), (2, REPEAT('b', 300000), REPEAT('t', 300000), 2), (3, 'b', 't', 3);";
+    let build = || TestSite::builder().mariadb("main", server, base).build();
+    all_carried(
+        &build,
+        &[
+            "UPDATE a SET v = v + 4",
+            "DELETE FROM a WHERE id < 3",
+            "UPDATE a SET b = 'short', t = NULL; UPDATE a SET t = REPEAT('x', 700000) WHERE id = 2",
+            "UPDATE a SET b = CONCAT(LEFT(b, 299999), 'x'), t = CONCAT(LEFT(t, 299999), 'x') WHERE id = 2",
+            "UPDATE a SET b = REPEAT('x', 400000) WHERE id = 1; INSERT INTO a VALUES (4, REPEAT(x'27', 450000), 'a', 4), (5, '', REPEAT('''', 450000), 5)",
+            "DROP TABLE a",
+            "ALTER TABLE a DROP COLUMN b; UPDATE a SET v = 9",
+        ],
+    );
+    for act in [
+        "INSERT INTO a VALUES (7, REPEAT(x'27', 600000), NULL, NULL)",
+        "INSERT INTO a VALUES (7, NULL, REPEAT('''', 600000), NULL)",
+        "INSERT INTO a VALUES (7, REPEAT('x', 300000), REPEAT('x', 500000), NULL)",
+        "UPDATE a SET id = 7 WHERE id = 1",
+        "UPDATE a SET id = 7, b = REPEAT('x', 600000) WHERE id = 3",
+    ] {
+        let site = build();
+        start(&site).expect(Status::Done);
+        run(&site, act);
+        let told = refused(stop(&site, &[]).1);
+        assert!(
+            told.contains("table a, the row id=7") && told.contains("max_allowed_packet is 1048576"),
+            "{act}: {told}"
+        );
+    }
+}
+
 const POSTGRES: &str = "
     CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE pair AS (a int, b text);
     CREATE TABLE product (id serial PRIMARY KEY, name text UNIQUE, price numeric(9,2) NOT NULL DEFAULT 1);

@@ -37,7 +37,8 @@ fn unlink(name: &str, definition: &str, links: &[&(String, String)]) -> Option<R
 /// Makes these foreign keys, which lead to the definition.
 fn link(name: &str, definition: &str, links: &[&(String, String)]) -> Option<Relinked> {
     let names: Vec<&str> = links.iter().map(|(link, _)| link.as_str()).collect();
-    let adds: Vec<String> = links.iter().map(|(_, line)| format!("ADD {line}")).collect();
+    let said_again = ddl_links::said_again(&Shape::of(definition));
+    let adds: Vec<String> = links.iter().map(|(_, line)| format!("ADD {line}")).chain(said_again).collect();
     let sql = format!("ALTER TABLE {} {}", ident(name), adds.join(", "));
     let before = without_links(definition, &names);
     (!links.is_empty()).then(|| Relinked { name: name.to_owned(), sql, before, after: definition.to_owned() })

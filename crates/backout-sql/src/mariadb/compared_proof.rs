@@ -12,9 +12,7 @@ use super::Mariadb;
 use super::capture::patiently;
 use super::compared_events::Tables;
 use super::compared_schema::Schema;
-use super::ddl::definition;
 use super::ddl_links;
-use super::ddl_shape::Shape;
 use super::ddl_text::{self, Kind};
 use super::marker;
 use super::session::ident;
@@ -79,11 +77,7 @@ impl Mariadb {
             copy_table(&mut self.b, one, &one.copy, &one.table.name)?;
         }
         for (name, one) in &was.tables {
-            let now = definition(&mut self.b, name)?.unwrap_or_default();
-            let links = ddl_links::clauses(&Shape::of(&now), &Shape::of(&one.definition));
-            if !links.is_empty() {
-                patiently(|| self.b.run(&format!("ALTER TABLE {} {}", ident(name), links.join(", "))))?;
-            }
+            ddl_links::lead(&mut self.b, name, &one.definition)?;
         }
         // The name of a trigger is the whole database's.
         let mut changed = Vec::new();

@@ -10,7 +10,7 @@ use super::Mariadb;
 use super::ddl::definition;
 use super::ddl_text::{self, Kind, Text};
 use super::quiet;
-use super::session::{Row, ident, is_missing, literal};
+use super::session::{Row, ident, is_missing, is_without_definer, literal};
 use super::table::{self, ForeignKey, Table};
 
 /// The engines whose tables are copied: what they keep is on the disk, and theirs alone.
@@ -136,9 +136,12 @@ impl Mariadb {
              WHERE v.{}",
             of.replace("AND ", "AND v.")
         );
-        let views = self.b.rows(&sql)?.into_iter().filter_map(|mut row| row[0].take()).collect();
-        let broken = match self.b.run(&format!("SELECT * FROM {} LIMIT 0", ident(&name))) {
+        let views: Vec<String> = self.b.rows(&sql)?.into_iter().filter_map(|mut row| row[0].take()).collect();
+        let mut used = |name: &str| self.b.run(&format!("SELECT * FROM {} LIMIT 0", ident(name)));
+        let broken = match used(&name) {
             Err(error) if is_missing(&error) => true,
+            // Nobody can use it, but it can be made again, as long as others can be used that it is made of.
+            Err(error) if is_without_definer(&error) => views.iter().any(|view| used(view).is_err()),
             found => found.map(|()| false)?,
         };
         if broken {

@@ -381,13 +381,12 @@ impl Mariadb {
             inverse.extend(ddl_links::clauses(&Shape::of(&now), &Shape::of(&altered.before)));
         }
         if !inverse.is_empty() {
-            let sql = format!("ALTER TABLE {} {}", ident(&altered.name), inverse.join(", "));
             let strict =
                 altered.retypes() && theirs > 0 && !(overwrites && altered.kept.as_ref().is_some_and(Kept::listed));
-            let mut done = self.alter(&sql, strict, altered.brings_checks() && theirs > 0)?;
+            let mut done = self.alter((&altered.name, &inverse), strict, altered.brings_checks() && theirs > 0)?;
             if theirs == 0 && done.as_ref().is_err_and(is_unfit) {
                 // What the alteration made of the rows that were there may fit in no other way.
-                done = self.alter(&sql, false, false)?;
+                done = self.alter((&altered.name, &inverse), false, false)?;
             }
             if let Err(source) = done {
                 if is_unfit(&source) && !overwrites {
@@ -423,7 +422,12 @@ impl Mariadb {
     }
 
     /// Alters a table; `strict`: nothing is cut or bounded; `checks`: rules that come back hold for all rows.
-    fn alter(&mut self, sql: &str, strict: bool, checks: bool) -> Result<Result<(), Error>, TargetError> {
+    fn alter(
+        &mut self,
+        (name, clauses): (&str, &[String]),
+        strict: bool,
+        checks: bool,
+    ) -> Result<Result<(), Error>, TargetError> {
         let failed = |source: Error| TargetError::failed("cannot set a session up", source);
         let a = self.a()?;
         if strict {
@@ -432,7 +436,7 @@ impl Mariadb {
         if checks {
             a.run("SET SESSION check_constraint_checks = 1").map_err(failed)?;
         }
-        let done = patiently(|| a.run(sql));
+        let done = patiently(|| ddl_links::alter(a, name, clauses));
         if strict || checks {
             a.stay_neutral().map_err(failed)?;
         }

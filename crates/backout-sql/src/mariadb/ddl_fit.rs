@@ -11,6 +11,7 @@ use super::ddl_shape::Shape;
 use super::replay::Replay;
 use super::session::{Session, ident};
 use super::table::{Column, Compared, Side};
+use super::token::string;
 
 /// A table that is the session's own.
 const FIT: &str = "`backout_fit`";
@@ -192,17 +193,10 @@ fn not_as_added(name: &str, text: &str, definition: &str) -> Option<String> {
         };
     };
     let default = definition[at + " default ".len()..].trim_start();
-    let literal = match default.strip_prefix('\'') {
-        // A quote in it is doubled.
-        Some(rest) => {
-            let mut end = 0;
-            let bytes = rest.as_bytes();
-            while end < bytes.len() && !(bytes[end] == b'\'' && bytes.get(end + 1) != Some(&b'\'')) {
-                end += if bytes[end] == b'\'' { 2 } else { 1 };
-            }
-            format!("'{}'", &rest[..end.min(rest.len())])
-        }
-        None => default.split([' ', ',']).next().unwrap_or_default().to_owned(),
+    let literal = match default.starts_with('\'') {
+        // A quote in it is doubled, or of a text behind a backslash.
+        true => default[..string(default.as_bytes(), 0)].to_owned(),
+        false => default.split([' ', ',']).next().unwrap_or_default().to_owned(),
     };
     let is_constant = literal.starts_with('\'')
         || literal.eq_ignore_ascii_case("null")

@@ -5,6 +5,7 @@
 //! tables stay with the name instead, as they do where the server itself drops and makes it.
 
 use std::collections::BTreeSet;
+use std::iter;
 
 use backout_model::target::TargetError;
 use mysql::Error;
@@ -379,12 +380,16 @@ pub fn mended(b: &mut Session, change: &Change, hung: &Hung) -> Result<Vec<Strin
         }
         _ => Vec::new(),
     };
-    let both = |link: &Link| {
+    let mut all = Vec::new();
+    for link in links {
         let child = ident(&link.child);
-        let drop = format!("ALTER TABLE {child} DROP FOREIGN KEY IF EXISTS {}", ident(&link.name));
-        [drop, format!("ALTER TABLE {child} ADD {}", link.line)]
-    };
-    Ok(links.iter().flat_map(both).collect())
+        let definition = definition(b, &link.child)?.unwrap_or_default();
+        let how = if definition.contains(" STORED") { ddl_links::BY_COPY } else { "" };
+        let add = iter::once(format!("ADD {}", link.line)).chain(ddl_links::said_again(&Shape::of(&definition)));
+        all.push(format!("ALTER TABLE {child} DROP FOREIGN KEY IF EXISTS {}", ident(&link.name)));
+        all.push(format!("ALTER TABLE {child} {how}{}", add.collect::<Vec<_>>().join(", ")));
+    }
+    Ok(all)
 }
 
 /// Has foreign keys say what they are to, where the table that they point at went into the hold or a step of that was broken
@@ -403,7 +408,8 @@ fn mend(b: &mut Session, links: &[Link]) -> Result<(), Error> {
             Some(_) => b.run(&format!("ALTER TABLE {child} DROP FOREIGN KEY {}", ident(&link.name))),
             None => Ok(()),
         };
-        let made = dropped.and_then(|()| b.run(&format!("ALTER TABLE {child} ADD {}", link.line)));
+        let add: Vec<String> = iter::once(format!("ADD {}", link.line)).chain(ddl_links::said_again(&shape)).collect();
+        let made = dropped.and_then(|()| ddl_links::alter(b, &link.child, &add));
         let made = made.and_then(|()| ddl_links::lead_keys(b, &link.child, &shape));
         b.run("UNLOCK TABLES")?;
         made?;

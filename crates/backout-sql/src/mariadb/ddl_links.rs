@@ -9,7 +9,7 @@ use super::ddl::definition;
 use super::ddl_shape::{self, Shape};
 use super::head::Head;
 use super::reader::reader;
-use super::session::{Session, ident};
+use super::session::{Session, ident, needs_copy};
 use super::table::{self, There};
 use super::token::each_token;
 
@@ -116,13 +116,35 @@ pub fn gone_unsaid(sql: &str, from: &Shape, to: &Shape) -> Option<String> {
     gone.map(|(head, _)| head.clone())
 }
 
+/// Alters a table, by a copy where its new foreign keys need one.
+pub fn alter(b: &mut Session, table: &str, clauses: &[String]) -> Result<(), Error> {
+    let sql = |how: &str| format!("ALTER TABLE {} {how}{}", ident(table), clauses.join(", "));
+    match b.run(&sql("")) {
+        Err(error) if needs_copy(&error) => b.run(&sql(BY_COPY)),
+        done => done,
+    }
+}
+
+/// Has an ALTER TABLE make a copy.
+pub const BY_COPY: &str = "ALGORITHM=COPY, ";
+
+/// An option that the server forgets with each ALTER TABLE that does not say it.
+pub fn said_again(to: &Shape) -> Option<String> {
+    to.options.split(' ').find(|option| option.starts_with("PAGE_CHECKSUM=")).map(str::to_owned)
+}
+
 /// The clauses that lead from the foreign keys of one shape to those of another.
 pub fn clauses(from: &Shape, to: &Shape) -> Vec<String> {
     let gone = from.links.iter().filter(|link| !to.links.contains(link));
     let come = to.links.iter().filter(|link| !from.links.contains(link));
-    gone.map(|(name, _)| format!("DROP FOREIGN KEY {}", ident(name)))
+    let mut all: Vec<String> = gone
+        .map(|(name, _)| format!("DROP FOREIGN KEY {}", ident(name)))
         .chain(come.map(|(_, line)| format!("ADD {line}")))
-        .collect()
+        .collect();
+    if !all.is_empty() {
+        all.extend(said_again(to));
+    }
+    all
 }
 
 /// Leads the foreign keys of a table to those of a definition. An index that the server had made by itself for one gives way to
@@ -141,7 +163,11 @@ pub fn lead_keys(b: &mut Session, table: &str, to: &Shape) -> Result<(), Error> 
 fn keys(from: &Shape, to: &Shape) -> Vec<String> {
     let keys = |shape: &Shape| Shape { keys: shape.keys.clone(), ..Shape::default() };
     let mut clauses = ddl_shape::clauses(&keys(from), &keys(to), &[]);
-    if same_keys(from, to) && !clauses.is_empty() {
+    if clauses.is_empty() {
+        return clauses;
+    }
+    clauses.extend(said_again(to));
+    if same_keys(from, to) {
         // Another order alone the server takes for no change in place.
         clauses.push("ALGORITHM=COPY".to_owned());
     }
@@ -170,8 +196,7 @@ fn run(b: &mut Session, table: &str, to: &Shape, of: fn(&Shape, &Shape) -> Vec<S
     if clauses.is_empty() {
         return Ok(());
     }
-    let sql = format!("ALTER TABLE {} {}", ident(table), clauses.join(", "));
-    patiently(|| b.run(&sql))
+    patiently(|| alter(b, table, &clauses))
 }
 
 /// Of each foreign key that one shape has and the other has not, how many rows of the table would point at nothing.

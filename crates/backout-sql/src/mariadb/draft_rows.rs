@@ -10,7 +10,7 @@ use super::ddl_shape::Shape;
 use super::draft::DraftError;
 use super::session::{Session, ident};
 use super::table::{self, Compared, Side};
-use crate::recorded::{Dialect, ROWS_CHECKED, Rows, Table};
+use crate::recorded::{Dialect, LONGEST_CHECKED, ROWS_CHECKED, Rows, Table};
 
 const X: Side<'static> = Side::Live("x");
 const F: Side<'static> = Side::Live("f");
@@ -86,7 +86,11 @@ pub(super) fn shape_of(table: &table::Table, definition: &str, old: Option<&tabl
 
 /// The value of a column as a literal.
 fn written(table: &table::Table, at: usize, side: Side<'_>) -> String {
-    let value = side.column(table, at);
+    literal(table, at, &side.column(table, at))
+}
+
+/// What `value` gives for a column, as a literal; NULL where that is longer than the server makes a value.
+fn literal(table: &table::Table, at: usize, value: &str) -> String {
     let column = &table.columns[at];
     let kind = column.kind.to_lowercase();
     let is_number = ["tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "year"]
@@ -111,8 +115,47 @@ fn written(table: &table::Table, at: usize, side: Side<'_>) -> String {
     format!("IF({value} IS NULL, 'NULL', {text})")
 }
 
-fn all_written(table: &table::Table, side: Side<'_>) -> String {
-    (0..table.columns.len()).map(|at| written(table, at, side)).collect::<Vec<_>>().join(", ")
+/// The columns of a row that changes or goes. Of a long value only the beginning: no statement or condition says more of it.
+/// Where the row changes, `new` has it afterwards, and what is behind the beginning says whether the value stays.
+fn written_before(table: &table::Table, old: Side<'_>, new: Option<Side<'_>>) -> Vec<String> {
+    let of = |at: usize| match (short(table, at, old), new) {
+        (None, _) => written(table, at, old),
+        (Some((is_long, short)), None) => format!("IF({is_long}, {short}, {})", written(table, at, old)),
+        (Some((is_long, short)), Some(new)) => format!(
+            "IF({is_long}, CONCAT({short}, IF({}, '=', '-')), {})",
+            table.same(at, old, new),
+            written(table, at, old)
+        ),
+    };
+    (0..table.columns.len()).map(of).collect()
+}
+
+/// The same of a row that was changed: whole values where they are not what they were.
+fn written_after(table: &table::Table, old: Side<'_>, new: Side<'_>) -> Vec<String> {
+    let of = |at: usize| match short(table, at, old) {
+        None => written(table, at, new),
+        Some((is_long, short)) => {
+            format!("IF({is_long} AND {}, CONCAT({short}, '='), {})", table.same(at, old, new), written(table, at, new))
+        }
+    };
+    (0..table.columns.len()).map(of).collect()
+}
+
+/// Whether a value is long, and how it begins; none of a key, and of what is never long.
+fn short(table: &table::Table, at: usize, side: Side<'_>) -> Option<(String, String)> {
+    let column = &table.columns[at];
+    (column.compared == Compared::Bytes && !table.is_key(at)).then(|| {
+        let value = match column.binary {
+            true => format!("BINARY {}", side.column(table, at)),
+            false => side.column(table, at),
+        };
+        let begins = literal(table, at, &format!("LEFT({value}, {LONGEST_CHECKED})"));
+        (format!("IFNULL(CHAR_LENGTH({value}) > {LONGEST_CHECKED}, 0)"), begins)
+    })
+}
+
+fn all_written(table: &table::Table, side: Side<'_>) -> Vec<String> {
+    (0..table.columns.len()).map(|at| written(table, at, side)).collect()
 }
 
 /// Writes what must hold of the rows of a table that goes.
@@ -124,8 +167,8 @@ pub(super) fn doomed(a: &mut Session, old: &OneTable, rows: &mut Rows<'_, '_, Ma
         return Ok(());
     }
     let shape = shape_of(table, &old.definition, Some(table));
-    let sql = format!("SELECT {} FROM {copy} AS f LIMIT {}", all_written(table, F), ROWS_CHECKED + 1);
-    for row in a.conn.query_iter(&sql)? {
+    let values = written_before(table, F, None).join(", ");
+    for row in a.conn.query_iter(format!("SELECT {values} FROM {copy} AS f LIMIT {}", ROWS_CHECKED + 1))? {
         rows.doomed(&shape, &values_of(row?))?;
     }
     Ok(())
@@ -137,6 +180,29 @@ fn values_of(row: mysql::Row) -> Vec<String> {
         other => other.as_sql(false),
     };
     row.unwrap().into_iter().map(text).collect()
+}
+
+/// Fails where a statement that says these values would be longer than the server takes one. It would give NULL in a value's
+/// place, or a row that the client does not read.
+fn fits(a: &mut Session, table: &table::Table, values: &[String], from: &str, key: Side<'_>) -> Result<(), DraftError> {
+    let is_short = |column: &table::Column| ["char(", "binary("].iter().any(|word| column.kind.contains(word));
+    if table.columns.iter().all(|column| column.compared != Compared::Bytes || is_short(column)) {
+        return Ok(());
+    }
+    let packet = a.number("SELECT @@max_allowed_packet")?;
+    // Without the names of columns and what else it says.
+    let room = packet - packet / 16;
+    let size: Vec<String> = values.iter().map(|value| format!("IFNULL(LENGTH({value}), {room})")).collect();
+    let sql = format!("SELECT {} FROM {from} AND {} >= {room} LIMIT 1", table.shown_key(key), size.join(" + "));
+    match a.value(&sql)? {
+        None => Ok(()),
+        Some(row) => Err(DraftError::Refused {
+            what: format!("table {}, the row {row}", table.name),
+            why: format!(
+                "a statement with its values is longer than the server takes one (max_allowed_packet is {packet}; it must be larger here, and wherever the package goes)"
+            ),
+        }),
+    }
 }
 
 /// Writes the rows of `table` that went, came or were changed since `old`; without one all are new.
@@ -154,34 +220,26 @@ pub(super) fn write(
         format!("ORDER BY {}", keys.join(", "))
     };
     let key = |side: Side<'_>| side.column(table, table.key[0]);
-    let sql = match (way, old.map(ident)) {
-        (Way::Came, None) => format!("SELECT {} FROM {live} AS x {}", all_written(table, X), order(X)),
+    let (values, from, side) = match (way, old.map(ident)) {
+        (Way::Came, None) => (all_written(table, X), format!("{live} AS x WHERE 1"), X),
         (Way::Gone | Way::Changed, None) => return Ok(()),
-        (Way::Came, Some(old)) => format!(
-            "SELECT {} FROM {live} AS x LEFT JOIN {old} AS f ON {} WHERE {} IS NULL {}",
-            all_written(table, X),
-            table.keyed(X, F),
-            key(F),
-            order(X)
-        ),
-        (Way::Gone, Some(old)) => format!(
-            "SELECT {} FROM {old} AS f LEFT JOIN {live} AS x ON {} WHERE {} IS NULL {}",
-            all_written(table, F),
-            table.keyed(X, F),
-            key(X),
-            order(F)
-        ),
-        (Way::Changed, Some(old)) => format!(
-            "SELECT {}, {} FROM {old} AS f JOIN {live} AS x ON {} WHERE NOT ({}) {}",
-            all_written(table, F),
-            all_written(table, X),
-            table.keyed(X, F),
-            table.all_same(X, F),
-            order(X)
-        ),
+        (Way::Came, Some(old)) => {
+            let from = format!("{live} AS x LEFT JOIN {old} AS f ON {} WHERE {} IS NULL", table.keyed(X, F), key(F));
+            (all_written(table, X), from, X)
+        }
+        (Way::Gone, Some(old)) => {
+            let from = format!("{old} AS f LEFT JOIN {live} AS x ON {} WHERE {} IS NULL", table.keyed(X, F), key(X));
+            (written_before(table, F, None), from, F)
+        }
+        (Way::Changed, Some(old)) => {
+            let from =
+                format!("{old} AS f JOIN {live} AS x ON {} WHERE NOT ({})", table.keyed(X, F), table.all_same(X, F));
+            ([written_before(table, F, Some(X)), written_after(table, F, X)].concat(), from, X)
+        }
     };
+    fits(a, table, &values, &from, side)?;
     let count = table.columns.len();
-    for row in a.conn.query_iter(&sql)? {
+    for row in a.conn.query_iter(format!("SELECT {} FROM {from} {}", values.join(", "), order(side)))? {
         let values = values_of(row?);
         match way {
             Way::Came => rows.insert(shape, &values)?,

@@ -17,7 +17,7 @@ use super::quiet;
 use super::segment::Segment;
 use super::sequence;
 use super::session::{Session, ident, literal, under};
-use super::table::{ForeignKey, Table};
+use super::table::{ForeignKey, Side, Table};
 
 /// Statements that take a change back, and the conditions under which they must not run.
 #[derive(Default)]
@@ -124,7 +124,7 @@ pub(super) fn back(
             run.push(rename(&moves));
             triggers.iter().for_each(|told| told_back(run, told, there));
         }
-        Change::Relinked { name, before, after, .. } => links(run, name, after, before),
+        Change::Relinked { name, before, after, .. } => links(run, name, &Shape::of(after), &Shape::of(before)),
         Change::Told(told) => {
             if let (Kind::Sequence, Some(after)) = (told.kind, &told.after) {
                 let left = sequence::text_as_left(b, names, &told.name, &after.sql)?;
@@ -246,14 +246,11 @@ fn came_back(run: &mut Vec<String>, gone: &Gone, there: &mut Triggers) {
     for (name, of_trigger) in &gone.triggers {
         there.put(run, name, &gone.name, Some(of_trigger));
     }
-    let links: Vec<String> = Shape::of(&gone.definition).links.iter().map(|(_, line)| format!("ADD {line}")).collect();
-    if !links.is_empty() {
-        checked(run, format!("ALTER TABLE {} {}", ident(&gone.name), links.join(", ")));
-    }
+    links(run, &gone.name, &Shape::of(&gone.definition).without_links(), &Shape::of(&gone.definition));
 }
 
-fn links(run: &mut Vec<String>, name: &str, from: &str, to: &str) {
-    let clauses = ddl_links::clauses(&Shape::of(from), &Shape::of(to));
+fn links(run: &mut Vec<String>, name: &str, from: &Shape, to: &Shape) {
+    let clauses = ddl_links::clauses(from, to);
     if !clauses.is_empty() {
         checked(run, format!("ALTER TABLE {} {}", ident(name), clauses.join(", ")));
     }
@@ -414,12 +411,9 @@ fn digest(name: &str) -> String {
 
 /// A question for a digest of a table's rows.
 fn digest_of_rows(b: &mut Session, name: &str) -> Result<String, Error> {
-    let table = Table::find(b, name)?;
-    let columns: Vec<String> =
-        table.columns.iter().map(|column| format!("IFNULL(HEX(CAST({} AS CHAR)), '-')", ident(&column.name))).collect();
+    let digest = Table::find(b, name)?.digest(Side::Live("x"));
     Ok(format!(
-        "SELECT CONCAT(COUNT(*), ' ', IFNULL(SUM(CAST(CONV(LEFT(MD5(CONCAT_WS('|', {})), 12), 16, 10) AS UNSIGNED)), 0)) FROM {}",
-        columns.join(", "),
+        "SELECT CONCAT(COUNT(*), ' ', IFNULL(SUM(CAST(CONV(LEFT(HEX({digest}), 12), 16, 10) AS UNSIGNED)), 0)) FROM {} AS x",
         ident(name)
     ))
 }

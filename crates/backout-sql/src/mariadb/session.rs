@@ -227,9 +227,19 @@ pub fn is_denied(error: &Error) -> bool {
     matches!(code(error), Some(1044 | 1142 | 1227 | 1370 | 1419))
 }
 
+/// A foreign key that writes to a column from which a stored one is computed: without checks the server makes it by a copy alone.
+pub fn needs_copy(error: &Error) -> bool {
+    code(error) == Some(138)
+}
+
 /// The table or view is not there.
 pub fn is_missing(error: &Error) -> bool {
     matches!(code(error), Some(1146 | 1051 | 1356))
+}
+
+/// The definer of the object is no user.
+pub fn is_without_definer(error: &Error) -> bool {
+    code(error) == Some(1449)
 }
 
 /// The connection is gone: what the last statement came to is not known.

@@ -59,7 +59,7 @@ impl Mariadb {
         match schema.texts.iter().find(|one| one.broken) {
             None => Ok(()),
             Some(view) => {
-                let why = "the server does not find all that it is made of, so that nothing could bring it back";
+                let why = "the server does not find all that it is made of, or the definer of that, so that nothing could bring it back";
                 Err(self.not_copied(&format!("view {}", view.name), why))
             }
         }

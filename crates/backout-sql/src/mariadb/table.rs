@@ -259,11 +259,11 @@ impl Table {
         let value = side.column(self, at);
         let column = &self.columns[at];
         let text = if column.binary {
-            format!("CONCAT('x', LEFT(HEX({value}), {LONGEST}))")
+            format!("CONCAT('x', HEX(LEFT(BINARY {value}, {})))", LONGEST / 2)
         } else if column.kind.starts_with("bit") {
             format!("CONCAT({value} + 0)")
         } else {
-            format!("LEFT(CONVERT({value} USING utf8mb4), {LONGEST})")
+            format!("CONVERT(LEFT({value}, {LONGEST}) USING utf8mb4)")
         };
         format!("IFNULL({text}, 'NULL')")
     }

@@ -11,4 +11,4 @@ pub mod objects;
 pub mod rows;
 mod sequences;
 mod server;
-mod strange;
+pub mod strange;
