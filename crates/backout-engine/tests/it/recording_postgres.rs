@@ -129,5 +129,9 @@ fn another_owner_keeps_grants_on_columns() {
             base,
             "GRANT UPDATE (v) ON a TO pg_monitor; ALTER TABLE a RENAME v TO w; GRANT USAGE ON SEQUENCE a_id_seq TO pg_monitor",
         ),
+        (
+            "CREATE SEQUENCE s; CREATE TABLE a (id int PRIMARY KEY); ALTER TABLE a OWNER TO pg_database_owner",
+            "ALTER SEQUENCE s OWNER TO pg_database_owner; ALTER SEQUENCE s OWNED BY a.id",
+        ),
     ]);
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::percent;
-use php::{Php, Value};
+use php::{Included, Php, Value};
 
 /// No settings file is longer; of a longer one only so much is read.
 const LONGEST: usize = 1024 * 1024;
@@ -57,15 +57,16 @@ fn wordpress(root: &Path, name: &str, variable: &str) -> Option<Application> {
     let beside = (!above.join("wp-settings.php").exists()).then(|| above.join("wp-config.php"));
     let settings = std::iter::once(root.join("wp-config.php")).chain(beside).find(|file| file.is_file());
     let php = settings.as_deref().and_then(settings_of);
-    let constant = |name: &str| php.as_ref().and_then(|php| php.constant(name)).unwrap_or(Value::Unknown);
+    let constant = |name: &str| php.as_ref().and_then(|php| php.constant(name));
     let (host, socket) = match constant("DB_HOST") {
-        Value::Text(host) => host_and_socket(&host),
-        other => (other, None),
+        Some(Value::Text(host)) => host_and_socket(&host),
+        // WordPress has no other one where it is not said.
+        other => (other.unwrap_or(Value::Unknown), None),
     };
     let login = Login {
         scheme: "mariadb",
         user: constant("DB_USER"),
-        host,
+        host: Some(host),
         port: None,
         socket,
         database: constant("DB_NAME"),
@@ -74,7 +75,7 @@ fn wordpress(root: &Path, name: &str, variable: &str) -> Option<Application> {
     let (url, variables) = login.url(variable);
     let mut keep: Vec<String> =
         ["wp-content/uploads", "wp-content/cache", "wp-content/upgrade", ".maintenance"].map(str::to_owned).to_vec();
-    keep.extend(text(constant("UPLOADS")).and_then(beneath));
+    keep_too(&mut keep, constant("UPLOADS"));
     Some(Application {
         name: format!("WordPress{version}"),
         root: name.to_owned(),
@@ -87,10 +88,10 @@ fn wordpress(root: &Path, name: &str, variable: &str) -> Option<Application> {
 }
 
 /// `localhost`, `db:3307`, `localhost:/run/mysqld/mysqld.sock`, `[::1]:3306`, `p:db`: what WordPress takes for a host.
-fn host_and_socket(host: &str) -> (Value, Option<String>) {
+fn host_and_socket(host: &str) -> (Value, Option<Value>) {
     let host = host.strip_prefix("p:").unwrap_or(host);
     match host.split_once(":/") {
-        Some((host, socket)) => (Value::Text(host.to_owned()), Some(format!("/{socket}"))),
+        Some((host, socket)) => (Value::Text(host.to_owned()), Some(Value::Text(format!("/{socket}")))),
         None => (Value::Text(host.to_owned()), None),
     }
 }
@@ -115,23 +116,21 @@ fn drupal(root: &Path, name: &str, variable: &str) -> Option<Application> {
         |name: &String| Some(root.join("sites").join(name).join("settings.php")).filter(|file| file.is_file());
     let settings = sites.iter().find_map(of_site);
     let php = settings.as_deref().and_then(settings_of);
-    let part = |name: &str| {
-        let path = ["default", "default", name];
-        php.as_ref().and_then(|php| php.element("databases", &path)).unwrap_or(Value::Unknown)
-    };
+    let part = |name: &str| php.as_ref().and_then(|php| php.element("databases", &["default", "default", name]));
+    let is_said = |value: &Option<Value>| value.as_ref().is_some_and(|value| *value != Value::Text(String::new()));
     let (url, variables) = match part("driver") {
-        Value::Text(driver) if driver == "sqlite" => {
+        Some(Value::Text(driver)) if driver == "sqlite" => {
             let file = text(part("database")).map(|file| Path::new(name).join(file));
             (file.map(|file| format!("sqlite:{}", in_url(&file.to_string_lossy()))), Vec::new())
         }
-        driver => {
-            let is_postgres = driver == Value::Text("pgsql".to_owned());
+        driver @ (None | Some(Value::Text(_))) => {
+            let is_postgres = driver == Some(Value::Text("pgsql".to_owned()));
             let (host, socket) = match part("host") {
-                Value::Text(host) if is_postgres && host.starts_with('/') => (Value::Unknown, Some(host)),
-                host => (host, text(part("unix_socket"))),
+                Some(Value::Text(host)) if is_postgres && host.starts_with('/') => (None, Some(Value::Text(host))),
+                host => (host, part("unix_socket")),
             };
             // Where a socket is named, PHP asks for no port of MariaDB.
-            let port = text(part("port")).filter(|_| is_postgres || socket.is_none());
+            let port = part("port").filter(|_| is_postgres || !is_said(&socket));
             let login = Login {
                 scheme: if is_postgres { "postgresql" } else { "mariadb" },
                 user: part("username"),
@@ -143,13 +142,11 @@ fn drupal(root: &Path, name: &str, variable: &str) -> Option<Application> {
             };
             login.url(variable)
         }
+        Some(_) => (None, Vec::new()),
     };
     let mut keep: Vec<String> = sites.iter().map(|name| format!("sites/{name}/files")).collect();
     for name in ["file_private_path", "file_public_path"] {
-        let path = php.as_ref().and_then(|php| php.element("settings", &[name])).and_then(text).and_then(beneath);
-        if let Some(path) = path.filter(|path| !keep.contains(path)) {
-            keep.push(path);
-        }
+        keep_too(&mut keep, php.as_ref().and_then(|php| php.element("settings", &[name])));
     }
     Some(Application {
         name: format!("Drupal {version}"),
@@ -162,25 +159,36 @@ fn drupal(root: &Path, name: &str, variable: &str) -> Option<Application> {
     })
 }
 
-fn text(value: Value) -> Option<String> {
+fn text(value: Option<Value>) -> Option<String> {
     match value {
-        Value::Text(text) if !text.is_empty() => Some(text),
+        Some(Value::Text(text)) if !text.is_empty() => Some(text),
         _ => None,
     }
 }
 
-/// A path, where it lies in the root.
-fn beneath(path: String) -> Option<String> {
-    (!path.starts_with(['/', '.'])).then(|| path.trim_end_matches('/').to_owned())
+/// Adds a directory of the application's to those that deployments leave alone, where it lies in the root.
+fn keep_too(keep: &mut Vec<String>, value: Option<Value>) {
+    let path = text(value).map(|path| path.trim_end_matches('/').to_owned()).unwrap_or_default();
+    let is_plain = path.split('/').all(|part| !["", ".", ".."].contains(&part));
+    if is_plain && !keep.contains(&path) {
+        keep.push(path);
+    }
 }
 
 /// A settings file, with what it includes of files beside it, or by a whole path.
 fn settings_of(file: &Path) -> Option<Php> {
     let dir = file.parent()?;
     let included = |path: &str| {
-        let whole = path.starts_with('/').then(|| PathBuf::from(path));
+        // WordPress itself, which says nothing of its database.
+        if path.trim_start_matches('/') == "wp-settings.php" {
+            return Included::Nothing;
+        }
         let beside = dir.join(path.trim_start_matches('/'));
-        read(&std::iter::once(beside).chain(whole).find(|path| path.is_file())?)
+        let whole = path.starts_with('/').then(|| PathBuf::from(path));
+        match std::iter::once(beside).chain(whole).find(|path| path.is_file()) {
+            Some(file) => read(&file).map_or(Included::Unseen, Included::Source),
+            None => Included::Nothing,
+        }
     };
     Some(Php::read(&read(file)?).with_included(&included))
 }
@@ -199,57 +207,60 @@ fn read(file: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(bytes.get(..LONGEST).unwrap_or(&bytes)).into_owned())
 }
 
-/// How the settings reach a server.
+/// How the settings reach a server; what they do not say is none.
 struct Login {
     scheme: &'static str,
-    user: Value,
-    host: Value,
-    port: Option<String>,
-    socket: Option<String>,
-    database: Value,
-    password: Value,
+    user: Option<Value>,
+    host: Option<Value>,
+    port: Option<Value>,
+    socket: Option<Value>,
+    database: Option<Value>,
+    password: Option<Value>,
 }
 
 impl Login {
-    /// As a URL, and the variables that it names; none where the settings do not say which database.
+    /// As a URL, and the variables that it names; none where the settings do not say which database, or how to get there.
     fn url(self, variable: &str) -> (Option<String>, Vec<(String, &'static str)>) {
         let mut variables = Vec::new();
-        let mut part = |value: Value, what: &'static str| match value {
-            Value::Text(text) => Some(percent::encode_all(&text)),
-            Value::Environment(name) => {
+        match self.written(variable, &mut variables) {
+            Some(url) => (Some(url), variables),
+            None => (None, Vec::new()),
+        }
+    }
+
+    fn written(self, variable: &str, variables: &mut Vec<(String, &'static str)>) -> Option<String> {
+        // None where it is said, and not understood; empty where it is not said.
+        let mut part = |value: Option<Value>, what: &'static str, written: fn(&str) -> String| match value {
+            None => Some(String::new()),
+            Some(Value::Text(text)) => Some(written(&text)),
+            Some(Value::Environment(name)) => {
                 variables.push((name.clone(), what));
                 Some(format!("${{{name}}}"))
             }
-            Value::Array(_) | Value::Unknown => None,
+            Some(Value::Array(_) | Value::Unknown) => None,
         };
-        let user = part(self.user, "the database's user").unwrap_or_default();
-        let host = match self.host {
-            // A port may stand behind it, and brackets around it.
-            Value::Text(host) => Some(host),
-            other => part(other, "the database's host"),
-        };
-        let database = part(self.database, "the database's name");
-        let name = match self.password {
-            Value::Environment(name) => name,
-            _ => variable.to_owned(),
-        };
-        let password = if user.is_empty() { String::new() } else { format!(":${{{name}}}") };
-        if !password.is_empty() {
+        let user = part(self.user, "the database's user", percent::encode_all)?;
+        // A port may stand behind it, and brackets around it.
+        let host = part(self.host, "the database's host", str::to_owned)?;
+        let port = part(self.port, "the database's port", str::to_owned)?;
+        let socket = part(self.socket, "the database's socket", percent::encode_all)?;
+        let database = part(self.database, "the database's name", percent::encode_all)?;
+        let mut password = String::new();
+        if !user.is_empty() {
+            let name = match self.password {
+                Some(Value::Environment(name)) => name,
+                _ => variable.to_owned(),
+            };
+            password = format!(":${{{name}}}@");
             variables.push((name, "the database's password"));
         }
-        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
-        let socket = self.socket.map(|socket| match self.scheme {
-            "postgresql" => format!("?host={}", percent::encode_all(&socket)),
-            _ => format!("?socket={}", percent::encode_all(&socket)),
-        });
-        let at = if user.is_empty() { "" } else { "@" };
-        let (host, socket) = (host.unwrap_or_default(), socket.unwrap_or_default());
-        match database {
-            Some(database) => {
-                (Some(format!("{}://{user}{password}{at}{host}{port}/{database}{socket}", self.scheme)), variables)
-            }
-            None => (None, Vec::new()),
-        }
+        let port = if port.is_empty() { port } else { format!(":{port}") };
+        let socket = match (socket.as_str(), self.scheme) {
+            ("", _) => socket,
+            (_, "postgresql") => format!("?host={socket}"),
+            _ => format!("?socket={socket}"),
+        };
+        (!database.is_empty()).then(|| format!("{}://{user}{password}{host}{port}/{database}{socket}", self.scheme))
     }
 }
 

@@ -19,6 +19,8 @@ enum Token {
     /// A name, a number, or `$name`.
     Word(String),
     Sign(char),
+    /// A file that is included and cannot be read here.
+    Unseen,
 }
 
 impl Token {
@@ -28,14 +30,24 @@ impl Token {
     }
 }
 
+/// Files that are included from included ones are read so deep.
+const DEPTH: u32 = 4;
+/// No settings file has more brackets in one another; what comes behind those is not read.
+const NESTED: u32 = 100;
+
 /// The tokens of a settings file.
 pub struct Php(Vec<Token>);
 
 impl Php {
     pub fn read(source: &str) -> Self {
-        let mut tokens = Vec::new();
+        let (mut tokens, mut depth) = (Vec::new(), 0_u32);
         let mut rest = source;
-        while let Some(first) = rest.chars().next() {
+        while let Some(first) = rest.chars().next().filter(|_| depth < NESTED) {
+            match first {
+                '(' | '[' => depth += 1,
+                ')' | ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
             rest = match first {
                 '#' if !rest.starts_with("#[") => behind(rest, "\n"),
                 '/' if rest.starts_with("//") => behind(rest, "\n"),
@@ -65,49 +77,64 @@ impl Php {
         Self(tokens)
     }
 
-    /// The same with the files that it includes in their places; `open`: the text of one by the last text that its path is
-    /// made of, as `/settings.local.php`. What those include is left out.
-    pub fn with_included(self, open: &dyn Fn(&str) -> Option<String>) -> Self {
+    /// The same with the files that it includes in their places; `open`: the text of one by its path, which begins with `/`
+    /// where it lies beside this one, or is a whole one.
+    pub fn with_included(self, open: &dyn Fn(&str) -> Included) -> Self {
+        self.included(open, DEPTH)
+    }
+
+    fn included(self, open: &dyn Fn(&str) -> Included, depth: u32) -> Self {
+        let certain = self.certain();
         let mut tokens = Vec::new();
-        let mut rest = self.0.as_slice();
-        while let [first, after @ ..] = rest {
-            let end = after.iter().position(|token| *token == Token::Sign(';')).unwrap_or(after.len());
-            let path = after[..end].iter().rev().find_map(|token| match token {
-                Token::Text(text) => Some(text),
-                _ => None,
-            });
-            match path.filter(|_| first.is_include()).and_then(|path| open(path)) {
-                Some(source) => {
-                    tokens.extend(Self::read(&source).0);
-                    rest = after.get(end + 1..).unwrap_or_default();
-                }
-                None => {
-                    tokens.push(first.clone());
-                    rest = after;
+        let mut at = 0;
+        while let Some(first) = self.0.get(at) {
+            at += 1;
+            if !first.is_include() {
+                tokens.push(first.clone());
+                continue;
+            }
+            let is_certain = certain[at - 1];
+            let rest = &self.0[at..];
+            let is_end = |two: &[Token]| two[0] == Token::Sign(';') || two == [Token::Sign('?'), Token::Sign('>')];
+            let last = rest.len() - usize::from(rest.last() == Some(&Token::Sign(';')));
+            let end = rest.windows(2).position(is_end).unwrap_or(last);
+            let path = if depth == 0 { None } else { path(&rest[..end]) };
+            match path.map_or(Included::Unseen, open) {
+                Included::Nothing => {}
+                Included::Unseen => tokens.push(Token::Unseen),
+                Included::Source(source) => {
+                    let inner = Self::read(&source).included(open, depth - 1).0;
+                    // What it says depends on what the include depends on.
+                    tokens.extend((!is_certain).then_some(Token::Sign('{')));
+                    tokens.extend(inner);
+                    tokens.extend((!is_certain).then_some(Token::Sign('}')));
                 }
             }
+            at += end;
         }
         Self(tokens)
     }
 
-    /// Of each token, whether it stands in a statement that runs in any case.
+    /// Of each token, whether it begins a statement that runs in any case.
     fn certain(&self) -> Vec<bool> {
         let mut depth = 0_u32;
         let mut before: Option<&Token> = None;
         let certain = self.0.iter().map(|token| {
             match token {
                 Token::Sign('{') => depth += 1,
+                // `if (…):`, up to `endif`.
+                Token::Sign(':') if before == Some(&Token::Sign(')')) => depth += 1,
                 Token::Sign('}') => depth = depth.saturating_sub(1),
+                Token::Word(word) if word.to_ascii_lowercase().starts_with("end") => depth = depth.saturating_sub(1),
                 _ => {}
             }
-            // `if (…) statement;` has no braces.
-            let follows = match before {
-                Some(Token::Sign(sign)) => *sign == ')',
-                Some(Token::Word(word)) => word.eq_ignore_ascii_case("else"),
-                _ => false,
+            let begins = match before {
+                None | Some(Token::Sign(';' | '}' | '@' | '>') | Token::Unseen) => true,
+                Some(Token::Word(word)) => word == "php",
+                Some(_) => false,
             };
             before = Some(token);
-            depth == 0 && !follows
+            depth == 0 && begins
         });
         certain.collect()
     }
@@ -122,6 +149,7 @@ impl Php {
             {
                 Some((Some(read_value(value).0), certain[at]))
             }
+            [Token::Unseen, ..] => Some((Some(Value::Unknown), certain[at])),
             _ => None,
         }))
     }
@@ -131,7 +159,11 @@ impl Php {
     pub fn element(&self, variable: &str, path: &[&str]) -> Option<Value> {
         let certain = self.certain();
         agreed((0..self.0.len()).rev().filter_map(|at| {
-            let [Token::Word(word), rest @ ..] = self.0.get(at..)? else { return None };
+            let (word, rest) = match self.0.get(at..)? {
+                [Token::Word(word), rest @ ..] => (word, rest),
+                [Token::Unseen, ..] => return Some((Some(Value::Unknown), certain[at])),
+                _ => return None,
+            };
             if word.strip_prefix('$') != Some(variable) {
                 return None;
             }
@@ -144,6 +176,33 @@ impl Php {
             Some((below(read_value(&rest[1..]).0, &path[keys.len()..]), certain[at]))
         }))
     }
+}
+
+/// What became of a file that is included.
+pub enum Included {
+    Source(String),
+    /// There is none, or it says nothing that matters.
+    Nothing,
+    Unseen,
+}
+
+/// The path that an expression is, where that is plain: one beside the file, with `/` before it, or a whole one.
+fn path(mut tokens: &[Token]) -> Option<&str> {
+    while let [Token::Sign('('), inner @ .., Token::Sign(')')] = tokens {
+        tokens = inner;
+    }
+    let [before @ .., Token::Text(last)] = tokens else { return None };
+    let before: String = before
+        .iter()
+        .map(|token| match token {
+            Token::Text(text) | Token::Word(text) => text.clone(),
+            Token::Sign(sign) => sign.to_string(),
+            Token::Unseen => "?".to_owned(),
+        })
+        .collect();
+    let beside = ["__DIR__.", "dirname(__FILE__).", "ABSPATH.", "$app_root./.$site_path."];
+    let is_plain = before.is_empty() || beside.contains(&before.as_str());
+    is_plain.then_some(last)
 }
 
 /// The value that counts first, of those that may be given with whether they are in any case.
@@ -338,6 +397,9 @@ mod tests {
             ("if ($a) { define('N', 'a'); } define('N', 'a');", Value::Text("a".to_owned())),
             ("define('N', 'a'); if ($a) { define('N', 'b'); }", Value::Text("a".to_owned())),
             ("defined('N') || \\define('N', 'a');", Value::Text("a".to_owned())),
+            ("$a && define('N', 'a'); define('N', 'b');", Value::Unknown),
+            ("if ($a): define('M', 1); define('N', 'a'); else: define('N', 'b'); endif;", Value::Unknown),
+            ("if ($a): endif; define('N', 'a'); define('N', 'b');", Value::Text("a".to_owned())),
             ("$x = <<<EOT\n define('N', 'no');\n EOTS;\n  EOT;\n@define('N', 'a');", Value::Text("a".to_owned())),
             ("$x = <<<'EOT'\ndefine('N', 'no');", Value::Unknown),
         ] {
@@ -356,12 +418,29 @@ mod tests {
 
     #[test]
     fn what_is_included_is_read_in_its_place() {
-        let open =
-            |path: &str| (path == "/local.php").then(|| "<?php $s['a'] = 'local'; define('N', 'local');".to_owned());
+        let open = |path: &str| match path {
+            "/local.php" => Included::Source("<?php $s['a'] = 'local'; define('N', 'local');".to_owned()),
+            "/twice.php" => Included::Source("<?php include __DIR__ . '/local.php' ?> $s['b'] = 1;".to_owned()),
+            "/round.php" => Included::Source("<?php include __DIR__ . '/round.php';".to_owned()),
+            "/etc/other.php" => Included::Unseen,
+            _ => Included::Nothing,
+        };
         for (source, expected) in [
             ("$s['a'] = 'x'; include __DIR__ . '/local.php';", is("local")),
-            ("include $root . '/' . $path . '/local.php'; $s['a'] = 'x';", is("x")),
-            ("$s['a'] = 'x'; require_once('/other.php');", is("x")),
+            ("$s['a'] = 'x'; include __DIR__ . '/twice.php';", is("local")),
+            ("include $app_root . '/' . $site_path . '/local.php'; $s['a'] = 'x';", is("x")),
+            ("$s['a'] = 'x'; require_once('/none.php');", is("x")),
+            ("$s['a'] = 'x'; require_once('/etc/other.php');", Some(Value::Unknown)),
+            ("$s['a'] = 'x'; require __DIR__ . '/' . $env . '.php';", Some(Value::Unknown)),
+            ("$s['a'] = 'x'; include \"/settings.$env.php\";", Some(Value::Unknown)),
+            ("$s['a'] = 'x'; include dirname(__DIR__) . '/local.php';", Some(Value::Unknown)),
+            ("$s['a'] = 'x'; include __DIR__ . '/round.php';", Some(Value::Unknown)),
+            ("require __DIR__ . '/' . $env . '.php'; $s['a'] = 'x';", is("x")),
+            (
+                "$s['a'] = 'x'; if ($c) include __DIR__ . '/local.php'; else include __DIR__ . '/none.php';",
+                Some(Value::Unknown),
+            ),
+            ("$s['a'] = 'x'; file_exists($f) && include __DIR__ . '/local.php';", Some(Value::Unknown)),
             (
                 "$s['a'] = 'x'; if (file_exists(__DIR__ . '/local.php')) { include __DIR__ . '/local.php'; }",
                 Some(Value::Unknown),
@@ -370,7 +449,7 @@ mod tests {
         ] {
             assert_eq!(Php::read(source).with_included(&open).element("s", &["a"]), expected, "{source}");
         }
-        assert_eq!(Php::read("include '/local.php'").with_included(&open).constant("N"), is("local"));
+        assert_eq!(Php::read("include '/local.php';").with_included(&open).constant("N"), is("local"));
     }
 
     #[test]
@@ -388,9 +467,11 @@ mod tests {
             "array((((",
             ")",
         ] {
-            let php = Php::read(source);
+            let php = Php::read(source).with_included(&|_| Included::Unseen);
             php.constant("A");
             php.element("databases", &["a"]);
         }
+        let deep = format!("$databases = {}", "[".repeat(1_000_000));
+        assert_eq!(Php::read(&deep).element("databases", &["a"]), None);
     }
 }

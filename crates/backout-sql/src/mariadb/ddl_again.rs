@@ -43,18 +43,38 @@ fn has(b: &mut Session, hold: &str) -> Result<bool, Error> {
         && b.value(&format!("SELECT 1 FROM `{hold}` LIMIT 1"))?.is_some())
 }
 
-/// Gives rows again in new columns what they had there; those that came since keep what they got. Can be done again.
+/// Gives rows again in new columns what they had there; those that came since keep what they got. Can be done again, until
+/// [`forget_given`].
 pub fn give_again(a: &mut Session, kept: &Kept, holds: &Holds) -> Result<(), Error> {
     let table = &kept.after;
     let now = Table::find(a, &table.name)?;
     let moving = now.columns.iter().filter(|column| column.moves).map(|column| column.name.as_str());
     let columns = table.key.len()..table.key.len() + kept.given;
-    let set = set_from(table, &holds.given, columns, moving);
-    a.run(&set)?;
+    a.run(&set_from(table, &holds.given, columns, moving))
+}
+
+/// Once the row of the change says that it is done: what rows have now is what the next redo gives.
+pub fn forget_given(a: &mut Session, holds: &Holds) -> Result<(), Error> {
     a.run(&format!("DELETE FROM `{}`", holds.given))
 }
 
 impl Mariadb {
+    /// A change that broke off behind the server's part: rows get again what they had, and that is noted as what it left.
+    pub(super) fn settle_given(&mut self, kept: &Kept, holds: &Holds, name: &str) -> Result<(), TargetError> {
+        let label = self.label.clone();
+        let failed = |source| TargetError::failed(format!("cannot bring values back in {label}"), source);
+        if kept.given == 0 || !has(&mut self.b, &holds.given).map_err(failed)? {
+            return Ok(());
+        }
+        self.hold_triggers(&[name])?;
+        give_again(&mut self.b, kept, holds).map_err(failed)?;
+        if !has(&mut self.b, &holds.after).map_err(failed)? {
+            let note = format!("INSERT INTO `{}` SELECT * FROM `{}`", holds.after, holds.given);
+            self.b.run(&note).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Runs the statement again, under the script's settings of then; the tool's own hold again afterwards, however it went.
     pub(super) fn redo_alter(
         &mut self,
@@ -89,6 +109,7 @@ impl Mariadb {
         let set = moment::settable(a, settings).and_then(|settings| a.run(settings));
         set.map_err(|source| self.failed("cannot set up", source))?;
         let holds = self.holds_of(segment);
+        let stored = altered_by(segment).and_then(|altered| altered.kept.clone()).filter(|kept| kept.given > 0);
         let left = altered_by(segment).map(|altered| altered.after.clone()).unwrap_or_default();
         if let Some(kept) = altered_by(segment).and_then(|altered| altered.kept.as_ref()) {
             let put = put_given_aside(&mut self.b, kept, &holds);
@@ -97,6 +118,10 @@ impl Mariadb {
         let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
         match prepared.change {
             Some(Change::Altered(altered)) => {
+                if stored.is_some_and(|stored| !altered.kept.as_ref().is_some_and(|kept| kept.gives_as(&stored))) {
+                    let why = "others changed since the key or the columns by which its rows get again what they had";
+                    return Err(TargetError::failed(format!("cannot do {name} again"), why));
+                }
                 let change = Box::new(Change::Altered(altered.clone()));
                 let held = self.begin_of_held();
                 let hung = ddl_hung::before(&mut self.b, &change, &held).map_err(|source| self.reading(source))?;

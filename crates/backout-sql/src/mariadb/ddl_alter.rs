@@ -15,9 +15,11 @@ use super::apply::cannot_run;
 use super::capture::patiently;
 use super::classify::No;
 use super::ddl::{Change, Prepared, definition, renamed};
-use super::ddl_again::give_again;
+use super::ddl_again::{forget_given, give_again};
 use super::ddl_fit::{is_unfit, list_filled, list_homeless, list_unfit, newcomers};
-use super::ddl_kept::{Holds, Kept, fill, kept, list_changed, lost_keys, make_holds, note_changed, refill, renames};
+use super::ddl_kept::{
+    Holds, Kept, dropped_and_added, fill, kept, list_changed, lost_keys, make_holds, note_changed, refill, renames,
+};
 use super::ddl_links;
 use super::ddl_shape::{Shape, clauses};
 use super::emptied::{has_rows, lost, partitions, unlisted};
@@ -135,6 +137,10 @@ impl Mariadb {
         let named = quiet::names_gone(&mut self.b, &name, [&to, &from]).map_err(|source| reading(&label, source))?;
         named.map_or(Ok(()), |why| Err(refused(why)))?;
         let names = renames(&bare(&statement.sql, self.version));
+        if let Some(column) = dropped_and_added(&bare(&statement.sql, self.version), &from, &to, &names) {
+            let why = "and adds it again, so that its values would be gone without a word: do that in two statements";
+            return Err(refused(format!("it drops the column {column} {why}")));
+        }
         let back: Vec<(String, String)> = names.clone();
         let inverse = clauses(&from, &to, &back).join(", ");
         if inverse.contains("nextval(") {
@@ -245,7 +251,10 @@ impl Mariadb {
             altered.counter_after = counter_after;
         }
         segment.state = State::Done;
-        let written = self.a()?.aside(|a| segment.rewrite(a, &names, ticket));
+        let written = self.a()?.aside(|a| {
+            segment.rewrite(a, &names, ticket)?;
+            if given.is_some() { forget_given(a, &holds) } else { Ok(()) }
+        });
         written.map_err(keeping)?;
         self.a()?.run("UNLOCK TABLES").map_err(keeping)
     }
@@ -279,11 +288,8 @@ impl Mariadb {
         }
         // What it is after an alteration that was broken off is known by what it was on the empty table only; it is not
         // what it was before, and nobody else alters a table that is locked.
-        if let Some(kept) = altered.kept.as_ref().filter(|kept| !undoing && kept.given > 0) {
-            let holds = self.holds_of(segment);
-            self.hold_triggers(&[&altered.name])?;
-            let done = give_again(&mut self.b, kept, &holds);
-            done.map_err(|source| self.failed("cannot bring values back in", source))?;
+        if let Some(kept) = altered.kept.as_ref().filter(|_| !undoing) {
+            self.settle_given(kept, &self.holds_of(segment), &altered.name)?;
         }
         Ok(true)
     }
@@ -358,9 +364,12 @@ impl Mariadb {
                 list_changed(self.a()?, kept, &holds, replay).map_err(failed)?;
                 return self.a()?.run("UNLOCK TABLES").map_err(failed);
             }
-            theirs = newcomers(self.a()?, kept, &holds).map_err(failed)?;
-            if theirs > 0 && kept.given > 0 {
-                let rows = words::count(theirs, "row");
+            let came = newcomers(self.a()?, kept, &holds).map_err(failed)?;
+            if kept.listed() {
+                theirs = came;
+            }
+            if came > 0 && kept.given > 0 {
+                let rows = words::count(came, "row");
                 let columns = kept.given().collect::<Vec<_>>().join(", ");
                 replay.notes.push(format!("{label}: {rows} of others in {} lost what was in {columns}", altered.name));
             }
@@ -456,7 +465,9 @@ impl Mariadb {
     fn refill(&mut self, segment: &Segment, altered: &Altered) -> Result<(), TargetError> {
         let holds = self.holds_of(segment);
         if let Some(kept) = &altered.kept {
-            self.hold_triggers(&[&altered.name])?;
+            if kept.brings() {
+                self.hold_triggers(&[&altered.name])?;
+            }
             let done = refill(&mut self.b, altered, kept, &holds);
             done.map_err(|source| self.failed("cannot bring values back in", source))?;
         }

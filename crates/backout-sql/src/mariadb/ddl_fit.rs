@@ -11,7 +11,7 @@ use super::ddl_shape::Shape;
 use super::replay::Replay;
 use super::session::{Session, ident};
 use super::table::{Column, Compared, Side};
-use super::token::string;
+use super::token::{each_token, string};
 
 /// A table that is the session's own.
 const FIT: &str = "`backout_fit`";
@@ -169,19 +169,28 @@ pub fn added(altered: &Altered) -> Vec<(String, String)> {
 /// True where what the server gave rows for a new column cannot be told from its definition, and is not computed from the rest.
 pub fn is_given(definition: &str) -> bool {
     let text = definition.to_ascii_lowercase();
-    !is_computed(&text) && not_as_added("", &text, definition).is_none()
+    !is_computed(definition) && not_as_added("", &text, definition).is_none()
 }
 
-fn is_computed(text: &str) -> bool {
-    text.contains(" as (") || text.contains("auto_increment")
+/// Words of a comment are none of the definition's.
+fn is_computed(definition: &str) -> bool {
+    let tokens: Vec<_> = each_token(definition).collect();
+    tokens.iter().any(|token| token.is("AUTO_INCREMENT"))
+        || tokens.windows(2).any(|pair| pair[0].is("AS") && pair[1].is_sign(b'('))
+}
+
+/// The default of a column and what follows it; none where it has none.
+pub fn default_of(definition: &str) -> Option<&str> {
+    let word = each_token(definition).find(|token| token.is("DEFAULT"))?;
+    Some(definition[word.start + "DEFAULT".len()..].trim_start())
 }
 
 /// Rows whose value is not the one that they got with the column; none where each computes its own.
 fn not_as_added(name: &str, text: &str, definition: &str) -> Option<String> {
-    if is_computed(text) {
+    if is_computed(definition) {
         return None;
     }
-    let Some(at) = text.find(" default ") else {
+    let Some(default) = default_of(definition) else {
         // NOT NULL without a default: what the server calls the zero of the type.
         let zero = ["int", "decimal", "float", "double", "bit", "year"].iter().any(|word| text.contains(word));
         let texts = ["char", "text", "blob", "binary"].iter().any(|word| text.contains(word));
@@ -192,7 +201,6 @@ fn not_as_added(name: &str, text: &str, definition: &str) -> Option<String> {
             (true, ..) => None,
         };
     };
-    let default = definition[at + " default ".len()..].trim_start();
     let literal = match default.starts_with('\'') {
         // A quote in it is doubled, or of a text behind a backslash.
         true => default[..string(default.as_bytes(), 0)].to_owned(),

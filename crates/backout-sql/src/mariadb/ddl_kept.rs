@@ -40,6 +40,15 @@ impl Kept {
         self.brings() || self.given == 0
     }
 
+    /// Rows are found by the same key, and get values in the same columns.
+    pub fn gives_as(&self, other: &Self) -> bool {
+        let of = |kept: &Self| -> Vec<(String, String)> {
+            let columns = kept.after.columns.iter().take(kept.after.key.len() + kept.given);
+            columns.map(|column| (column.name.clone(), column.kind.clone())).collect()
+        };
+        self.given == other.given && of(self) == of(other)
+    }
+
     /// The columns that are new.
     pub fn given(&self) -> impl Iterator<Item = &str> {
         self.after.columns.iter().skip(self.after.key.len()).take(self.given).map(|column| column.name.as_str())
@@ -95,6 +104,30 @@ pub fn renames(sql: &str) -> Vec<(String, String)> {
     }
     all.retain(|(old, new)| old != new);
     all
+}
+
+/// A column that a statement drops and adds again. The server lets it pass, and no definition tells that its values are gone.
+pub fn dropped_and_added(sql: &str, from: &Shape, to: &Shape, names: &[(String, String)]) -> Option<String> {
+    let has = |shape: &Shape, name: &str| shape.columns.iter().any(|(one, _)| one.eq_ignore_ascii_case(name));
+    let mut rest = reader(sql);
+    while let Some(token) = rest.next() {
+        if !token.is("DROP") {
+            continue;
+        }
+        let said = rest.takes("COLUMN");
+        rest.takes("IF EXISTS");
+        let Some(next) = rest.peek() else { break };
+        let other =
+            ["KEY", "INDEX", "PRIMARY", "FOREIGN", "CONSTRAINT", "CHECK", "PARTITION", "DEFAULT", "SYSTEM", "PERIOD"];
+        if !said && other.iter().any(|word| next.is(word)) {
+            continue;
+        }
+        let Some(name) = next.name() else { continue };
+        if has(from, &name) && has(to, &name) && !names.iter().any(|(_, new)| new.eq_ignore_ascii_case(&name)) {
+            return Some(name);
+        }
+    }
+    None
 }
 
 /// What has to be kept of a table's values; `from` is its shape afterwards, `to` that of before.

@@ -130,7 +130,9 @@ pub const BY_COPY: &str = "ALGORITHM=COPY, ";
 
 /// An option that the server forgets with each ALTER TABLE that does not say it.
 pub fn said_again(to: &Shape) -> Option<String> {
-    to.options.split(' ').find(|option| option.starts_with("PAGE_CHECKSUM=")).map(str::to_owned)
+    let tokens: Vec<_> = each_token(&to.options).collect();
+    let said = tokens.windows(3).find(|three| three[0].is("PAGE_CHECKSUM") && three[1].is_sign(b'='))?;
+    ["0", "1"].into_iter().find(|value| said[2].text == *value).map(|value| format!("PAGE_CHECKSUM={value}"))
 }
 
 /// The clauses that lead from the foreign keys of one shape to those of another.

@@ -48,13 +48,22 @@ impl Head {
     pub fn folded(mut self) -> Self {
         let is_file = matches!(self.object, Object::Table | Object::View | Object::Index | Object::Sequence);
         for name in &mut self.names {
-            name.database = name.database.take().map(|of| of.to_lowercase());
+            name.database = name.database.take().map(|of| folded(&of));
             if is_file {
-                name.name = name.name.to_lowercase();
+                name.name = folded(&name.name);
             }
         }
         self
     }
+}
+
+/// A name in small letters, as the server makes it: each letter by itself, whatever stands beside it.
+pub fn folded(name: &str) -> String {
+    let each = |letter: char| {
+        let mut small = letter.to_lowercase();
+        small.next().filter(|_| small.next().is_none()).unwrap_or(letter)
+    };
+    name.chars().map(each).collect()
 }
 
 /// Words between CREATE or ALTER and the kind of object, with what they are told by.

@@ -8,7 +8,7 @@ use super::Mariadb;
 use super::classify::No;
 use super::ddl::Change;
 use super::ddl_alter::Altered;
-use super::ddl_fit::{added, is_given};
+use super::ddl_fit::{added, default_of, is_given};
 use super::segment::{Detail, Segment};
 use super::session::Session;
 use super::token::{bare, each_token};
@@ -57,7 +57,7 @@ fn once(altered: &Altered) -> Option<String> {
         return None;
     }
     let differs = |(_, text): &(String, String)| {
-        let default = text.to_ascii_lowercase().find(" default ").map(|at| &text[at..]).unwrap_or_default();
+        let default = default_of(text).unwrap_or_default();
         let varies = each_token(default).any(|token| token.text == "@" || WORDS.iter().any(|word| token.is(word)));
         varies && is_given(text)
     };

@@ -8,6 +8,7 @@ use mysql::Error;
 
 use super::capture::CaptureError;
 use super::classify::says_portion;
+use super::head::folded;
 use super::modes;
 use super::reader::{Name, Reader, reader};
 use super::session::Session;
@@ -73,8 +74,7 @@ impl Run {
         loop {
             if bodies.folds {
                 let names = std::mem::take(&mut self.names);
-                self.names
-                    .extend(names.into_iter().map(|(of, name)| (of.map(|of| of.to_lowercase()), name.to_lowercase())));
+                self.names.extend(names.into_iter().map(|(of, name)| (of.map(|of| folded(&of)), folded(&name))));
             }
             let before = taken.len();
             for (at, body) in bodies.all.iter().enumerate() {

@@ -184,9 +184,15 @@ fn between(was: &Object, is: &Object, has_renamed: bool, is_detached: &dyn Fn(&s
         }
         Kind::Table if is_detached(is.id()) => with(&["id", "of", "schema", "name", "partition of", "bound"], is, was),
         Kind::Table => with(&["id", "of", "schema", "name"], is, was),
-        // Owners and grants follow those of the table.
-        Kind::Sequence => with(&["owner", "acl"], was, is),
-        Kind::Function | Kind::Enum | Kind::Composite | Kind::Attribute | Kind::Schema | Kind::Extension => is.clone(),
+        // Owners and grants follow those of the table, but of one that comes to be its own: that asks for the same owner.
+        Kind::Sequence if was.part("owned by") == is.part("owned by") => with(&["owner", "acl"], was, is),
+        Kind::Function
+        | Kind::Sequence
+        | Kind::Enum
+        | Kind::Composite
+        | Kind::Attribute
+        | Kind::Schema
+        | Kind::Extension => is.clone(),
         _ if has_renamed || is_detached(is.of()) => is.clone(),
         _ => was.clone(),
     }

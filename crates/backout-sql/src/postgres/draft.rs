@@ -405,6 +405,10 @@ impl Postgres {
                 || object.part("sequence").is_some_and(|sequence| table::plain(sequence) == table::plain(id))
         };
         let is_any = |objects: &[Object], id: &str| objects.iter().any(|object| is_it(object, id));
+        let has_made_table =
+            |object: &Object| found.made.iter().any(|one| one.kind == Kind::Table && one.id() == object.of());
+        let stands_alone = |object: &Object| object.kind == Kind::Sequence || has_made_table(object);
+        let is_made = |id: &str| found.made.iter().any(|object| is_it(object, id) && stands_alone(object));
         let mut statements = Vec::new();
         for ((schema, name), (oid, at)) in &now {
             let id = format!("{}.{}", ident(schema), ident(name));
@@ -417,8 +421,8 @@ impl Postgres {
             if !at.called && !old.contains_key(oid) && self.b.value(&start)? == Some(at.value.to_string()) {
                 continue;
             }
-            if is_any(&found.made, &id) {
-                // The script makes it, so that nobody drew from it.
+            if is_made(&id) {
+                // The script makes it, so that nobody drew from it; for a new column of a table that is there rows draw.
                 statements.push(set);
                 continue;
             }

@@ -2,12 +2,15 @@
 
 use backout_engine::outcome::Status;
 use backout_model::conflict::OnConflict;
+use backout_testkit::every;
+use backout_testkit::faults::{Fault, play};
 use backout_testkit::fingerprint::Fingerprint;
 use backout_testkit::mariadb::{Queryable as _, Server};
 use backout_testkit::package::{Pkg, sql};
 use backout_testkit::site::TestSite;
 
 use super::ddl::{go_there_and_back, is_a_conflict};
+use super::rows::is_refused;
 
 const BASE: &str = "CREATE TABLE t (a int AUTO_INCREMENT PRIMARY KEY, b varchar(40), m timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)) ENGINE=InnoDB;
     INSERT INTO t (b, m) VALUES ('x', '2001-01-01'), ('y', '2001-01-01'), ('z', '2001-01-01');
@@ -24,6 +27,7 @@ fn values_that_the_server_gives_once_are_given_again() {
         "ALTER TABLE t ADD c double DEFAULT (RAND()), ADD n int DEFAULT 5, ADD s datetime(6) DEFAULT (SYSDATE(6)) FIRST;",
         "ALTER TABLE t ADD c int DEFAULT (CONNECTION_ID()), MODIFY b varchar(50) CHARACTER SET latin1, MODIFY a bigint AUTO_INCREMENT; INSERT INTO t (b) VALUES ('new');",
         "SET @x = 5; ALTER TABLE t ADD c int DEFAULT (@x);",
+        "ALTER TABLE t ADD c varchar(40) NOT NULL DEFAULT UUID() COMMENT 'instead of auto_increment as (a default b)';",
         "ALTER TABLE t ADD c datetime(6) DEFAULT NOW(6); ALTER TABLE loose ADD c datetime(6) DEFAULT NOW(6);",
     ] {
         let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
@@ -95,6 +99,84 @@ fn what_others_wrote_into_a_new_column_is_a_conflict() {
     assert!(format!("{undone:?}").contains("1 row of others in t lost what was in c"), "{undone:?}");
     site.redo().expect(Status::Done);
     assert_eq!(others.query_first::<String, _>(read).unwrap(), left);
+}
+
+/// A redo that dies is taken back, and the next one still gives rows what they had.
+#[test]
+fn a_redo_that_dies_forgets_nothing() {
+    let script = "ALTER TABLE t ADD c varchar(40) DEFAULT UUID();";
+    let stage = || {
+        let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+        let before = Fingerprint::of(&site);
+        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+        let deployed = Fingerprint::of(&site);
+        site.undo(None).expect(Status::Done);
+        (site, before, deployed)
+    };
+    let counted = {
+        let (site, ..) = stage();
+        let playing = play(Fault::None, false);
+        site.redo().expect(Status::Done);
+        playing.seen().len()
+    };
+    let points: Vec<usize> = (1..=counted).collect();
+    every::point(
+        "a redo of ALTER",
+        &points,
+        3,
+        || (),
+        |(), n| {
+            let (site, before, deployed) = stage();
+            let playing = play(Fault::CrashAt(n), false);
+            drop(site.redo());
+            assert!(playing.struck(), "{n} of {counted}");
+            drop(playing);
+            site.bury_the_dead();
+            site.resume().result.unwrap();
+            if Fingerprint::of(&site).differences(&before).is_empty() {
+                site.redo().expect(Status::Done);
+            }
+            let wrong = deployed.differences(&Fingerprint::of(&site));
+            if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+        },
+    );
+}
+
+/// By another key no row would be found again, or a wrong one.
+#[test]
+fn a_redo_looks_whether_the_key_stands() {
+    for others in ["ALTER TABLE k DROP PRIMARY KEY", "ALTER TABLE k DROP PRIMARY KEY, ADD PRIMARY KEY (b)"] {
+        let base = "CREATE TABLE k (a int NOT NULL, b int NOT NULL, PRIMARY KEY (a)) ENGINE=InnoDB; INSERT INTO k VALUES (1, 2), (2, 1);";
+        let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+        site.deploy(&Pkg::new("p").step(sql("ALTER TABLE k ADD c varchar(40) DEFAULT UUID();"))).expect(Status::Done);
+        site.undo(None).expect(Status::Done);
+        site.mariadb("main").unwrap().script(others);
+        let state = Fingerprint::of(&site);
+        let done = site.redo();
+        assert_eq!(done.status(), Status::Failed, "{others}: {done:?}");
+        assert!(format!("{done:?}").contains("others changed since the key"), "{others}: {done:?}");
+        state.assert_same(&Fingerprint::of(&site), others);
+    }
+}
+
+#[test]
+fn rules_that_come_back_hold_beside_new_columns() {
+    let base = "CREATE TABLE k (a int PRIMARY KEY, b int, CONSTRAINT small CHECK (b < 10)) ENGINE=InnoDB; INSERT INTO k VALUES (1, 2);";
+    let script = "ALTER TABLE k DROP CONSTRAINT small, ADD at datetime DEFAULT NOW();";
+    is_a_conflict(base, script, "UPDATE k SET b = 50", "do not fit its definition of before");
+}
+
+#[test]
+fn a_column_that_goes_and_comes_in_one_statement_is_refused() {
+    let base = "CREATE TABLE k (a int PRIMARY KEY, b varchar(40)) ENGINE=InnoDB; INSERT INTO k VALUES (1, 'x');";
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+    let before = Fingerprint::of(&site);
+    for script in [
+        "ALTER TABLE k DROP COLUMN b, ADD COLUMN b varchar(40);",
+        "ALTER TABLE k DROP b, ADD B varchar(40) DEFAULT UUID() AFTER a;",
+    ] {
+        is_refused(&site, &before, script, "and adds it again");
+    }
 }
 
 /// Rows that point at nothing since a routine had foreign keys go unchecked.
