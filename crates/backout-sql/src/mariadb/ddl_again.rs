@@ -17,20 +17,10 @@ use super::split::Statement;
 use super::table::{self, Table, There};
 use super::token::bare;
 
-fn altered_by(segment: &Segment) -> Option<&Altered> {
-    match &segment.detail {
-        Detail::Ddl { change, .. } => match &**change {
-            Change::Altered(altered) => Some(altered),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 /// Before a change is done again: what it left in new columns is to be given again, unless that is so already.
-pub fn put_given_aside(b: &mut Session, kept: &Kept, holds: &Holds) -> Result<(), Error> {
+fn put_given_aside(b: &mut Session, holds: &Holds) -> Result<(), Error> {
     let Holds { after, given, .. } = holds;
-    if kept.given == 0 || has(b, given)? || !has(b, after)? {
+    if has(b, given)? || !has(b, after)? {
         return Ok(());
     }
     b.run(&format!("DROP TABLE IF EXISTS `{given}`"))?;
@@ -79,11 +69,12 @@ impl Mariadb {
     pub(super) fn redo_alter(
         &mut self,
         segment: &mut Segment,
+        was: &Altered,
         (sql, settings): (&str, &str),
         line: u32,
         ticket: Ticket,
     ) -> Result<(), TargetError> {
-        let done = self.alter_again(segment, (sql, settings), line, ticket);
+        let done = self.alter_again(segment, was, (sql, settings), line, ticket);
         let unset = self.a()?.unset().map_err(|source| self.failed("cannot set up", source));
         done.and(unset.and_then(|()| self.own_session()))
     }
@@ -91,34 +82,33 @@ impl Mariadb {
     fn alter_again(
         &mut self,
         segment: &mut Segment,
+        was: &Altered,
         (sql, settings): (&str, &str),
         line: u32,
         ticket: Ticket,
     ) -> Result<(), TargetError> {
         let statement = Statement { line, sql: sql.to_owned() };
         let place = format!("line {line}");
-        let Detail::Ddl { change, .. } = &segment.detail else { return Ok(()) };
-        let name = change.names().next().unwrap_or_default().to_owned();
+        let name = was.name.as_str();
         let Some(mut head) = head(&bare(sql, self.version)) else { return Ok(()) };
         // As the server has it, however it is written.
-        head.names.iter_mut().take(1).for_each(|one| one.name.clone_from(&name));
+        head.names.iter_mut().take(1).for_each(|one| name.clone_into(&mut one.name));
         let there =
-            table::there(&mut self.b, &name).map_err(|source| self.failed("cannot read the schema of", source))?;
-        let again = self.without_loss(segment, &name)?;
+            table::there(&mut self.b, name).map_err(|source| self.failed("cannot read the schema of", source))?;
+        let again = self.without_loss(segment, name)?;
         let a = self.a()?;
         let set = moment::settable(a, settings).and_then(|settings| a.run(settings));
         set.map_err(|source| self.failed("cannot set up", source))?;
-        let holds = self.holds_of(segment);
-        let stored = altered_by(segment).and_then(|altered| altered.kept.clone()).filter(|kept| kept.given > 0);
-        let left = altered_by(segment).map(|altered| altered.after.clone()).unwrap_or_default();
-        if let Some(kept) = altered_by(segment).and_then(|altered| altered.kept.as_ref()) {
-            let put = put_given_aside(&mut self.b, kept, &holds);
+        let gave = was.kept.as_ref().filter(|kept| kept.given > 0);
+        if gave.is_some() {
+            let holds = self.holds_of(segment);
+            let put = put_given_aside(&mut self.b, &holds);
             put.map_err(|source| self.failed("cannot keep what was left in", source))?;
         }
         let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
         match prepared.change {
             Some(Change::Altered(altered)) => {
-                if stored.is_some_and(|stored| !altered.kept.as_ref().is_some_and(|kept| kept.gives_as(&stored))) {
+                if gave.is_some_and(|gave| !altered.kept.as_ref().is_some_and(|kept| kept.gives_as(gave))) {
                     let why = "others changed since the key or the columns by which its rows get again what they had";
                     return Err(TargetError::failed(format!("cannot do {name} again"), why));
                 }
@@ -126,7 +116,7 @@ impl Mariadb {
                 let held = self.begin_of_held();
                 let hung = ddl_hung::before(&mut self.b, &change, &held).map_err(|source| self.reading(source))?;
                 segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change, hung };
-                let altered = Altered { after: left, ..*altered };
+                let altered = Altered { after: was.after.clone(), ..*altered };
                 match again {
                     Some(again) => {
                         let altered = Altered { gone: Vec::new(), ..altered };

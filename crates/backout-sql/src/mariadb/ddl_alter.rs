@@ -136,13 +136,13 @@ impl Mariadb {
         }
         let named = quiet::names_gone(&mut self.b, &name, [&to, &from]).map_err(|source| reading(&label, source))?;
         named.map_or(Ok(()), |why| Err(refused(why)))?;
-        let names = renames(&bare(&statement.sql, self.version));
-        if let Some(column) = dropped_and_added(&bare(&statement.sql, self.version), &from, &to, &names) {
+        let text = bare(&statement.sql, self.version);
+        let names = renames(&text);
+        if let Some(column) = dropped_and_added(&text, &from, &to, &names) {
             let why = "and adds it again, so that its values would be gone without a word: do that in two statements";
             return Err(refused(format!("it drops the column {column} {why}")));
         }
-        let back: Vec<(String, String)> = names.clone();
-        let inverse = clauses(&from, &to, &back).join(", ");
+        let inverse = clauses(&from, &to, &names).join(", ");
         if inverse.contains("nextval(") {
             return Err(refused("its undo would draw numbers from a sequence for the rows that are there".to_owned()));
         }
@@ -166,7 +166,7 @@ impl Mariadb {
         }
         let counter = table::counter(&mut self.b, &name).map_err(|source| reading(&label, source))?;
         let (after, counter_after, links) = (String::new(), None, for_clone.links);
-        let lost = lost(&bare(&statement.sql, self.version), head.rest).map(|(_, named)| named).unwrap_or_default();
+        let lost = lost(&text, head.rest).map(|(_, named)| named).unwrap_or_default();
         let gone = partitions(&mut self.b, &name, &lost).map_err(|source| reading(&label, source))?;
         let altered = Altered { name, before, after, inverse, kept, counter, counter_after, gone, links };
         Ok(Prepared { change: Some(Change::Altered(Box::new(altered))), by_names: false })

@@ -154,7 +154,7 @@ pub fn list_filled(a: &mut Session, altered: &Altered, replay: &mut Replay<'_>) 
 /// Conditions on rows that have another value than they got, for each column that goes. What each row computes for itself
 /// is no matter.
 pub fn filled(altered: &Altered) -> Vec<String> {
-    let conditions = |(name, text): &(String, String)| not_as_added(&ident(name), &text.to_ascii_lowercase(), text);
+    let conditions = |(name, text): &(String, String)| not_as_added(&ident(name), text);
     added(altered).iter().filter_map(conditions).collect()
 }
 
@@ -168,8 +168,7 @@ pub fn added(altered: &Altered) -> Vec<(String, String)> {
 
 /// True where what the server gave rows for a new column cannot be told from its definition, and is not computed from the rest.
 pub fn is_given(definition: &str) -> bool {
-    let text = definition.to_ascii_lowercase();
-    !is_computed(definition) && not_as_added("", &text, definition).is_none()
+    !is_computed(definition) && not_as_added("", definition).is_none()
 }
 
 /// Words of a comment are none of the definition's.
@@ -186,12 +185,13 @@ pub fn default_of(definition: &str) -> Option<&str> {
 }
 
 /// Rows whose value is not the one that they got with the column; none where each computes its own.
-fn not_as_added(name: &str, text: &str, definition: &str) -> Option<String> {
+fn not_as_added(name: &str, definition: &str) -> Option<String> {
     if is_computed(definition) {
         return None;
     }
     let Some(default) = default_of(definition) else {
         // NOT NULL without a default: what the server calls the zero of the type.
+        let text = definition.to_ascii_lowercase();
         let zero = ["int", "decimal", "float", "double", "bit", "year"].iter().any(|word| text.contains(word));
         let texts = ["char", "text", "blob", "binary"].iter().any(|word| text.contains(word));
         return match (text.contains("not null"), zero, texts) {

@@ -384,10 +384,11 @@ pub fn mended(b: &mut Session, change: &Change, hung: &Hung) -> Result<Vec<Strin
     for link in links {
         let child = ident(&link.child);
         let definition = definition(b, &link.child)?.unwrap_or_default();
-        let how = if definition.contains(" STORED") { ddl_links::BY_COPY } else { "" };
-        let add = iter::once(format!("ADD {}", link.line)).chain(ddl_links::said_again(&Shape::of(&definition)));
+        let by_copy = definition.contains(" STORED").then(|| ddl_links::BY_COPY.to_owned());
+        let said_again = ddl_links::said_again(&Shape::of(&definition));
+        let add = iter::once(format!("ADD {}", link.line)).chain(said_again).chain(by_copy);
         all.push(format!("ALTER TABLE {child} DROP FOREIGN KEY IF EXISTS {}", ident(&link.name)));
-        all.push(format!("ALTER TABLE {child} {how}{}", add.collect::<Vec<_>>().join(", ")));
+        all.push(format!("ALTER TABLE {child} {}", add.collect::<Vec<_>>().join(", ")));
     }
     Ok(all)
 }

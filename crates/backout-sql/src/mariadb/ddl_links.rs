@@ -118,15 +118,15 @@ pub fn gone_unsaid(sql: &str, from: &Shape, to: &Shape) -> Option<String> {
 
 /// Alters a table, by a copy where its new foreign keys need one.
 pub fn alter(b: &mut Session, table: &str, clauses: &[String]) -> Result<(), Error> {
-    let sql = |how: &str| format!("ALTER TABLE {} {how}{}", ident(table), clauses.join(", "));
-    match b.run(&sql("")) {
-        Err(error) if needs_copy(&error) => b.run(&sql(BY_COPY)),
+    let sql = format!("ALTER TABLE {} {}", ident(table), clauses.join(", "));
+    match b.run(&sql) {
+        Err(error) if needs_copy(&error) => b.run(&format!("{sql}, {BY_COPY}")),
         done => done,
     }
 }
 
 /// Has an ALTER TABLE make a copy.
-pub const BY_COPY: &str = "ALGORITHM=COPY, ";
+pub const BY_COPY: &str = "ALGORITHM=COPY";
 
 /// An option that the server forgets with each ALTER TABLE that does not say it.
 pub fn said_again(to: &Shape) -> Option<String> {
@@ -171,7 +171,7 @@ fn keys(from: &Shape, to: &Shape) -> Vec<String> {
     clauses.extend(said_again(to));
     if same_keys(from, to) {
         // Another order alone the server takes for no change in place.
-        clauses.push("ALGORITHM=COPY".to_owned());
+        clauses.push(BY_COPY.to_owned());
     }
     clauses
 }

@@ -227,7 +227,7 @@ impl Mariadb {
             }
             return match undo {
                 true => self.undo_alter(segment, altered, &mut act.replay),
-                false => self.redo_alter(segment, (&sql, &settings), line, ticket),
+                false => self.redo_alter(segment, altered, (&sql, &settings), line, ticket),
             };
         }
         marker::holds(&mut self.b, &names, &self.label.clone(), self.epoch)?;

@@ -10,6 +10,7 @@ use backout_model::target::{Gate, TargetError};
 use super::Mariadb;
 use super::apply::uncaptured;
 use super::classify::{self, Class};
+use super::head::folded;
 use super::load;
 use super::reader::reader;
 use super::run::{self, Bodies, Run};
@@ -72,9 +73,7 @@ impl Mariadb {
             {
                 Ok(Class::Rows(run::all_names(&bare(&statement.sql, self.version))))
             }
-            Ok(Class::Use(name))
-                if name != self.database && !(self.bodies.folds && name.to_lowercase() == self.database) =>
-            {
+            Ok(Class::Use(name)) if name != self.database && !(self.bodies.folds && folded(&name) == self.database) => {
                 let no = classify::No::step("a step works on one database", "name the other one in site.yaml");
                 Err(no.at(place, &statement.sql).refusal.into())
             }

@@ -46,12 +46,10 @@ impl Parts {
             !domains.is_empty() && !tables.iter().any(mentions)
         };
         for object in &found.made {
-            let of_made_table =
-                || found.made.iter().any(|table| table.kind == Kind::Table && table.id() == object.of());
             let change = Change { before: None, after: Some(object.clone()) };
             match object.kind {
                 Kind::Column if object.part("relation").is_some() => late.push(change),
-                Kind::Column if !of_made_table() => {
+                Kind::Column if !is_of_one(object, &found.made) => {
                     let bare = as_added(object);
                     let is_whole = bare == *object;
                     early.push(Change { before: None, after: Some(bare.clone()) });
@@ -60,7 +58,9 @@ impl Parts {
                     }
                 }
                 Kind::Index | Kind::Constraint
-                    if object.part("references").is_none() && of_made_table() && !waits(object, &found.made) =>
+                    if object.part("references").is_none()
+                        && is_of_one(object, &found.made)
+                        && !waits(object, &found.made) =>
                 {
                     early.push(change);
                 }
@@ -198,6 +198,11 @@ fn between(was: &Object, is: &Object, has_renamed: bool, is_detached: &dyn Fn(&s
     }
 }
 
+/// True for a part of a table that is among the objects.
+pub(super) fn is_of_one(part: &Object, objects: &[Object]) -> bool {
+    objects.iter().any(|table| table.kind == Kind::Table && table.id() == part.of())
+}
+
 /// True for an index of a new partition that is a part of one which comes behind the rows.
 fn waits(index: &Object, made: &[Object]) -> bool {
     let Some(whole) = index.part("attached to") else { return false };
@@ -206,9 +211,7 @@ fn waits(index: &Object, made: &[Object]) -> bool {
         Kind::Constraint => object.part("index") == Some(whole),
         _ => false,
     };
-    let has_made_table =
-        |object: &Object| made.iter().any(|table| table.kind == Kind::Table && table.id() == object.of());
-    made.iter().find(is_it).is_some_and(|whole| !has_made_table(whole) || waits(whole, made))
+    made.iter().find(is_it).is_some_and(|whole| !is_of_one(whole, made) || waits(whole, made))
 }
 
 /// What the changes come to, as statements.

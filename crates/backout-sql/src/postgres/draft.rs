@@ -14,7 +14,7 @@ use backout_model::target::{Snapshot, TargetError};
 use super::acts::Act;
 use super::catalog::{Kind, Object, users_trigger};
 use super::compared::Imaged;
-use super::compared_events::{Parts, added, first_difference};
+use super::compared_events::{Parts, added, first_difference, is_of_one};
 use super::compared_proof::Scratch;
 use super::compared_rows::Pair;
 use super::compared_schema::{self, Differences, Grain};
@@ -405,9 +405,7 @@ impl Postgres {
                 || object.part("sequence").is_some_and(|sequence| table::plain(sequence) == table::plain(id))
         };
         let is_any = |objects: &[Object], id: &str| objects.iter().any(|object| is_it(object, id));
-        let has_made_table =
-            |object: &Object| found.made.iter().any(|one| one.kind == Kind::Table && one.id() == object.of());
-        let stands_alone = |object: &Object| object.kind == Kind::Sequence || has_made_table(object);
+        let stands_alone = |object: &Object| object.kind == Kind::Sequence || is_of_one(object, &found.made);
         let is_made = |id: &str| found.made.iter().any(|object| is_it(object, id) && stands_alone(object));
         let mut statements = Vec::new();
         for ((schema, name), (oid, at)) in &now {

@@ -20,6 +20,20 @@ const BASE: &str = "CREATE TABLE t (a int AUTO_INCREMENT PRIMARY KEY, b varchar(
     CREATE TABLE child (id int PRIMARY KEY, par int, FOREIGN KEY (par) REFERENCES par (id)) ENGINE=InnoDB;
     CREATE PROCEDURE lenient() SET foreign_key_checks = 0;";
 
+/// Deploys a script, and twice undoes it and does it again, to the same each time.
+fn comes_again(base: &str, script: &str) {
+    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+    let before = Fingerprint::of(&site);
+    site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+    let deployed = Fingerprint::of(&site);
+    for _ in 0..2 {
+        site.undo(None).expect(Status::Done);
+        before.assert_same(&Fingerprint::of(&site), script);
+        site.redo().expect(Status::Done);
+        deployed.assert_same(&Fingerprint::of(&site), script);
+    }
+}
+
 #[test]
 fn values_that_the_server_gives_once_are_given_again() {
     for script in [
@@ -30,16 +44,7 @@ fn values_that_the_server_gives_once_are_given_again() {
         "ALTER TABLE t ADD c varchar(40) NOT NULL DEFAULT UUID() COMMENT 'instead of auto_increment as (a default b)';",
         "ALTER TABLE t ADD c datetime(6) DEFAULT NOW(6); ALTER TABLE loose ADD c datetime(6) DEFAULT NOW(6);",
     ] {
-        let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
-        let before = Fingerprint::of(&site);
-        site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
-        let deployed = Fingerprint::of(&site);
-        for _ in 0..2 {
-            site.undo(None).expect(Status::Done);
-            before.assert_same(&Fingerprint::of(&site), script);
-            site.redo().expect(Status::Done);
-            deployed.assert_same(&Fingerprint::of(&site), script);
-        }
+        comes_again(BASE, script);
     }
 }
 
@@ -53,16 +58,7 @@ fn keys_stand_where_the_step_left_them() {
         INSERT INTO p VALUES (1); INSERT INTO q VALUES (1); INSERT INTO c VALUES (1, 1, 1);";
     let script = "ALTER TABLE c DROP FOREIGN KEY to_p; ALTER TABLE c MODIFY p int NULL;
         ALTER TABLE c ADD CONSTRAINT to_p FOREIGN KEY (p) REFERENCES p (id);";
-    let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
-    let before = Fingerprint::of(&site);
-    site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
-    let deployed = Fingerprint::of(&site);
-    for round in ["first", "second"] {
-        site.undo(None).expect(Status::Done);
-        before.assert_same(&Fingerprint::of(&site), round);
-        site.redo().expect(Status::Done);
-        deployed.assert_same(&Fingerprint::of(&site), round);
-    }
+    comes_again(base, script);
 }
 
 #[test]
