@@ -55,6 +55,9 @@ pub struct Altered {
     /// Foreign keys came or went.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub links: bool,
+    /// Of what is done again: keys that went with it at first, as DROP names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys_gone: Vec<String>,
 }
 
 impl Altered {
@@ -85,10 +88,11 @@ impl Mariadb {
         Holds::named(|what| segment.object(&self.names, what))
     }
 
+    /// `was`: where it is done again, as it was at first.
     pub(super) fn prepare_alter(
         &mut self,
-        step: u64,
-        number: u32,
+        (step, number): (u64, u32),
+        was: Option<&Altered>,
         statement: &Statement,
         place: &str,
         head: &Head,
@@ -122,13 +126,11 @@ impl Mariadb {
         let (end, _) = self.looked_at(&clone, &name)?;
         let tidied = ddl_links::tidy_clone(&mut self.b, &clone, &Shape::of(&end), &for_clone.names);
         tidied.map_err(|source| refused(format!("what it makes of foreign keys could not be tried: {source}")))?;
+        let keys_gone = was.map(Altered::keys_gone).unwrap_or_default();
+        let settled = ddl_links::drop_keys(&mut self.b, &clone, &keys_gone);
+        settled.map_err(|source| self.failed("cannot try a change in", source))?;
         let (end, table_after) = self.looked_at(&clone, &name)?;
         let (from, to) = (Shape::of(&end), Shape::of(&start));
-        if let Some(key) = ddl_links::gone_unsaid(&statement.sql, &from, &to) {
-            return Err(refused(format!(
-                "the server would drop {key} with it, which it made by itself for a foreign key, and that cannot be made again as it was: drop it by name in the same statement"
-            )));
-        }
         if let Some(value) = unlisted(&statement.sql, &to.parts, &from.parts) {
             return Err(refused(format!(
                 "rows with the value {value}, which no partition takes any more, would go without a word: write PARTITION BY LIST, where the server looks for them"
@@ -165,10 +167,11 @@ impl Mariadb {
             return Err(refused(format!("it may lose values, and {why}")));
         }
         let counter = table::counter(&mut self.b, &name).map_err(|source| reading(&label, source))?;
-        let (after, counter_after, links) = (String::new(), None, for_clone.links);
+        let (after, counter_after) = (was.map(|was| was.after.clone()).unwrap_or_default(), None);
+        let links = for_clone.links;
         let lost = lost(&text, head.rest).map(|(_, named)| named).unwrap_or_default();
         let gone = partitions(&mut self.b, &name, &lost).map_err(|source| reading(&label, source))?;
-        let altered = Altered { name, before, after, inverse, kept, counter, counter_after, gone, links };
+        let altered = Altered { name, before, after, inverse, kept, counter, counter_after, gone, links, keys_gone };
         Ok(Prepared { change: Some(Change::Altered(Box::new(altered))), by_names: false })
     }
 
@@ -179,7 +182,7 @@ impl Mariadb {
         Ok((renamed(&text.unwrap_or_default(), clone, name), table))
     }
 
-    /// Alters the table; its row is written right before. `after` of what is done again: as it was left at first.
+    /// Alters the table; its row is written right before. `after` and `keys_gone` of what is done again: as it was left at first.
     pub(super) fn perform_alter(
         &mut self,
         segment: &mut Segment,
@@ -237,7 +240,7 @@ impl Mariadb {
         let name = altered.name.clone();
         let after = self.a()?.aside(|a| -> Result<_, Error> {
             given.map_or(Ok(()), |kept| give_again(a, kept, &holds))?;
-            ddl_links::order_keys(a, &name, &altered.after)?;
+            ddl_links::settle_keys(a, &name, &altered.keys_gone, &altered.after)?;
             if let Some(kept) = &altered.kept {
                 fill(a, &kept.after, &holds.after)?;
             }
@@ -288,9 +291,14 @@ impl Mariadb {
         }
         // What it is after an alteration that was broken off is known by what it was on the empty table only; it is not
         // what it was before, and nobody else alters a table that is locked.
-        if let Some(kept) = altered.kept.as_ref().filter(|_| !undoing) {
+        if undoing {
+            return Ok(true);
+        }
+        if let Some(kept) = &altered.kept {
             self.settle_given(kept, &self.holds_of(segment), &altered.name)?;
         }
+        let settled = ddl_links::settle_keys(&mut self.b, &altered.name, &altered.keys_gone, &altered.after);
+        settled.map_err(|source| self.failed("cannot put the keys in order in", source))?;
         Ok(true)
     }
 
