@@ -283,8 +283,12 @@ impl Followed {
         };
         let databases = named("database", "databases", &capture.databases, databases)?;
         let roots = named("root", "roots", &capture.roots, roots)?;
-        let all: Vec<Self> =
-            databases.into_iter().map(Self::Database).chain(roots.into_iter().map(Self::Root)).collect();
+        let mut all: Vec<Self> = Vec::new();
+        for one in databases.into_iter().map(Self::Database).chain(roots.into_iter().map(Self::Root)) {
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
         if all.is_empty() {
             return Err(EngineError::usage(format!(
                 "{place}: there is nothing to capture: the site has no database and no root"

@@ -7,12 +7,14 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use backout_model::fault::{Point, point, syncs_issued};
+use backout_model::fault::{Point, is_played, point, syncs_issued};
 use backout_model::id::{DeploymentId, FramePath};
 use backout_model::state::{DeploymentState, Event, StepState};
-use backout_model::target::{Others, Report, Snapshot, Summary, TargetError};
+use backout_model::target::{Others, Report, Snapshot, Summary, Target, TargetError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -88,27 +90,25 @@ impl Run<'_, '_> {
             return Ok(Summary::default());
         }
         self.session.observer.heard(Happening::Phase { name: "copying" });
-        let mut kept = Kept { mark: self.mark(), ..Kept::default() };
-        for (number, one) in followed.iter().enumerate() {
-            let snapshot = self.snapshot_at(frame, index, number, Value::Null);
-            let mut snapshot = Snapshot { mark: kept.mark.clone(), ..snapshot };
-            let taken = private_directory(&snapshot.directory)
-                .and_then(|()| Ok(self.session.targets.of(&one.act(""))?.snapshot(&snapshot)?));
-            match taken {
-                Ok(note) => {
-                    // Something, so that a list of notes is a list of snapshots.
-                    snapshot.note = if note.is_null() { json!({}) } else { note };
-                    kept.snapshots.push(snapshot.note);
-                }
-                Err(error) => {
-                    // Nobody knows whether a copy came about: without a number all go that the database has.
-                    if matches!(one, Followed::Database(_)) {
-                        kept.snapshots.push(Value::Null);
-                    }
-                    self.give_up(frame, index, act, &kept.snapshots);
-                    return Err(error);
-                }
-            }
+        let mark = self.mark();
+        let snapshots: Vec<Snapshot> = (0..followed.len())
+            .map(|number| Snapshot { mark: mark.clone(), ..self.snapshot_at(frame, index, number, Value::Null) })
+            .collect();
+        let taken = snapshots
+            .iter()
+            .try_for_each(|snapshot| private_directory(&snapshot.directory))
+            .and_then(|()| self.session.targets.all_of(&followed))
+            .map(|targets| at_once(targets, &snapshots))?;
+        // Something, so that a list of notes is a list of snapshots. Whether a copy came about where one failed nobody knows.
+        let noted = |taken: &Result<Value, TargetError>| match taken {
+            Ok(Value::Null) => json!({}),
+            Ok(note) => note.clone(),
+            Err(_) => Value::Null,
+        };
+        let kept = Kept { snapshots: taken.iter().map(noted).collect(), mark };
+        if let Some(error) = taken.into_iter().find_map(Result::err) {
+            self.give_up(frame, index, act, &kept.snapshots);
+            return Err(error.into());
         }
         let first = self.snapshot_at(frame, index, 0, Value::Null).directory;
         if let Err(error) = sync_above(&captures(self.session), &first) {
@@ -292,6 +292,18 @@ pub(crate) fn remove_drafts(session: &mut Session<'_>, id: &DeploymentId) {
     if let Err(error) = draft::remove_unfinished(&directory) {
         session.warn(format!("the beginning of a package stays: {error}"));
     }
+}
+
+/// Takes a snapshot of each target, all at once: one may wait for its server while another copies files here.
+fn at_once(targets: Vec<&mut dyn Target>, snapshots: &[Snapshot]) -> Vec<Result<Value, TargetError>> {
+    let each = targets.into_iter().zip(snapshots);
+    if is_played() {
+        return each.map(|(target, snapshot)| target.snapshot(snapshot)).collect();
+    }
+    thread::scope(|scope| {
+        let running: Vec<_> = each.map(|(target, snapshot)| scope.spawn(move || target.snapshot(snapshot))).collect();
+        running.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 /// Where copies of before lie, each deployment's in a directory of its own.

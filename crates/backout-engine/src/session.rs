@@ -45,6 +45,23 @@ impl Targets {
         }
     }
 
+    /// The targets in which a command is followed, each named once.
+    pub(crate) fn all_of(&mut self, followed: &[Followed]) -> Result<Vec<&mut dyn Target>, EngineError> {
+        let mut databases: BTreeMap<_, _> = self.databases.iter_mut().collect();
+        let mut roots: BTreeMap<_, _> = self.roots.iter_mut().collect();
+        let target = |one: &Followed| match one {
+            Followed::Database(name) => {
+                let database = databases.remove(name).ok_or_else(|| gone("database", name))?;
+                Ok(database.as_mut() as &mut dyn Target)
+            }
+            Followed::Root(name) => {
+                let root = roots.remove(name).ok_or_else(|| gone("root", name))?;
+                Ok(root.as_mut() as &mut dyn Target)
+            }
+        };
+        followed.iter().map(target).collect()
+    }
+
     /// Refuses where the site no longer names what one of these acts changed.
     pub(crate) fn name_all<'a>(&mut self, acts: impl Iterator<Item = &'a Act>) -> Result<(), EngineError> {
         for act in acts {

@@ -38,6 +38,12 @@ mod seam {
         Ok(())
     }
 
+    /// False: nothing is played.
+    #[inline(always)]
+    pub fn is_played() -> bool {
+        false
+    }
+
     /// True: syncs are issued.
     #[inline(always)]
     pub fn syncs_issued() -> bool {
@@ -85,6 +91,12 @@ mod seam {
             Some(faults) => faults.at(at),
             None => Ok(()),
         }
+    }
+
+    /// True where somebody counts the points of this thread, which are to come in one order.
+    pub fn is_played() -> bool {
+        LOCAL.with(|slot| slot.borrow().is_some())
+            || GLOBAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some()
     }
 
     pub fn syncs_issued() -> bool {
