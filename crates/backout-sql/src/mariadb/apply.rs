@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use backout_model::fault::{self, Point};
 use backout_model::target::{Gate, Refusal, Report, Summary, TargetError, Ticket};
 
+use super::asking::Asking;
 use super::capture::{self, Capture, CaptureError};
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
@@ -148,7 +149,7 @@ impl<'a> Chain<'a> {
                 *open = Some(self.open(&place, &statement)?);
             }
             let commits = ends_run(&class);
-            self.statement(&statement, &place, class, open.as_ref().map(|open| &open.capture), gate)?;
+            self.statement(&statement, &place, class, open.as_mut().map(|open| &mut open.capture), gate)?;
             done += 1;
             gate.progress(done, Some(self.summary.changes));
             gate.ran(&place, &mut || if commits { Err(COMMITS.to_owned()) } else { self.held() });
@@ -173,7 +174,7 @@ impl<'a> Chain<'a> {
         statement: &Statement,
         place: &str,
         class: Class,
-        capture: Option<&Capture>,
+        capture: Option<&mut Capture>,
         gate: &mut dyn Gate,
     ) -> Result<(), TargetError> {
         self.reads_alike(statement, place, &class)?;
@@ -182,18 +183,39 @@ impl<'a> Chain<'a> {
         self.took_back |= matches!(class, Class::Rollback | Class::Savepoint);
         match class {
             Class::Begin | Class::Commit | Class::Use(_) | Class::Setting(Setting::Ignored) => Ok(()),
-            Class::Hidden(hidden) => self.hidden(statement, place, &hidden, capture),
+            Class::Hidden(hidden) => self.hidden(statement, place, &hidden, capture.as_deref()),
             Class::Ddl(head) if head.names.iter().any(|name| self.temporary.contains(&name.name)) => {
                 self.temporary_table(statement, place, &head)
             }
             Class::Temporary(head) => self.temporary_table(statement, place, &head),
             Class::Ddl(head) => self.schema_change(statement, place, &head, gate),
-            Class::Read | Class::Rows(_) | Class::Setting(Setting::Session) | Class::Upkeep | Class::Savepoint => {
+            Class::Rows(_) => self.rows(statement, place, capture),
+            Class::Read | Class::Setting(Setting::Session) | Class::Upkeep | Class::Savepoint => {
                 self.run_with_file(place, statement)
             }
             // Back to where the segment began: its copies stay.
             Class::Rollback => run_plainly(self.database.a()?, place, "ROLLBACK TO SAVEPOINT backout_begin"),
         }
+    }
+
+    /// Runs a statement that changes rows.
+    fn rows(
+        &mut self,
+        statement: &Statement,
+        place: &str,
+        mut capture: Option<&mut Capture>,
+    ) -> Result<(), TargetError> {
+        let asked = |done: Result<(), CaptureError>| {
+            done.map_err(|error| match error {
+                CaptureError::Uncapturable(why) => classify::No::undo(why).at(place, &statement.sql).refusal.into(),
+                CaptureError::Server(source) => cannot_run(place, &statement.sql, source),
+            })
+        };
+        if let Some(capture) = &mut capture {
+            asked(capture.ask(self.database.a()?))?;
+        }
+        self.run_with_file(place, statement)?;
+        capture.map_or(Ok(()), |capture| asked(capture.told(self.database.a()?)))
     }
 
     /// Runs a statement as it is, with the file that it loads at hand.
@@ -284,8 +306,13 @@ impl<'a> Chain<'a> {
             let b = &mut database.b;
             let plan = written::tables(b, &database.database, &run, &bodies)?;
             self.unchecked |= plan.unchecks;
+            let asking = match database.a.as_mut() {
+                Some(a) => Asking::of(a, &run, &plan)?,
+                None => None,
+            };
+            let b = &mut database.b;
             let sequences = written::drawn_from(b, &database.database, run, &bodies)?;
-            Ok(Open { capture: Capture::arm(b, &database.names, step, number, plan)?, sequences })
+            Ok(Open { capture: Capture::arm(b, &database.names, (step, number), plan, asking)?, sequences })
         });
         let open = match armed {
             Ok(open) => open,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use backout_model::target::TargetError;
 use mysql::Error;
 
+use super::asking::Asking;
 use super::counters;
 use super::loose;
 use super::marker::Names;
@@ -45,6 +46,8 @@ pub struct Capture {
     tables: Vec<(Table, Option<u64>)>,
     copied: BTreeSet<String>,
     triggers: Vec<(String, String)>,
+    /// Where its rows are known without triggers of the tool's own.
+    asking: Option<Asking>,
 }
 
 /// Runs what needs a table's definition for itself, again and again where others are in the way.
@@ -64,15 +67,24 @@ pub fn patiently<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<T, Err
 
 impl Capture {
     /// Makes the holds and arms the triggers. Nothing is captured before [`Capture::begin`].
-    pub fn arm(b: &mut Session, names: &Names, step: u64, number: u32, plan: Plan) -> Result<Self, CaptureError> {
+    pub fn arm(
+        b: &mut Session,
+        names: &Names,
+        (step, number): (u64, u32),
+        plan: Plan,
+        asking: Option<Asking>,
+    ) -> Result<Self, CaptureError> {
         let Plan { tables, mut paths, written, copied, triggers, .. } = plan;
         paths.retain(|(_, path)| path.last().is_some_and(|link| !copied.contains(&link.child)));
-        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers };
+        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers, asking };
         for table in tables.values() {
             let counter = table::counter(b, &table.name)?;
             let at = capture.tables.len();
             capture.tables.push((table.clone(), counter));
             capture.make_holds(b, at)?;
+        }
+        if capture.asking.is_some() {
+            return Ok(capture);
         }
         for at in 0..capture.tables.len() {
             let name = &capture.tables[at].0.name;
@@ -228,6 +240,19 @@ impl Capture {
         a.run(&format!("SET {ARMED} = '{}/{}'", self.step, self.number))
     }
 
+    /// Right before a statement that changes rows; see [`Asking::ask`].
+    pub fn ask(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        let Some(mut asking) = self.asking.take() else { return Ok(()) };
+        let done = asking.ask(a, |name| self.object(self.place(name), "b"));
+        self.asking = Some(asking);
+        done
+    }
+
+    /// Right behind it; see [`Asking::told`].
+    pub fn told(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        self.asking.as_mut().map_or(Ok(()), |asking| asking.told(a))
+    }
+
     /// True where all that a plan names is watched, and copied where it has to be.
     pub fn covers(&self, plan: &Plan) -> bool {
         let watched = |name: &String| self.tables.iter().any(|(table, _)| table.name == *name);
@@ -243,7 +268,7 @@ impl Capture {
     pub fn untouched(&self, name: &str, counter: (u64, u64)) -> Option<Held> {
         let at = self.tables.iter().position(|(table, _)| table.name == name)?;
         let table = self.tables[at].0.clone();
-        Some(Held { table, at: u32::try_from(at).unwrap_or(u32::MAX), before: 0, after: 0, counter: Some(counter) })
+        Some(Held { table, at: index(at), before: 0, after: 0, counter: Some(counter) })
     }
 
     fn copy(&self, at: usize, table: &Table, side: &str, locked: &str) -> String {
@@ -270,6 +295,13 @@ impl Capture {
             let now = table::counter(a, &table.name)?;
             let counter = counter.zip(now).filter(|(was, is)| was != is);
             let [log, before, after] = ["l", "b", "a"].map(|what| self.object(at, what));
+            if let Some(asking) = &self.asking {
+                let Some((before, after)) = asking.net(a, &table.name, &before, &after)? else { continue };
+                if before + after > 0 || counter.is_some() {
+                    all.push(Held { table: table.clone(), at: index(at), before, after, counter });
+                }
+                continue;
+            }
             let copied = self.copied.contains(&table.name);
             if !copied && a.value(&format!("SELECT 1 FROM `{log}` LIMIT 1"))?.is_none() {
                 if !took_back || counter.is_none() {
@@ -289,8 +321,7 @@ impl Capture {
             let (before, after) = (table.rows_held(a, &before)?, table.rows_held(a, &after)?);
             // Rows that came and went again may have moved it, too.
             if before + after > 0 || counter.is_some() {
-                let at = u32::try_from(at).unwrap_or(u32::MAX);
-                all.push(Held { table: table.clone(), at, before, after, counter });
+                all.push(Held { table: table.clone(), at: index(at), before, after, counter });
             }
         }
         Ok(all)
@@ -301,12 +332,17 @@ impl Capture {
         let [log, keys, before, after] = ["l", "k", "b", "a"].map(|what| self.object(at, what));
         let named: Vec<String> = table.key.iter().map(|at| format!("c{at}")).collect();
         let named = named.join(", ");
-        let moved: Vec<String> = table.key.iter().map(|at| format!("k{at} AS c{at}")).collect();
-        a.run(&format!(
-            "INSERT INTO `{keys}` ({named}, seq) SELECT {named}, MIN(seq) FROM
-             (SELECT {named}, seq FROM `{log}` WHERE op <> 'I' UNION ALL SELECT {}, seq FROM `{log}` WHERE op <> 'D') AS u GROUP BY {named}",
-            moved.join(", ")
-        ))?;
+        let moved: Vec<String> = table.key.iter().map(|at| format!("k{at}")).collect();
+        let moved = moved.join(", ");
+        // A row that keeps its key has one there already.
+        let other: Vec<String> = table.key.iter().map(|at| format!("BINARY k{at} <=> BINARY c{at}")).collect();
+        let other = format!("op = 'I' OR op = 'U' AND NOT ({})", other.join(" AND "));
+        for (key, of) in [(&named, "op <> 'I'"), (&moved, other.as_str())] {
+            a.run(&format!(
+                "INSERT INTO `{keys}` ({named}, seq) SELECT {key}, seq FROM `{log}` WHERE {of} ORDER BY seq
+                 ON DUPLICATE KEY UPDATE seq = LEAST(`{keys}`.seq, VALUES(seq))"
+            ))?;
+        }
         let same: Vec<String> = table.key.iter().map(|at| format!("l.c{at} = k.c{at}")).collect();
         a.run(&format!(
             "INSERT INTO `{before}` ({}) SELECT {} FROM `{keys}` AS k JOIN `{log}` AS l ON l.seq = k.seq WHERE l.op <> 'I' AND {}",
@@ -342,6 +378,10 @@ impl Capture {
         }
         Ok(())
     }
+}
+
+fn index(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 /// What keeps an inserted, updated and deleted row in the log of a table with a key: as it was, and the key that it has then.

@@ -232,7 +232,7 @@ impl Chain<'_> {
         self.database.hold_triggers(&[table])?;
         let database = &mut *self.database;
         let plan = written::alone(&mut database.b, table, emptying.partitions.is_empty());
-        let armed = plan.and_then(|plan| Capture::arm(&mut database.b, &database.names, step, number, plan));
+        let armed = plan.and_then(|plan| Capture::arm(&mut database.b, &database.names, (step, number), plan, None));
         let capture = armed.map_err(|error| unarmed(&database.label, place, statement, error))?;
         database.begin()?;
         let label = database.label.clone();

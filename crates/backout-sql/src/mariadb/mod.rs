@@ -24,6 +24,7 @@ use crate::recorded::{Drafted, Drafting};
 
 mod ahead;
 mod apply;
+mod asking;
 mod capture;
 mod classify;
 mod compared;
@@ -428,7 +429,7 @@ impl Database for Mariadb {
                 ways_out: vec![way_out.to_owned()],
             }));
         }
-        Ok(Box::new(plan::OnDatabase { database: self, unwatched: None }))
+        Ok(Box::new(plan::OnDatabase { database: self, unwatched: None, known: BTreeMap::new() }))
     }
 
     fn apply(&mut self, script: &Script, gate: &mut dyn Gate) -> Result<Report, TargetError> {

@@ -1,7 +1,7 @@
 //! How each statement of a script would be taken back, told from its class and from the tables that are there; changes
 //! nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backout_model::target::{PlannedChange, Refusal, TargetError, Verdict};
 
@@ -10,6 +10,7 @@ use super::capture::CaptureError;
 use super::classify::{self, Class};
 use super::head::{Head, Object, Verb};
 use super::load;
+use super::reader::Name;
 use super::rights;
 use super::run::Run;
 use super::sequence;
@@ -25,7 +26,12 @@ pub struct OnDatabase<'a> {
     pub database: &'a mut Mariadb,
     /// Why no rows can be captured, or taken back.
     pub unwatched: Option<String>,
+    /// What was found for statements like others: which tables are copied, or why their rows cannot be captured.
+    pub known: BTreeMap<Run, Result<BTreeSet<String>, String>>,
 }
+
+/// As many are remembered.
+const KNOWN: usize = 1000;
 
 impl Planner for OnDatabase<'_> {
     fn script(
@@ -35,6 +41,7 @@ impl Planner for OnDatabase<'_> {
         each: &mut dyn FnMut(PlannedChange),
     ) -> Result<(), TargetError> {
         self.database.look_at_bodies()?;
+        self.known.clear();
         let nothing = self.database.names.object("nothing");
         let unwatched = rights::why_no_rows(&mut self.database.b, &nothing);
         self.unwatched = unwatched.map_err(|source| self.database.failed("cannot read the rights in", source))?;
@@ -84,18 +91,10 @@ impl OnDatabase<'_> {
                 return Ok(None);
             }
             Class::Rows(names) => {
-                let draws = sequence::draws(&bare(&statement.sql, self.database.version));
-                let database = &mut *self.database;
-                let mut run = Run::default();
-                run.take(&bare(&statement.sql, database.version), names);
-                match written::tables(&mut database.b, &database.database, &run, &database.bodies) {
-                    Ok(plan) => captured(&plan.copied, draws),
-                    Err(CaptureError::Server(source)) => {
-                        return Err(database.failed("cannot read the schema of", source));
-                    }
-                    Err(CaptureError::Uncapturable(why)) => {
-                        return Ok(Some(refused(why)));
-                    }
+                let bare = bare(&statement.sql, self.database.version);
+                match self.copied(&bare, names)? {
+                    Ok(copied) => captured(&copied, sequence::draws(&bare)),
+                    Err(why) => return Ok(Some(refused(why))),
                 }
             }
             Class::Temporary(_) | Class::Rollback | Class::Savepoint => return Ok(None),
@@ -128,6 +127,28 @@ impl OnDatabase<'_> {
             }
         };
         Ok(Some(Verdict::Undoable { undo }))
+    }
+}
+
+impl OnDatabase<'_> {
+    /// The tables that are copied before a statement, or why its rows cannot be captured. The schema is asked once for all
+    /// that are alike.
+    fn copied(&mut self, bare: &str, names: &[Name]) -> Result<Result<BTreeSet<String>, String>, TargetError> {
+        let mut run = Run::default();
+        run.take(bare, names);
+        if let Some(known) = self.known.get(&run) {
+            return Ok(known.clone());
+        }
+        let database = &mut *self.database;
+        let found = match written::tables(&mut database.b, &database.database, &run, &database.bodies) {
+            Ok(plan) => Ok(plan.copied),
+            Err(CaptureError::Uncapturable(why)) => Err(why),
+            Err(CaptureError::Server(source)) => return Err(database.failed("cannot read the schema of", source)),
+        };
+        if self.known.len() < KNOWN {
+            self.known.insert(run, found.clone());
+        }
+        Ok(found)
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use mysql::Error;
 
+use super::asking::{FEW, Single};
 use super::capture::CaptureError;
 use super::classify::says_portion;
 use super::head::folded;
@@ -15,7 +16,7 @@ use super::session::Session;
 use super::token::each_token;
 
 /// Names that stand where a table's does that may be written to, and what may be done to them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run {
     /// Perhaps each with a database.
     pub names: BTreeSet<(Option<String>, String)>,
@@ -27,6 +28,10 @@ pub struct Run {
     pub updates: bool,
     /// Whatever there is may be written to.
     pub all: bool,
+    /// Its statements, as long as each is a single one and they are few.
+    pub singles: Vec<Single>,
+    /// Some are not, or they are many.
+    pub unlike: bool,
 }
 
 impl Run {
@@ -35,6 +40,17 @@ impl Run {
         self.names.extend(names.iter().map(|name| (name.database.clone(), name.name.clone())));
         self.hear(sql);
         self.sets.extend(set_columns(sql));
+    }
+
+    /// Takes a statement in by which its rows may be known without triggers; `single`: none where it is no such statement.
+    pub fn ask(&mut self, single: Option<Single>) {
+        match single {
+            Some(single) if !self.unlike && self.singles.len() < FEW => self.singles.push(single),
+            _ => {
+                self.unlike = true;
+                self.singles.clear();
+            }
+        }
     }
 
     /// Takes a body in, of which any name may be that of a table, or of a column that is set.
@@ -280,7 +296,7 @@ pub fn all_names(sql: &str) -> Vec<Name> {
 }
 
 /// The columns that an UPDATE or an ON DUPLICATE KEY UPDATE sets, in small letters.
-fn set_columns(sql: &str) -> BTreeSet<String> {
+pub fn set_columns(sql: &str) -> BTreeSet<String> {
     let mut rest = reader(sql);
     let mut columns = BTreeSet::new();
     let mut depth = 0_u32;

@@ -9,6 +9,7 @@ use backout_model::target::{Gate, TargetError};
 
 use super::Mariadb;
 use super::apply::uncaptured;
+use super::asking;
 use super::classify::{self, Class};
 use super::head::folded;
 use super::load;
@@ -123,7 +124,12 @@ impl Mariadb {
                 run.get_or_insert_default();
             }
             if let (Class::Rows(names), Some(run)) = (&class, &mut run) {
-                run.take(&bare(&statement.sql, self.version), names);
+                let bare = bare(&statement.sql, self.version);
+                run.take(&bare, names);
+                run.ask(asking::single(&statement.sql, &bare));
+            }
+            if let (Class::Rollback | Class::Savepoint, Some(run)) = (&class, &mut run) {
+                run.ask(None);
             }
             if let (Class::Hidden(_), Some(run)) = (&class, &mut run) {
                 run.all = true;
