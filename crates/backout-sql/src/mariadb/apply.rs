@@ -205,12 +205,8 @@ impl<'a> Chain<'a> {
         place: &str,
         mut capture: Option<&mut Capture>,
     ) -> Result<(), TargetError> {
-        let asked = |done: Result<(), CaptureError>| {
-            done.map_err(|error| match error {
-                CaptureError::Uncapturable(why) => classify::No::undo(why).at(place, &statement.sql).refusal.into(),
-                CaptureError::Server(source) => cannot_run(place, &statement.sql, source),
-            })
-        };
+        let label = self.database.label.clone();
+        let asked = |done: Result<_, _>| done.map_err(|error| unarmed(&label, place, statement, error));
         if let Some(capture) = &mut capture {
             asked(capture.ask(self.database.a()?))?;
         }

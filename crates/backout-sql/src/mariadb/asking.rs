@@ -150,9 +150,8 @@ fn condition(bare: &str, rest: Reader<'_>) -> Option<(usize, String)> {
     Some((end, bare[begin..].trim().to_owned()))
 }
 
-/// True where a condition says nothing but columns of a table and what follows from them. What a moment compares with
-/// depends on settings under which no row is kept.
-fn is_certain(condition: &str, table: &Table) -> bool {
+/// True where a condition says nothing but columns of a table and what follows from them; `by_time`: dates and times, too.
+fn is_certain(condition: &str, table: &Table, by_time: bool) -> bool {
     let mut tokens = reader(condition);
     let (mut behind_dot, mut depth) = (false, 0_u32);
     while let Some(token) = tokens.next() {
@@ -176,7 +175,9 @@ fn is_certain(condition: &str, table: &Table) -> bool {
                 let said = |words: &[&str]| kind == Kind::Word && words.iter().any(|word| token.is(word));
                 match column {
                     // `CURRENT_DATE` is no column, whatever there is.
-                    Some(column) if !calls => (behind_dot || !is_moment(&name)) && !column.is_temporal(),
+                    Some(column) if !calls => {
+                        (behind_dot || kind == Kind::Quoted || !is_moment(&name)) && (by_time || !column.is_temporal())
+                    }
                     _ => !behind_dot && (said(&WORDS) || calls && said(&FUNCTIONS)),
                 }
             }
@@ -228,6 +229,8 @@ impl Asking {
         if !matches!(isolation.as_str(), "REPEATABLE-READ" | "SERIALIZABLE") {
             return Ok(None);
         }
+        // What a date is compared with means less under these, and no row is kept under them.
+        let by_time = !run.sets_something && a.number("SELECT INSTR(@@sql_mode, 'NO_ZERO')")? == 0;
         let mut all: Vec<Asked> = Vec::new();
         for single in &run.singles {
             let Some(table) = plan.tables.get(&single.table).filter(|table| !table.is_loose()) else { return Ok(None) };
@@ -243,11 +246,11 @@ impl Asking {
                 What::Update(columns) => {
                     let stays =
                         |column: &super::table::Column| !column.moves && !columns.contains(&column.name.to_lowercase());
-                    if !keys().all(stays) || !is_certain(&single.condition, table) {
+                    if !keys().all(stays) || !is_certain(&single.condition, table, by_time) {
                         return Ok(None);
                     }
                 }
-                What::Delete if !is_certain(&single.condition, table) => return Ok(None),
+                What::Delete if !is_certain(&single.condition, table, by_time) => return Ok(None),
                 What::Delete => {}
             }
             match all.iter_mut().find(|asked| asked.table.name == table.name) {
@@ -362,7 +365,7 @@ impl Asking {
 }
 
 /// What rows are kept under, every value as it is; the condition means what it means to the statement.
-const KEEPING: &str = "time_zone = '+00:00', sql_mode = REGEXP_REPLACE(@@sql_mode, \
+const KEEPING: &str = "sql_mode = REGEXP_REPLACE(@@sql_mode, \
     '(STRICT_TRANS_TABLES|STRICT_ALL_TABLES|NO_ZERO_IN_DATE|NO_ZERO_DATE|TRADITIONAL)(,|$)', '')";
 
 fn between(column: &Option<String>, (first, last): (u64, u64)) -> String {
@@ -386,4 +389,91 @@ fn numbered(a: &mut Session, table: &Table) -> Result<Option<String>, Error> {
 /// Of `Rows matched: 3  Changed: 2  Warnings: 0` the first number.
 fn matched(info: &str) -> Option<u64> {
     info.strip_prefix("Rows matched: ")?.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{Column, Compared};
+    use super::*;
+
+    #[test]
+    fn plain_statements_are_known() {
+        let columns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        for (sql, expected) in [
+            (
+                "UPDATE t SET `A` = (SELECT 1 FROM u WHERE v = 2), b = a WHERE c = 1",
+                Some((What::Update(columns(&["a", "b"])), "c = 1")),
+            ),
+            ("update low_priority t set a = 1", Some((What::Update(columns(&["a"])), ""))),
+            ("UPDATE t, u SET t.a = 1", None),
+            ("UPDATE t AS x SET a = 1", None),
+            ("UPDATE IGNORE t SET a = 1", None),
+            ("UPDATE d.t SET a = 1", None),
+            ("UPDATE t SET a = 1 WHERE b = 2 LIMIT 1", None),
+            ("UPDATE t SET a = @@warning_count", None),
+            ("DELETE QUICK FROM t WHERE a IN (1, 2)", Some((What::Delete, "a IN (1, 2)"))),
+            ("DELETE FROM t", Some((What::Delete, ""))),
+            ("DELETE FROM t AS x", None),
+            ("DELETE t FROM t JOIN u", None),
+            ("DELETE FROM t WHERE a = 1 RETURNING a", None),
+            ("INSERT INTO t (a, B) SELECT 1, 2 FROM t", Some((What::Insert(columns(&["a", "b"])), ""))),
+            ("INSERT t (a) VALUES (1)", Some((What::Insert(columns(&["a"])), ""))),
+            ("INSERT INTO t VALUES (1)", None),
+            ("INSERT INTO t SET a = 1", None),
+            ("INSERT INTO t (a) VALUES (1) ON DUPLICATE KEY UPDATE a = 2", None),
+            ("REPLACE INTO t (a) VALUES (1)", None),
+        ] {
+            let found = single(sql, sql).map(|one| (one.what, one.condition));
+            let expected = expected.map(|(what, condition)| (what, condition.to_owned()));
+            assert_eq!(found, expected, "{sql}");
+        }
+        assert_eq!(single("SET STATEMENT a = 1 FOR DELETE FROM t", &format!("{:24}DELETE FROM t", "")), None);
+    }
+
+    #[test]
+    fn a_condition_is_certain_where_it_says_columns_alone() {
+        let column = |name: &str, kind: &str| Column {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            compared: Compared::Plain,
+            binary: false,
+            moves: false,
+        };
+        let columns = vec![
+            column("a", "int(11)"),
+            column("Of", "varchar(9)"),
+            column("day", "date"),
+            column("end", "datetime"),
+            column("current_date", "int(11)"),
+        ];
+        let table = Table { name: "t".to_owned(), columns, key: vec![0] };
+        for (condition, expected) in [
+            ("a = 1 AND NOT (`of` LIKE 'x)%' OR t.a IS NULL)", true),
+            ("LOWER(OF) = CONCAT('a', a) AND IF(a BETWEEN 1 AND 2, TRUE, a IS NULL)", true),
+            ("`current_date` = 3", true),
+            ("current_date = 3", false),
+            ("day = '2020-01-01'", false),
+            ("a = 1 AND end < 3", false),
+            ("a = @x", false),
+            ("a = (SELECT 1)", false),
+            ("a = RAND()", false),
+            ("a = d.LOWER('x')", false),
+            ("a = LOWER.x", false),
+            ("u.a = 1", false),
+            ("d.t.a = 1", false),
+            ("nobody = 1", false),
+            ("a = 1) OR (a = 2", false),
+            ("a = DATE '2020-01-01'", false),
+            ("a = DEFAULT(a)", false),
+            ("a = 'x' COLLATE utf8mb4_bin", false),
+        ] {
+            assert_eq!(is_certain(condition, &table, false), expected, "{condition}");
+        }
+    }
+
+    #[test]
+    fn what_an_update_found_is_read() {
+        assert_eq!(matched("Rows matched: 30  Changed: 2  Warnings: 0"), Some(30));
+        assert_eq!(matched(""), None);
+    }
 }

@@ -46,6 +46,7 @@ pub struct Capture {
     tables: Vec<(Table, Option<u64>)>,
     copied: BTreeSet<String>,
     triggers: Vec<(String, String)>,
+    ignores: bool,
     /// Where its rows are known without triggers of the tool's own.
     asking: Option<Asking>,
 }
@@ -74,9 +75,10 @@ impl Capture {
         plan: Plan,
         asking: Option<Asking>,
     ) -> Result<Self, CaptureError> {
-        let Plan { tables, mut paths, written, copied, triggers, .. } = plan;
+        let Plan { tables, mut paths, written, copied, triggers, ignores, .. } = plan;
         paths.retain(|(_, path)| path.last().is_some_and(|link| !copied.contains(&link.child)));
-        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers, asking };
+        let mut capture =
+            Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers, ignores, asking };
         for table in tables.values() {
             let counter = table::counter(b, &table.name)?;
             let at = capture.tables.len();
@@ -304,7 +306,7 @@ impl Capture {
             }
             let copied = self.copied.contains(&table.name);
             if !copied && a.value(&format!("SELECT 1 FROM `{log}` LIMIT 1"))?.is_none() {
-                if !took_back || counter.is_none() {
+                if !(took_back || self.ignores) || counter.is_none() {
                     continue;
                 }
             } else if table.is_loose() {

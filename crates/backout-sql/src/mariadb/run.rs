@@ -32,6 +32,8 @@ pub struct Run {
     pub singles: Vec<Single>,
     /// Some are not, or they are many.
     pub unlike: bool,
+    /// It changes a setting on the way.
+    pub sets_something: bool,
 }
 
 impl Run {

@@ -128,6 +128,9 @@ impl Mariadb {
                 run.take(&bare, names);
                 run.ask(asking::single(&statement.sql, &bare));
             }
+            if let (Class::Setting(Setting::Session), Some(run)) = (&class, &mut run) {
+                run.sets_something = true;
+            }
             if let (Class::Rollback | Class::Savepoint, Some(run)) = (&class, &mut run) {
                 run.ask(None);
             }

@@ -1,6 +1,7 @@
 //! MariaDB as the engine drives it, on private servers of the tests' own.
 
 mod again;
+mod asked;
 mod conflicts;
 pub mod ddl;
 mod dependents;
