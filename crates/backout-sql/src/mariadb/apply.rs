@@ -303,7 +303,7 @@ impl<'a> Chain<'a> {
             let plan = written::tables(b, &database.database, &run, &bodies)?;
             self.unchecked |= plan.unchecks;
             let asking = match database.a.as_mut() {
-                Some(a) => Asking::of(a, &run, &plan)?,
+                Some(a) => Asking::of(a, &run, &plan, &bodies)?,
                 None => None,
             };
             let b = &mut database.b;

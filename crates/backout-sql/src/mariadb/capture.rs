@@ -245,7 +245,7 @@ impl Capture {
     /// Right before a statement that changes rows; see [`Asking::ask`].
     pub fn ask(&mut self, a: &mut Session) -> Result<(), CaptureError> {
         let Some(mut asking) = self.asking.take() else { return Ok(()) };
-        let done = asking.ask(a, |name| self.object(self.place(name), "b"));
+        let done = asking.ask(a, |name, what| self.object(self.place(name), what));
         self.asking = Some(asking);
         done
     }
@@ -296,9 +296,9 @@ impl Capture {
         for (at, (table, counter)) in self.tables.iter().enumerate() {
             let now = table::counter(a, &table.name)?;
             let counter = counter.zip(now).filter(|(was, is)| was != is);
-            let [log, before, after] = ["l", "b", "a"].map(|what| self.object(at, what));
+            let [log, keys, before, after] = ["l", "k", "b", "a"].map(|what| self.object(at, what));
             if let Some(asking) = &self.asking {
-                let Some((before, after)) = asking.net(a, &table.name, &before, &after)? else { continue };
+                let Some((before, after)) = asking.net(a, &table.name, [&keys, &before, &after])? else { continue };
                 if before + after > 0 || counter.is_some() {
                     all.push(Held { table: table.clone(), at: index(at), before, after, counter });
                 }

@@ -76,6 +76,7 @@ mod segment;
 mod sequence;
 mod session;
 mod setting;
+mod single;
 mod snapshot;
 mod split;
 mod stream;

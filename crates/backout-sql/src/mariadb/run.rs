@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 
 use mysql::Error;
 
-use super::asking::{FEW, Single};
 use super::capture::CaptureError;
 use super::classify::says_portion;
 use super::head::folded;
 use super::modes;
 use super::reader::{Name, Reader, reader};
 use super::session::Session;
+use super::single::{FEW, Single};
 use super::token::each_token;
 
 /// Names that stand where a table's does that may be written to, and what may be done to them.
@@ -206,6 +206,11 @@ impl Bodies {
     pub fn are_called(&self, sql: &str) -> bool {
         let mut run = Run::default();
         run.hear(sql);
+        self.are_called_by(run)
+    }
+
+    /// The same for what a run of statements says.
+    pub fn are_called_by(&self, mut run: Run) -> bool {
         let mut seen = 0;
         while seen < run.words.len() {
             seen = run.words.len();

@@ -9,7 +9,6 @@ use backout_model::target::{Gate, TargetError};
 
 use super::Mariadb;
 use super::apply::uncaptured;
-use super::asking;
 use super::classify::{self, Class};
 use super::head::folded;
 use super::load;
@@ -17,6 +16,7 @@ use super::reader::reader;
 use super::run::{self, Bodies, Run};
 use super::sequence::draws;
 use super::setting::Setting;
+use super::single::single;
 use super::split::{self, Statement};
 use super::stream::{Index, Way, Writer};
 use super::token::bare;
@@ -126,7 +126,7 @@ impl Mariadb {
             if let (Class::Rows(names), Some(run)) = (&class, &mut run) {
                 let bare = bare(&statement.sql, self.version);
                 run.take(&bare, names);
-                run.ask(asking::single(&statement.sql, &bare));
+                run.ask(single(&statement.sql, &bare));
             }
             if let (Class::Setting(Setting::Session), Some(run)) = (&class, &mut run) {
                 run.sets_something = true;

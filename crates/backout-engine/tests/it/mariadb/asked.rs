@@ -45,6 +45,10 @@ const ASKED: &[&str] = &[
     "INSERT INTO t (code) VALUES ('new'), ('newer'); UPDATE t SET f = 3; DELETE FROM t WHERE code = 'new' OR id = 1;",
     "INSERT INTO t (code) SELECT CONCAT('n', id) FROM big WHERE id < 500; INSERT INTO t (f) VALUES (1); DELETE FROM t WHERE LEFT(code, 2) = 'n1';",
     "DELETE FROM t WHERE day < '2021-01-01' OR at > '2024-10-27 02:30:00'; UPDATE t SET inv = 1 WHERE moved <> 0;",
+    "REPLACE INTO big SELECT id, IF(id % 2, v, v + 1) FROM big WHERE id % 5 = 0 OR v < 30;",
+    "DELETE FROM big WHERE id < 4; BEGIN; INSERT INTO big (v, id) SELECT 7, t.id FROM t WHERE code IS NULL OR id < 3; COMMIT;",
+    "CREATE TABLE more LIKE big; INSERT INTO more SELECT * FROM big WHERE id < 500; BEGIN; REPLACE INTO big (id, v) SELECT id, v FROM more WHERE id > 3; COMMIT;
+     UPDATE more SET v = 3 WHERE id > 400; BEGIN; DELETE FROM big WHERE id < 450; COMMIT; REPLACE INTO big SELECT * FROM more;",
     "DELETE FROM big WHERE id > 9000; INSERT INTO t (code) SELECT 'none' FROM big WHERE id > 9000;",
 ];
 
@@ -98,6 +102,10 @@ fn what_may_mean_something_else_the_second_time_is_left_to_triggers() {
         "UPDATE big AS x SET v = 1 WHERE x.id = 1;",
         "SET STATEMENT sql_mode = 'PIPES_AS_CONCAT' FOR UPDATE big SET v = 1 WHERE id || '' = '1';",
         "DELETE FROM shelf WHERE id = 1;",
+        "REPLACE INTO shelf SELECT id, 'x' FROM big WHERE id = 2;",
+        "REPLACE INTO t (id, code) SELECT id, id FROM big WHERE id < 3;",
+        "INSERT INTO big SELECT id + 5000, v FROM big WHERE id < 3;",
+        "INSERT INTO big (id, v) SELECT b + 7000, v FROM pair WHERE a = 'y';",
     ] {
         assert!(makes_triggers(server, script), "{script}");
     }
@@ -110,4 +118,19 @@ fn servers_that_promise_less_get_triggers() {
     for script in ["UPDATE big SET v = 1;", "INSERT INTO t (code) VALUES ('new');"] {
         assert!(makes_triggers(server, script), "{script}");
     }
+}
+
+/// What a function writes on a statement's behalf is in no condition.
+#[test]
+fn a_function_that_writes_is_caught_by_triggers() {
+    let server = own(&[]);
+    let base = format!(
+        "{BASE}\nDELIMITER //\nCREATE FUNCTION writes() RETURNS int BEGIN UPDATE big SET v = 0 WHERE id = 1; RETURN 3; END//\nDELIMITER ;"
+    );
+    let site = TestSite::builder().mariadb("main", server, &base).build();
+    let before = Fingerprint::of(&site);
+    let script = "UPDATE pair SET v = writes() WHERE b = 1; UPDATE big SET v = 5 WHERE id = 2;";
+    site.deploy(&Pkg::new("p").step(sql(script))).expect(Status::Done);
+    site.undo(None).expect(Status::Done);
+    before.assert_same(&Fingerprint::of(&site), script);
 }
