@@ -12,3 +12,4 @@ pub mod rows;
 mod sequences;
 mod server;
 pub mod strange;
+mod untouched;
