@@ -62,12 +62,12 @@ impl<'a> Rows<'a> {
     }
 
     /// Locks the rows that are there, so that nobody changes them until the end. No snapshot is taken before that: what is
-    /// read afterwards is what stands there.
-    pub fn lock(&mut self, a: &mut Session) -> Result<(), Error> {
+    /// read afterwards is what stands there. `wanted`: how many rows [`Self::to`] has, which another session counted.
+    pub fn lock(&mut self, a: &mut Session, wanted: u64) -> Result<(), Error> {
         if self.table.is_loose() {
             return loose::lock(self, a);
         }
-        self.seen = Some(seen::look(self, a)?);
+        self.seen = Some(seen::look(self, a, wanted)?);
         Ok(())
     }
 

@@ -54,8 +54,8 @@ impl Seen {
     }
 }
 
-/// Locks the rows of both holds in the table, or the gaps where they would be.
-pub fn look(rows: &Rows<'_>, a: &mut Session) -> Result<Seen, Error> {
+/// Locks the rows of both holds in the table, or the gaps where they would be; `to_rows`: how many the wanted hold has.
+pub fn look(rows: &Rows<'_>, a: &mut Session, to_rows: u64) -> Result<Seen, Error> {
     let (table, from, to, live) = (rows.table, &rows.from, &rows.to, ident(&rows.table.name));
     let key = table.key.first().copied().unwrap_or_default();
     let (f, t, x) = (F.column(table, key), T.column(table, key), X.column(table, key));
@@ -68,7 +68,11 @@ pub fn look(rows: &Rows<'_>, a: &mut Session) -> Result<Seen, Error> {
         table.keyed(F, T),
         table.keyed(X, F)
     ))?);
-    let [to_rows] = numbers(a.rows(&format!("SELECT COUNT(*) FROM `{to}` FOR UPDATE"))?);
+    if both > to_rows {
+        return Err(
+            std::io::Error::other(format!("the hold {to} has {to_rows} rows, and {both} were found there")).into()
+        );
+    }
     let mut seen = Seen { from: from_rows, stands, to: to_rows, both, changes, taken: 0 };
     if seen.comes() > 0 {
         let alone = match from_rows {

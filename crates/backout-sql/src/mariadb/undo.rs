@@ -295,10 +295,10 @@ impl Mariadb {
     ) -> Result<Vec<Rows<'t>>, TargetError> {
         let label = self.label.clone();
         let mut all = self.rows_of(segment, tables, replay)?;
-        let a = self.a()?;
         for one in &mut all {
-            let name = &one.table.name;
-            one.lock(a).map_err(|source| guard::unchanged(name, &label, source))?;
+            let failed = |source| guard::unchanged(&one.table.name, &label, source);
+            let wanted = one.table.rows_held(&mut self.b, &one.to).map_err(failed)?;
+            one.lock(self.a()?, wanted).map_err(failed)?;
         }
         Ok(all)
     }
