@@ -235,7 +235,8 @@ impl Mariadb {
         act.replay.unchecked = !undo && matches!(segment.detail, Detail::Rows { unchecked: true, .. });
         // Where a conflict would stop it, what nobody touched becomes what the holds say already.
         let stops = act.replay.on_conflict == OnConflict::Stop;
-        let anew: Vec<&Rows<'_>> = rows.iter().filter(|one| !undo && !(stops && one.is_untouched())).collect();
+        let stays = |one: &&Rows<'_>| undo || stops && one.is_untouched();
+        let anew: Vec<&Rows<'_>> = rows.iter().filter(|one| !stays(one)).collect();
         self.each_hold(segment, &anew, tables, capture::put_aside)?;
         self.change_rows(&rows, &mut act.replay, &BTreeSet::new())?;
         if act.replay.is_stopped() {
