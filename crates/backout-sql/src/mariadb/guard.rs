@@ -8,16 +8,16 @@ use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use backout_model::target::TargetError;
 use mysql::Error;
 
-use super::loose;
 use super::replay::{Direction, Replay};
+use super::seen::{self, Seen};
 use super::session::{Row, Session, ident, is_taken};
 use super::table::{Compared, ForeignKey, Side, Table};
-use super::taken;
+use super::{loose, put, taken};
 
-const X: Side<'static> = Side::Live("x");
-const F: Side<'static> = Side::Held("f");
-const T: Side<'static> = Side::Held("t");
-const M: Side<'static> = Side::Held("m");
+pub(super) const X: Side<'static> = Side::Live("x");
+pub(super) const F: Side<'static> = Side::Held("f");
+pub(super) const T: Side<'static> = Side::Held("t");
+pub(super) const M: Side<'static> = Side::Held("m");
 
 /// The change of one table: from what is expected to what is wanted, both holds.
 pub struct Rows<'a> {
@@ -25,7 +25,9 @@ pub struct Rows<'a> {
     pub from: String,
     pub to: String,
     /// Columns that the table has today beyond those of the holds, and which move by themselves.
-    more: Vec<(String, bool)>,
+    pub(super) more: Vec<(String, bool)>,
+    /// What the locking of its rows showed; none before that, and of a loose table.
+    seen: Option<Seen>,
 }
 
 impl<'a> Rows<'a> {
@@ -52,28 +54,26 @@ impl<'a> Rows<'a> {
                 "it has a column {name}, and without a primary key nothing tells whose rows have a value there"
             ));
         }
-        Ok(Self { table, from, to, more })
+        Ok(Self { table, from, to, more, seen: None })
     }
 
-    fn live(&self) -> String {
+    pub(super) fn live(&self) -> String {
         ident(&self.table.name)
     }
 
     /// Locks the rows that are there, so that nobody changes them until the end. No snapshot is taken before that: what is
-    /// read afterwards is what stands there.
-    pub fn lock(&self, a: &mut Session) -> Result<(), Error> {
+    /// read afterwards is what stands there. `wanted`: how many rows [`Self::to`] has, which another session counted.
+    pub fn lock(&mut self, a: &mut Session, wanted: u64) -> Result<(), Error> {
         if self.table.is_loose() {
             return loose::lock(self, a);
         }
-        for (hold, side) in [(&self.from, F), (&self.to, T)] {
-            let alias = if hold == &self.from { "f" } else { "t" };
-            let key = self.table.keyed(X, side);
-            a.run(&format!(
-                "SELECT COUNT(*) FROM `{hold}` AS {alias} STRAIGHT_JOIN {} AS x ON {key} FOR UPDATE",
-                self.live()
-            ))?;
-        }
+        self.seen = Some(seen::look(self, a, wanted)?);
         Ok(())
+    }
+
+    /// True where its rows were locked and found as the hold has them, with nothing in the way of their keys.
+    pub fn is_untouched(&self) -> bool {
+        self.seen.is_some_and(|seen| seen.is_untouched())
     }
 
     /// Compares and, where no conflict forbids it, changes.
@@ -81,6 +81,8 @@ impl<'a> Rows<'a> {
         if self.table.is_loose() {
             return loose::settle(self, a, replay);
         }
+        let unlocked = || Error::from(std::io::Error::other("its rows were not locked"));
+        let seen = self.seen.ok_or_else(unlocked)?;
         let both = format!("`{}` AS f JOIN `{}` AS t ON {}", self.from, self.to, self.table.keyed(F, T));
         let only_from = format!(
             "`{}` AS f JOIN {} AS x ON {} WHERE NOT EXISTS (SELECT 1 FROM `{}` AS t WHERE {})",
@@ -96,15 +98,26 @@ impl<'a> Rows<'a> {
             self.from,
             self.table.keyed(F, T)
         );
-        self.look_at_removed(a, replay, &only_from)?;
-        self.look_at_changed(a, replay, &both)?;
-        self.look_at_brought(a, replay, &only_to)?;
-        let met = taken::look(self, a, replay)?;
+        let untouched = seen.is_untouched();
+        if !untouched && seen.goes() > 0 {
+            self.look_at_removed(a, replay, &only_from)?;
+        }
+        if !untouched && seen.both() > 0 {
+            self.look_at_changed(a, replay, &both)?;
+        }
+        if seen.taken() > 0 {
+            self.look_at_brought(a, replay, &only_to)?;
+        }
+        let met = taken::look(self, a, replay, &seen)?;
         if replay.is_stopped() {
             return Ok(());
         }
+        if untouched && met.is_empty() {
+            replay.rows += put::all(self, a, &seen)?;
+            return Ok(());
+        }
         a.run(&format!("CREATE TEMPORARY TABLE backout_m {}", self.table.hold()))?;
-        let done = self.change(a, replay, [&both, &only_from, &only_to], &met);
+        let done = self.change(a, replay, [&both, &only_from, &only_to], &seen, &met);
         a.run("DROP TEMPORARY TABLE IF EXISTS backout_m")?;
         taken::end(a)?;
         done
@@ -260,10 +273,11 @@ impl<'a> Rows<'a> {
         a: &mut Session,
         replay: &mut Replay<'_>,
         [both, only_from, only_to]: [&str; 3],
+        seen: &Seen,
         met: &[String],
     ) -> Result<(), Error> {
         let table = self.table;
-        let (held, overwrites) = (table.held(""), replay.overwrites());
+        let overwrites = replay.overwrites();
         let mut goes = String::new();
         if overwrites {
             taken::give_way(a, met)?;
@@ -271,34 +285,16 @@ impl<'a> Rows<'a> {
             taken::keep(self, a, replay, met)?;
             goes = taken::goes(table, T);
         }
-        // What each row of both is to be: of a column that the step changed what was before, where nobody else changed it.
-        let merged: Vec<String> = (0..table.columns.len())
-            .map(|at| {
-                let ours = if overwrites { "1".to_owned() } else { table.same(at, X, F) };
-                // Within an expression an ENUM or SET is its text, which does not tell two empty ones apart.
-                let number = if table.columns[at].compared == Compared::Number { " + 0" } else { "" };
-                let (x, t) = (X.column(table, at), T.column(table, at));
-                format!("IF(NOT ({}) AND ({ours}), {t}{number}, {x}{number})", table.same(at, F, T))
-            })
-            .collect();
-        a.run(&format!(
-            "INSERT INTO backout_m ({held}) SELECT {} FROM {} WHERE NOT ({}){goes}",
-            merged.join(", "),
-            self.joined(both),
-            table.all_same(F, T)
-        ))?;
-        a.run(&format!(
-            "DELETE m FROM backout_m AS m JOIN {} AS x ON {} WHERE {}",
-            self.live(),
-            table.keyed(X, M),
-            table.all_same(X, M)
-        ))?;
+        if seen.changes() > 0 {
+            self.merge(a, replay, both, &goes)?;
+        }
+        if seen.goes() > 0 {
+            let delete = if overwrites { String::new() } else { format!(" AND {}", table.all_same(X, F)) };
+            replay.rows += a.count(&format!("DELETE x FROM {only_from}{delete}"))?;
+        }
         let changed = a.number("SELECT COUNT(*) FROM backout_m")?;
-        let delete = if overwrites { String::new() } else { format!(" AND {}", table.all_same(X, F)) };
-        replay.rows += a.count(&format!("DELETE x FROM {only_from}{delete}"))?;
         if changed > 0 {
-            replay.rows += changed;
-            self.update(a)?;
+            replay.rows += put::values(self, a, M, "backout_m", "", changed)?;
         }
         if overwrites {
             // Others' rows under the same keys go.
@@ -314,46 +310,40 @@ impl<'a> Rows<'a> {
                 self.live(),
                 table.keyed(X, F)
             );
-            replay.rows += self.insert(a, "t", &gone)?;
+            replay.rows += put::rows(self, a, T, &gone)?;
         }
         let free =
             format!("{only_to} AND NOT EXISTS (SELECT 1 FROM {} AS x WHERE {}){goes}", self.live(), table.keyed(X, T));
-        replay.rows += self.insert(a, "t", &free)?;
+        replay.rows += put::rows(self, a, T, &free)?;
         Ok(())
     }
 
-    fn insert(&self, a: &mut Session, alias: &str, from: &str) -> Result<u64, Error> {
-        // A table that is written and read in one statement: what is read is set aside by the server.
-        a.count(&format!(
-            "INSERT INTO {} ({}) SELECT {} FROM {from}",
-            self.live(),
-            self.table.live(""),
-            self.table.held(&format!("{alias}."))
-        ))
-    }
-
-    /// Gives rows their values of `backout_m`. Values of a unique key that move round are no matter for rows that are taken
-    /// out and put in again.
-    fn update(&self, a: &mut Session) -> Result<(), Error> {
+    /// Fills `backout_m` with what each row of both is to be, where it is not that already: in a column that the step changed
+    /// what was before, where nobody else changed it.
+    fn merge(&self, a: &mut Session, replay: &Replay<'_>, both: &str, goes: &str) -> Result<(), Error> {
         let table = self.table;
-        let mut set: Vec<String> =
-            (0..table.columns.len()).map(|at| format!("{} = {}", X.column(table, at), M.column(table, at))).collect();
-        // What the tool does not set must not move by itself.
-        for (name, _) in self.more.iter().filter(|(_, moves)| *moves) {
-            set.push(format!("x.{0} = x.{0}", ident(name)));
-        }
-        let key = table.keyed(X, M);
-        a.run("SAVEPOINT backout_update")?;
-        let updated =
-            a.run(&format!("UPDATE {} AS x JOIN backout_m AS m ON {key} SET {}", self.live(), set.join(", ")));
-        match updated {
-            Err(error) if is_taken(&error) && self.more.is_empty() => {
-                a.run("ROLLBACK TO SAVEPOINT backout_update")?;
-                a.run(&format!("DELETE x FROM {} AS x JOIN backout_m AS m ON {key}", self.live()))?;
-                self.insert(a, "m", "backout_m AS m").map(drop)
-            }
-            other => other,
-        }
+        let merged: Vec<String> = (0..table.columns.len())
+            .map(|at| {
+                let ours = if replay.overwrites() { "1".to_owned() } else { table.same(at, X, F) };
+                // Within an expression an ENUM or SET is its text, which does not tell two empty ones apart.
+                let number = if table.columns[at].compared == Compared::Number { " + 0" } else { "" };
+                let (x, t) = (X.column(table, at), T.column(table, at));
+                format!("IF(NOT ({}) AND ({ours}), {t}{number}, {x}{number})", table.same(at, F, T))
+            })
+            .collect();
+        a.run(&format!(
+            "INSERT INTO backout_m ({}) SELECT {} FROM {} WHERE NOT ({}){goes}",
+            table.held(""),
+            merged.join(", "),
+            self.joined(both),
+            table.all_same(F, T)
+        ))?;
+        a.run(&format!(
+            "DELETE m FROM backout_m AS m JOIN {} AS x ON {} WHERE {}",
+            self.live(),
+            table.keyed(X, M),
+            table.all_same(X, M)
+        ))
     }
 
     /// Seeks rows that would point at nothing: of what was brought, and of what pointed at what was taken away.
@@ -423,5 +413,9 @@ pub fn taken_or(replay: &mut Replay<'_>, table: &Table, source: Error) -> Result
         replay.conflicts.push(Conflict { now: source.to_string(), ..conflict });
         return Ok(());
     }
-    Err(TargetError::failed(format!("cannot change rows of {} in {}", table.name, replay.label), source))
+    Err(unchanged(&table.name, replay.label, source))
+}
+
+pub fn unchanged(table: &str, label: &str, source: Error) -> TargetError {
+    TargetError::failed(format!("cannot change rows of {table} in {label}"), source)
 }

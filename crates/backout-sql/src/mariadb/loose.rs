@@ -6,14 +6,10 @@
 use backout_model::conflict::{Conflict, ConflictKind, Conflicts};
 use mysql::Error;
 
-use super::guard::Rows;
+use super::guard::{F, Rows, T, X};
 use super::replay::{Direction, Replay};
 use super::session::{Session, ident};
 use super::table::{Side, Table};
-
-const X: Side<'static> = Side::Live("x");
-const F: Side<'static> = Side::Held("f");
-const T: Side<'static> = Side::Held("t");
 
 /// How often rows are there, by their digests.
 const NUMBERS: &str = "(d binary(32) NOT NULL PRIMARY KEY, n bigint NOT NULL) ENGINE=InnoDB";

@@ -301,6 +301,12 @@ pub enum Side<'a> {
 }
 
 impl Side<'_> {
+    pub fn alias(&self) -> &str {
+        match self {
+            Side::Live(alias) | Side::Held(alias) => alias,
+        }
+    }
+
     pub fn column(self, table: &Table, at: usize) -> String {
         match self {
             Side::Live(alias) => format!("{alias}.{}", ident(&table.columns[at].name)),

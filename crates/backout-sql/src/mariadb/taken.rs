@@ -4,14 +4,12 @@
 use backout_model::conflict::{Conflict, ConflictKind};
 use mysql::Error;
 
-use super::guard::{Rows, three};
+use super::guard::{F, Rows, T, X, three};
 use super::replay::Replay;
+use super::seen::Seen;
 use super::session::{Session, ident, literal};
 use super::table::{Side, Table};
 
-const X: Side<'static> = Side::Live("x");
-const F: Side<'static> = Side::Held("f");
-const T: Side<'static> = Side::Held("t");
 /// The rows that stay, in a table of the session's own.
 const STAYS: &str = "backout_stays";
 
@@ -61,10 +59,13 @@ fn list(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>, key: &[usize]
 
 /// What stands in the way of the rows of a table, as a FROM with its condition for each unique key of which others have a
 /// value; each row is listed. One that the step left gives its value up in the same act.
-pub fn look(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>) -> Result<Vec<String>, Error> {
+pub fn look(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>, seen: &Seen) -> Result<Vec<String>, Error> {
     let table = rows.table;
     let mut met = Vec::new();
     for key in unique(a, table)? {
+        if seen.comes() == 0 && !moves(rows, a, &key)? {
+            continue;
+        }
         let of_others = format!(" AND NOT EXISTS (SELECT 1 FROM `{}` AS f WHERE {})", rows.from, table.keyed(X, F));
         let from = beside(rows, &key) + &of_others;
         let before = replay.conflicts.total;
@@ -74,6 +75,16 @@ pub fn look(rows: &Rows<'_>, a: &mut Session, replay: &mut Replay<'_>) -> Result
         }
     }
     Ok(met)
+}
+
+/// True where a row of both holds has another value of a key in the one than in the other.
+fn moves(rows: &Rows<'_>, a: &mut Session, key: &[usize]) -> Result<bool, Error> {
+    let table = rows.table;
+    let same: Vec<String> = key.iter().map(|at| table.same(*at, F, T)).collect();
+    let (both, same) = (table.keyed(F, T), same.join(" AND "));
+    let found =
+        format!("SELECT 1 FROM `{}` AS f JOIN `{}` AS t ON {both} WHERE NOT ({same}) LIMIT 1", rows.from, rows.to);
+    Ok(a.value(&found)?.is_some())
 }
 
 /// Under `keep`: notes which rows stay as the step left them, and those whose values such a row keeps, which are listed, too.

@@ -28,8 +28,9 @@ impl Mariadb {
                 Detail::Rows { tables, .. } => {
                     let seen: Vec<Held> =
                         tables.iter().filter(|held| !hidden.contains(&held.table.name)).cloned().collect();
-                    done =
-                        self.rows_of(segment, &seen, replay).and_then(|rows| self.change_rows(&rows, replay, &hidden));
+                    done = self
+                        .locked_rows_of(segment, &seen, replay)
+                        .and_then(|rows| self.change_rows(&rows, replay, &hidden));
                 }
                 Detail::Ddl { change, .. } => {
                     let parents = change.parents();

@@ -231,19 +231,19 @@ impl Mariadb {
         self.begin()?;
         let (names, label, epoch) = (self.names.clone(), self.label.clone(), self.epoch);
         marker::holds(self.a()?, &names, &label, epoch)?;
-        let rows = self.rows_of(segment, tables, &mut act.replay)?;
+        let rows = self.locked_rows_of(segment, tables, &mut act.replay)?;
         act.replay.unchecked = !undo && matches!(segment.detail, Detail::Rows { unchecked: true, .. });
-        if !undo {
-            self.each_hold(segment, &rows, tables, capture::put_aside)?;
-        }
+        // Where a conflict would stop it, what nobody touched becomes what the holds say already.
+        let stops = act.replay.on_conflict == OnConflict::Stop;
+        let stays = |one: &&Rows<'_>| undo || stops && one.is_untouched();
+        let anew: Vec<&Rows<'_>> = rows.iter().filter(|one| !stays(one)).collect();
+        self.each_hold(segment, &anew, tables, capture::put_aside)?;
         self.change_rows(&rows, &mut act.replay, &BTreeSet::new())?;
         if act.replay.is_stopped() {
             self.roll_back()?;
             return if undo { Ok(()) } else { self.sweep_segment(segment.step, segment.number) };
         }
-        if !undo {
-            self.each_hold(segment, &rows, tables, capture::rehold)?;
-        }
+        self.each_hold(segment, &anew, tables, capture::rehold)?;
         if undo && !act.replay.conflicts.is_empty() {
             // Announced with the undo: after a crash nobody else could say what it left as others made it.
             act.summary.note = serde_json::json!({ "settled": act.replay.conflicts });
@@ -272,7 +272,7 @@ impl Mariadb {
     fn each_hold(
         &mut self,
         segment: &Segment,
-        rows: &[Rows<'_>],
+        rows: &[&Rows<'_>],
         tables: &[Held],
         work: fn(&mut Session, &Table, &str, &str, &str) -> Result<(), mysql::Error>,
     ) -> Result<(), TargetError> {
@@ -286,8 +286,25 @@ impl Mariadb {
         Ok(())
     }
 
-    /// The changes of a segment's tables; a table that is not what it was is a conflict and left out.
-    pub(super) fn rows_of<'t>(
+    /// The changes of a segment's tables, whose rows are locked in the open transaction: those of all before anything else is
+    /// read. A table that is not what it was is a conflict and left out.
+    pub(super) fn locked_rows_of<'t>(
+        &mut self,
+        segment: &Segment,
+        tables: &'t [Held],
+        replay: &mut Replay<'_>,
+    ) -> Result<Vec<Rows<'t>>, TargetError> {
+        let label = self.label.clone();
+        let mut all = self.rows_of(segment, tables, replay)?;
+        for one in &mut all {
+            let failed = |source| guard::unchanged(&one.table.name, &label, source);
+            let wanted = one.table.rows_held(&mut self.b, &one.to).map_err(failed)?;
+            one.lock(self.a()?, wanted).map_err(failed)?;
+        }
+        Ok(all)
+    }
+
+    fn rows_of<'t>(
         &mut self,
         segment: &Segment,
         tables: &'t [Held],
@@ -321,16 +338,13 @@ impl Mariadb {
         Ok(all)
     }
 
-    /// Locks, compares and changes rows in the open transaction, and looks at foreign keys but those of `hidden` tables.
+    /// Compares and changes rows that are locked, and looks at foreign keys but those of `hidden` tables.
     pub(super) fn change_rows(
         &mut self,
         rows: &[Rows<'_>],
         replay: &mut Replay<'_>,
         hidden: &BTreeSet<String>,
     ) -> Result<(), TargetError> {
-        let failed = |table: &str, label: &str, source| {
-            TargetError::failed(format!("cannot change rows of {table} in {label}"), source)
-        };
         let label = self.label.clone();
         let mut links = table::foreign_keys_that_hold(&mut self.b).map_err(|source| self.reading(source))?;
         let across = table::foreign_keys_across(&mut self.b).map_err(|source| self.reading(source))?;
@@ -338,9 +352,6 @@ impl Mariadb {
         replay.leave_out(&mut links, rows);
         links.extend(across.into_iter().filter(|link| link.elsewhere[0].is_some() || !hidden.contains(&link.child)));
         let a = self.a()?;
-        for one in rows {
-            one.lock(a).map_err(|source| failed(&one.table.name, &label, source))?;
-        }
         for one in rows {
             if let Err(source) = one.settle(a, replay) {
                 guard::taken_or(replay, one.table, source)?;
@@ -355,7 +366,7 @@ impl Mariadb {
         }
         let before = replay.conflicts.total;
         for one in if replay.unchecked { &[] } else { rows } {
-            one.look_at_links(a, replay, &links).map_err(|source| failed(&one.table.name, &label, source))?;
+            one.look_at_links(a, replay, &links).map_err(|source| guard::unchanged(&one.table.name, &label, source))?;
         }
         // Nobody can settle these by leaving one of two values.
         if replay.conflicts.total > before {

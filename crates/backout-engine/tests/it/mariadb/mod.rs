@@ -13,3 +13,4 @@ pub mod rows;
 mod sequences;
 mod server;
 pub mod strange;
+mod untouched;
