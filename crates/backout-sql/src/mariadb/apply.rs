@@ -303,7 +303,7 @@ impl<'a> Chain<'a> {
             let plan = written::tables(b, &database.database, &run, &bodies)?;
             self.unchecked |= plan.unchecks;
             let asking = match database.a.as_mut() {
-                Some(a) => Asking::of(a, &run, &plan, &bodies)?,
+                Some(a) => Asking::of(a, &mut database.b, &run, &plan, &bodies)?,
                 None => None,
             };
             let b = &mut database.b;
@@ -332,7 +332,7 @@ impl<'a> Chain<'a> {
 
     /// Ends a segment of rows: its net effect is taken and commits with it. The `last` one moves the marker, too.
     fn close(&mut self, open: &mut Option<Open>, last: bool, gate: &mut dyn Gate) -> Result<(), TargetError> {
-        let Some(Open { capture, sequences }) = open.as_ref() else { return Ok(()) };
+        let Some(Open { capture, sequences }) = open.as_mut() else { return Ok(()) };
         let held = self.net(capture)?;
         let drawn = self.drawn(sequences.clone())?;
         self.commit_rows(held.clone(), drawn, last, gate)?;
@@ -386,7 +386,7 @@ impl<'a> Chain<'a> {
         Ok(now.into_iter().filter(may_be).collect())
     }
 
-    pub(super) fn net(&mut self, capture: &Capture) -> Result<Vec<Held>, TargetError> {
+    pub(super) fn net(&mut self, capture: &mut Capture) -> Result<Vec<Held>, TargetError> {
         let took_back = std::mem::take(&mut self.took_back);
         let database = &mut *self.database;
         let label = database.label.clone();

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 
 use mysql::Error;
 
-use super::capture::{CaptureError, forget_unchanged};
+use super::capture::CaptureError;
 use super::run::{Bodies, Run};
 use super::session::{Session, ident, literal};
-use super::single::{Copied, Single, What, is_certain};
-use super::table::{self, Side, Table, There};
+use super::single::{Single, What, is_certain};
+use super::table::{Side, Table};
 use super::written::Plan;
 
 /// What was asked of one table.
@@ -24,8 +24,10 @@ struct Asked {
     deleted: u64,
     /// The first and last numbers of what was inserted.
     numbers: Vec<(u64, u64)>,
-    /// The table whose rows come, under its keys.
-    by_key: Option<Table>,
+    /// A row that comes with the key 0 gets another one.
+    zero_is_new: bool,
+    /// Its counter may be moved.
+    counts: bool,
 }
 
 /// A run of such statements.
@@ -34,89 +36,99 @@ pub struct Asking {
     all: Vec<Asked>,
     /// The statement that is to run, and how many rows it has to find.
     now: Option<(Single, u64)>,
+    /// Where something was inserted last, and with which numbers: whether they are there is looked at when that tells no
+    /// statement of the script's anything.
+    came: Option<(usize, (u64, u64))>,
     /// There is one statement: what it does not delete, it finds again.
     is_one: bool,
 }
 
 impl Asking {
-    /// What a run is followed by, where that is enough.
-    pub fn of(a: &mut Session, run: &Run, plan: &Plan, bodies: &Bodies) -> Result<Option<Self>, Error> {
-        let is_plain = !run.all && !run.unlike && !run.singles.is_empty() && !bodies.are_called_by(run.clone());
+    /// What a run is followed by, where that is enough. `a`: the script's session, of whose settings it depends.
+    pub fn of(
+        a: &mut Session,
+        b: &mut Session,
+        run: &Run,
+        plan: &Plan,
+        bodies: &Bodies,
+    ) -> Result<Option<Self>, Error> {
+        let is_plain = !run.all && !run.unlike && !run.singles.is_empty() && !bodies.are_named_by(run);
         let is_alone = plan.paths.is_empty() && plan.copied.is_empty() && plan.triggers.is_empty();
         let named: BTreeSet<&String> = run.singles.iter().map(|single| &single.table).collect();
-        if !is_plain || !is_alone || !named.iter().copied().eq(&plan.written) || !plan.tables.keys().eq(&plan.written) {
+        let is_whole = named.iter().copied().eq(&plan.written) && plan.tables.keys().eq(&plan.written);
+        if !is_plain || !is_alone || !is_whole || a.value(ALIKE)?.as_deref() != Some("1") {
             return Ok(None);
         }
-        let isolation = a.value("SELECT @@tx_isolation")?.unwrap_or_default();
-        if !matches!(isolation.as_str(), "REPEATABLE-READ" | "SERIALIZABLE") {
-            return Ok(None);
-        }
-        // What a date is compared with means less under these, and no row is kept under them.
-        let by_time = !run.sets_something && a.number("SELECT INSTR(@@sql_mode, 'NO_ZERO')")? == 0;
-        let (mut singles, mut all) = (run.singles.clone(), Vec::<Asked>::new());
-        for single in &mut singles {
+        let mut all = Vec::<Asked>::new();
+        for single in &run.singles {
             let Some(table) = plan.tables.get(&single.table).filter(|table| !table.is_loose()) else { return Ok(None) };
-            let keys = || table.key.iter().map(|at| &table.columns[*at]);
-            let (mut counted, mut by_key) = (None, None);
-            if let What::Copy(copied) = &single.what {
-                by_key = source(a, copied, table)?.filter(|from| is_certain(&single.condition, from, by_time));
-                if let (None, Some(columns)) = (&by_key, copied.numbered()) {
-                    single.what = What::Insert(columns);
-                }
-            }
-            match &single.what {
+            let stays = |columns: &BTreeSet<String>| {
+                let mut keys = table.key.iter().map(|at| &table.columns[*at]);
+                keys.all(|column| !column.moves && !columns.contains(&column.name.to_lowercase()))
+            };
+            let counted = is_counted(b, table)?;
+            let mut inserts = None;
+            let told = match &single.what {
                 What::Insert(columns) => {
-                    counted = numbered(a, table)?.filter(|name| !columns.contains(&name.to_lowercase()));
-                    if counted.is_none() {
-                        return Ok(None);
-                    }
+                    inserts = numbered(a, b, table)?.filter(|name| counted && !columns.contains(&name.to_lowercase()));
+                    inserts.is_some()
                 }
-                What::Update(columns) => {
-                    let stays =
-                        |column: &super::table::Column| !column.moves && !columns.contains(&column.name.to_lowercase());
-                    if !keys().all(stays) || !is_certain(&single.condition, table, by_time) {
-                        return Ok(None);
-                    }
+                What::Update(columns) => stays(columns) && is_certain(&single.condition, table),
+                What::Delete => is_certain(&single.condition, table),
+                What::Replace(column) => {
+                    let is_one = run.singles.len() == 1 && is_certain(&single.condition, table);
+                    is_one && is_kept_key(b, table, column)?
                 }
-                What::Copy(_) if by_key.is_none() || run.singles.len() > 1 => return Ok(None),
-                What::Copy(_) => {}
-                What::Delete if !is_certain(&single.condition, table, by_time) => return Ok(None),
-                What::Delete => {}
+            };
+            if !told {
+                return Ok(None);
             }
+            let counts = matches!(single.what, What::Insert(_) | What::Replace(_));
             match all.iter_mut().find(|asked| asked.table.name == table.name) {
-                Some(asked) => asked.counted = asked.counted.take().or(counted),
-                None => {
-                    let (table, numbers) = (table.clone(), Vec::new());
-                    all.push(Asked { table, counted, kept: 0, deleted: 0, numbers, by_key });
+                Some(asked) => {
+                    asked.counted = asked.counted.take().or(inserts);
+                    asked.counts |= counts;
                 }
+                None => all.push(Asked {
+                    table: table.clone(),
+                    counted: inserts,
+                    kept: 0,
+                    deleted: 0,
+                    numbers: Vec::new(),
+                    zero_is_new: counted,
+                    counts,
+                }),
             }
         }
-        Ok(Some(Self { left: singles.into_iter(), all, now: None, is_one: run.singles.len() == 1 }))
+        let (left, is_one) = (run.singles.clone().into_iter(), run.singles.len() == 1);
+        Ok(Some(Self { left, all, now: None, came: None, is_one }))
     }
 
-    /// Right before the next statement: keeps what it will change in the hold of before; `hold` names those of a table,
-    /// `b` and `k`, the one for keys.
-    pub fn ask(&mut self, a: &mut Session, hold: impl Fn(&str, &str) -> String) -> Result<(), CaptureError> {
+    /// True where the counter of a table may have been moved by what was asked.
+    pub fn counts(&self, name: &str) -> bool {
+        self.all.iter().any(|asked| asked.table.name == name && asked.counts)
+    }
+
+    /// Right before the next statement: keeps what it will change in the hold of before of a table, as `hold` names it.
+    pub fn ask(&mut self, a: &mut Session, hold: impl Fn(&str) -> String) -> Result<(), CaptureError> {
+        self.count_what_came(a)?;
         let over = || CaptureError::Uncapturable("it is not the statement that was read".to_owned());
         let single = self.left.next().ok_or_else(over)?;
         let asked = self.all.iter_mut().find(|asked| asked.table.name == single.table).ok_or_else(over)?;
         let mut found = 0;
-        let table = &asked.table;
-        let is_own = asked.by_key.as_ref().is_none_or(|from| from.name == table.name);
-        if let (Some(from), false) = (&asked.by_key, is_own) {
-            (found, asked.kept) = keep_keys(a, &single, (from, table), &hold)?;
-        } else if !matches!(single.what, What::Insert(_)) {
+        if !matches!(single.what, What::Insert(_)) {
+            let table = &asked.table;
             let condition = if single.condition.is_empty() { "TRUE" } else { &single.condition };
-            let live = ident(&table.name);
+            let (hold, live) = (hold(&table.name), ident(&table.name));
             let of = format!("{live} WHERE ({condition}\n)");
             let new: String =
                 asked.numbers.iter().map(|numbers| format!(" AND NOT {}", between(&asked.counted, *numbers))).collect();
             let again = table.key.first().map(|at| format!(" ON DUPLICATE KEY UPDATE c{at} = VALUES(c{at})"));
             let again = again.filter(|_| asked.kept > 0).unwrap_or_default();
-            // The mode is the server's for what it does, not for how it reads this.
+            // Under the script's settings, by which the condition means what it means to the statement. A value of the same
+            // type comes as it is.
             a.run(&format!(
-                "SET STATEMENT {KEEPING} FOR INSERT INTO `{}` ({}) SELECT {} FROM {of}{new} FOR UPDATE{again}",
-                hold(&table.name, "b"),
+                "INSERT INTO `{hold}` ({}) SELECT {} FROM {of}{new} FOR UPDATE{again}",
                 table.held(""),
                 table.live("")
             ))?;
@@ -124,86 +136,64 @@ impl Asking {
                 true => (a.conn.affected_rows(), a.conn.affected_rows()),
                 false => (
                     a.number(&format!("SELECT COUNT(*) FROM {of} FOR UPDATE"))?,
-                    a.number(&format!("SELECT COUNT(*) FROM `{}`", hold(&table.name, "b")))?,
+                    a.number(&format!("SELECT COUNT(*) FROM `{hold}`"))?,
                 ),
             };
-        }
-        if asked.by_key.is_some() {
-            let hold = hold(&table.name, if is_own { "b" } else { "k" });
-            // Such a key would be another one.
-            let zero = format!("SELECT 1 FROM `{hold}` WHERE c{} = 0", table.key[0]);
-            if is_counted(a, table)? && a.value(&zero)?.is_some() {
-                let why =
-                    format!("a row with the key 0 would come to {}, for which the server may give another", table.name);
-                return Err(CaptureError::Uncapturable(why));
+            if matches!(single.what, What::Replace(_)) && asked.zero_is_new {
+                let zero = format!("SELECT 1 FROM `{hold}` WHERE c{} = 0", table.key[0]);
+                if a.value(&zero)?.is_some() {
+                    let why = format!("a row of {} has the key 0, for which the server may give another", table.name);
+                    return Err(CaptureError::Uncapturable(why));
+                }
             }
         }
         self.now = Some((single, found));
         Ok(())
     }
 
-    /// Right behind it: it found what was kept, or had its numbers from the server one after the other.
+    /// Right behind it: it found what was kept, or had its numbers from the server. Asks the server nothing.
     pub fn told(&mut self, a: &mut Session) -> Result<(), CaptureError> {
         let Some((single, expected)) = self.now.take() else { return Ok(()) };
         let (touched, first) = (a.conn.affected_rows(), a.conn.last_insert_id());
         let found = match &single.what {
-            What::Update(_) => first_number(&a.conn.info_str(), "Rows matched: "),
-            What::Copy(_) => first_number(&a.conn.info_str(), "Records: "),
+            What::Update(_) | What::Replace(_) => first_number(&a.conn.info_str(), touched),
             What::Delete | What::Insert(_) => Some(touched),
         };
-        let Some(asked) = self.all.iter_mut().find(|asked| asked.table.name == single.table) else { return Ok(()) };
-        match (&single.what, found, first) {
-            (What::Insert(_), Some(0), _) => return Ok(()),
-            (What::Insert(_), Some(count), first) if first > 0 => {
-                let numbers = (first, first + count - 1);
-                let sql = format!(
-                    "SELECT COUNT(*) FROM {} WHERE {}",
-                    ident(&asked.table.name),
-                    between(&asked.counted, numbers)
-                );
-                if a.aside(|a| a.number(&sql))? == count {
-                    asked.numbers.push(numbers);
-                    return Ok(());
-                }
-            }
-            (What::Delete, Some(count), _) if count == expected => {
-                asked.deleted += count;
-                return Ok(());
-            }
-            (What::Update(_) | What::Copy(_), Some(count), _) if count == expected => return Ok(()),
-            _ => {}
+        let Some(at) = self.all.iter().position(|asked| asked.table.name == single.table) else { return Ok(()) };
+        match (&single.what, found) {
+            (What::Insert(_), Some(0)) => {}
+            (What::Insert(_), Some(count)) if first > 0 => self.came = Some((at, (first, first + count - 1))),
+            (What::Delete, Some(count)) if count == expected => self.all[at].deleted += count,
+            (What::Update(_) | What::Replace(_), Some(count)) if count == expected => {}
+            _ => return Err(untold(&single.table, found, expected)),
         }
-        let why = format!(
-            "it changed {} of {}, and {expected} were kept before it: what it changed cannot be told",
-            found.map_or_else(|| "rows".to_owned(), |count| count.to_string()),
-            single.table
-        );
-        Err(CaptureError::Uncapturable(why))
+        Ok(())
+    }
+
+    /// Looks whether what was inserted last has the numbers that it should have.
+    fn count_what_came(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        let Some((at, numbers)) = self.came.take() else { return Ok(()) };
+        let asked = &mut self.all[at];
+        let sql =
+            format!("SELECT COUNT(*) FROM {} WHERE {}", ident(&asked.table.name), between(&asked.counted, numbers));
+        let (found, expected) = (a.number(&sql)?, numbers.1 - numbers.0 + 1);
+        asked.numbers.push(numbers);
+        if found == expected { Ok(()) } else { Err(untold(&asked.table.name, Some(found), expected)) }
+    }
+
+    /// Before the net effect is taken.
+    pub fn end(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+        self.count_what_came(a)
     }
 
     /// The net effect on one table: fills its hold of after, and takes what is as it was out of that of before. How many
     /// rows each has; none where nothing was asked of it.
-    pub fn net(
-        &self,
-        a: &mut Session,
-        name: &str,
-        [keys, before, after]: [&str; 3],
-    ) -> Result<Option<(u64, u64)>, Error> {
+    pub fn net(&self, a: &mut Session, name: &str, before: &str, after: &str) -> Result<Option<(u64, u64)>, Error> {
         let Some(asked) = self.all.iter().find(|asked| asked.table.name == name) else { return Ok(None) };
-        let Asked { table, counted, kept, deleted, numbers, by_key } = asked;
+        let Asked { table, counted, kept, deleted, numbers, .. } = asked;
         let (x, b) = (Side::Live("x"), Side::Held("b"));
         let (held, live, is) = (table.held(""), table.live("x."), ident(name));
         let (keyed, same) = (table.keyed(x, b), table.all_same(x, b));
-        if by_key.as_ref().is_some_and(|from| from.name != *name) {
-            let under = table.keyed(x, Side::Held("k"));
-            a.run(&format!(
-                "INSERT INTO `{after}` ({held}) SELECT {live} FROM `{keys}` AS k STRAIGHT_JOIN {is} AS x ON {under}"
-            ))?;
-            if *kept > 0 {
-                forget_unchanged(a, table, before, after)?;
-            }
-            return Ok(Some((table.rows_held(a, before)?, table.rows_held(a, after)?)));
-        }
         let (mut was, mut left) = (*kept, 0);
         if was > *deleted || !self.is_one {
             left = a.count(&format!(
@@ -224,106 +214,68 @@ impl Asking {
     }
 }
 
-/// What rows are kept under, every value as it is; the condition means what it means to the statement.
-const KEEPING: &str = "sql_mode = REGEXP_REPLACE(@@sql_mode, \
-    '(STRICT_TRANS_TABLES|STRICT_ALL_TABLES|NO_ZERO_IN_DATE|NO_ZERO_DATE|TRADITIONAL)(,|$)', '')";
+/// Whether a session reads and keeps as it is thought of here: nobody else can write what a condition named until the
+/// statement has run, no date is refused, and names and rows come as they are.
+const ALIKE: &str = "SELECT @@tx_isolation IN ('REPEATABLE-READ', 'SERIALIZABLE') AND INSTR(@@sql_mode, 'NO_ZERO') = 0
+    AND @@character_set_client LIKE 'utf8%' AND @@sql_auto_is_null = 0 AND @@sql_select_limit = 18446744073709551615";
+
+fn untold(table: &str, found: Option<u64>, expected: u64) -> CaptureError {
+    let found = found.map_or_else(|| "an unknown number of".to_owned(), |count| count.to_string());
+    let why = format!("{found} rows of {table} were found where {expected} should be: what it changed cannot be told");
+    CaptureError::Uncapturable(why)
+}
 
 fn between(column: &Option<String>, (first, last): (u64, u64)) -> String {
     format!("({} BETWEEN {first} AND {last})", ident(column.as_deref().unwrap_or_default()))
 }
 
-/// The column whose values the server counts one by one, where it alone is the key of a table.
-fn numbered(a: &mut Session, table: &Table) -> Result<Option<String>, Error> {
+/// The key of a table whose values the server counts one after the other: of a partitioned one others get some in between.
+fn numbered(a: &mut Session, b: &mut Session, table: &Table) -> Result<Option<String>, Error> {
     let [at] = table.key[..] else { return Ok(None) };
     let counts = "SELECT @@innodb_autoinc_lock_mode < 2 AND @@auto_increment_increment = 1 AND @@insert_id = 0";
-    if a.number(counts)? != 1 {
-        return Ok(None);
-    }
+    let parts = format!(
+        "SELECT COUNT(*) FROM information_schema.PARTITIONS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} AND PARTITION_NAME IS NOT NULL",
+        literal(&table.name)
+    );
     let key = &table.columns[at];
-    Ok((is_counted(a, table)? && key.kind.contains("int")).then(|| key.name.clone()))
+    let follows = a.number(counts)? == 1 && b.number(&parts)? == 0 && key.kind.contains("int");
+    Ok(follows.then(|| key.name.clone()))
 }
 
 /// True where the server gives numbers to the first column of a table's key.
-fn is_counted(a: &mut Session, table: &Table) -> Result<bool, Error> {
-    let found = a.value(&format!(
+fn is_counted(b: &mut Session, table: &Table) -> Result<bool, Error> {
+    let found = b.value(&format!(
         "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} AND EXTRA LIKE '%auto_increment%'",
         literal(&table.name)
     ))?;
     Ok(found.is_some_and(|name| table.key.first().is_some_and(|at| table.columns[*at].name == name)))
 }
 
-/// The table that rows come from, where its key gives them theirs: of the same kind, the only unique one there, and at a
-/// known place.
-fn source(a: &mut Session, copied: &Copied, table: &Table) -> Result<Option<Table>, Error> {
-    let is_own = copied.source == table.name;
-    let [at] = table.key[..] else { return Ok(None) };
-    if is_own && !copied.replaces || table::there(a, &copied.source)? != There::Table("InnoDB".to_owned()) {
-        return Ok(None);
+/// True where a row that comes with this column of its own first replaces itself, and no other row: it is the key, and the
+/// first one of the table.
+fn is_kept_key(b: &mut Session, table: &Table, column: &str) -> Result<bool, Error> {
+    let [at] = table.key[..] else { return Ok(false) };
+    if column != "*" && !column.eq_ignore_ascii_case(&table.columns[at].name) {
+        return Ok(false);
     }
-    let from = Table::find(a, &copied.source)?;
-    let [from_at] = from.key[..] else { return Ok(None) };
-    let (key, from_key) = (&table.columns[at], &from.columns[from_at]);
-    let unique = format!(
-        "SELECT COUNT(DISTINCT INDEX_NAME) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} AND NON_UNIQUE = 0",
-        literal(&table.name)
-    );
-    if key.kind != from_key.kind || copied.replaces && a.number(&unique)? != 1 {
-        return Ok(None);
-    }
-    let mut first = |of: &str| {
-        a.value(&format!(
-            "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} AND ORDINAL_POSITION = 1 AND EXTRA NOT LIKE '%INVISIBLE%'",
-            literal(of)
-        ))
-    };
-    let place = match &copied.into {
-        Some(into) => into.iter().position(|name| *name == key.name.to_lowercase()),
-        None => (first(&table.name)?.as_ref() == Some(&key.name)).then_some(0),
-    };
-    let Some(given) = place.and_then(|place| copied.from.get(place)?.as_deref()) else { return Ok(None) };
-    let is_key = match given {
-        "*" => place == Some(0) && copied.from.len() == 1 && first(&from.name)?.as_ref() == Some(&from_key.name),
-        // With a `*` before it its place is another.
-        name => name.eq_ignore_ascii_case(&from_key.name) && copied.from.iter().flatten().all(|name| name != "*"),
-    };
-    if is_key && is_counted(a, table)? {
-        let zero = format!("SELECT 1 FROM {} WHERE {} = 0", ident(&from.name), ident(&from_key.name));
-        return Ok(a.value(&zero)?.is_none().then_some(from));
-    }
-    Ok(is_key.then_some(from))
-}
-
-/// Keeps the keys under which rows of another table will come, and what stands under them; how many of each.
-fn keep_keys(
-    a: &mut Session,
-    single: &Single,
-    (from, table): (&Table, &Table),
-    hold: &impl Fn(&str, &str) -> String,
-) -> Result<(u64, u64), CaptureError> {
-    let (before, keys) = (hold(&table.name, "b"), hold(&table.name, "k"));
-    let condition = if single.condition.is_empty() { "TRUE" } else { &single.condition };
-    a.run(&format!(
-        "SET STATEMENT {KEEPING} FOR INSERT INTO `{keys}` (c{}, seq) SELECT {}, 0 FROM {} WHERE ({condition}\n) LOCK IN SHARE MODE",
-        table.key[0],
-        ident(&from.columns[from.key[0]].name),
-        ident(&from.name)
+    let of = format!("TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}", literal(&table.name));
+    let unique = b.number(&format!(
+        "SELECT COUNT(DISTINCT INDEX_NAME) FROM information_schema.STATISTICS WHERE {of} AND NON_UNIQUE = 0"
     ))?;
-    let found = a.conn.affected_rows();
-    let kept = a.aside(|a| {
-        a.count(&format!(
-            "INSERT INTO `{before}` ({}) SELECT {} FROM `{keys}` AS k STRAIGHT_JOIN {} AS x ON {} FOR UPDATE",
-            table.held(""),
-            table.live("x."),
-            ident(&table.name),
-            table.keyed(Side::Live("x"), Side::Held("k"))
-        ))
-    })?;
-    Ok((found, kept))
+    let first = b.value(&format!(
+        "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE {of} AND ORDINAL_POSITION = 1 AND EXTRA NOT LIKE '%INVISIBLE%'"
+    ))?;
+    Ok(unique == 1 && first.as_ref() == Some(&table.columns[at].name))
 }
 
-/// Of `Rows matched: 3  Changed: 2  Warnings: 0` or `Records: 3  …` the first number.
-fn first_number(info: &str, begin: &str) -> Option<u64> {
-    info.strip_prefix(begin)?.split(' ').next()?.parse().ok()
+/// Of `Rows matched: 3  Changed: 2  Warnings: 0` or `Records: 3  …`, in whatever language, the first number. Nothing is said
+/// where the server sees beforehand that no row is meant.
+fn first_number(info: &str, touched: u64) -> Option<u64> {
+    if info.is_empty() && touched == 0 {
+        return Some(0);
+    }
+    let begin = info.find(|one: char| one.is_ascii_digit())?;
+    info[begin..].split(|one: char| !one.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -332,7 +284,8 @@ mod tests {
 
     #[test]
     fn what_an_update_found_is_read() {
-        assert_eq!(first_number("Rows matched: 30  Changed: 2  Warnings: 0", "Rows matched: "), Some(30));
-        assert_eq!(first_number("", "Records: "), None);
+        assert_eq!(first_number("Rows matched: 30  Changed: 2  Warnings: 0", 2), Some(30));
+        assert_eq!(first_number("Datensätze gefunden: 5  Geändert: 2  Warnungen: 0", 2), Some(5));
+        assert_eq!((first_number("", 0), first_number("", 1)), (Some(0), None));
     }
 }

@@ -46,7 +46,6 @@ pub struct Capture {
     tables: Vec<(Table, Option<u64>)>,
     copied: BTreeSet<String>,
     triggers: Vec<(String, String)>,
-    ignores: bool,
     /// Where its rows are known without triggers of the tool's own.
     asking: Option<Asking>,
 }
@@ -75,10 +74,9 @@ impl Capture {
         plan: Plan,
         asking: Option<Asking>,
     ) -> Result<Self, CaptureError> {
-        let Plan { tables, mut paths, written, copied, triggers, ignores, .. } = plan;
+        let Plan { tables, mut paths, written, copied, triggers, .. } = plan;
         paths.retain(|(_, path)| path.last().is_some_and(|link| !copied.contains(&link.child)));
-        let mut capture =
-            Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers, ignores, asking };
+        let mut capture = Self { names: names.clone(), step, number, tables: Vec::new(), copied, triggers, asking };
         for table in tables.values() {
             let counter = table::counter(b, &table.name)?;
             let at = capture.tables.len();
@@ -245,7 +243,7 @@ impl Capture {
     /// Right before a statement that changes rows; see [`Asking::ask`].
     pub fn ask(&mut self, a: &mut Session) -> Result<(), CaptureError> {
         let Some(mut asking) = self.asking.take() else { return Ok(()) };
-        let done = asking.ask(a, |name, what| self.object(self.place(name), what));
+        let done = asking.ask(a, |name| self.object(self.place(name), "b"));
         self.asking = Some(asking);
         done
     }
@@ -290,15 +288,19 @@ impl Capture {
 
     /// Takes the net effect, in the session's open transaction. `took_back`: the script took some of it back itself, which
     /// leaves counters where they are.
-    pub fn finish(&self, a: &mut Session, took_back: bool) -> Result<Vec<Held>, Error> {
+    pub fn finish(&mut self, a: &mut Session, took_back: bool) -> Result<Vec<Held>, CaptureError> {
+        if let Some(asking) = &mut self.asking {
+            asking.end(a)?;
+        }
         a.run(&format!("SET {ARMED} = NULL"))?;
         let mut all = Vec::new();
         for (at, (table, counter)) in self.tables.iter().enumerate() {
             let now = table::counter(a, &table.name)?;
             let counter = counter.zip(now).filter(|(was, is)| was != is);
-            let [log, keys, before, after] = ["l", "k", "b", "a"].map(|what| self.object(at, what));
+            let [log, before, after] = ["l", "b", "a"].map(|what| self.object(at, what));
             if let Some(asking) = &self.asking {
-                let Some((before, after)) = asking.net(a, &table.name, [&keys, &before, &after])? else { continue };
+                let Some((before, after)) = asking.net(a, &table.name, &before, &after)? else { continue };
+                let counter = counter.filter(|_| before + after > 0 || asking.counts(&table.name));
                 if before + after > 0 || counter.is_some() {
                     all.push(Held { table: table.clone(), at: index(at), before, after, counter });
                 }
@@ -306,7 +308,7 @@ impl Capture {
             }
             let copied = self.copied.contains(&table.name);
             if !copied && a.value(&format!("SELECT 1 FROM `{log}` LIMIT 1"))?.is_none() {
-                if !(took_back || self.ignores) || counter.is_none() {
+                if !took_back || counter.is_none() {
                     continue;
                 }
             } else if table.is_loose() {
@@ -337,12 +339,15 @@ impl Capture {
         let moved: Vec<String> = table.key.iter().map(|at| format!("k{at}")).collect();
         let moved = moved.join(", ");
         // A row that keeps its key has one there already.
-        let other: Vec<String> = table.key.iter().map(|at| format!("BINARY k{at} <=> BINARY c{at}")).collect();
+        let other: Vec<String> =
+            table.key.iter().map(|at| format!("BINARY k{at} <=> BINARY c{at} AND k{at} <=> c{at}")).collect();
         let other = format!("op = 'I' OR op = 'U' AND NOT ({})", other.join(" AND "));
+        // A time among them would move by itself.
+        let stays: String = table.key.iter().map(|at| format!(", c{at} = `{keys}`.c{at}")).collect();
         for (key, of) in [(&named, "op <> 'I'"), (&moved, other.as_str())] {
             a.run(&format!(
                 "INSERT INTO `{keys}` ({named}, seq) SELECT {key}, seq FROM `{log}` WHERE {of} ORDER BY seq
-                 ON DUPLICATE KEY UPDATE seq = LEAST(`{keys}`.seq, VALUES(seq))"
+                 ON DUPLICATE KEY UPDATE seq = LEAST(`{keys}`.seq, VALUES(seq)){stays}"
             ))?;
         }
         let same: Vec<String> = table.key.iter().map(|at| format!("l.c{at} = k.c{at}")).collect();

@@ -21,6 +21,7 @@ use super::ddl_kept::{
     Holds, Kept, dropped_and_added, fill, kept, list_changed, lost_keys, make_holds, note_changed, refill, renames,
 };
 use super::ddl_links;
+use super::ddl_own::{self, OwnKey};
 use super::ddl_shape::{Shape, clauses};
 use super::emptied::{has_rows, lost, partitions, unlisted};
 use super::head::Head;
@@ -58,6 +59,9 @@ pub struct Altered {
     /// Of what is done again: keys that went with it at first, as DROP names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys_gone: Vec<String>,
+    /// Indexes that its undo brings as the server does for foreign keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_keys: Vec<OwnKey>,
 }
 
 impl Altered {
@@ -117,7 +121,7 @@ impl Mariadb {
         let shape = Shape::of(&before);
         let text = self.under_another_name(statement, head, &clone)?;
         let for_clone = ddl_links::for_clone(&text, ddl_links::rest_of(head, &clone), &shape, &format!("{clone}$"));
-        if Shape::of(&start) != shape.without_links() {
+        if Shape::of(&start) != shape.clone().without_links() {
             return Err(refused(format!("an empty table like {name} would not be the same")));
         }
         if let Some(text) = &for_clone.text {
@@ -144,12 +148,16 @@ impl Mariadb {
             let why = "and adds it again, so that its values would be gone without a word: do that in two statements";
             return Err(refused(format!("it drops the column {column} {why}")));
         }
-        let inverse = clauses(&from, &to, &names).join(", ");
+        let mut inverse = clauses(&from, &to, &names);
+        let own_keys = ddl_own::bring(&mut self.b, &name, &shape, &mut inverse, &format!("{clone}k"));
+        let own_keys = own_keys.map_err(|source| self.failed("cannot try a change in", source))?;
+        let inverse = inverse.join(", ");
         if inverse.contains("nextval(") {
             return Err(refused("its undo would draw numbers from a sequence for the rows that are there".to_owned()));
         }
         if !inverse.is_empty() {
             let tried = self.b.run(&format!("ALTER TABLE {} {inverse}", ident(&clone)));
+            let tried = tried.and_then(|()| ddl_own::settle(&mut self.b, &clone, &own_keys));
             tried.map_err(|source| refused(format!("the way back could not be found: {source}")))?;
             let (again, _) = self.looked_at(&clone, &name)?;
             if again != start {
@@ -171,7 +179,8 @@ impl Mariadb {
         let links = for_clone.links;
         let lost = lost(&text, head.rest).map(|(_, named)| named).unwrap_or_default();
         let gone = partitions(&mut self.b, &name, &lost).map_err(|source| reading(&label, source))?;
-        let altered = Altered { name, before, after, inverse, kept, counter, counter_after, gone, links, keys_gone };
+        let altered =
+            Altered { name, before, after, inverse, kept, counter, counter_after, gone, links, keys_gone, own_keys };
         Ok(Prepared { change: Some(Change::Altered(Box::new(altered))), by_names: false })
     }
 
@@ -278,10 +287,12 @@ impl Mariadb {
 
     /// Whether a table whose alteration, or its undo, is open has its new definition; completes an undo.
     pub(super) fn settle_alter(&mut self, segment: &Segment, altered: &Altered) -> Result<bool, TargetError> {
-        let now = definition(&mut self.b, &altered.name)
+        let undoing = segment.state == State::Undoing;
+        let own_keys: &[OwnKey] = if undoing { &altered.own_keys } else { &[] };
+        let now = ddl_own::settle(&mut self.b, &altered.name, own_keys)
+            .and_then(|()| definition(&mut self.b, &altered.name))
             .map_err(|source| self.failed("cannot read the schema of", source))?
             .unwrap_or_default();
-        let undoing = segment.state == State::Undoing;
         let is_before = Shape::of(&now) == Shape::of(&altered.before);
         if is_before && (undoing || altered.links || !altered.inverse.is_empty()) {
             if undoing {
@@ -423,6 +434,8 @@ impl Mariadb {
                 return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)));
             }
         }
+        let settled = self.a()?.aside(|a| ddl_own::settle(a, &altered.name, &altered.own_keys));
+        settled.map_err(failed)?;
         if altered.links {
             // An index that the server had made for a foreign key goes behind the others when the key comes again.
             let led = self.a()?.aside(|a| ddl_links::lead(a, &altered.name, &altered.before));
@@ -480,18 +493,5 @@ impl Mariadb {
             done.map_err(|source| self.failed("cannot bring values back in", source))?;
         }
         self.raise_counter(altered)
-    }
-
-    /// The counter of a column that was away begins anew behind the highest value; one that was set goes back where nobody used it.
-    fn raise_counter(&mut self, altered: &Altered) -> Result<(), TargetError> {
-        let Some(counter) = altered.counter else { return Ok(()) };
-        let now = table::counter(&mut self.b, &altered.name);
-        let now = now.map_err(|source| self.failed("cannot read the counters of", source))?;
-        let was_set = altered.counter_after.is_some_and(|after| after != counter && now == Some(after));
-        if was_set || now.is_some_and(|now| now < counter) {
-            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(&altered.name));
-            patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot set a counter back in", source))?;
-        }
-        Ok(())
     }
 }

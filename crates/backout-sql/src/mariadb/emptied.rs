@@ -233,7 +233,7 @@ impl Chain<'_> {
         let database = &mut *self.database;
         let plan = written::alone(&mut database.b, table, emptying.partitions.is_empty());
         let armed = plan.and_then(|plan| Capture::arm(&mut database.b, &database.names, (step, number), plan, None));
-        let capture = armed.map_err(|error| unarmed(&database.label, place, statement, error))?;
+        let mut capture = armed.map_err(|error| unarmed(&database.label, place, statement, error))?;
         database.begin()?;
         let label = database.label.clone();
         let failed = |source| capture::uncaptured(&label, source);
@@ -247,7 +247,7 @@ impl Chain<'_> {
         run_plainly(a, place, &format!("DELETE FROM {}", emptying.place()))?;
         let first = first_number(a, table).map_err(failed)?;
         a.restore().and_then(|()| quiet::be_heard(a)).map_err(failed)?;
-        let mut held = self.net(&capture)?;
+        let mut held = self.net(&mut capture)?;
         let anew = first.filter(|_| emptying.alone).and_then(|first| Some((capture.counter(table)?, first)));
         if let Some((before, first)) = anew.filter(|(before, first)| before != first) {
             match held.iter_mut().find(|one| one.table.name == *table) {

@@ -180,7 +180,7 @@ fn words(head: &Head) -> String {
 fn locks(class: &Class) -> Option<String> {
     match class {
         Class::Rows(_) | Class::Hidden(_) => {
-            Some("for a moment the definitions of the tables, to make triggers; then the rows".to_owned())
+            Some("the rows; for a moment before, the definitions of the tables, where triggers are needed".to_owned())
         }
         Class::Ddl(head) if head.object != Object::View => Some(format!("the definition of {}", head.shown())),
         _ => None,

@@ -32,8 +32,6 @@ pub struct Run {
     pub singles: Vec<Single>,
     /// Some are not, or they are many.
     pub unlike: bool,
-    /// It changes a setting on the way.
-    pub sets_something: bool,
 }
 
 impl Run {
@@ -206,11 +204,6 @@ impl Bodies {
     pub fn are_called(&self, sql: &str) -> bool {
         let mut run = Run::default();
         run.hear(sql);
-        self.are_called_by(run)
-    }
-
-    /// The same for what a run of statements says.
-    pub fn are_called_by(&self, mut run: Run) -> bool {
         let mut seen = 0;
         while seen < run.words.len() {
             seen = run.words.len();
@@ -223,6 +216,13 @@ impl Bodies {
             }
         }
         false
+    }
+}
+
+impl Bodies {
+    /// True where statements name a view or a routine, or may.
+    pub fn are_named_by(&self, run: &Run) -> bool {
+        self.all.iter().any(|body| body.word != "trigger" && run.says_whole(body))
     }
 }
 
@@ -328,7 +328,10 @@ pub fn set_columns(sql: &str) -> BTreeSet<String> {
             if depth == 0 && token.is_sign(b'=') {
                 columns.extend(last.take());
             }
-            last = token.name().map(|name| name.to_lowercase());
+            // `:=` sets as `=` does.
+            if !token.is_sign(b':') {
+                last = token.name().map(|name| name.to_lowercase());
+            }
         }
         break;
     }
@@ -348,6 +351,7 @@ mod tests {
                 false,
                 true,
             ),
+            ("UPDATE a SET p := 1, a.`q`:=p", "p q", false, true),
             ("INSERT INTO a (x) SELECT REPLACE(y, 'DELETE', '') FROM b WHERE c = 1", "", false, false),
             ("INSERT INTO a VALUES (1) ON DUPLICATE KEY UPDATE x = VALUES(x), y = 2", "x y", false, true),
             ("REPLACE a VALUES (1)", "", true, false),

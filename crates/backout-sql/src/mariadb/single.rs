@@ -1,5 +1,5 @@
 //! Statements that change rows of one table alone, and of which can be told by their own text which: by the condition that
-//! they say, by the numbers that the server gives, or by the keys of the table whose rows they bring. What a condition could
+//! they say, or by the numbers that the server gives. What a condition could
 //! mean otherwise the second time is not told so: whatever calls a function that is not known, or says a variable, a moment
 //! or another table.
 
@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::reader::{Name, Reader, reader};
 use super::run::set_columns;
+use super::sequence::draws;
 use super::table::Table;
 use super::token::{Kind, Token, each_token};
 
@@ -72,26 +73,8 @@ pub enum What {
     Delete,
     /// Gives values for these columns, in small letters.
     Insert(BTreeSet<String>),
-    /// Brings rows of one table, whose key gives them theirs.
-    Copy(Copied),
-}
-
-/// What INSERT and REPLACE … SELECT say of one table; the condition is its.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Copied {
-    pub replaces: bool,
-    /// The columns that get values, in small letters; none where all do.
-    pub into: Option<Vec<String>>,
-    pub source: String,
-    /// The columns of the source that they get; none where that is more than a column.
-    pub from: Vec<Option<String>>,
-}
-
-impl Copied {
-    /// The columns that get values, where the server may give the key.
-    pub fn numbered(&self) -> Option<BTreeSet<String>> {
-        self.into.as_ref().filter(|_| !self.replaces).map(|into| into.iter().cloned().collect())
-    }
+    /// Brings rows of the table itself; the column that their first value is of, or `*`.
+    Replace(String),
 }
 
 /// A bare statement as one of these; none where it is none, or says what a statement in between would change. `sql`: as it
@@ -101,8 +84,8 @@ pub fn single(sql: &str, bare: &str) -> Option<Single> {
     let first = rest.next()?;
     // Settings for it alone, and comments that the server runs, stand before it.
     each_token(sql).next().filter(|token| token.start == first.start && token.text == first.text)?;
-    let told = |token: Token<'_>| token.is("ROW_COUNT") || token.text == "@" || token.text.contains("@@");
-    if each_token(bare).any(told) {
+    let told = |token: Token<'_>| token.is("ROW_COUNT") || token.is_sign(b'@') || token.is_sign(b':');
+    if each_token(bare).any(told) || draws(bare) {
         return None;
     }
     if first.is("UPDATE") {
@@ -122,64 +105,57 @@ pub fn single(sql: &str, bare: &str) -> Option<Single> {
         let (_, condition) = condition(bare, rest)?;
         return Some(Single { what: What::Delete, table, condition });
     }
-    if !first.is("INSERT") && !first.is("REPLACE") {
-        return None;
+    if first.is("REPLACE") {
+        rest.takes("LOW_PRIORITY");
+        rest.takes("INTO");
+        let table = own_name(&mut rest)?;
+        let (column, condition) = of_itself(bare, rest, &table)?;
+        return Some(Single { what: What::Replace(column), table, condition });
     }
+    first.is("INSERT").then_some(())?;
     for word in ["LOW_PRIORITY", "HIGH_PRIORITY", "INTO"] {
         rest.takes(word);
     }
     let table = own_name(&mut rest)?;
-    let mut into = None;
-    if rest.takes_sign(b'(') {
-        into = Some(rest.names()?.into_iter().map(|name| name.name.to_lowercase()).collect::<Vec<_>>());
-        rest.takes_sign(b')').then_some(())?;
-    }
+    rest.takes_sign(b'(').then_some(())?;
+    let columns = rest.names()?.into_iter().map(|name| name.name.to_lowercase()).collect();
+    rest.takes_sign(b')').then_some(())?;
+    rest.peek().filter(|token| ["SELECT", "VALUES", "VALUE", "WITH"].iter().any(|word| token.is(word)))?;
     let others = |token: Token<'_>| token.is("DUPLICATE") || token.is("RETURNING");
-    if each_token(bare).any(others) {
-        return None;
-    }
-    let is_numbered = ["SELECT", "VALUES", "VALUE", "WITH"].iter().any(|word| rest.clone().takes(word));
-    if let Some((copied, condition)) = copied(bare, rest, first.is("REPLACE"), into.clone()) {
-        return Some(Single { what: What::Copy(copied), table, condition });
-    }
-    let columns = into.filter(|_| is_numbered && first.is("INSERT"))?.into_iter().collect();
-    Some(Single { what: What::Insert(columns), table, condition: String::new() })
+    (!each_token(bare).any(others)).then_some(Single { what: What::Insert(columns), table, condition: String::new() })
 }
 
-/// `SELECT … FROM source WHERE …`, and nothing else.
-fn copied(bare: &str, mut rest: Reader<'_>, replaces: bool, into: Option<Vec<String>>) -> Option<(Copied, String)> {
+/// Of `SELECT … FROM table WHERE …` and nothing else the column that comes first, or `*` where all come, and the condition.
+fn of_itself(bare: &str, mut rest: Reader<'_>, table: &str) -> Option<(String, String)> {
     rest.takes("SELECT").then_some(())?;
-    let (mut from, mut item, mut depth) = (Vec::new(), Vec::new(), 0_u32);
+    let (mut items, mut depth) = (vec![Vec::new()], 0_u32);
     loop {
         let token = rest.next()?;
-        if depth == 0 && (token.is_sign(b',') || token.is("FROM")) {
-            from.push(column(&std::mem::take(&mut item)));
-            if token.is("FROM") {
-                break;
-            }
-            continue;
+        if depth == 0 && token.is("FROM") {
+            break;
         }
         if token.is_sign(b'(') {
             depth += 1;
         } else if token.is_sign(b')') {
             depth = depth.checked_sub(1)?;
         }
-        item.push(token);
+        match depth == 0 && token.is_sign(b',') {
+            true => items.push(Vec::new()),
+            false => items.last_mut()?.push(token),
+        }
     }
-    let source = own_name(&mut rest)?;
+    (own_name(&mut rest)? == table).then_some(())?;
     rest.peek().is_none_or(|token| token.is("WHERE")).then_some(())?;
     let (_, condition) = condition(bare, rest)?;
-    Some((Copied { replaces, into, source, from }, condition))
-}
-
-/// An item of a list that is a column alone, perhaps behind its table; `*` for all.
-fn column(item: &[Token<'_>]) -> Option<String> {
-    match item {
-        [all] if all.is_sign(b'*') => Some("*".to_owned()),
-        [name] => name.name(),
-        [_, dot, name] if dot.is_sign(b'.') => name.name(),
-        _ => None,
-    }
+    let is_all = |item: &Vec<Token<'_>>| item.last().is_some_and(|token| token.is_sign(b'*'));
+    let column = match items[0].as_slice() {
+        _ if items.len() == 1 && is_all(&items[0]) => "*".to_owned(),
+        _ if items.iter().any(is_all) => return None,
+        [name] => name.name()?,
+        [of, dot, name] if dot.is_sign(b'.') && of.name()? == table => name.name()?,
+        _ => return None,
+    };
+    Some((column, condition))
 }
 
 fn own_name(rest: &mut Reader<'_>) -> Option<String> {
@@ -204,8 +180,9 @@ fn condition(bare: &str, rest: Reader<'_>) -> Option<(usize, String)> {
     Some((end, bare[begin..].trim().to_owned()))
 }
 
-/// True where a condition says nothing but columns of a table and what follows from them; `by_time`: dates and times, too.
-pub fn is_certain(condition: &str, table: &Table, by_time: bool) -> bool {
+/// True where a condition says nothing but columns of a table and what follows from them. A time of the day becomes one of
+/// today where it is compared with a moment.
+pub fn is_certain(condition: &str, table: &Table) -> bool {
     let mut tokens = reader(condition);
     let (mut behind_dot, mut depth) = (false, 0_u32);
     while let Some(token) = tokens.next() {
@@ -230,7 +207,7 @@ pub fn is_certain(condition: &str, table: &Table, by_time: bool) -> bool {
                 match column {
                     // `CURRENT_DATE` is no column, whatever there is.
                     Some(column) if !calls => {
-                        (behind_dot || kind == Kind::Quoted || !is_moment(&name)) && (by_time || !column.is_temporal())
+                        (behind_dot || kind == Kind::Quoted || !is_moment(&name)) && !column.is_time_of_day()
                     }
                     _ => !behind_dot && (said(&WORDS) || calls && said(&FUNCTIONS)),
                 }
@@ -257,11 +234,7 @@ mod tests {
     #[test]
     fn plain_statements_are_known() {
         let columns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        let copy = |replaces, into: Option<&[&str]>, from: &[Option<&str>]| {
-            let into = into.map(|into| into.iter().map(|name| (*name).to_owned()).collect());
-            let from = from.iter().map(|name| name.map(str::to_owned)).collect();
-            What::Copy(Copied { replaces, into, source: "u".to_owned(), from })
-        };
+        let replace = |column: &str| What::Replace(column.to_owned());
         for (sql, expected) in [
             (
                 "UPDATE t SET `A` = (SELECT 1 FROM u WHERE v = 2), b = a WHERE c = 1",
@@ -280,18 +253,19 @@ mod tests {
             ("DELETE t FROM t JOIN u", None),
             ("DELETE FROM t WHERE a = 1 RETURNING a", None),
             ("INSERT INTO t (a, B) SELECT 1, 2 FROM t ORDER BY 1", Some((What::Insert(columns(&["a", "b"])), ""))),
-            (
-                "INSERT INTO t (a, B) SELECT 1, t.`C` FROM u WHERE d = 1",
-                Some((copy(false, Some(&["a", "b"]), &[None, Some("C")]), "d = 1")),
-            ),
-            (
-                "REPLACE t SELECT *, LEFT(a, 2), (SELECT b FROM c) FROM u",
-                Some((copy(true, None, &[Some("*"), None, None]), "")),
-            ),
-            ("REPLACE INTO t SELECT DISTINCT a FROM u", Some((copy(true, None, &[None]), ""))),
-            ("INSERT INTO t SELECT a FROM u AS x", None),
-            ("INSERT INTO t SELECT a FROM u, v", None),
-            ("INSERT INTO t SELECT a FROM u WHERE b = 1 LIMIT 1", None),
+            ("REPLACE t SELECT `A`, b * 2, (SELECT b FROM c) FROM t WHERE d = 1", Some((replace("A"), "d = 1"))),
+            ("REPLACE INTO t SELECT t.* FROM t", Some((replace("*"), ""))),
+            ("REPLACE INTO t SELECT t.a, t.* FROM t", None),
+            ("REPLACE INTO t SELECT DISTINCT a FROM t", None),
+            ("REPLACE INTO t SELECT a + 1 FROM t", None),
+            ("REPLACE INTO t SELECT u.a FROM t", None),
+            ("REPLACE INTO t SELECT a FROM t AS x", None),
+            ("REPLACE INTO t SELECT a FROM t WHERE b = 1 LIMIT 1", None),
+            ("REPLACE INTO t SELECT a FROM u", None),
+            ("REPLACE INTO t (a, b) SELECT a, b FROM t", None),
+            ("UPDATE t SET a := 1", None),
+            ("UPDATE t SET a = NEXT VALUE FOR s", None),
+            ("INSERT INTO t SELECT a FROM u", None),
             ("INSERT INTO t SELECT 1", None),
             ("INSERT t (a) VALUES (1)", Some((What::Insert(columns(&["a"])), ""))),
             ("INSERT INTO t VALUES (1)", None),
@@ -319,7 +293,7 @@ mod tests {
             column("a", "int(11)"),
             column("Of", "varchar(9)"),
             column("day", "date"),
-            column("end", "datetime"),
+            column("end", "time(3)"),
             column("current_date", "int(11)"),
         ];
         let table = Table { name: "t".to_owned(), columns, key: vec![0] };
@@ -328,7 +302,7 @@ mod tests {
             ("LOWER(OF) = CONCAT('a', a) AND IF(a BETWEEN 1 AND 2, TRUE, a IS NULL)", true),
             ("`current_date` = 3", true),
             ("current_date = 3", false),
-            ("day = '2020-01-01'", false),
+            ("day = '2020-01-01'", true),
             ("a = 1 AND end < 3", false),
             ("a = @x", false),
             ("a = (SELECT 1)", false),
@@ -343,7 +317,7 @@ mod tests {
             ("a = DEFAULT(a)", false),
             ("a = 'x' COLLATE utf8mb4_bin", false),
         ] {
-            assert_eq!(is_certain(condition, &table, false), expected, "{condition}");
+            assert_eq!(is_certain(condition, &table), expected, "{condition}");
         }
     }
 }

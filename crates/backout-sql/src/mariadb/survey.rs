@@ -40,6 +40,9 @@ impl Reading {
     }
 }
 
+/// Bytes of conditions that are kept of a script.
+const ROOM: usize = 1 << 20;
+
 /// What is known of a script before it runs.
 pub struct Survey {
     pub index: Index,
@@ -110,6 +113,7 @@ impl Mariadb {
         let mut index = Index { shown: script.shown.clone(), way, ..Index::default() };
         let mut runs = Vec::new();
         let (mut run, mut flow): (Option<Run>, _) = (None, classify::Flow::default());
+        let mut room = ROOM;
         let mut reading = Reading::of(&script.path, &script.shown)?;
         while let Some(statement) = reading.next()? {
             let place = format!("{}:{}", script.shown, statement.line);
@@ -126,12 +130,12 @@ impl Mariadb {
             if let (Class::Rows(names), Some(run)) = (&class, &mut run) {
                 let bare = bare(&statement.sql, self.version);
                 run.take(&bare, names);
-                run.ask(single(&statement.sql, &bare));
+                let single = single(&statement.sql, &bare).filter(|single| single.condition.len() <= room);
+                room -= single.as_ref().map_or(0, |single| single.condition.len());
+                run.ask(single);
             }
-            if let (Class::Setting(Setting::Session), Some(run)) = (&class, &mut run) {
-                run.sets_something = true;
-            }
-            if let (Class::Rollback | Class::Savepoint, Some(run)) = (&class, &mut run) {
+            let says_otherwise = matches!(class, Class::Rollback | Class::Savepoint | Class::Setting(Setting::Session));
+            if let (true, Some(run)) = (says_otherwise, &mut run) {
                 run.ask(None);
             }
             if let (Class::Hidden(_), Some(run)) = (&class, &mut run) {

@@ -36,9 +36,9 @@ pub struct Column {
 }
 
 impl Column {
-    /// A date or a time, which the server compares by the settings of the session.
-    pub fn is_temporal(&self) -> bool {
-        ["date", "time", "year"].iter().any(|begin| self.kind.starts_with(begin))
+    /// TIME.
+    pub fn is_time_of_day(&self) -> bool {
+        self.kind.starts_with("time") && !self.kind.starts_with("timestamp")
     }
 
     /// An ENUM or SET with an empty label: its empty value of an error is the same as that for `=`, though not for a key.

@@ -49,8 +49,7 @@ pub fn tables(b: &mut Session, database: &str, run: &Run, bodies: &Bodies) -> Re
     // All databases are looked through for that.
     let may_follow = (run.deletes || run.updates) && (run.all || !written.is_empty());
     let elsewhere = if may_follow { table::foreign_keys_across(b)? } else { Vec::new() };
-    let mut plan =
-        Plan { elsewhere, unchecks: run.says("foreign_key_checks"), ignores: run.says("ignore"), ..Plan::default() };
+    let mut plan = Plan { elsewhere, unchecks: run.says("foreign_key_checks"), ..Plan::default() };
     for name in &written {
         plan.add(b, name, &links, &run)?;
         plan.follow(b, name, &links, &run)?;
@@ -163,8 +162,6 @@ pub struct Plan {
     elsewhere: Vec<ForeignKey>,
     /// A body that is run says how foreign keys are checked.
     pub unchecks: bool,
-    /// Rows that cannot come are passed over, which moves counters all the same.
-    pub ignores: bool,
 }
 
 impl Plan {

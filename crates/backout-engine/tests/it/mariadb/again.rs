@@ -77,6 +77,36 @@ fn a_key_of_the_servers_own_that_gives_way_comes_back() {
     }
 }
 
+/// What was undone is deployed once more, as if it had never been: the server drops its own key again.
+#[test]
+fn a_key_of_the_servers_own_is_its_own_after_an_undo() {
+    let base = "CREATE TABLE p (id int PRIMARY KEY) ENGINE=InnoDB; INSERT INTO p VALUES (1), (2);
+        CREATE TABLE c (id int PRIMARY KEY, p int, q int, n int, KEY n (n), `o``n` int,
+            CONSTRAINT to_p FOREIGN KEY (p) REFERENCES p (id), CONSTRAINT to_q FOREIGN KEY (q) REFERENCES p (id) ON DELETE CASCADE,
+            CONSTRAINT `to``o` FOREIGN KEY (`o``n`) REFERENCES p (id)) ENGINE=InnoDB;
+        INSERT INTO c VALUES (1, 1, 2, 3, NULL), (2, NULL, 1, 3, 2);";
+    for script in [
+        "CREATE INDEX pair ON c (p, n);",
+        "CREATE INDEX pair ON c (p, n); CREATE INDEX q2 ON c (q, n); CREATE INDEX o2 ON c (`o``n`, n);",
+        "ALTER TABLE c ADD INDEX o2 (`o``n`, p, q), DROP KEY n, ADD x int DEFAULT 4;",
+    ] {
+        let site = TestSite::builder().mariadb("main", Server::shared(), base).build();
+        let before = Fingerprint::of(&site);
+        let package = Pkg::new("p").step(sql(script));
+        site.deploy(&package).expect(Status::Done);
+        let deployed = Fingerprint::of(&site);
+        for _ in 0..2 {
+            site.undo(None).expect(Status::Done);
+            before.assert_same(&Fingerprint::of(&site), script);
+            site.deploy(&package).expect(Status::Done);
+            deployed.assert_same(&Fingerprint::of(&site), script);
+        }
+        site.undo(None).expect(Status::Done);
+        site.redo().expect(Status::Done);
+        deployed.assert_same(&Fingerprint::of(&site), script);
+    }
+}
+
 /// Another key that others made since is theirs.
 #[test]
 fn a_redo_drops_no_key_of_others() {
