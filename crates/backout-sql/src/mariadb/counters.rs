@@ -7,7 +7,6 @@ use mysql::Error;
 
 use super::Mariadb;
 use super::capture::patiently;
-use super::ddl_alter::Altered;
 use super::segment::{Detail, Held, Segment, State};
 use super::sequence;
 use super::session::{Session, ident, literal};
@@ -23,19 +22,6 @@ pub fn noted(name: &str, counter: u64) -> String {
 }
 
 impl Mariadb {
-    /// The counter of a column that was away begins anew behind the highest value; one that was set goes back where nobody used it.
-    pub(super) fn raise_counter(&mut self, altered: &Altered) -> Result<(), TargetError> {
-        let Some(counter) = altered.counter else { return Ok(()) };
-        let now = table::counter(&mut self.b, &altered.name);
-        let now = now.map_err(|source| self.failed("cannot read the counters of", source))?;
-        let was_set = altered.counter_after.is_some_and(|after| after != counter && now == Some(after));
-        if was_set || now.is_some_and(|now| now < counter) {
-            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(&altered.name));
-            patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot set a counter back in", source))?;
-        }
-        Ok(())
-    }
-
     /// Notes counters before a redo whose rows will move them.
     pub(super) fn note_counters(&mut self, segment: &Segment, began: &[(u32, u64)]) -> Result<(), TargetError> {
         for held in segment.held() {

@@ -9,7 +9,6 @@ use super::ddl::Change;
 use super::ddl_alter::Altered;
 use super::ddl_hung;
 use super::ddl_kept::{Holds, Kept, set_from};
-use super::ddl_shape::Shape;
 use super::head::head;
 use super::moment;
 use super::segment::{Detail, Segment};
@@ -47,15 +46,6 @@ pub fn give_again(a: &mut Session, kept: &Kept, holds: &Holds) -> Result<(), Err
 /// Once the row of the change says that it is done: what rows have now is what the next redo gives.
 pub fn forget_given(a: &mut Session, holds: &Holds) -> Result<(), Error> {
     a.run(&format!("DELETE FROM `{}`", holds.given))
-}
-
-impl Altered {
-    /// The keys that went with it, as DROP names them.
-    pub fn keys_gone(&self) -> Vec<String> {
-        let (before, after) = (Shape::of(&self.before), Shape::of(&self.after));
-        let gone = before.keys.into_iter().filter(|(head, _)| after.keys.iter().all(|(other, _)| other != head));
-        gone.map(|(head, _)| head).collect()
-    }
 }
 
 impl Mariadb {
@@ -115,8 +105,7 @@ impl Mariadb {
             let put = put_given_aside(&mut self.b, &holds);
             put.map_err(|source| self.failed("cannot keep what was left in", source))?;
         }
-        let prepared =
-            self.prepare_alter((segment.step, segment.number), Some(was), &statement, &place, &head, &there)?;
+        let prepared = self.prepare_alter(segment.step, segment.number, &statement, &place, &head, &there)?;
         match prepared.change {
             Some(Change::Altered(altered)) => {
                 if gave.is_some_and(|gave| !altered.kept.as_ref().is_some_and(|kept| kept.gives_as(gave))) {
@@ -127,9 +116,10 @@ impl Mariadb {
                 let held = self.begin_of_held();
                 let hung = ddl_hung::before(&mut self.b, &change, &held).map_err(|source| self.reading(source))?;
                 segment.detail = Detail::Ddl { line, sql: sql.to_owned(), settings: settings.to_owned(), change, hung };
+                let altered = Altered { after: was.after.clone(), ..*altered };
                 match again {
                     Some(again) => {
-                        let altered = Altered { gone: Vec::new(), ..*altered };
+                        let altered = Altered { gone: Vec::new(), ..altered };
                         self.perform_alter(segment, &altered, ticket, &place, &again)
                     }
                     None => self.perform_alter(segment, &altered, ticket, &place, sql),

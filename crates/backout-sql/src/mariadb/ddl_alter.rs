@@ -21,7 +21,6 @@ use super::ddl_kept::{
     Holds, Kept, dropped_and_added, fill, kept, list_changed, lost_keys, make_holds, note_changed, refill, renames,
 };
 use super::ddl_links;
-use super::ddl_own::{self, OwnKey};
 use super::ddl_shape::{Shape, clauses};
 use super::emptied::{has_rows, lost, partitions, unlisted};
 use super::head::Head;
@@ -56,12 +55,6 @@ pub struct Altered {
     /// Foreign keys came or went.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub links: bool,
-    /// Of what is done again: keys that went with it at first, as DROP names them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub keys_gone: Vec<String>,
-    /// Indexes that its undo brings as the server does for foreign keys.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub own_keys: Vec<OwnKey>,
 }
 
 impl Altered {
@@ -92,11 +85,10 @@ impl Mariadb {
         Holds::named(|what| segment.object(&self.names, what))
     }
 
-    /// `was`: where it is done again, as it was at first.
     pub(super) fn prepare_alter(
         &mut self,
-        (step, number): (u64, u32),
-        was: Option<&Altered>,
+        step: u64,
+        number: u32,
         statement: &Statement,
         place: &str,
         head: &Head,
@@ -121,7 +113,7 @@ impl Mariadb {
         let shape = Shape::of(&before);
         let text = self.under_another_name(statement, head, &clone)?;
         let for_clone = ddl_links::for_clone(&text, ddl_links::rest_of(head, &clone), &shape, &format!("{clone}$"));
-        if Shape::of(&start) != shape.clone().without_links() {
+        if Shape::of(&start) != shape.without_links() {
             return Err(refused(format!("an empty table like {name} would not be the same")));
         }
         if let Some(text) = &for_clone.text {
@@ -130,11 +122,13 @@ impl Mariadb {
         let (end, _) = self.looked_at(&clone, &name)?;
         let tidied = ddl_links::tidy_clone(&mut self.b, &clone, &Shape::of(&end), &for_clone.names);
         tidied.map_err(|source| refused(format!("what it makes of foreign keys could not be tried: {source}")))?;
-        let keys_gone = was.map(Altered::keys_gone).unwrap_or_default();
-        let settled = ddl_links::drop_keys(&mut self.b, &clone, &keys_gone);
-        settled.map_err(|source| self.failed("cannot try a change in", source))?;
         let (end, table_after) = self.looked_at(&clone, &name)?;
         let (from, to) = (Shape::of(&end), Shape::of(&start));
+        if let Some(key) = ddl_links::gone_unsaid(&statement.sql, &from, &to) {
+            return Err(refused(format!(
+                "the server would drop {key} with it, which it made by itself for a foreign key, and that cannot be made again as it was: drop it by name in the same statement"
+            )));
+        }
         if let Some(value) = unlisted(&statement.sql, &to.parts, &from.parts) {
             return Err(refused(format!(
                 "rows with the value {value}, which no partition takes any more, would go without a word: write PARTITION BY LIST, where the server looks for them"
@@ -148,16 +142,12 @@ impl Mariadb {
             let why = "and adds it again, so that its values would be gone without a word: do that in two statements";
             return Err(refused(format!("it drops the column {column} {why}")));
         }
-        let mut inverse = clauses(&from, &to, &names);
-        let own_keys = ddl_own::bring(&mut self.b, &name, &shape, &mut inverse, &format!("{clone}k"));
-        let own_keys = own_keys.map_err(|source| self.failed("cannot try a change in", source))?;
-        let inverse = inverse.join(", ");
+        let inverse = clauses(&from, &to, &names).join(", ");
         if inverse.contains("nextval(") {
             return Err(refused("its undo would draw numbers from a sequence for the rows that are there".to_owned()));
         }
         if !inverse.is_empty() {
             let tried = self.b.run(&format!("ALTER TABLE {} {inverse}", ident(&clone)));
-            let tried = tried.and_then(|()| ddl_own::settle(&mut self.b, &clone, &own_keys));
             tried.map_err(|source| refused(format!("the way back could not be found: {source}")))?;
             let (again, _) = self.looked_at(&clone, &name)?;
             if again != start {
@@ -175,12 +165,10 @@ impl Mariadb {
             return Err(refused(format!("it may lose values, and {why}")));
         }
         let counter = table::counter(&mut self.b, &name).map_err(|source| reading(&label, source))?;
-        let (after, counter_after) = (was.map(|was| was.after.clone()).unwrap_or_default(), None);
-        let links = for_clone.links;
+        let (after, counter_after, links) = (String::new(), None, for_clone.links);
         let lost = lost(&text, head.rest).map(|(_, named)| named).unwrap_or_default();
         let gone = partitions(&mut self.b, &name, &lost).map_err(|source| reading(&label, source))?;
-        let altered =
-            Altered { name, before, after, inverse, kept, counter, counter_after, gone, links, keys_gone, own_keys };
+        let altered = Altered { name, before, after, inverse, kept, counter, counter_after, gone, links };
         Ok(Prepared { change: Some(Change::Altered(Box::new(altered))), by_names: false })
     }
 
@@ -191,7 +179,7 @@ impl Mariadb {
         Ok((renamed(&text.unwrap_or_default(), clone, name), table))
     }
 
-    /// Alters the table; its row is written right before. `after` and `keys_gone` of what is done again: as it was left at first.
+    /// Alters the table; its row is written right before. `after` of what is done again: as it was left at first.
     pub(super) fn perform_alter(
         &mut self,
         segment: &mut Segment,
@@ -249,7 +237,7 @@ impl Mariadb {
         let name = altered.name.clone();
         let after = self.a()?.aside(|a| -> Result<_, Error> {
             given.map_or(Ok(()), |kept| give_again(a, kept, &holds))?;
-            ddl_links::settle_keys(a, &name, &altered.keys_gone, &altered.after)?;
+            ddl_links::order_keys(a, &name, &altered.after)?;
             if let Some(kept) = &altered.kept {
                 fill(a, &kept.after, &holds.after)?;
             }
@@ -287,12 +275,10 @@ impl Mariadb {
 
     /// Whether a table whose alteration, or its undo, is open has its new definition; completes an undo.
     pub(super) fn settle_alter(&mut self, segment: &Segment, altered: &Altered) -> Result<bool, TargetError> {
-        let undoing = segment.state == State::Undoing;
-        let own_keys: &[OwnKey] = if undoing { &altered.own_keys } else { &[] };
-        let now = ddl_own::settle(&mut self.b, &altered.name, own_keys)
-            .and_then(|()| definition(&mut self.b, &altered.name))
+        let now = definition(&mut self.b, &altered.name)
             .map_err(|source| self.failed("cannot read the schema of", source))?
             .unwrap_or_default();
+        let undoing = segment.state == State::Undoing;
         let is_before = Shape::of(&now) == Shape::of(&altered.before);
         if is_before && (undoing || altered.links || !altered.inverse.is_empty()) {
             if undoing {
@@ -302,14 +288,9 @@ impl Mariadb {
         }
         // What it is after an alteration that was broken off is known by what it was on the empty table only; it is not
         // what it was before, and nobody else alters a table that is locked.
-        if undoing {
-            return Ok(true);
-        }
-        if let Some(kept) = &altered.kept {
+        if let Some(kept) = altered.kept.as_ref().filter(|_| !undoing) {
             self.settle_given(kept, &self.holds_of(segment), &altered.name)?;
         }
-        let settled = ddl_links::settle_keys(&mut self.b, &altered.name, &altered.keys_gone, &altered.after);
-        settled.map_err(|source| self.failed("cannot put the keys in order in", source))?;
         Ok(true)
     }
 
@@ -434,8 +415,6 @@ impl Mariadb {
                 return Err(TargetError::Conflicts(std::mem::take(&mut replay.conflicts)));
             }
         }
-        let settled = self.a()?.aside(|a| ddl_own::settle(a, &altered.name, &altered.own_keys));
-        settled.map_err(failed)?;
         if altered.links {
             // An index that the server had made for a foreign key goes behind the others when the key comes again.
             let led = self.a()?.aside(|a| ddl_links::lead(a, &altered.name, &altered.before));
@@ -493,5 +472,18 @@ impl Mariadb {
             done.map_err(|source| self.failed("cannot bring values back in", source))?;
         }
         self.raise_counter(altered)
+    }
+
+    /// The counter of a column that was away begins anew behind the highest value; one that was set goes back where nobody used it.
+    fn raise_counter(&mut self, altered: &Altered) -> Result<(), TargetError> {
+        let Some(counter) = altered.counter else { return Ok(()) };
+        let now = table::counter(&mut self.b, &altered.name);
+        let now = now.map_err(|source| self.failed("cannot read the counters of", source))?;
+        let was_set = altered.counter_after.is_some_and(|after| after != counter && now == Some(after));
+        if was_set || now.is_some_and(|now| now < counter) {
+            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", ident(&altered.name));
+            patiently(|| self.b.run(&sql)).map_err(|source| self.failed("cannot set a counter back in", source))?;
+        }
+        Ok(())
     }
 }

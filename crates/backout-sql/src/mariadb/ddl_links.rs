@@ -101,6 +101,21 @@ pub fn tidy_clone(b: &mut Session, clone: &str, now: &Shape, names: &[(String, S
     b.run(&format!("ALTER TABLE {} {}", ident(clone), clauses.join(", ")))
 }
 
+/// A key of before that is gone although the statement does not name it, and its columns are there: the server had made it
+/// by itself for a foreign key, and another one serves now.
+pub fn gone_unsaid(sql: &str, from: &Shape, to: &Shape) -> Option<String> {
+    let said = |name: &str| each_token(sql).any(|token| token.name().is_some_and(|one| one == name));
+    let unsaid = |head: &str, line: &str| {
+        let mut names = each_token(line).filter_map(|token| token.name().filter(|_| token.text.starts_with('`')));
+        let Some(own) = names.next() else { return false };
+        let there = names.all(|column| from.column(&column).is_some());
+        head != "PRIMARY KEY" && there && !said(&own)
+    };
+    let gone =
+        to.keys.iter().find(|(head, line)| from.keys.iter().all(|(other, _)| other != head) && unsaid(head, line));
+    gone.map(|(head, _)| head.clone())
+}
+
 /// Alters a table, by a copy where its new foreign keys need one.
 pub fn alter(b: &mut Session, table: &str, clauses: &[String]) -> Result<(), Error> {
     let sql = format!("ALTER TABLE {} {}", ident(table), clauses.join(", "));
@@ -171,24 +186,10 @@ fn same_keys(one: &Shape, other: &Shape) -> bool {
     sorted(one) == sorted(other)
 }
 
-/// Behind an alteration that is done again: the keys `gone` go, where they are still there, and the rest stand in the order
-/// of a definition that has the same ones. The server drops only a key that it made by itself for a foreign key, and puts
-/// one that it makes behind the others; a key that came back with an undo is a plain one and stays where it is. Can be done
-/// again. `wanted`: empty where it was never done.
-pub fn settle_keys(b: &mut Session, table: &str, gone: &[String], wanted: &str) -> Result<(), Error> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    drop_keys(b, table, gone)?;
+/// Puts the keys of a table in the order of a definition that has the same ones. The server puts a key that it made by itself
+/// for a foreign key behind the others when that one comes again; a key that came back with an undo stays where it is.
+pub fn order_keys(b: &mut Session, table: &str, wanted: &str) -> Result<(), Error> {
     run(b, table, &Shape::of(wanted), |now, to| if same_keys(now, to) { keys(now, to) } else { Vec::new() })
-}
-
-/// Drops keys that are there.
-pub fn drop_keys(b: &mut Session, table: &str, gone: &[String]) -> Result<(), Error> {
-    let (true, Some(now)) = (!gone.is_empty(), definition(b, table)?) else { return Ok(()) };
-    let mut left = Shape::of(&now);
-    left.keys.retain(|(head, _)| !gone.contains(head));
-    lead_keys(b, table, &left)
 }
 
 fn run(b: &mut Session, table: &str, to: &Shape, of: fn(&Shape, &Shape) -> Vec<String>) -> Result<(), Error> {
@@ -283,6 +284,11 @@ mod tests {
                 found.text.as_ref().map(|text| text.strip_prefix("ALTER TABLE t ").unwrap().trim().to_owned());
             assert_eq!((found_text.as_deref(), found.links, found.names.len()), (text, links, names), "{clauses}");
         }
+        let to =
+            Shape::of("CREATE TABLE `t` (\n  `a` int,\n  `b` int,\n  KEY `k` (`a`),\n  KEY `l` (`b`)\n) ENGINE=InnoDB");
+        let from = Shape::of("CREATE TABLE `t` (\n  `a` int,\n  KEY `m` (`a`,`b`)\n) ENGINE=InnoDB");
+        assert_eq!(gone_unsaid("CREATE INDEX m ON t (a, b)", &from, &to).as_deref(), Some("KEY `k`"));
+        assert_eq!(gone_unsaid("ALTER TABLE t DROP KEY k, DROP COLUMN b", &from, &to), None);
         assert_eq!(
             link("CONSTRAINT `f` FOREIGN KEY (`a`, `b`) REFERENCES `p` (`c`, `d``e`) ON DELETE CASCADE"),
             Some((vec!["a".to_owned(), "b".to_owned()], "p".to_owned(), vec!["c".to_owned(), "d`e".to_owned()]))

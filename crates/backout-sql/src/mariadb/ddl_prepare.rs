@@ -153,9 +153,7 @@ impl Mariadb {
                     Err(failed(format!("there is no table {first}")))
                 }
             }
-            (_, Object::Table | Object::Index) => {
-                self.prepare_alter((step, number), None, statement, place, head, &there[0])
-            }
+            (_, Object::Table | Object::Index) => self.prepare_alter(step, number, statement, place, head, &there[0]),
             _ => Err(refused(format!("this change of a {} is not handled yet", head.word))),
         }
     }

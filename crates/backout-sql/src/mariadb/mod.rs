@@ -42,7 +42,6 @@ mod ddl_fit;
 mod ddl_hung;
 mod ddl_kept;
 mod ddl_links;
-mod ddl_own;
 mod ddl_prepare;
 mod ddl_replay;
 mod ddl_shape;

@@ -10,7 +10,6 @@ use super::ddl::{Change, Gone, definition, rename, rows_in};
 use super::ddl_fit::{filled, is_new};
 use super::ddl_kept::{Holds, changed, refilled};
 use super::ddl_links;
-use super::ddl_own;
 use super::ddl_shape::Shape;
 use super::ddl_text::{Kind, Text, Told};
 use super::marker::Names;
@@ -174,9 +173,6 @@ pub(super) fn back(
             }
             if !inverse.is_empty() {
                 checked(run, format!("ALTER TABLE {} {}", ident(name), inverse.join(", ")));
-            }
-            if !altered.own_keys.is_empty() {
-                run.push(format!("ALTER TABLE {} {}", ident(name), ddl_own::settling(&altered.own_keys).join(", ")));
             }
             if let Some(kept) = &altered.kept {
                 let was = Shape::of(&altered.before);

@@ -95,7 +95,7 @@ fn what_may_mean_something_else_the_second_time_is_left_to_triggers() {
         "DELETE FROM big WHERE id = 1; UPDATE big SET v = ROW_COUNT() WHERE id = 2;",
         "BEGIN; UPDATE big SET v = 1; SAVEPOINT s; DELETE FROM big; ROLLBACK TO s; COMMIT;",
         "REPLACE INTO big VALUES (1, 7);",
-        "INSERT IGNORE INTO t (code) VALUES ('one');",
+        "INSERT IGNORE INTO big VALUES (1, 2);",
         "INSERT INTO t (id, code) VALUES (NULL, 'new');",
         "INSERT INTO t (code) VALUES ('one') ON DUPLICATE KEY UPDATE f = 5;",
         "UPDATE big AS x SET v = 1 WHERE x.id = 1;",
