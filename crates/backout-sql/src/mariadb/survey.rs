@@ -40,8 +40,9 @@ impl Reading {
     }
 }
 
-/// Bytes of conditions that are kept of a script.
+/// Bytes of conditions that are kept of a script, and of one: a statement of the tool's says it with more around it.
 const ROOM: usize = 1 << 20;
+const LONGEST: usize = 1 << 16;
 
 /// What is known of a script before it runs.
 pub struct Survey {
@@ -130,7 +131,7 @@ impl Mariadb {
             if let (Class::Rows(names), Some(run)) = (&class, &mut run) {
                 let bare = bare(&statement.sql, self.version);
                 run.take(&bare, names);
-                let single = single(&statement.sql, &bare).filter(|single| single.condition.len() <= room);
+                let single = single(&statement.sql, &bare).filter(|single| single.condition.len() <= room.min(LONGEST));
                 room -= single.as_ref().map_or(0, |single| single.condition.len());
                 run.ask(single);
             }
