@@ -317,9 +317,17 @@ impl Mariadb {
             let found = table::there(&mut self.b, name)
                 .and_then(|there| Ok((there, quiet::why_not(&mut self.b, name)?, Table::find(&mut self.b, name)?)));
             let (there, why_not, now) = found.map_err(|source| self.failed("cannot read the schema of", source))?;
-            if !matches!(there, There::Table(_)) {
-                replay.definition(name, "there is no such table");
-                continue;
+            match there {
+                // No transaction would take back what is tried there.
+                There::Table(engine) if engine != "InnoDB" => {
+                    replay.definition(name, format!("it is of the engine {engine}"));
+                    continue;
+                }
+                There::Table(_) => {}
+                _ => {
+                    replay.definition(name, "there is no such table");
+                    continue;
+                }
             }
             if let Some(why) = why_not {
                 replay.definition(name, why);

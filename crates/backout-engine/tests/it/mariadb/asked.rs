@@ -47,6 +47,7 @@ const ASKED: &[&str] = &[
     "DELETE FROM t WHERE day < '2021-01-01' OR at > '2024-10-27 02:30:00'; UPDATE t SET inv = 1 WHERE moved <> 0;",
     "REPLACE INTO big SELECT id, IF(id % 2, v, v + 1) FROM big WHERE id % 5 = 0 OR v < 30;",
     "REPLACE INTO big SELECT * FROM big;",
+    "DELETE FROM t WHERE code = 5 OR day = '' OR inv < '7x'; DELETE FROM big WHERE MOD(v, 0) = 1 OR v = '3';",
     "UPDATE big SET v = 1 WHERE id < 5 AND id > 7; UPDATE big SET v = 1 WHERE id = 99999999999;",
     "DELETE FROM big WHERE id > 9000; INSERT INTO t (code) SELECT 'none' FROM big WHERE id > 9000;",
 ];
@@ -101,6 +102,7 @@ fn what_may_mean_something_else_the_second_time_is_left_to_triggers() {
         "UPDATE big AS x SET v = 1 WHERE x.id = 1;",
         "SET STATEMENT sql_mode = 'PIPES_AS_CONCAT' FOR UPDATE big SET v = 1 WHERE id || '' = '1';",
         "DELETE FROM shelf WHERE id = 1;",
+        "SET sql_big_selects = 0; DELETE FROM big WHERE id < 3;",
         "SET sql_select_limit = 0; DELETE FROM big WHERE id < 3;",
         "SET NAMES latin1; UPDATE t SET f = 2 WHERE id = 1;",
         "SET sql_auto_is_null = 1; DELETE FROM big WHERE id = 1;",
@@ -205,4 +207,17 @@ fn the_counter_that_others_move_is_theirs() {
         )
         .unwrap();
     assert_eq!(next, Some(5));
+}
+
+/// A table that others made one without transactions is a conflict: nothing that is tried there could be taken back.
+#[test]
+fn rows_of_another_engine_stay() {
+    let site = TestSite::builder().mariadb("main", Server::shared(), BASE).build();
+    site.deploy(&Pkg::new("p").step(sql("UPDATE big SET v = 50 WHERE id < 5;"))).expect(Status::Done);
+    site.mariadb("main").unwrap().connect().query_drop("ALTER TABLE big ENGINE=MyISAM").unwrap();
+    let deployed = Fingerprint::of(&site);
+    let undone = site.undo(None);
+    assert_ne!(undone.status(), Status::Done, "{undone:?}");
+    assert!(format!("{undone:?}").contains("it is of the engine MyISAM"), "{undone:?}");
+    deployed.assert_same(&Fingerprint::of(&site), "a conflict");
 }
