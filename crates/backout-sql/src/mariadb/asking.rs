@@ -66,7 +66,8 @@ impl Asking {
                 let mut keys = table.key.iter().map(|at| &table.columns[*at]);
                 keys.all(|column| !column.moves && !columns.contains(&column.name.to_lowercase()))
             };
-            let counted = is_counted(b, table)?;
+            let counts = matches!(single.what, What::Insert(_) | What::Replace(_));
+            let counted = counts && is_counted(b, table)?;
             let mut inserts = None;
             let told = match &single.what {
                 What::Insert(columns) => {
@@ -83,7 +84,6 @@ impl Asking {
             if !told {
                 return Ok(None);
             }
-            let counts = matches!(single.what, What::Insert(_) | What::Replace(_));
             match all.iter_mut().find(|asked| asked.table.name == table.name) {
                 Some(asked) => {
                     asked.counted = asked.counted.take().or(inserts);
@@ -170,8 +170,9 @@ impl Asking {
         Ok(())
     }
 
-    /// Looks whether what was inserted last has the numbers that it should have.
-    fn count_what_came(&mut self, a: &mut Session) -> Result<(), CaptureError> {
+    /// Looks whether what was inserted last has the numbers that it should have: before the next statement, and before the net
+    /// effect is taken.
+    pub fn count_what_came(&mut self, a: &mut Session) -> Result<(), CaptureError> {
         let Some((at, numbers)) = self.came.take() else { return Ok(()) };
         let asked = &mut self.all[at];
         let sql =
@@ -179,11 +180,6 @@ impl Asking {
         let (found, expected) = (a.number(&sql)?, numbers.1 - numbers.0 + 1);
         asked.numbers.push(numbers);
         if found == expected { Ok(()) } else { Err(untold(&asked.table.name, Some(found), expected)) }
-    }
-
-    /// Before the net effect is taken.
-    pub fn end(&mut self, a: &mut Session) -> Result<(), CaptureError> {
-        self.count_what_came(a)
     }
 
     /// The net effect on one table: fills its hold of after, and takes what is as it was out of that of before. How many

@@ -290,7 +290,7 @@ impl Capture {
     /// leaves counters where they are.
     pub fn finish(&mut self, a: &mut Session, took_back: bool) -> Result<Vec<Held>, CaptureError> {
         if let Some(asking) = &mut self.asking {
-            asking.end(a)?;
+            asking.count_what_came(a)?;
         }
         a.run(&format!("SET {ARMED} = NULL"))?;
         let mut all = Vec::new();

@@ -128,9 +128,7 @@ impl OnDatabase<'_> {
         };
         Ok(Some(Verdict::Undoable { undo }))
     }
-}
 
-impl OnDatabase<'_> {
     /// The tables that are copied before a statement, or why its rows cannot be captured. The schema is asked once for all
     /// that are alike.
     fn copied(&mut self, bare: &str, names: &[Name]) -> Result<Result<BTreeSet<String>, String>, TargetError> {

@@ -217,9 +217,7 @@ impl Bodies {
         }
         false
     }
-}
 
-impl Bodies {
     /// True where statements name a view or a routine, or may.
     pub fn are_named_by(&self, run: &Run) -> bool {
         self.all.iter().any(|body| body.word != "trigger" && run.says_whole(body))

@@ -1,7 +1,6 @@
 //! Statements that change rows of one table alone, and of which can be told by their own text which: by the condition that
-//! they say, or by the numbers that the server gives. What a condition could
-//! mean otherwise the second time is not told so: whatever calls a function that is not known, or says a variable, a moment
-//! or another table.
+//! they say, or by the numbers that the server gives. What a condition could mean otherwise the second time is not told so:
+//! whatever calls a function that is not known, or says a variable, a moment or another table.
 
 use std::collections::BTreeSet;
 
